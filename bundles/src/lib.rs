@@ -1,0 +1,12 @@
+//! What host and device agree on: the [`plan`] (one tailored network as plain data) and the container
+//! that carries backbones and task bundles.
+//!
+//! This crate knows no tensor library. It holds structure, shapes, costs, pruning, bytes and hashes;
+//! numbers are run by `tailor` (under autograd) and by `edge-runtime` (in place).
+
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod plan;
+
+pub use error::{Error, Result};

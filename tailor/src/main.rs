@@ -1,0 +1,2 @@
+//! The `tailor` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Device profiles (to come with the first target).
