@@ -16,9 +16,21 @@
 //!
 //! Tensors are named, never held: [`Plan::tensors`] lists them with shape and [`Owner`].
 
+mod arch;
+mod check;
+mod cost;
 mod ops;
+mod prune;
+mod student;
+#[cfg(test)]
+mod tests;
 
+pub use arch::{Arch, ProxyForm, Shortcut};
+pub use check::{MAX_ELEMENTS, TensorSpec};
+pub use cost::{Cost, Costs, Counter};
 pub use ops::{Affine, Conv, Linear, Op, Shape};
+pub use prune::GateId;
+pub use student::Skips;
 
 /// Who owns a tensor's bytes: the shared, frozen backbone, or one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,0 +1,157 @@
+//! What a plan costs: parameters and multiply-adds, by two counters.
+
+use super::{Op, Owner, Plan, Shape};
+use crate::Result;
+use std::collections::HashSet;
+use std::ops::{Add, AddAssign};
+
+/// Which conventions multiply-adds are counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    /// The paper's, to compare with its tables: a norm counts two per output, and the stem's convolution is
+    /// counted at node 0's resolution (after the max-pool).
+    Paper,
+    /// What is really computed: every convolution at its own resolution, a norm one multiply-add per output.
+    True,
+}
+
+/// Parameters and multiply-adds of a piece of network, for one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Stored numbers: kernels, biases, two per norm channel.
+    pub params: u64,
+    /// Multiply-adds.
+    pub macs: u64,
+}
+
+/// Costs of a plan by part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Costs {
+    /// The stem.
+    pub stem: Cost,
+    /// `gates[l - 1][g]`: gate `g` of cell `l`, in the plan's order.
+    pub gates: Vec<Vec<Cost>>,
+    /// The head with its classifier.
+    pub head: Cost,
+}
+
+impl Add for Cost {
+    type Output = Cost;
+
+    fn add(self, other: Cost) -> Cost {
+        Cost { params: self.params.saturating_add(other.params), macs: self.macs.saturating_add(other.macs) }
+    }
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Cost) {
+        *self = *self + other;
+    }
+}
+
+impl std::iter::Sum for Cost {
+    fn sum<I: Iterator<Item = Cost>>(all: I) -> Cost {
+        all.fold(Cost::default(), Add::add)
+    }
+}
+
+impl Costs {
+    /// Stem, live gates and head together.
+    pub fn total(&self) -> Cost {
+        self.stem + self.gates.iter().flatten().copied().sum() + self.head
+    }
+
+    /// Everything but the classifier: the denominator of relative complexity (eq. 5) when taken from a
+    /// backbone's plan.
+    pub fn without_head(&self) -> Cost {
+        self.stem + self.gates.iter().flatten().copied().sum()
+    }
+}
+
+impl Plan {
+    /// Costs by part.
+    ///
+    /// # Errors
+    /// Whatever [`Plan::check`] finds.
+    pub fn costs(&self, counter: Counter) -> Result<Costs> {
+        let nodes = self.check()?;
+        let at_node_0 = match counter {
+            Counter::Paper => nodes[0],
+            Counter::True => None,
+        };
+        let source = |node: usize| nodes.get(node).copied().flatten().unwrap_or(self.input);
+        let mut counted = HashSet::new();
+        let mut line = |ops, start, at| line(ops, start, counter, at, &mut counted);
+        let stem = line(&self.stem, self.input, at_node_0);
+        let mut gates = Vec::with_capacity(self.cells.len());
+        for cell in &self.cells {
+            let mut costs = Vec::with_capacity(cell.gates.len());
+            for gate in &cell.gates {
+                costs.push(gate.paths.iter().map(|p| line(&p.ops, source(gate.source), None)).sum());
+            }
+            gates.push(costs);
+        }
+        let head = line(&self.head, source(self.cells.len()), None);
+        Ok(Costs { stem, gates, head })
+    }
+
+    /// Numbers a task bundle carries for this plan: norms, live proxies, alphas, classifier.
+    pub fn task_params(&self) -> u64 {
+        self.tensors().iter().filter(|t| t.owner == Owner::Task).map(|t| t.len() as u64).sum()
+    }
+
+    /// Numbers this plan reads from the shared backbone.
+    pub fn backbone_params(&self) -> u64 {
+        self.tensors().iter().filter(|t| t.owner == Owner::Backbone).map(|t| t.len() as u64).sum()
+    }
+
+    /// Live universal blocks.
+    pub fn blocks(&self) -> usize {
+        self.cells.iter().filter(|c| c.block().is_some()).count()
+    }
+
+    /// Live proxies.
+    pub fn proxies(&self) -> usize {
+        self.cells.iter().map(|c| c.proxies().count()).sum()
+    }
+}
+
+/// Cost of a straight line that starts from shape `x`. With `counted_at`, convolutions and norms are counted
+/// as if their output had that height and width. A tensor two paths share is a parameter once: `counted`
+/// remembers names.
+fn line(
+    ops: &[Op],
+    start: Shape,
+    counter: Counter,
+    counted_at: Option<Shape>,
+    counted: &mut HashSet<String>,
+) -> Cost {
+    let mut x = start;
+    let mut cost = Cost::default();
+    for op in ops {
+        // The plan has passed its checks, so the shape cannot fail here; a zero cost would be the worst of it.
+        x = op.output(x).unwrap_or(x);
+        let pixels = counted_at.map_or(x.h * x.w, |at| at.h * at.w) as u64;
+        let tensors = op.tensors();
+        let params = tensors.iter().filter(|t| counted.insert(t.name.clone())).map(|t| t.len() as u64).sum();
+        let macs = match op {
+            Op::Conv(c) => (c.c_in * c.kernel * c.kernel) as u64 * c.c_out as u64 * pixels,
+            Op::Affine(a) => {
+                let each = match counter {
+                    Counter::Paper => 2,
+                    Counter::True => 1,
+                };
+                each * a.channels as u64 * pixels
+            }
+            Op::Linear(l) => (l.c_in * l.c_out) as u64,
+            Op::Relu
+            | Op::MaxPool { .. }
+            | Op::AvgPool { .. }
+            | Op::Subsample { .. }
+            | Op::PadChannels { .. }
+            | Op::GlobalAvgPool => 0,
+        };
+        cost += Cost { params, macs };
+    }
+    cost
+}
