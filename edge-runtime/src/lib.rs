@@ -1,1 +1,4 @@
 //! See the crate's description in ARCHITECTURE.md.
+
+pub mod kernels;
+pub mod pool;

@@ -1,0 +1,148 @@
+//! Instruction sets the kernels exist for, and which of them this machine has.
+
+use std::fmt;
+
+/// An instruction set, and with it the layout of activations and packed weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Plain Rust, any machine.
+    Portable,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// x86-64 with AVX-512 F, VL, BW and DQ.
+    Avx512,
+    /// aarch64 with Advanced SIMD.
+    Neon,
+}
+
+impl Isa {
+    /// Every instruction set, the plain one first.
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Neon];
+
+    /// The fastest one this machine runs.
+    pub fn detect() -> Isa {
+        [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find(|isa| isa.runs_here()).unwrap_or(Isa::Portable)
+    }
+
+    /// All that this machine runs, the plain one first.
+    pub fn available() -> Vec<Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.runs_here()).collect()
+    }
+
+    /// True when this machine has the instructions.
+    pub fn runs_here(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[allow(unreachable_patterns)]
+            _ => false,
+        }
+    }
+
+    /// Channels per block, `cb`: activations lie as `[ceil(C / cb)][H][W][cb]`, padded channels zero.
+    pub const fn block(self) -> usize {
+        match self {
+            Isa::Portable | Isa::Avx2 => 8,
+            Isa::Avx512 => 16,
+            Isa::Neon => 4,
+        }
+    }
+
+    /// `channels` rounded up to whole blocks.
+    pub const fn padded(self, channels: usize) -> usize {
+        channels.div_ceil(self.block()).saturating_mul(self.block())
+    }
+
+    /// The name used in files and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Neon => "neon",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Isa {
+    type Err = KernelError;
+
+    fn from_str(name: &str) -> Result<Isa, KernelError> {
+        Isa::ALL
+            .into_iter()
+            .find(|isa| isa.name() == name)
+            .ok_or(KernelError::Shape { what: "the instruction set's name (portable, avx2, avx512, neon)" })
+    }
+}
+
+/// What a kernel was given and cannot work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A slice holds fewer floats than its shape needs.
+    Short {
+        /// Which slice.
+        what: &'static str,
+        /// Floats needed.
+        want: usize,
+        /// Floats found.
+        got: usize,
+    },
+    /// A shape that no kernel computes: a zero axis, a window larger than its padded map.
+    Shape {
+        /// Which part of it.
+        what: &'static str,
+    },
+    /// The machine lacks the instructions.
+    Isa {
+        /// What was asked for.
+        isa: Isa,
+    },
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KernelError::Short { what, want, got } => {
+                write!(f, "{what}: {got} floats found, {want} needed")
+            }
+            KernelError::Shape { what } => write!(f, "no kernel for this shape: {what}"),
+            KernelError::Isa { isa } => {
+                write!(f, "this machine has no {isa}; it has {:?}, choose one of them", Isa::available())
+            }
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+/// The first `want` floats of `data`.
+pub(super) fn take<'a>(what: &'static str, data: &'a [f32], want: usize) -> Result<&'a [f32], KernelError> {
+    data.get(..want).ok_or(KernelError::Short { what, want, got: data.len() })
+}
+
+/// The first `want` floats of `data`, to write.
+pub(super) fn take_mut<'a>(
+    what: &'static str,
+    data: &'a mut [f32],
+    want: usize,
+) -> Result<&'a mut [f32], KernelError> {
+    let got = data.len();
+    data.get_mut(..want).ok_or(KernelError::Short { what, want, got })
+}

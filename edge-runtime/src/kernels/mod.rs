@@ -1,0 +1,27 @@
+//! Kernels over channel-blocked activations: one frame at a time, f32.
+//!
+//! **Layout.** A feature map `(c, h, w)` lies as `[ceil(c / cb)][h][w][cb]` with `cb =` [`Isa::block`];
+//! channels that only fill the last block hold zeros, and every kernel keeps them zero. Convolution weights
+//! are packed by [`pack`] into whatever order the kernel chosen for the shape reads; that choice is a static
+//! rule, so a file packed for an instruction set stays valid.
+//!
+//! **Contract.** Every function checks its slices once and answers [`KernelError`] instead of panicking;
+//! longer slices than needed are fine. Nothing allocates. Work is split statically over a
+//! [`Pool`](crate::pool::Pool), and results do not depend on the number of threads.
+
+mod blocked;
+mod conv;
+mod elementwise;
+mod isa;
+mod linear;
+mod plain;
+mod pooling;
+#[cfg(test)]
+mod tests;
+
+pub use blocked::{blocked_len, from_blocked, pad_channels, subsample, to_blocked};
+pub use conv::{ConvShape, Epilogue, conv, pack, packed_len, scratch_len};
+pub use elementwise::{add_scaled, affine, relu};
+pub use isa::{Isa, KernelError};
+pub use linear::linear;
+pub use pooling::{Window, avg_pool, global_avg_pool, max_pool};

@@ -1,0 +1,111 @@
+//! The plain convolution: loops one can check by eye. Faster kernels are tested against it.
+//!
+//! Weights are packed `[c_out / cb][ci blocks][kernel][kernel][ci in block][cb]`; a plain (NCHW) input has a
+//! single input block of `c_in` channels.
+
+use super::conv::{ConvShape, Epilogue};
+use crate::pool::Pool;
+
+/// Input channels per block and number of blocks, as the weights are packed.
+fn input_blocks(cb: usize, s: &ConvShape) -> (usize, usize) {
+    if s.input_nchw { (s.c_in, 1) } else { (cb, s.c_in.div_ceil(cb)) }
+}
+
+pub(super) fn packed_len(cb: usize, s: &ConvShape) -> usize {
+    let (width, blocks) = input_blocks(cb, s);
+    [s.c_out.div_ceil(cb), blocks, s.kernel, s.kernel, width, cb].into_iter().fold(1, usize::saturating_mul)
+}
+
+pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
+    let (width, blocks) = input_blocks(cb, s);
+    let taps = s.kernel * s.kernel;
+    for (row, out) in out.chunks_exact_mut(cb).enumerate() {
+        let (ci, row) = (row % width, row / width);
+        let (tap, row) = (row % taps, row / taps);
+        let (ci, co) = (row % blocks * width + ci, row / blocks * cb);
+        for (c, v) in out.iter_mut().enumerate() {
+            let real = ci < s.c_in && co + c < s.c_out;
+            *v = if real { w[((co + c) * s.c_in + ci) * taps + tap] } else { 0.0 };
+        }
+    }
+}
+
+pub(super) fn conv(
+    cb: usize,
+    s: &ConvShape,
+    weights: &[f32],
+    input: &[f32],
+    e: &Epilogue<'_>,
+    out: &mut [f32],
+    pool: &Pool,
+) {
+    match cb {
+        4 => rows::<4>(s, weights, input, e, out, pool),
+        8 => rows::<8>(s, weights, input, e, out, pool),
+        _ => rows::<16>(s, weights, input, e, out, pool),
+    }
+}
+
+fn rows<const CB: usize>(
+    s: &ConvShape,
+    weights: &[f32],
+    input: &[f32],
+    e: &Epilogue<'_>,
+    out: &mut [f32],
+    pool: &Pool,
+) {
+    let (oh, ow) = (s.out_h(), s.out_w());
+    let per_block = weights.len() / s.c_out.div_ceil(CB);
+    pool.for_each_chunk(out, ow * CB, &|row, out| {
+        let (block, oy) = (row / oh, row % oh);
+        let weights = &weights[block * per_block..][..per_block];
+        for (ox, out) in out.as_chunks_mut::<CB>().0.iter_mut().enumerate() {
+            let acc = pixel::<CB>(s, weights, input, oy, ox);
+            finish(&acc, block, (row * ow + ox) * CB, e, out);
+        }
+    });
+}
+
+/// The sums of one output pixel for one block of output channels.
+fn pixel<const CB: usize>(s: &ConvShape, weights: &[f32], input: &[f32], oy: usize, ox: usize) -> [f32; CB] {
+    let (width, blocks) = input_blocks(CB, s);
+    let mut acc = [0.0; CB];
+    let mut taps = weights.chunks_exact(width * CB);
+    for block in 0..blocks {
+        for ky in 0..s.kernel {
+            for kx in 0..s.kernel {
+                let Some(weights) = taps.next() else { return acc };
+                let y = (oy * s.stride + ky).checked_sub(s.pad).filter(|&y| y < s.h);
+                let x = (ox * s.stride + kx).checked_sub(s.pad).filter(|&x| x < s.w);
+                let (Some(y), Some(x)) = (y, x) else { continue };
+                for (ci, weights) in weights.as_chunks::<CB>().0.iter().enumerate() {
+                    let v = if s.input_nchw {
+                        input[(ci * s.h + y) * s.w + x]
+                    } else {
+                        input[((block * s.h + y) * s.w + x) * CB + ci]
+                    };
+                    for (acc, w) in acc.iter_mut().zip(weights) {
+                        *acc += v * w;
+                    }
+                }
+            }
+        }
+    }
+    acc
+}
+
+/// The epilogue of one pixel; `at` is its place in the output map.
+fn finish<const CB: usize>(acc: &[f32; CB], block: usize, at: usize, e: &Epilogue<'_>, out: &mut [f32; CB]) {
+    for (c, (out, acc)) in out.iter_mut().zip(acc).enumerate() {
+        let channel = block * CB + c;
+        let mut t = acc * e.scale.map_or(1.0, |scale| scale[channel]);
+        t += e.shift.map_or(0.0, |shift| shift[channel]);
+        if let Some((add, coef)) = e.add {
+            t += coef * add[at + c];
+        }
+        if e.accumulate {
+            t += *out;
+        }
+        *out = if e.relu { t.max(0.0) } else { t };
+    }
+}

@@ -1,0 +1,300 @@
+//! A small persistent thread pool with static splits, for work that lasts microseconds.
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle, Thread};
+
+/// Spins before a worker parks: some tens of microseconds, longer than the gap between two layers of a
+/// frame and much shorter than the gap between two frames.
+const SPINS: usize = 20_000;
+
+/// The current run: valid while `Shared::busy` is above zero.
+#[derive(Clone, Copy)]
+struct Job {
+    /// The closure, its lifetime erased.
+    f: *const (dyn Fn(usize) + Sync),
+    parts: usize,
+    threads: usize,
+}
+
+struct Shared {
+    /// Written by the caller of [`Pool::run`] while no worker is busy, read by workers after `epoch` moved.
+    job: UnsafeCell<Option<Job>>,
+    /// Counts runs. A worker that sees it move has one job to do.
+    epoch: AtomicUsize,
+    /// Workers that have not finished the current run.
+    busy: AtomicUsize,
+    /// Set when a part panicked on a worker.
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    /// Per worker: true while it is parked or about to be.
+    parked: Box<[AtomicBool]>,
+}
+
+// SAFETY: `job` is the only field that is not Sync by itself. It is written only under `Pool::turn` while
+// `busy` is zero, and read only by workers between the release of `epoch` and their decrement of `busy`.
+unsafe impl Sync for Shared {}
+// SAFETY: the raw closure pointer inside is `Sync` by its type, so it may be called from any thread.
+unsafe impl Send for Shared {}
+
+/// Persistent worker threads; the thread that calls [`run`](Pool::run) works too.
+///
+/// Nothing is allocated after construction. A run started while another is under way (from a second
+/// thread, or from inside a part) is done by its caller alone, so nesting is slow but never a deadlock.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<(JoinHandle<()>, Thread)>,
+    turn: Mutex<()>,
+}
+
+/// Indices that thread `t` of `n` takes from `parts`: contiguous, and never more than one apart in size.
+fn share(parts: usize, t: usize, n: usize) -> std::ops::Range<usize> {
+    let (each, rest) = (parts / n, parts % n);
+    let start = t * each + t.min(rest);
+    start..start + each + usize::from(t < rest)
+}
+
+impl Pool {
+    /// A pool of `threads` threads, the caller included. Where the system refuses a thread the pool is
+    /// smaller; [`threads`](Pool::threads) tells.
+    pub fn new(threads: usize) -> Pool {
+        let count = threads.max(1) - 1;
+        let shared = Arc::new(Shared {
+            job: UnsafeCell::new(None),
+            epoch: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            parked: (0..count).map(|_| AtomicBool::new(false)).collect(),
+        });
+        let mut workers = Vec::with_capacity(count);
+        for index in 0..count {
+            let mine = Arc::clone(&shared);
+            let name = format!("edge-worker-{index}");
+            let Ok(handle) = thread::Builder::new().name(name).spawn(move || work(&mine, index)) else {
+                break;
+            };
+            let thread = handle.thread().clone();
+            workers.push((handle, thread));
+        }
+        Pool { shared, workers, turn: Mutex::new(()) }
+    }
+
+    /// A pool that runs everything on the calling thread.
+    pub fn single() -> Pool {
+        Pool::new(1)
+    }
+
+    /// Threads that share a run, the caller included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `f(0)` to `f(parts - 1)`, each exactly once, and returns when all are done.
+    ///
+    /// Thread `t` takes a contiguous range of parts, the same one at every call, so caches stay warm.
+    ///
+    /// # Panics
+    /// When a part panicked, after all others have finished.
+    pub fn run(&self, parts: usize, f: &(dyn Fn(usize) + Sync)) {
+        let n = self.threads();
+        let turn = if n > 1 && parts > 1 { self.turn.try_lock().ok() } else { None };
+        let Some(turn) = turn else {
+            (0..parts).for_each(f);
+            return;
+        };
+        // SAFETY: only the lifetime changes. The pointer is used between here and the moment `busy` reaches
+        // zero, and this function does not return or unwind before that moment.
+        let f_static: *const (dyn Fn(usize) + Sync) =
+            unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
+        let shared = &*self.shared;
+        // SAFETY: `turn` is held and `busy` is zero, so no other thread reads or writes the job.
+        unsafe { *shared.job.get() = Some(Job { f: f_static, parts, threads: n }) };
+        shared.busy.store(n - 1, Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for (index, (_, thread)) in self.workers.iter().enumerate() {
+            if shared.parked[index].swap(false, Ordering::SeqCst) {
+                thread.unpark();
+            }
+        }
+        let mine = catch_unwind(AssertUnwindSafe(|| share(parts, 0, n).for_each(f)));
+        let mut spins = 0;
+        while shared.busy.load(Ordering::Acquire) != 0 {
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+            } else {
+                thread::yield_now();
+            }
+        }
+        let theirs = shared.panicked.swap(false, Ordering::Relaxed);
+        drop(turn);
+        if let Err(panic) = mine {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(!theirs, "a part of a parallel run panicked on a worker thread");
+    }
+
+    /// Splits `data` into chunks of `chunk` floats (the last may be shorter) and calls `f(index, chunk)`
+    /// for each, in parallel.
+    pub fn for_each_chunk(&self, data: &mut [f32], chunk: usize, f: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+        if chunk == 0 {
+            return;
+        }
+        let len = data.len();
+        let base = Base(data.as_mut_ptr());
+        self.run(len.div_ceil(chunk), &|index| {
+            let start = index * chunk;
+            // SAFETY: `start < len` because `index < ceil(len / chunk)`; the range ends at `len` at most; and
+            // `run` hands out every index once, so no two of these slices overlap. `data` stays mutably
+            // borrowed until `run` has returned.
+            let part = unsafe { std::slice::from_raw_parts_mut(base.at(start), chunk.min(len - start)) };
+            f(index, part);
+        });
+    }
+}
+
+/// A pointer that may cross threads: its user keeps what each thread touches disjoint.
+struct Base(*mut f32);
+
+impl Base {
+    fn at(&self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+// SAFETY: see the type: the only user, `for_each_chunk`, gives each thread its own range.
+unsafe impl Sync for Base {}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        for (handle, thread) in self.workers.drain(..) {
+            thread.unpark();
+            // A worker catches the panics of its parts, so joining cannot fail in a way worth reporting.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).finish()
+    }
+}
+
+/// A worker's life: wait for the epoch to move, do its share, count itself out.
+fn work(shared: &Shared, index: usize) {
+    let mut seen = 0;
+    loop {
+        let mut spins = 0;
+        while shared.epoch.load(Ordering::SeqCst) == seen {
+            spins += 1;
+            if spins < SPINS {
+                std::hint::spin_loop();
+                continue;
+            }
+            shared.parked[index].store(true, Ordering::SeqCst);
+            // The order matters: flag, then look again. `run` moves the epoch, then looks at the flag, so
+            // one of the two always sees the other.
+            if shared.epoch.load(Ordering::SeqCst) == seen {
+                thread::park();
+            }
+            shared.parked[index].store(false, Ordering::SeqCst);
+        }
+        seen = seen.wrapping_add(1);
+        if shared.stop.load(Ordering::SeqCst) {
+            return;
+        }
+        // SAFETY: the epoch moved and this worker has not counted itself out of `busy`, so the caller of
+        // `run` is waiting: the job is set, and nobody writes it.
+        if let Some(job) = unsafe { *shared.job.get() } {
+            // SAFETY: as above, the closure outlives this call.
+            let f = unsafe { &*job.f };
+            let mine = share(job.parts, index + 1, job.threads);
+            if catch_unwind(AssertUnwindSafe(|| mine.for_each(f))).is_err() {
+                shared.panicked.store(true, Ordering::Relaxed);
+            }
+        }
+        shared.busy.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[test]
+    fn shares_cover_every_part_once() {
+        for (parts, n) in [(0, 1), (1, 4), (7, 2), (8, 3), (100, 7)] {
+            let all: Vec<usize> = (0..n).flat_map(|t| share(parts, t, n)).collect();
+            assert_eq!(all, (0..parts).collect::<Vec<_>>(), "{parts} parts over {n} threads");
+        }
+    }
+
+    #[test]
+    fn every_part_runs_once_in_every_run() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(threads);
+            assert_eq!(pool.threads(), threads);
+            let counts: Vec<AtomicU32> = (0..13).map(|_| AtomicU32::new(0)).collect();
+            for _ in 0..2_000 {
+                pool.run(counts.len(), &|part| {
+                    counts[part].fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 2_000), "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn chunks_are_disjoint_and_complete() {
+        let pool = Pool::new(3);
+        let mut data = vec![0.0; 103];
+        pool.for_each_chunk(&mut data, 10, &|index, chunk| {
+            for x in chunk {
+                *x += 1.0 + index as f32;
+            }
+        });
+        let want: Vec<f32> = (0..103).map(|i| 1.0 + (i / 10) as f32).collect();
+        assert_eq!(data, want);
+        pool.for_each_chunk(&mut data, 0, &|_, _| unreachable!("no chunk of no floats"));
+    }
+
+    #[test]
+    fn a_nested_or_concurrent_run_still_completes() {
+        let pool = Pool::new(2);
+        let count = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    pool.run(4, &|_| {
+                        pool.run(5, &|_| {
+                            count.fetch_add(1, Ordering::Relaxed);
+                        });
+                    });
+                });
+            }
+        });
+        assert_eq!(count.into_inner(), 3 * 4 * 5);
+    }
+
+    #[test]
+    fn a_panicking_part_reaches_the_caller_and_leaves_the_pool_usable() {
+        let pool = Pool::new(2);
+        for bad in [0, 3] {
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(4, &|part| assert_ne!(part, bad, "asked to fail"));
+            }));
+            assert!(result.is_err(), "part {bad}");
+        }
+        let mut data = [0.0; 4];
+        pool.for_each_chunk(&mut data, 1, &|_, x| x[0] = 1.0);
+        assert_eq!(data, [1.0; 4]);
+    }
+}
