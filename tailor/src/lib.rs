@@ -1,1 +1,5 @@
-//! See the crate's description in ARCHITECTURE.md.
+//! Tailors a pre-trained backbone to a task: teach, train, prune, pack. See ARCHITECTURE.md.
+
+mod error;
+
+pub use error::{Error, Result};

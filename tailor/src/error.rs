@@ -1,0 +1,142 @@
+//! The one error type of this crate's library: what was found, where, and what would have been right.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong between a folder of images and a packed task.
+///
+/// Every message names the file, folder or tensor it is about and says what would have been accepted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused to read or write something.
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A set of images cannot be used as it is.
+    Data {
+        /// The file, folder or zip entry at fault.
+        place: String,
+        /// What was found there.
+        found: String,
+        /// What is needed, or what to do about it.
+        want: String,
+    },
+    /// A file of weights cannot be read.
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What was found there.
+        found: String,
+        /// What is needed, or what to do about it.
+        want: String,
+    },
+    /// Weights do not fit the architecture they are imported into.
+    Import {
+        /// The tensor, or the file when no single tensor is at fault.
+        place: String,
+        /// What was found there.
+        found: String,
+        /// What is needed, or what to do about it.
+        want: String,
+    },
+    /// An option, or a combination of options, that cannot work; found before any work was done.
+    Config {
+        /// The option as the user typed it (`--batch 0`).
+        option: String,
+        /// What it may be.
+        want: String,
+    },
+    /// A training run could not go on.
+    Training {
+        /// The stage and epoch, for example `train, epoch 3`.
+        place: String,
+        /// What happened.
+        found: String,
+        /// What to do about it.
+        want: String,
+    },
+    /// A plan or a container is wrong.
+    Bundle(bundles::Error),
+    /// The tensor library refused an operation.
+    Tensor(candle_core::Error),
+}
+
+impl Error {
+    /// An [`Error::Io`] about `path`, for `map_err`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { path, source }
+    }
+
+    /// An [`Error::Data`].
+    pub fn data(place: impl fmt::Display, found: impl Into<String>, want: impl Into<String>) -> Error {
+        Error::Data { place: place.to_string(), found: found.into(), want: want.into() }
+    }
+
+    /// An [`Error::Weights`].
+    pub fn weights(path: impl AsRef<Path>, found: impl Into<String>, want: impl Into<String>) -> Error {
+        Error::Weights { path: path.as_ref().to_path_buf(), found: found.into(), want: want.into() }
+    }
+
+    /// An [`Error::Import`].
+    pub fn import(place: impl fmt::Display, found: impl Into<String>, want: impl Into<String>) -> Error {
+        Error::Import { place: place.to_string(), found: found.into(), want: want.into() }
+    }
+
+    /// An [`Error::Config`].
+    pub fn config(option: impl Into<String>, want: impl Into<String>) -> Error {
+        Error::Config { option: option.into(), want: want.into() }
+    }
+
+    /// An [`Error::Training`].
+    pub fn training(place: impl fmt::Display, found: impl Into<String>, want: impl Into<String>) -> Error {
+        Error::Training { place: place.to_string(), found: found.into(), want: want.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io { path, source } => write!(f, "{}: {source}", path.display()),
+            Error::Data { place, found, want }
+            | Error::Import { place, found, want }
+            | Error::Training { place, found, want } => write!(f, "{place}: {found}; {want}"),
+            Error::Weights { path, found, want } => write!(f, "{}: {found}; {want}", path.display()),
+            Error::Config { option, want } => write!(f, "{option}: {want}"),
+            Error::Bundle(error) => error.fmt(f),
+            Error::Tensor(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            Error::Bundle(error) => Some(error),
+            Error::Tensor(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<bundles::Error> for Error {
+    fn from(error: bundles::Error) -> Error {
+        Error::Bundle(error)
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Error {
+        Error::Tensor(error)
+    }
+}
