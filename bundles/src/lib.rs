@@ -8,6 +8,5 @@
 
 mod error;
 pub mod plan;
-pub mod preprocess;
 
 pub use error::{Error, Result};

@@ -1,0 +1,98 @@
+//! The engine: a plan compiled to kernel calls over one arena, and the loop that makes those calls.
+//!
+//! Compiling ([`Program::compile`]) and loading parameters ([`params::fill`]) allocate; running a frame
+//! ([`Program::run`]) does not. A GPU backend would take the same [`Program`] and replace [`exec`].
+
+mod arena;
+mod exec;
+mod lower;
+pub(crate) mod params;
+pub(crate) mod step;
+
+pub(crate) use exec::{Observer, Parts, Workspace};
+pub use params::Tensors;
+
+use crate::kernels::{self, Isa};
+use crate::{Error, Result};
+use bundles::plan::{Plan, Shape};
+use lower::{INPUT, KernelSource};
+use std::ops::Range;
+use step::{PartSpec, Step, Work};
+
+/// Largest arena or parameter set of one task, in floats (1 GiB): a hostile file cannot ask for more.
+const MAX_FLOATS: usize = 1 << 28;
+
+/// A compiled network: steps, where their values lie, and what parameters they need.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub isa: Isa,
+    pub input: Shape,
+    pub classes: usize,
+    pub steps: Vec<Step>,
+    pub parts: Vec<PartSpec>,
+    /// Range of each value in the arena.
+    ranges: Vec<Range<usize>>,
+    result: usize,
+    /// Floats of the arena.
+    pub arena_len: usize,
+}
+
+impl Program {
+    /// Compiles `plan` for `isa`.
+    ///
+    /// # Errors
+    /// Whatever [`Plan::check`] finds, [`Error::TooLarge`], and the errors of `kernels`.
+    pub fn compile(file: &str, plan: &Plan, isa: Isa, kernels: KernelSource<'_>) -> Result<Program> {
+        plan.check().map_err(Error::container(file))?;
+        let lowered = lower::lower(plan, isa, kernels)?;
+        let too_large = |what: &str, floats: usize| {
+            let (need, limit) = (floats.saturating_mul(4), MAX_FLOATS * 4);
+            Error::TooLarge { what: format!("{file}: {what}, in bytes"), need, limit }
+        };
+        let mut params = 0usize;
+        for part in &lowered.parts {
+            params = params.saturating_add(part.len);
+        }
+        if params > MAX_FLOATS {
+            return Err(too_large("parameters of the task", params));
+        }
+        let sizes: Vec<usize> =
+            lowered.values.iter().map(|&shape| kernels::blocked_len(isa, shape)).collect();
+        if let Some(&size) = sizes.iter().find(|&&size| size > MAX_FLOATS) {
+            return Err(too_large("one feature map", size));
+        }
+        let layout = arena::place(&lowered.steps, &sizes, INPUT, lowered.result, MAX_FLOATS)?;
+        Ok(Program {
+            isa,
+            input: plan.input,
+            classes: plan.classes(),
+            steps: lowered.steps,
+            parts: lowered.parts,
+            ranges: layout.ranges,
+            result: lowered.result,
+            arena_len: layout.len,
+        })
+    }
+
+    /// Floats of scratch that a pool of `threads` threads needs.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        let convs = self.steps.iter().filter_map(|step| match &step.work {
+            Work::Conv { shape, .. } => Some(kernels::scratch_len(self.isa, shape, threads)),
+            _ => None,
+        });
+        convs.max().unwrap_or(0)
+    }
+
+    /// Bytes this structure holds on the heap, roughly.
+    pub fn bytes(&self) -> usize {
+        let steps: usize = self.steps.iter().map(|step| size_of::<Step>() + step.name.len()).sum();
+        let recipes: usize = self.parts.iter().map(|part| part.recipes.len()).sum();
+        steps + recipes * size_of::<step::Recipe>() + self.ranges.len() * size_of::<Range<usize>>()
+    }
+
+    /// The scores, once [`run`](Program::run) has returned.
+    pub fn scores<'a>(&self, arena: &'a [f32]) -> &'a [f32] {
+        let start = self.ranges.get(self.result).map_or(0, |range| range.start);
+        arena.get(start..start + self.classes).unwrap_or(&[])
+    }
+}

@@ -1,0 +1,126 @@
+//! The compiled form of a plan: steps over values, and recipes for the parameters they read.
+
+use super::params::Span;
+use crate::backbone::Kernel;
+use crate::kernels::{ConvShape, Window};
+use bundles::plan::{Owner, Role, Shape};
+
+/// Index of a value (a feature map held in the arena for part of a frame).
+pub(crate) type ValueId = usize;
+
+/// One kernel call.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// What it computes, with the names of the tensors it reads.
+    pub name: String,
+    /// Whose parameters it reads: 0 the stem, `l` cell `l`, the last one the head.
+    pub part: usize,
+    /// The gate it belongs to, inside a cell: block or proxy, and the source node.
+    pub gate: Option<(Role, usize)>,
+    pub reads: ValueId,
+    pub writes: ValueId,
+    pub from: Shape,
+    pub to: Shape,
+    pub work: Work,
+}
+
+/// What a step does with its input. Spans lie in the step's part of the task's parameters.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Plain `(c, h, w)` to blocked; reads the network's input.
+    Block,
+    Conv {
+        shape: ConvShape,
+        kernel: Weights,
+        epilogue: Fused,
+    },
+    Affine {
+        scale: Span,
+        shift: Span,
+        relu: bool,
+    },
+    MaxPool(Window),
+    AvgPool(Window),
+    Subsample {
+        stride: usize,
+    },
+    PadChannels {
+        front: usize,
+        back: usize,
+    },
+    GlobalAvgPool,
+    Linear {
+        weight: Span,
+        bias: Span,
+    },
+    /// `out = factor * x`, plus what `out` held if `accumulate`, then ReLU if `relu`.
+    Sum {
+        factor: Factor,
+        accumulate: bool,
+        relu: bool,
+    },
+}
+
+/// Where a convolution's packed kernel lies.
+#[derive(Debug)]
+pub(crate) enum Weights {
+    /// In the backbone, shared by every task.
+    Backbone(Kernel),
+    /// In the task's parameters.
+    Task(Span),
+}
+
+/// A convolution's epilogue (see [`crate::kernels::Epilogue`]) in terms of values and spans.
+#[derive(Debug, Default)]
+pub(crate) struct Fused {
+    pub scale: Option<Span>,
+    pub shift: Option<Span>,
+    pub add: Option<(ValueId, Factor)>,
+    pub accumulate: bool,
+    pub relu: bool,
+}
+
+/// A factor on a whole map.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Factor {
+    One,
+    /// A single float of the parameters.
+    At(Span),
+}
+
+/// How one piece of a part's parameters is made from the bundle's tensors.
+#[derive(Debug)]
+pub(crate) enum Recipe {
+    /// A task-owned convolution kernel, packed.
+    Kernel { tensor: String, shape: ConvShape, at: Span },
+    /// `scale = alpha * affine.scale` and `shift = alpha * (affine.shift + affine.scale * bias)`.
+    Affine(AffineRecipe),
+    /// A tensor as it is.
+    Copy { tensor: String, at: Span },
+    /// One alpha.
+    Alpha { index: usize, at: Span },
+}
+
+/// See [`Recipe::Affine`]. Absent factors are one, absent summands zero.
+#[derive(Debug, Default)]
+pub(crate) struct AffineRecipe {
+    pub channels: usize,
+    /// Prefix of the `.scale` and `.shift` tensors.
+    pub affine: Option<String>,
+    /// The convolution's bias tensor and its owner.
+    pub bias: Option<(String, Owner)>,
+    /// Index into the cell's alpha tensor.
+    pub alpha: Option<usize>,
+    pub scale: Option<Span>,
+    pub shift: Option<Span>,
+}
+
+/// The parameters of one part of the network: the stem, a cell, or the head.
+#[derive(Debug, Default)]
+pub(crate) struct PartSpec {
+    /// The cell's alpha tensor and its length, for cells with scaled gates.
+    pub alpha: Option<(String, usize)>,
+    pub recipes: Vec<Recipe>,
+    /// Floats of the whole part.
+    pub len: usize,
+}

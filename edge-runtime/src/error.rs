@@ -1,0 +1,204 @@
+//! The one error type of this crate: what was found, where, what was expected, and what to do.
+
+use crate::kernels::KernelError;
+use std::{fmt, io};
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong between a file and a score.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file operation.
+    File {
+        /// Path as it was given.
+        path: String,
+        /// What was being done: `open`, `map`, `read`, `write`.
+        action: &'static str,
+        /// The system's own class of error.
+        kind: io::ErrorKind,
+    },
+    /// A backbone or task file is no valid container, or its plan is none.
+    Container {
+        /// Path or name of the container.
+        file: String,
+        /// What the container's reader found.
+        source: bundles::Error,
+    },
+    /// A task was tailored to another backbone than the one that is open.
+    WrongBackbone {
+        /// The task.
+        task: String,
+        /// Id of the backbone it needs.
+        want: String,
+        /// Id of the backbone that is open.
+        got: String,
+    },
+    /// A container lacks a tensor that its plan names, or holds it in another shape.
+    Tensor {
+        /// Path or name of the container.
+        file: String,
+        /// Name of the tensor.
+        name: String,
+        /// Floats the plan asks for.
+        want: usize,
+        /// Floats found; `None` when the tensor is absent.
+        got: Option<usize>,
+    },
+    /// A container is meant for another machine or a newer program.
+    Incompatible {
+        /// Path or name of the container.
+        file: String,
+        /// What it needs.
+        want: String,
+        /// What is here.
+        got: String,
+    },
+    /// A network needs more memory than it may have.
+    TooLarge {
+        /// What would be too large.
+        what: String,
+        /// Bytes (or steps) it needs.
+        need: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// An image or tensor does not fit what it is given to.
+    Input {
+        /// What was found.
+        got: String,
+        /// What is accepted.
+        want: String,
+    },
+    /// A command line or call that asks for something that does not exist.
+    Usage {
+        /// What was asked for.
+        got: String,
+        /// What is possible.
+        want: String,
+    },
+    /// A task that is not, or no longer, in memory.
+    NotResident {
+        /// The task.
+        task: String,
+    },
+    /// A background load was given up before it finished.
+    Cancelled {
+        /// The task.
+        task: String,
+    },
+    /// A task's golden vectors do not come out as the bundle promises.
+    Health {
+        /// The task.
+        task: String,
+        /// What differs, by how much, and how much is allowed.
+        why: String,
+    },
+    /// A kernel refused its buffers.
+    Kernel {
+        /// The step of the network.
+        step: String,
+        /// What the kernel said.
+        source: KernelError,
+    },
+    /// The engine contradicts itself. A defect of this program, reported instead of panicking.
+    Internal {
+        /// Which promise was broken.
+        what: String,
+    },
+}
+
+impl Error {
+    /// Process exit code: 2 usage, 3 signature or corruption, 4 incompatible, 6 health check failed, 1
+    /// anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage { .. } | Error::Input { .. } => 2,
+            Error::Tensor { .. } => 3,
+            Error::Container { .. } => 3,
+            Error::WrongBackbone { .. } | Error::Incompatible { .. } | Error::TooLarge { .. } => 4,
+            Error::Health { .. } => 6,
+            Error::File { .. }
+            | Error::NotResident { .. }
+            | Error::Cancelled { .. }
+            | Error::Kernel { .. }
+            | Error::Internal { .. } => 1,
+        }
+    }
+
+    /// A stable word for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::File { .. } => "file",
+            Error::Container { .. } => "container",
+            Error::WrongBackbone { .. } => "wrong-backbone",
+            Error::Tensor { .. } => "tensor",
+            Error::Incompatible { .. } => "incompatible",
+            Error::TooLarge { .. } => "too-large",
+            Error::Input { .. } => "input",
+            Error::Usage { .. } => "usage",
+            Error::NotResident { .. } => "not-resident",
+            Error::Cancelled { .. } => "cancelled",
+            Error::Health { .. } => "health",
+            Error::Kernel { .. } => "kernel",
+            Error::Internal { .. } => "internal",
+        }
+    }
+
+    /// For `map_err` on a container's reader.
+    pub(crate) fn container(file: &str) -> impl FnOnce(bundles::Error) -> Error {
+        let file = file.to_owned();
+        move |source| Error::Container { file, source }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::File { path, action, kind } => {
+                write!(f, "{path}: cannot {action} it: {kind}; check the path and its permissions")
+            }
+            Error::Container { file, source } => write!(f, "{file}: {source}"),
+            Error::WrongBackbone { task, want, got } => write!(
+                f,
+                "task `{task}` was tailored to backbone {want}, but {got} is open; open that backbone, or \
+                 tailor the task to this one"
+            ),
+            Error::Tensor { file, name, want, got: Some(got) } => {
+                write!(
+                    f,
+                    "{file}: tensor `{name}` holds {got} numbers, its plan asks for {want}; pack it again"
+                )
+            }
+            Error::Tensor { file, name, want, got: None } => {
+                write!(f, "{file}: tensor `{name}` ({want} numbers) is missing; pack it again")
+            }
+            Error::Incompatible { file, want, got } => {
+                write!(f, "{file}: it needs {want}, here is {got}; pack it for this device")
+            }
+            Error::TooLarge { what, need, limit } => {
+                write!(f, "{what}: needs {need}, the limit is {limit}")
+            }
+            Error::Input { got, want } => write!(f, "input is {got}, expected {want}"),
+            Error::Usage { got, want } => write!(f, "{got}; expected {want}"),
+            Error::NotResident { task } => {
+                write!(f, "task `{task}` is not in memory; load it before switching to it")
+            }
+            Error::Cancelled { task } => write!(f, "loading task `{task}` was cancelled"),
+            Error::Health { task, why } => write!(f, "task `{task}` fails its golden vectors: {why}"),
+            Error::Kernel { step, source } => write!(f, "{step}: {source}"),
+            Error::Internal { what } => write!(f, "internal contradiction: {what}; please report it"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Container { source, .. } => Some(source),
+            Error::Kernel { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
