@@ -8,5 +8,6 @@
 
 mod error;
 pub mod plan;
+pub mod preprocess;
 
 pub use error::{Error, Result};

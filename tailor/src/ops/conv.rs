@@ -1,0 +1,41 @@
+//! 2-D convolution as a candle op.
+
+use super::cpu::conv as kernel;
+use super::cpu::level::Level;
+use super::cpu::shape::ConvShape;
+use super::node::{floats, node2, plain, wanted};
+use super::stock;
+use candle_core::{Result, Shape, Tensor};
+
+/// Convolution without bias, dilation or groups.
+///
+/// `x` is `(n, c_in, h, w)`, `w` is `(c_out, c_in, k, k)`, the result `(n, c_out, oh, ow)` with
+/// `oh = (h + 2 * pad - k) / stride + 1`. With `frozen` no gradient of `w` is computed; no gradient of `x` is
+/// computed when nothing trainable lies before it.
+///
+/// # Errors
+/// Shapes that do not fit each other.
+pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, pad: usize, frozen: bool) -> Result<Tensor> {
+    let s = ConvShape::new(x.dims(), w.dims(), stride, pad)?;
+    let w = if frozen { w.detach() } else { w.clone() };
+    if !x.device().is_cpu() {
+        return stock::conv2d(x, &w, stride, pad);
+    }
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    let level = Level::best();
+    let value = kernel::forward(level, &s, &floats(&x)?, &floats(&w)?);
+    let shape = Shape::from((s.n, s.c_out, s.oh, s.ow));
+    let (kept_x, kept_w) = (x.clone(), w.clone());
+    node2("conv2d", (&x, &w), value, shape, move |_, g| {
+        let (x, w, g) = (&kept_x, &kept_w, floats(g)?);
+        let dx = match wanted(x) {
+            true => Some(plain(kernel::backward_data(level, &s, &g, &floats(w)?), x.shape())?),
+            false => None,
+        };
+        let dw = match wanted(w) {
+            true => Some(plain(kernel::backward_weights(level, &s, &floats(x)?, &g), w.shape())?),
+            false => None,
+        };
+        Ok((dx, dw))
+    })
+}

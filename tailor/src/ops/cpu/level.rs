@@ -1,0 +1,45 @@
+//! Which instruction set the kernels use, decided once at run time.
+
+use std::sync::OnceLock;
+
+/// Instruction sets with kernels of their own, slowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Plain Rust.
+    Portable,
+    /// AVX2 with FMA.
+    Avx2,
+    /// AVX-512 F (with AVX2 and FMA).
+    Avx512,
+}
+
+impl Level {
+    /// The best level this processor has.
+    pub(crate) fn best() -> Level {
+        static BEST: OnceLock<Level> = OnceLock::new();
+        *BEST.get_or_init(|| *Level::available().last().unwrap_or(&Level::Portable))
+    }
+
+    /// All levels this processor can run.
+    pub(crate) fn available() -> Vec<Level> {
+        #[allow(unused_mut)]
+        let mut levels = vec![Level::Portable];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            levels.push(Level::Avx2);
+            if is_x86_feature_detected!("avx512f") {
+                levels.push(Level::Avx512);
+            }
+        }
+        levels
+    }
+
+    /// Output channels one register tile covers: the block that weights are packed in.
+    pub(crate) fn co_block(self) -> usize {
+        match self {
+            Level::Portable => 2,
+            Level::Avx2 => 4,
+            Level::Avx512 => 8,
+        }
+    }
+}

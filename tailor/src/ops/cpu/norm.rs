@@ -1,0 +1,208 @@
+//! Batch-norm with batch statistics and per-channel affine, each optionally with ReLU, forward and backward.
+#![allow(clippy::too_many_arguments)]
+
+use super::level::Level;
+use super::levels::{lane_sum, levels};
+use rayon::prelude::*;
+
+/// Batch statistics per channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Statistics {
+    /// Mean over batch and pixels.
+    pub mean: Vec<f32>,
+    /// Biased variance over batch and pixels.
+    pub var: Vec<f32>,
+}
+
+levels! {
+    /// Sum of a plane.
+    fn sum(x: &[f32]) -> f32 {
+        lane_sum(x.len(), |i| x[i])
+    }
+}
+levels! {
+    /// Sum of squared distances to `mean`.
+    fn squares(x: &[f32], mean: f32) -> f32 {
+        lane_sum(x.len(), |i| { let d = x[i] - mean; d * d })
+    }
+}
+levels! {
+    /// `y = x * scale + shift`, clipped at zero if `relu`.
+    fn scale_shift(x: &[f32], scale: f32, shift: f32, relu: bool, y: &mut [f32]) {
+        if relu {
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = (x * scale + shift).max(0.));
+        } else {
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale + shift);
+        }
+    }
+}
+levels! {
+    /// Sums of `g'` and of `g' * (x - mean)`, where `g'` is `g` where the ReLU passed.
+    fn reduce(x: &[f32], g: &[f32], scale: f32, shift: f32, relu: bool, mean: f32) -> (f32, f32) {
+        let n = x.len();
+        let g = &g[..n];
+        if relu {
+            let pass = |i: usize| if x[i] * scale + shift > 0. { g[i] } else { 0. };
+            (lane_sum(n, pass), lane_sum(n, |i| pass(i) * (x[i] - mean)))
+        } else {
+            (lane_sum(n, |i| g[i]), lane_sum(n, |i| g[i] * (x[i] - mean)))
+        }
+    }
+}
+levels! {
+    /// `dx = g' * a + x * b + c`.
+    fn combine(x: &[f32], g: &[f32], scale: f32, shift: f32, relu: bool, abc: [f32; 3], dx: &mut [f32]) {
+        let [a, b, c] = abc;
+        let pairs = dx.iter_mut().zip(x.iter().zip(g));
+        if relu {
+            pairs.for_each(|(dx, (x, g))| {
+                let g = if x * scale + shift > 0. { *g } else { 0. };
+                *dx = g * a + (x * b + c);
+            });
+        } else {
+            pairs.for_each(|(dx, (x, g))| *dx = g * a + (x * b + c));
+        }
+    }
+}
+
+/// `(n, c, pixels)` planes of a mutable buffer, regrouped by channel.
+fn by_channel(x: &mut [f32], c: usize, pixels: usize) -> Vec<Vec<&mut [f32]>> {
+    let mut channels: Vec<Vec<&mut [f32]>> =
+        (0..c).map(|_| Vec::with_capacity(x.len() / (c * pixels))).collect();
+    for (i, plane) in x.chunks_exact_mut(pixels).enumerate() {
+        channels[i % c].push(plane);
+    }
+    channels
+}
+
+/// Scale and shift that normalise with `stats` and apply the affine of channel `c`.
+fn folded(stats: &Statistics, c: usize, weight: f32, bias: f32, eps: f64) -> (f32, f32, f32) {
+    let inverse = (1. / (f64::from(stats.var[c]) + eps).sqrt()) as f32;
+    let scale = weight * inverse;
+    (inverse, scale, bias - stats.mean[c] * scale)
+}
+
+/// Batch-norm forward over `x (n, c, pixels)`: output and batch statistics.
+pub(crate) fn forward(
+    level: Level,
+    x: &[f32],
+    pixels: usize,
+    weight: &[f32],
+    bias: &[f32],
+    eps: f64,
+    relu: bool,
+) -> (Vec<f32>, Statistics) {
+    let c = weight.len();
+    let mut y = vec![0.; x.len()];
+    let count = (x.len() / c) as f64;
+    let stats: Vec<(f32, f32)> = by_channel(&mut y, c, pixels)
+        .into_par_iter()
+        .enumerate()
+        .map(|(channel, planes)| {
+            let source = || x[channel * pixels..].chunks(c * pixels).map(|rest| &rest[..pixels]);
+            let mean = source().map(|p| f64::from(sum(level, p))).sum::<f64>() / count;
+            let var = source().map(|p| f64::from(squares(level, p, mean as f32))).sum::<f64>() / count;
+            let stats = Statistics { mean: vec![mean as f32], var: vec![var as f32] };
+            let (_, scale, shift) = folded(&stats, 0, weight[channel], bias[channel], eps);
+            for (y, x) in planes.into_iter().zip(source()) {
+                scale_shift(level, x, scale, shift, relu, y);
+            }
+            (mean as f32, var as f32)
+        })
+        .collect();
+    let (mean, var) = stats.into_iter().unzip();
+    (y, Statistics { mean, var })
+}
+
+/// What the backward pass of a batch-norm returns.
+pub(crate) struct NormGradients {
+    /// Gradient of the input, through the statistics.
+    pub dx: Vec<f32>,
+    /// Gradient of the weight.
+    pub weight: Vec<f32>,
+    /// Gradient of the bias.
+    pub bias: Vec<f32>,
+}
+
+/// Batch-norm backward: the ReLU's mask is recomputed from `x`, exactly as the forward pass computed it.
+pub(crate) fn backward(
+    level: Level,
+    x: &[f32],
+    g: &[f32],
+    pixels: usize,
+    weight: &[f32],
+    bias: &[f32],
+    stats: &Statistics,
+    eps: f64,
+    relu: bool,
+) -> NormGradients {
+    let c = weight.len();
+    let mut dx = vec![0.; x.len()];
+    let count = (x.len() / c) as f32;
+    let affine: Vec<(f32, f32)> = by_channel(&mut dx, c, pixels)
+        .into_par_iter()
+        .enumerate()
+        .map(|(channel, planes)| {
+            let (inverse, scale, shift) = folded(stats, channel, weight[channel], bias[channel], eps);
+            let mean = stats.mean[channel];
+            let plane = |i: usize| (i * c + channel) * pixels..(i * c + channel + 1) * pixels;
+            let (mut d_bias, mut d_weight) = (0f64, 0f64);
+            for i in 0..planes.len() {
+                let (s, sx) = reduce(level, &x[plane(i)], &g[plane(i)], scale, shift, relu, mean);
+                d_bias += f64::from(s);
+                d_weight += f64::from(sx);
+            }
+            let (d_bias, d_weight) = (d_bias as f32, d_weight as f32 * inverse);
+            let slope = -scale * d_weight * inverse / count;
+            let abc = [scale, slope, -scale * d_bias / count - mean * slope];
+            for (i, dx) in planes.into_iter().enumerate() {
+                combine(level, &x[plane(i)], &g[plane(i)], scale, shift, relu, abc, dx);
+            }
+            (d_weight, d_bias)
+        })
+        .collect();
+    let (weight, bias) = affine.into_iter().unzip();
+    NormGradients { dx, weight, bias }
+}
+
+/// `y = [relu](x * scale[c] + shift[c])` over `x (n, c, pixels)`.
+pub(crate) fn affine(
+    level: Level,
+    x: &[f32],
+    pixels: usize,
+    scale: &[f32],
+    shift: &[f32],
+    relu: bool,
+) -> Vec<f32> {
+    let c = scale.len();
+    let mut y = vec![0.; x.len()];
+    let image = c * pixels;
+    y.par_chunks_mut(image).zip(x.par_chunks(image)).for_each(|(y, x)| {
+        for (i, (y, x)) in y.chunks_mut(pixels).zip(x.chunks(pixels)).enumerate() {
+            scale_shift(level, x, scale[i], shift[i], relu, y);
+        }
+    });
+    y
+}
+
+/// Gradient of `x` of [`affine`].
+pub(crate) fn affine_backward(
+    level: Level,
+    x: &[f32],
+    g: &[f32],
+    pixels: usize,
+    scale: &[f32],
+    shift: &[f32],
+    relu: bool,
+) -> Vec<f32> {
+    let c = scale.len();
+    let mut dx = vec![0.; x.len()];
+    let image = c * pixels;
+    dx.par_chunks_mut(image).enumerate().for_each(|(n, dx)| {
+        for (i, dx) in dx.chunks_mut(pixels).enumerate() {
+            let plane = n * image + i * pixels..n * image + (i + 1) * pixels;
+            combine(level, &x[plane.clone()], &g[plane], scale[i], shift[i], relu, [scale[i], 0., 0.], dx);
+        }
+    });
+    dx
+}

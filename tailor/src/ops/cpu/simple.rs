@@ -1,0 +1,100 @@
+//! Elementwise kernels: gated sums and mean squared error, in fixed chunks so that sums never depend on threads.
+
+use super::level::Level;
+use super::levels::{lane_sum, levels};
+use rayon::prelude::*;
+
+/// Elements handled by one task.
+const CHUNK: usize = 1 << 15;
+
+levels! {
+    /// `y = p * a + q * b`, clipped at zero if `relu`.
+    fn blend(a: &[f32], b: &[f32], p: f32, q: f32, relu: bool, y: &mut [f32]) {
+        let pairs = y.iter_mut().zip(a.iter().zip(b));
+        if relu {
+            pairs.for_each(|(y, (a, b))| *y = (p * a + q * b).max(0.));
+        } else {
+            pairs.for_each(|(y, (a, b))| *y = p * a + q * b);
+        }
+    }
+}
+levels! {
+    /// `d = p * g'`, where `g'` is `g` where `y > 0` (everywhere if not `relu`).
+    fn gate(g: &[f32], y: &[f32], p: f32, relu: bool, d: &mut [f32]) {
+        let pairs = d.iter_mut().zip(g.iter().zip(y));
+        if relu {
+            pairs.for_each(|(d, (g, y))| *d = if *y > 0. { p * g } else { 0. });
+        } else {
+            pairs.for_each(|(d, (g, _))| *d = p * g);
+        }
+    }
+}
+levels! {
+    /// Sum of `g' * x`.
+    fn gated_dot(g: &[f32], y: &[f32], x: &[f32], relu: bool) -> f32 {
+        let n = g.len();
+        let (y, x) = (&y[..n], &x[..n]);
+        if relu {
+            lane_sum(n, |i| if y[i] > 0. { g[i] * x[i] } else { 0. })
+        } else {
+            lane_sum(n, |i| g[i] * x[i])
+        }
+    }
+}
+levels! {
+    /// Sum of `(a - b)^2`.
+    fn distance(a: &[f32], b: &[f32]) -> f32 {
+        let b = &b[..a.len()];
+        lane_sum(a.len(), |i| { let d = a[i] - b[i]; d * d })
+    }
+}
+levels! {
+    /// `d = f * (a - b)`.
+    fn scaled_difference(a: &[f32], b: &[f32], f: f32, d: &mut [f32]) {
+        d.iter_mut().zip(a.iter().zip(b)).for_each(|(d, (a, b))| *d = f * (a - b));
+    }
+}
+
+/// `[relu](p * a + q * b)`.
+pub(crate) fn blend_all(level: Level, a: &[f32], b: &[f32], p: f32, q: f32, relu: bool) -> Vec<f32> {
+    let mut y = vec![0.; a.len()];
+    y.par_chunks_mut(CHUNK)
+        .zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)))
+        .for_each(|(y, (a, b))| blend(level, a, b, p, q, relu, y));
+    y
+}
+
+/// `p * g'`.
+pub(crate) fn gate_all(level: Level, g: &[f32], y: &[f32], p: f32, relu: bool) -> Vec<f32> {
+    let mut d = vec![0.; g.len()];
+    d.par_chunks_mut(CHUNK)
+        .zip(g.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)))
+        .for_each(|(d, (g, y))| gate(level, g, y, p, relu, d));
+    d
+}
+
+/// Sum of `g' * x`, the gradient of a gate.
+pub(crate) fn gated_dot_all(level: Level, g: &[f32], y: &[f32], x: &[f32], relu: bool) -> f32 {
+    let sums: Vec<f64> = g
+        .par_chunks(CHUNK)
+        .zip(y.par_chunks(CHUNK).zip(x.par_chunks(CHUNK)))
+        .map(|(g, (y, x))| f64::from(gated_dot(level, g, y, x, relu)))
+        .collect();
+    sums.iter().sum::<f64>() as f32
+}
+
+/// `mean((a - b)^2)`.
+pub(crate) fn mse(level: Level, a: &[f32], b: &[f32]) -> f32 {
+    let sums: Vec<f64> =
+        a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).map(|(a, b)| f64::from(distance(level, a, b))).collect();
+    (sums.iter().sum::<f64>() / a.len() as f64) as f32
+}
+
+/// `factor * (a - b)`.
+pub(crate) fn difference(level: Level, a: &[f32], b: &[f32], factor: f32) -> Vec<f32> {
+    let mut d = vec![0.; a.len()];
+    d.par_chunks_mut(CHUNK)
+        .zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)))
+        .for_each(|(d, (a, b))| scaled_difference(level, a, b, factor, d));
+    d
+}

@@ -1,0 +1,50 @@
+//! Losses as candle ops.
+
+use super::cpu::level::Level;
+use super::cpu::simple as kernel;
+use super::node::{floats, node1, plain};
+use super::stock;
+use candle_core::{D, DType, Result, Shape, Tensor, bail};
+
+/// `mean((a - b)^2)` over all elements, a scalar; `b` is a constant.
+///
+/// # Errors
+/// Unequal shapes.
+pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if a.dims() != b.dims() || a.elem_count() == 0 {
+        bail!("mse: shapes {:?} and {:?} must be equal and not empty", a.dims(), b.dims())
+    }
+    if !a.device().is_cpu() {
+        return stock::mse(a, b);
+    }
+    let level = Level::best();
+    let (a, b) = (a.contiguous()?, b.detach().contiguous()?);
+    let value = kernel::mse(level, &floats(&a)?, &floats(&b)?);
+    let kept = a.clone();
+    node1("mse", &a, vec![value], Shape::from(()), move |_, g| {
+        let factor = 2. * g.to_scalar::<f32>()? / kept.elem_count() as f32;
+        let d = kernel::difference(level, &floats(&kept)?, &floats(&b)?, factor);
+        Ok(Some(plain(d, kept.shape())?))
+    })
+}
+
+/// Mean cross-entropy of `logits (n, classes)` against `labels (n,)` (`u32`), a scalar.
+///
+/// With label smoothing `e` the target is `1 - e` on the label plus `e / classes` everywhere, as in PyTorch.
+///
+/// # Errors
+/// Shapes that do not fit each other, labels that are not `u32`.
+pub fn cross_entropy(logits: &Tensor, labels: &Tensor, label_smoothing: f64) -> Result<Tensor> {
+    let (n, _) = logits.dims2()?;
+    if labels.dims() != [n] || labels.dtype() != DType::U32 {
+        bail!("cross_entropy: labels {:?} {:?}, want u32 [{n}]", labels.dtype(), labels.dims())
+    }
+    // Logits are small: stock ops everywhere.
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
+    let log_p = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
+    let hit = log_p.gather(&labels.unsqueeze(1)?, 1)?.mean_all()?;
+    if label_smoothing == 0. {
+        return hit.neg();
+    }
+    (hit * -(1. - label_smoothing))? - (log_p.mean_all()? * label_smoothing)?
+}

@@ -1,0 +1,23 @@
+//! Differentiable operations for training convolutional networks: candle custom ops with fast CPU kernels.
+//!
+//! Tensors are `f32`, `(n, c, h, w)`. On the CPU each function is one node of candle's graph with its own forward
+//! and backward kernels (AVX-512, AVX2 or plain Rust, chosen at run time); on any other device it is a
+//! composition of candle's ops ([`stock`]), so that one model runs on both. Work is split by shape alone:
+//! results are the same, bit for bit, whatever the number of threads.
+
+mod conv;
+mod cpu;
+mod gate;
+mod loss;
+mod node;
+mod norm;
+mod pool;
+pub mod stock;
+#[cfg(test)]
+mod tests;
+
+pub use conv::conv2d;
+pub use gate::gated_sum;
+pub use loss::{cross_entropy, mse};
+pub use norm::{BatchNormOutput, affine, batch_norm};
+pub use pool::{avg_pool2d, global_avg_pool, max_pool2d, pad_channels, subsample};

@@ -1,0 +1,120 @@
+//! The same operations composed of candle's own, for other devices than the CPU; also what the CPU kernels are
+//! compared with. Only ops whose gradients candle gets right are used (its max-pool is not among them).
+
+use super::norm::BatchNormOutput;
+use candle_core::{Result, Tensor};
+
+/// [`conv2d`](super::conv2d).
+pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, pad: usize) -> Result<Tensor> {
+    x.contiguous()?.conv2d(&w.contiguous()?, pad, stride, 1, 1)
+}
+
+fn per_channel(v: &Tensor) -> Result<Tensor> {
+    v.reshape((1, v.elem_count(), 1, 1))
+}
+
+/// [`batch_norm`](super::batch_norm).
+pub fn batch_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+    relu: bool,
+) -> Result<BatchNormOutput> {
+    let mean = x.mean_keepdim((0, 2, 3))?;
+    let centred = x.broadcast_sub(&mean)?;
+    let var = centred.sqr()?.mean_keepdim((0, 2, 3))?;
+    let scale = per_channel(weight)?.div(&(&var + eps)?.sqrt()?)?;
+    let y = centred.broadcast_mul(&scale)?.broadcast_add(&per_channel(bias)?)?;
+    let count = (x.elem_count() / weight.elem_count()) as f64;
+    Ok(BatchNormOutput {
+        y: if relu { y.relu()? } else { y },
+        mean: mean.flatten_all()?.detach(),
+        var: (var.flatten_all()?.detach() * (count / (count - 1.).max(1.)))?,
+    })
+}
+
+/// [`affine`](super::affine).
+pub fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
+    let y = x.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?)?;
+    if relu { y.relu() } else { Ok(y) }
+}
+
+/// Every `stride`-th of `count` rows and columns from `(i, j)` on.
+fn strided(x: &Tensor, (i, j): (usize, usize), stride: usize, (oh, ow): (usize, usize)) -> Result<Tensor> {
+    let index = |from: usize, count: usize| {
+        let positions: Vec<u32> = (0..count).map(|o| (from + o * stride) as u32).collect();
+        Tensor::from_vec(positions, count, x.device())
+    };
+    x.contiguous()?.index_select(&index(i, oh)?, 2)?.index_select(&index(j, ow)?, 3)
+}
+
+fn windows(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Tensor>> {
+    let (_, _, h, w) = x.dims4()?;
+    let out = ((h - kernel) / stride + 1, (w - kernel) / stride + 1);
+    (0..kernel * kernel).map(|t| strided(x, (t / kernel, t % kernel), stride, out)).collect()
+}
+
+/// [`max_pool2d`](super::max_pool2d); equal largest elements share the gradient instead of the first taking all.
+pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Result<Tensor> {
+    let mut padded = x.clone();
+    for axis in [2, 3] {
+        if pad > 0 {
+            let mut shape = padded.dims().to_vec();
+            shape[axis] = pad;
+            let border = Tensor::full(f32::NEG_INFINITY, shape, x.device())?;
+            padded = Tensor::cat(&[&border, &padded, &border], axis)?;
+        }
+    }
+    let windows = windows(&padded, kernel, stride)?;
+    let mut largest = windows[0].clone();
+    for window in &windows[1..] {
+        largest = largest.maximum(window)?;
+    }
+    Ok(largest)
+}
+
+/// [`avg_pool2d`](super::avg_pool2d).
+pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
+    let windows = windows(x, kernel, stride)?;
+    let mut sum = windows[0].clone();
+    for window in &windows[1..] {
+        sum = (sum + window)?;
+    }
+    sum / (kernel * kernel) as f64
+}
+
+/// [`subsample`](super::subsample).
+pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
+    let (_, _, h, w) = x.dims4()?;
+    strided(x, (0, 0), stride, (h.div_ceil(stride), w.div_ceil(stride)))
+}
+
+/// [`gated_sum`](super::gated_sum).
+pub fn gated_sum(
+    terms: &[Tensor],
+    gate_of: &[Option<usize>],
+    alpha: Option<&Tensor>,
+    relu: bool,
+) -> Result<Tensor> {
+    let mut sum: Option<Tensor> = None;
+    for (term, gate) in terms.iter().zip(gate_of) {
+        let term = match (gate, alpha) {
+            (Some(gate), Some(alpha)) => {
+                term.broadcast_mul(&alpha.narrow(0, *gate, 1)?.reshape((1, 1, 1, 1))?)?
+            }
+            _ => term.clone(),
+        };
+        sum = Some(match sum {
+            Some(sum) => (sum + term)?,
+            None => term,
+        });
+    }
+    let Some(sum) = sum else { candle_core::bail!("gated_sum: a node without terms") };
+    if relu { sum.relu() } else { Ok(sum) }
+}
+
+/// [`mse`](super::mse).
+pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    (a - b.detach())?.sqr()?.mean_all()
+}
