@@ -44,6 +44,100 @@ pub enum Error {
         /// What is possible.
         want: String,
     },
+    /// The bytes end before what they announce.
+    Truncated {
+        /// What is cut short.
+        what: String,
+        /// Bytes needed.
+        need: u64,
+        /// Bytes present.
+        have: u64,
+    },
+    /// The file is no bundle, or went through a text-mode transfer.
+    BadMagic {
+        /// The first bytes, in hexadecimal.
+        got: String,
+        /// What probably happened.
+        hint: &'static str,
+    },
+    /// A field breaks a rule of the format.
+    Corrupt {
+        /// Which field.
+        what: String,
+        /// The rule.
+        want: String,
+        /// What the file says.
+        got: String,
+    },
+    /// Bytes do not have the BLAKE3 hash that stands for them.
+    HashMismatch {
+        /// Which bytes.
+        what: String,
+    },
+    /// A signature is present and wrong.
+    BadSignature {
+        /// Id of the public key it claims to be by.
+        key: String,
+    },
+    /// A size is beyond its cap.
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// Its size.
+        size: u64,
+        /// The cap.
+        limit: u64,
+    },
+    /// Written by a newer program, or for another one.
+    Unsupported {
+        /// Which property of the file.
+        what: String,
+        /// What this program understands.
+        want: String,
+        /// What the file says.
+        got: String,
+    },
+    /// A bundle lacks a tensor that was asked for.
+    MissingTensor {
+        /// The tensor.
+        name: String,
+        /// The bundle.
+        bundle: String,
+    },
+    /// A key file cannot be used.
+    BadKey {
+        /// What is wrong with it.
+        what: String,
+        /// What a key file holds.
+        want: String,
+    },
+    /// The operating system refused a file operation.
+    Io {
+        /// The file.
+        path: String,
+        /// What was being done.
+        action: &'static str,
+        /// The system's own words.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Process exit code for this error: 2 usage, 3 signature or corruption, 4 incompatible, 1 anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Truncated { .. }
+            | Error::BadMagic { .. }
+            | Error::Corrupt { .. }
+            | Error::HashMismatch { .. }
+            | Error::BadSignature { .. }
+            | Error::TooLarge { .. }
+            | Error::BadKey { .. } => 3,
+            Error::Unsupported { .. } | Error::MissingTensor { .. } | Error::ShapeMismatch { .. } => 4,
+            Error::BadRequest { .. } => 2,
+            _ => 1,
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -60,6 +154,35 @@ impl fmt::Display for Error {
                 write!(f, "no path is left from stem to classifier (dead nodes {dead:?}): {why}")
             }
             Error::BadRequest { what, want } => write!(f, "{what}: {want}"),
+            Error::Truncated { what, need, have } => {
+                write!(f, "{what} is cut short: {need} bytes needed, {have} present; copy the file again")
+            }
+            Error::BadMagic { got, hint } => write!(f, "not a bundle (it starts with {got}): {hint}"),
+            Error::Corrupt { what, want, got } => write!(f, "{what}: expected {want}, found {got}"),
+            Error::HashMismatch { what } => {
+                write!(
+                    f,
+                    "{what}: the bytes do not have the hash the bundle states; the file is damaged, copy it again"
+                )
+            }
+            Error::BadSignature { key } => {
+                write!(
+                    f,
+                    "the signature by key {key} is wrong: the bundle was changed after signing; do not use it"
+                )
+            }
+            Error::TooLarge { what, size, limit } => {
+                write!(f, "{what}: {size} is beyond the limit of {limit}")
+            }
+            Error::Unsupported { what, want, got } => {
+                write!(
+                    f,
+                    "{what}: this program understands {want}, the file has {got}; update this program or pack again"
+                )
+            }
+            Error::MissingTensor { name, bundle } => write!(f, "bundle `{bundle}` holds no tensor `{name}`"),
+            Error::BadKey { what, want } => write!(f, "key: {what}; expected {want}"),
+            Error::Io { path, action, why } => write!(f, "{path}: cannot {action}: {why}"),
         }
     }
 }

@@ -6,8 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod container;
 mod error;
 pub mod plan;
 pub mod preprocess;
+mod wire;
 
 pub use error::{Error, Result};

@@ -18,6 +18,7 @@
 
 mod arch;
 mod check;
+pub(crate) mod codec;
 mod cost;
 mod ops;
 mod prune;

@@ -1,0 +1,107 @@
+//! Writing a file so that a reader, or a power cut, sees the old one or the new one and nothing between.
+
+use crate::{Error, Result};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Distinguishes temporary files that threads of one process write at the same time.
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+/// Puts `bytes` at `path`, replacing what is there, in one step.
+///
+/// Writes `.{name}.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
+/// directory. A file that is mapped somewhere keeps its old contents: it is never truncated or overwritten.
+///
+/// # Errors
+/// `Io` naming the file and the step; the temporary file is removed and `path` is as it was.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(failed(path, "write a file", io::Error::other("the path names no file")));
+    };
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}.{serial}.tmp", std::process::id()));
+    let temporary = directory.join(hidden);
+
+    let outcome = fill(&temporary, bytes).and_then(|()| {
+        fs::rename(&temporary, path).map_err(|e| failed(path, "rename the temporary file onto it", e))
+    });
+    if outcome.is_err() {
+        // The first error is the one to report; a leftover temporary file is harmless.
+        let _ = fs::remove_file(&temporary);
+        return outcome;
+    }
+    sync_directory(directory)
+}
+
+fn fill(temporary: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(temporary)
+        .map_err(|e| failed(temporary, "create it", e))?;
+    file.write_all(bytes).map_err(|e| failed(temporary, "write it", e))?;
+    file.sync_all().map_err(|e| failed(temporary, "sync it", e))
+}
+
+#[cfg(unix)]
+fn sync_directory(directory: &Path) -> Result<()> {
+    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| failed(directory, "sync the directory", e))
+}
+
+/// Other systems cannot open a directory; their rename is what they have.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+fn failed(path: &Path, action: &'static str, why: io::Error) -> Error {
+    Error::Io { path: PathBuf::from(path).display().to_string(), action, why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("tailor-atomic-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    #[test]
+    fn replaces_in_one_step_and_leaves_nothing_behind() {
+        let directory = scratch("replace");
+        let path = directory.join("a.task");
+        write_atomically(&path, b"old").unwrap();
+        let mut open_before = File::open(&path).unwrap();
+        write_atomically(&path, b"new and longer").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new and longer");
+        // Who had the old file open (or mapped) still has the old bytes.
+        let mut old = String::new();
+        io::Read::read_to_string(&mut open_before, &mut old).unwrap();
+        assert_eq!(old, "old");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn failure_names_the_file_and_cleans_up() {
+        let directory = scratch("fail");
+        let path = directory.join("occupied");
+        fs::create_dir_all(path.join("by a directory")).unwrap();
+        let error = write_atomically(&path, b"x").unwrap_err();
+        assert!(matches!(error, Error::Io { .. }));
+        assert!(error.to_string().contains("occupied"), "{error}");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        assert!(write_atomically(&directory.join("missing/x"), b"x").is_err());
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

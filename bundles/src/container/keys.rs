@@ -1,0 +1,264 @@
+//! Signing and public keys, and the text files they live in.
+
+use crate::{Error, Result};
+use ed25519_dalek::Signer;
+use std::fmt;
+
+/// Seed of the development key. It is public: what it signs is protected against damage, not against anybody.
+const DEVELOPMENT_SEED: [u8; 32] = *b"tailor development key, insecure";
+/// Its public half.
+const DEVELOPMENT_PUBLIC: [u8; 32] = [
+    0x6d, 0x32, 0x93, 0xbe, 0x9f, 0x13, 0x09, 0xdb, 0xb4, 0xcf, 0xc6, 0xa4, 0x41, 0x37, 0x86, 0x0a, 0x53,
+    0x38, 0x45, 0xf2, 0x0a, 0x01, 0xd0, 0xd3, 0x18, 0x11, 0xe5, 0x28, 0xc3, 0x55, 0x55, 0xd0,
+];
+const PUBLIC_HEADER: &str = "tailor public key v1";
+const SECRET_HEADER: &str = "tailor secret key v1, keep this file to yourself";
+
+/// Short name of a public key: the first eight bytes of its BLAKE3 hash, shown as sixteen hexadecimal digits.
+///
+/// For people and messages only; keys are compared whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub [u8; 8]);
+
+/// An Ed25519 public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey(pub [u8; 32]);
+
+/// An Ed25519 signing key. Wiped from memory when dropped; never shown by `Debug`.
+#[derive(Clone)]
+pub struct SigningKey(ed25519_dalek::SigningKey);
+
+/// A public key that its owner decided to trust, with the name to show for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedKey {
+    /// Name for people, for example `release 2026`.
+    pub name: String,
+    /// The key.
+    pub key: PublicKey,
+}
+
+impl SigningKey {
+    /// The key made from 32 random bytes, which the caller takes from the system's random source.
+    pub fn from_seed(seed: [u8; 32]) -> SigningKey {
+        SigningKey(ed25519_dalek::SigningKey::from_bytes(&seed))
+    }
+
+    /// The development key: fixed and public. [`Trust::Development`](super::Trust) is all it ever earns.
+    pub fn development() -> SigningKey {
+        SigningKey::from_seed(DEVELOPMENT_SEED)
+    }
+
+    /// The public half.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key().to_bytes())
+    }
+
+    pub(super) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+
+    /// Contents of a secret key file. `name` is one line for people.
+    pub fn to_text(&self, name: &str) -> String {
+        let id = self.public().id();
+        format!("{SECRET_HEADER}\nname: {}\nseed: {}\nid: {id}\n", one_line(name), hex(self.0.as_bytes()))
+    }
+
+    /// Reads a secret key file.
+    ///
+    /// # Errors
+    /// `BadKey` when header, fields or the id (which guards against typing errors) are wrong.
+    pub fn from_text(text: &str) -> Result<SigningKey> {
+        let [_, seed, id] = fields(text, SECRET_HEADER, ["name", "seed", "id"])?;
+        let key = SigningKey::from_seed(unhex(seed)?);
+        key.public().check_id(id)?;
+        Ok(key)
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.public().id())
+    }
+}
+
+impl PublicKey {
+    /// Short name for messages.
+    pub fn id(&self) -> KeyId {
+        let mut id = [0; 8];
+        for (to, from) in id.iter_mut().zip(blake3::hash(&self.0).as_bytes()) {
+            *to = *from;
+        }
+        KeyId(id)
+    }
+
+    /// True for the development key.
+    pub fn is_development(&self) -> bool {
+        self.0 == DEVELOPMENT_PUBLIC
+    }
+
+    /// True if `signature` over `message` is by this key (strict verification: no weak keys, no malleable forms).
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(signature);
+        ed25519_dalek::VerifyingKey::from_bytes(&self.0)
+            .is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+    }
+
+    fn check_id(&self, id: &str) -> Result<()> {
+        let own = self.id().to_string();
+        if own == id {
+            return Ok(());
+        }
+        bad_key(format!("id `{id}` does not belong to the key (its id is {own})"), "an undamaged key file")
+    }
+}
+
+impl TrustedKey {
+    /// Contents of a public key file.
+    pub fn to_text(&self) -> String {
+        let id = self.key.id();
+        format!("{PUBLIC_HEADER}\nname: {}\nkey: {}\nid: {id}\n", one_line(&self.name), hex(&self.key.0))
+    }
+
+    /// Reads a public key file.
+    ///
+    /// # Errors
+    /// `BadKey` when header, fields or id are wrong, or the key is no usable point of the curve.
+    pub fn from_text(text: &str) -> Result<TrustedKey> {
+        let [name, key, id] = fields(text, PUBLIC_HEADER, ["name", "key", "id"])?;
+        let key = PublicKey(unhex(key)?);
+        key.check_id(id)?;
+        match ed25519_dalek::VerifyingKey::from_bytes(&key.0) {
+            Ok(point) if !point.is_weak() => Ok(TrustedKey { name: name.into(), key }),
+            _ => {
+                bad_key("the key is not a usable Ed25519 public key".into(), "a key made by `tailor keygen`")
+            }
+        }
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+fn bad_key<T>(what: String, want: &str) -> Result<T> {
+    Err(Error::BadKey { what, want: want.into() })
+}
+
+fn one_line(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+/// The values of exactly these `field: value` lines under exactly this header.
+fn fields<'t, const N: usize>(text: &'t str, header: &str, names: [&str; N]) -> Result<[&'t str; N]> {
+    let mut lines = text.lines().map(str::trim_end);
+    let found = lines.next().unwrap_or_default();
+    if found != header {
+        // Never repeat what was found: it may be somebody's secret in the wrong place.
+        return bad_key("the first line is a different one".into(), &format!("`{header}`"));
+    }
+    let mut values = [""; N];
+    for (name, value) in names.into_iter().zip(&mut values) {
+        let line = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        match line {
+            Some(rest) => *value = rest.trim(),
+            None => {
+                return bad_key(format!("no `{name}:` line where it belongs"), "the file as keygen wrote it");
+            }
+        }
+    }
+    if lines.any(|line| !line.is_empty()) {
+        return bad_key("unknown lines at the end".into(), "the file as keygen wrote it");
+    }
+    Ok(values)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Result<[u8; 32]> {
+    let mut out = [0; 32];
+    let digits = text.as_bytes();
+    let mut pairs = digits.chunks_exact(2);
+    for byte in &mut out {
+        let value = pairs.next().and_then(|pair| {
+            let pair = pair.iter().all(u8::is_ascii_hexdigit).then_some(pair)?;
+            u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()
+        });
+        match value {
+            Some(value) => *byte = value,
+            None => return bad_key("the key is cut short or misspelt".into(), "64 hexadecimal digits"),
+        }
+    }
+    if digits.len() != 64 {
+        return bad_key(format!("the key has {} digits", digits.len()), "64 hexadecimal digits");
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_files_survive() {
+        let key = SigningKey::from_seed([7; 32]);
+        let again = SigningKey::from_text(&key.to_text("fleet\nof robots")).unwrap();
+        assert_eq!(again.public(), key.public());
+        let trusted = TrustedKey { name: "fleet".into(), key: key.public() };
+        assert_eq!(TrustedKey::from_text(&trusted.to_text()).unwrap(), trusted);
+        let with_carriage_returns = trusted.to_text().replace('\n', "\r\n");
+        assert_eq!(TrustedKey::from_text(&with_carriage_returns).unwrap(), trusted);
+    }
+
+    /// RFC 8032, section 7.1, test 1: the secret and public key, and the signature of the empty message.
+    #[test]
+    fn agrees_with_the_rfc() {
+        let seed = unhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60").unwrap();
+        let key = SigningKey::from_seed(seed);
+        let public = unhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a").unwrap();
+        assert_eq!(key.public().0, public);
+        let signature = key.sign(b"");
+        assert!(
+            hex(&signature)
+                .starts_with("e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8")
+        );
+        assert!(key.public().verifies(b"", &signature));
+        assert!(!key.public().verifies(b"x", &signature));
+    }
+
+    #[test]
+    fn damaged_key_files_are_refused_without_showing_the_secret() {
+        let good = SigningKey::from_seed([7; 32]).to_text("x");
+        let cases = [
+            String::new(),
+            good.replace("secret", "public"),
+            good.replacen("07", "08", 1),
+            good.replacen("07", "0", 1),
+            good.replacen("07", "+7", 1),
+            good.replace("seed:", "sead:"),
+            format!("{good}more: 1\n"),
+            good.replace("id: ", "id: 0"),
+        ];
+        for text in cases {
+            let error = SigningKey::from_text(&text).unwrap_err();
+            assert!(matches!(error, Error::BadKey { .. }), "{text}: {error}");
+            assert!(!error.to_string().contains("0707"), "{error}");
+        }
+        let weak = TrustedKey { name: "weak".into(), key: PublicKey([0; 32]) };
+        assert!(TrustedKey::from_text(&weak.to_text()).is_err());
+    }
+
+    #[test]
+    fn debug_does_not_show_the_secret() {
+        assert!(!format!("{:?}", SigningKey::from_seed([7; 32])).contains("07070707"));
+    }
+
+    #[test]
+    fn only_the_development_key_is_one() {
+        assert!(SigningKey::development().public().is_development());
+        assert!(!SigningKey::from_seed([1; 32]).public().is_development());
+    }
+}

@@ -1,0 +1,109 @@
+//! What a bundle says about itself: the manifest and its parts.
+
+use super::{Golden, Section};
+use crate::plan::Plan;
+
+/// What a bundle carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Universal kernels, shared by every task; its task-owned tensors, if any, are the source task's own.
+    Backbone,
+    /// One tailored task.
+    Task,
+}
+
+/// Resampling filter of the resize to the network's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Resize {
+    /// Triangle filter in fixed point, as [`preprocess`](crate::preprocess) does it.
+    Bilinear,
+}
+
+/// From an image to the network's input: resize to `(height, width)`, bring to `channels`, and
+/// `(value / 255 - mean) / std` per channel, in channel-height-width order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preprocess {
+    /// Channels of the network's input, 1 (luma) or 3 (red, green, blue).
+    pub channels: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Filter of the resize.
+    pub resize: Resize,
+    /// Mean per channel, of values in 0..1.
+    pub mean: [f32; 3],
+    /// Standard deviation per channel, positive.
+    pub std: [f32; 3],
+    /// With three channels: every image is turned to luma first and that is replicated, because the task's
+    /// images are grey.
+    pub grey: bool,
+}
+
+/// The backbone a bundle is, or was cut for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackboneRef {
+    /// [`backbone_id`](super::backbone_id) of the universal kernels.
+    pub id: [u8; 32],
+    /// Packing of those kernels (`f32`, `int8`, ...). A task leaves it empty when any packing will do.
+    pub variant: String,
+}
+
+/// Everything about a bundle but the numbers. Signed as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// Backbone or task.
+    pub kind: Kind,
+    /// Name for people: 1 to 64 bytes, no control characters, no `/` or `\`, no leading dot. An id, never a path.
+    pub name: String,
+    /// The network.
+    pub plan: Plan,
+    /// Class labels in score order. A backbone may leave them out.
+    pub labels: Vec<String>,
+    /// How an image becomes the network's input.
+    pub preprocess: Preprocess,
+    /// The backbone it is or belongs to.
+    pub backbone: BackboneRef,
+    /// [`RUNTIME_ABI`](super::RUNTIME_ABI) it was packed for.
+    pub abi: u32,
+    /// Raised by its maker when older bundles of this name must not come back.
+    pub security_counter: u64,
+    /// Checks that a device replays.
+    pub golden: Vec<Golden>,
+    /// Where it came from, as ordered keys and values (`arch`, `licence`, `source-accuracy`, ...).
+    pub facts: Vec<(String, String)>,
+    /// The tensors, in file order; for a task that is execution order.
+    pub sections: Vec<Section>,
+}
+
+impl Kind {
+    /// Lower-case word for messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Backbone => "backbone",
+            Kind::Task => "task",
+        }
+    }
+}
+
+impl Preprocess {
+    /// For colour images; set [`Preprocess::grey`] afterwards where they are grey.
+    pub fn new(
+        channels: usize,
+        width: usize,
+        height: usize,
+        resize: Resize,
+        mean: [f32; 3],
+        std: [f32; 3],
+    ) -> Preprocess {
+        Preprocess { channels, width, height, resize, mean, std, grey: false }
+    }
+}
+
+impl Manifest {
+    /// Value of the first fact of this key.
+    pub fn fact(&self, key: &str) -> Option<&str> {
+        self.facts.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}

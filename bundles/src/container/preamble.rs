@@ -1,0 +1,147 @@
+//! The fixed 32 bytes in front: what the file is, how long, and whether this reader may go on.
+
+use crate::wire::{Cursor, at_most, corrupt};
+use crate::{Error, Result};
+
+/// Like PNG's: a byte above 127, a name, CR LF, end-of-file for DOS, LF. Any text-mode transfer breaks one.
+pub(super) const MAGIC: [u8; 8] = *b"\x89TLR\r\n\x1a\n";
+/// Version this code reads and writes.
+pub(super) const MAJOR: u16 = 1;
+pub(super) const MINOR: u16 = 0;
+/// Must-understand features this code knows: none yet.
+pub(super) const FEATURES: u64 = 0;
+/// Length of the preamble.
+pub(super) const PREAMBLE: usize = 32;
+/// Most bytes of a manifest.
+pub(super) const MAX_MANIFEST: usize = 1 << 20;
+
+/// Decoded preamble of a file whose length was checked against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Preamble {
+    /// Bytes of the manifest.
+    pub manifest: usize,
+    /// Bytes of the file.
+    pub total: usize,
+}
+
+impl Preamble {
+    pub fn to_bytes(self) -> [u8; PREAMBLE] {
+        let mut out = [0; PREAMBLE];
+        let fields: [&[u8]; 6] = [
+            &MAGIC,
+            &MAJOR.to_le_bytes(),
+            &MINOR.to_le_bytes(),
+            &(self.manifest as u32).to_le_bytes(),
+            &(self.total as u64).to_le_bytes(),
+            &FEATURES.to_le_bytes(),
+        ];
+        for (to, from) in out.iter_mut().zip(fields.into_iter().flatten()) {
+            *to = *from;
+        }
+        out
+    }
+
+    /// Reads the preamble of `file`, which must be the whole file and nothing more.
+    pub fn parse(file: &[u8]) -> Result<Preamble> {
+        check_magic(file)?;
+        let mut from = Cursor::new(file, "the bundle's preamble");
+        from.take(MAGIC.len())?;
+        let major = u16::from_le_bytes(from.array()?);
+        // Any minor version is readable: it is raised for changes that an older reader may ignore.
+        let _minor = u16::from_le_bytes(from.array()?);
+        let manifest = u32::from_le_bytes(from.array()?);
+        let total = u64::from_le_bytes(from.array()?);
+        let features = u64::from_le_bytes(from.array()?);
+        if major != MAJOR {
+            let (want, got) = (MAJOR.to_string(), major.to_string());
+            return Err(Error::Unsupported { what: "major version of the format".into(), want, got });
+        }
+        if features & !FEATURES != 0 {
+            let (want, got) = (format!("{FEATURES:#x}"), format!("{features:#x}"));
+            return Err(Error::Unsupported { what: "features of the format".into(), want, got });
+        }
+        at_most("manifest of the bundle", manifest.into(), MAX_MANIFEST as u64)?;
+        let have = file.len() as u64;
+        if have < total {
+            return Err(Error::Truncated { what: "the bundle".into(), need: total, have });
+        }
+        if have > total {
+            return corrupt(
+                "the bundle",
+                format!("{total} bytes, as its preamble says"),
+                format!("{have} bytes"),
+            );
+        }
+        // Both were just compared with a length that is a usize.
+        Ok(Preamble { manifest: manifest as usize, total: total as usize })
+    }
+}
+
+fn check_magic(file: &[u8]) -> Result<()> {
+    let have = file.len() as u64;
+    match file.get(..MAGIC.len()) {
+        Some(start) if start == MAGIC => Ok(()),
+        None if MAGIC.starts_with(file) => {
+            Err(Error::Truncated { what: "the bundle".into(), need: PREAMBLE as u64, have })
+        }
+        _ => {
+            let start = file.get(..MAGIC.len()).unwrap_or(file);
+            let got = start.iter().map(|b| format!("{b:02x} ")).collect::<String>().trim_end().to_owned();
+            let is = |bytes: &[u8]| file.starts_with(bytes);
+            let hint = if is(b"\x89TLR\n\x1a\n") || is(b"\x89TLR\r\n\x1a\r\n") || is(b"\x89TLR\r\r\n") {
+                "line ends were converted on the way; copy it again in binary mode"
+            } else if is(b"\x09TLR") || is(b"\xc2\x89TLR") || is(b"\xef\xbf\xbdTLR") {
+                "it was sent through a channel for text; copy it again in binary mode"
+            } else {
+                "give a file written by `tailor`"
+            };
+            Err(Error::BadMagic { got, hint })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_it_is_given() {
+        let preamble = Preamble { manifest: 5, total: PREAMBLE };
+        assert_eq!(Preamble::parse(&preamble.to_bytes()).unwrap(), preamble);
+    }
+
+    #[test]
+    fn text_mode_damage_is_named() {
+        for (bytes, hint) in [
+            (&b"\x89TLR\n\x1a\n-----"[..], "line ends"),
+            (b"\x89TLR\r\n\x1a\r\n----", "line ends"),
+            (b"\x09TLR\r\n\x1a\n-----", "text"),
+            (b"\xef\xbf\xbdTLR\r\n\x1a\n-----", "text"),
+            (b"PK\x03\x04----------", "written by"),
+            (b"PK", "written by"),
+        ] {
+            let error = Preamble::parse(bytes).unwrap_err();
+            assert!(matches!(error, Error::BadMagic { .. }));
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+        assert!(matches!(Preamble::parse(b""), Err(Error::Truncated { .. })));
+        assert!(matches!(Preamble::parse(b"\x89TLR"), Err(Error::Truncated { .. })));
+    }
+
+    #[test]
+    fn other_versions_and_sizes_are_refused() {
+        let good = Preamble { manifest: 5, total: PREAMBLE }.to_bytes();
+        let with = |at: usize, byte: u8| {
+            let mut bytes = good;
+            bytes[at] = byte;
+            Preamble::parse(&bytes)
+        };
+        assert!(matches!(with(8, 2), Err(Error::Unsupported { .. })), "major");
+        assert!(with(10, 9).is_ok(), "minor");
+        assert!(matches!(with(15, 1), Err(Error::TooLarge { .. })), "16 MiB manifest");
+        assert!(matches!(with(16, 33), Err(Error::Truncated { .. })), "total");
+        assert!(matches!(with(16, 31), Err(Error::Corrupt { .. })), "total");
+        assert!(matches!(with(23, 0xff), Err(Error::Truncated { .. })), "2^63 bytes");
+        assert!(matches!(with(31, 0x80), Err(Error::Unsupported { .. })), "feature");
+    }
+}

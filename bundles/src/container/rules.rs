@@ -1,0 +1,144 @@
+//! The rules a manifest must obey beyond being well formed; writer and reader check the same ones.
+
+use super::section::{align_up, group_alignment, section_alignment};
+use super::{Codec, Filter, Kind, Layout, Manifest, Section};
+use crate::plan::Owner;
+use crate::wire::{at_most, corrupt};
+use crate::{Error, Result};
+
+/// Largest raw length of a compressed section of `stored` bytes. Caps what a decompression bomb can demand;
+/// a writer stores raw what would go beyond.
+pub(super) fn largest_raw(stored: u64) -> u64 {
+    stored.saturating_mul(64).saturating_add(4096)
+}
+
+/// Largest raw length of a blocked layout over its canonical length (padding to full blocks).
+fn largest_blocked(canonical: u64) -> u64 {
+    canonical.saturating_mul(64).saturating_add(4096)
+}
+
+/// Checks everything in `manifest` but where its sections lie.
+pub(super) fn check(manifest: &Manifest) -> Result<()> {
+    let name = &manifest.name;
+    if name.starts_with('.') || name.contains(['/', '\\']) || name.trim() != name {
+        return corrupt("bundle name", "no slash, leading dot, or space at either end", format!("{name:?}"));
+    }
+    check_preprocess(manifest)?;
+    let classes = manifest.plan.classes();
+    let labels = manifest.labels.len();
+    if labels != classes && !(manifest.kind == Kind::Backbone && labels == 0) {
+        return corrupt("labels", format!("{classes}, one per class of the plan"), labels);
+    }
+    if manifest.backbone.id == [0; 32] {
+        return corrupt("backbone id", "the hash of its kernels", "zeros");
+    }
+    if manifest.kind == Kind::Backbone && manifest.backbone.variant.is_empty() {
+        return corrupt("backbone variant", "the name of its packing, such as `f32`", "nothing");
+    }
+    for golden in &manifest.golden {
+        if golden.scores.len() != classes {
+            return corrupt("golden scores", format!("{classes}, one per class"), golden.scores.len());
+        }
+        if golden.tolerance <= 0.0 {
+            return corrupt("golden tolerance", "a positive number", golden.tolerance);
+        }
+    }
+    distinct(manifest.facts.iter().map(|(key, _)| key.as_str()), "fact")?;
+    distinct(manifest.sections.iter().map(|section| section.name.as_str()), "tensor")?;
+    manifest.sections.iter().try_for_each(|section| check_section(manifest.kind, section))
+}
+
+fn check_preprocess(manifest: &Manifest) -> Result<()> {
+    let p = &manifest.preprocess;
+    let input = manifest.plan.input;
+    if (p.channels, p.height, p.width) != (input.c, input.h, input.w) {
+        let got = format!("{}x{}x{}", p.channels, p.height, p.width);
+        return corrupt("preprocessing", format!("the plan's input, {input}"), got);
+    }
+    if p.channels != 1 && p.channels != 3 {
+        return corrupt("image channels", "1 or 3", p.channels);
+    }
+    if p.width == 0 || p.height == 0 {
+        return corrupt("image extent", "at least one pixel", format!("{}x{}", p.height, p.width));
+    }
+    match p.std.iter().find(|&&x| x <= 0.0) {
+        Some(x) => corrupt("standard deviation", "a positive number", x),
+        None => Ok(()),
+    }
+}
+
+fn check_section(kind: Kind, section: &Section) -> Result<()> {
+    let Section { name, owner, dtype, layout, codec, filter, shape, stored_len, raw_len, .. } = section;
+    let tensor = |what: &str| format!("{what} of tensor {name}");
+    if kind == Kind::Task && *owner == Owner::Backbone {
+        return corrupt(tensor("owner"), "the task, in a task bundle", "the backbone");
+    }
+    if kind == Kind::Backbone && *codec != Codec::Raw {
+        return corrupt(tensor("codec"), "raw bytes, in a backbone", "a compressed section");
+    }
+    if shape.contains(&0) {
+        return corrupt(tensor("shape"), "extents of at least one", format!("{shape:?}"));
+    }
+    let bytes = section.elements().and_then(|n| n.checked_mul(dtype.width() as u64));
+    let Some(bytes) = bytes else {
+        return Err(Error::TooLarge { what: tensor("size"), size: u64::MAX, limit: u64::MAX });
+    };
+    match layout {
+        Layout::Canonical if *raw_len != bytes => {
+            return corrupt(tensor("raw length"), format!("{bytes}, from its shape"), raw_len);
+        }
+        Layout::Blocked { .. } if *raw_len < bytes || raw_len % dtype.width() as u64 != 0 => {
+            return corrupt(tensor("raw length"), format!("whole elements, at least {bytes} bytes"), raw_len);
+        }
+        Layout::Blocked { .. } => at_most(&tensor("raw length"), *raw_len, largest_blocked(bytes))?,
+        Layout::Canonical => {}
+    }
+    match codec {
+        Codec::Raw if stored_len != raw_len => {
+            corrupt(tensor("stored length"), format!("the raw length, {raw_len}"), stored_len)
+        }
+        Codec::Raw if *filter != Filter::None => {
+            corrupt(tensor("filter"), "none on raw bytes", "byte shuffle")
+        }
+        Codec::Raw => Ok(()),
+        Codec::Zstd => at_most(&tensor("raw length"), *raw_len, largest_raw(*stored_len)),
+    }
+}
+
+fn distinct<'a>(names: impl Iterator<Item = &'a str>, what: &str) -> Result<()> {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair.first() == pair.last()) {
+        Some(pair) => corrupt(format!("names of {what}s"), "distinct ones", format!("{pair:?}")),
+        None => Ok(()),
+    }
+}
+
+/// Start of the section group behind a header of `header` bytes.
+pub(super) fn group_start(kind: Kind, header: usize) -> Result<u64> {
+    align_up(header as u64, group_alignment(kind)).ok_or_else(|| beyond_u64("section group"))
+}
+
+/// Start of a section in its group when the one before ends at `end`.
+pub(super) fn section_start(kind: Kind, end: u64) -> Result<u64> {
+    align_up(end, section_alignment(kind)).ok_or_else(|| beyond_u64("section"))
+}
+
+/// Checks that sections lie one behind the other, without gap or overlap, and returns where the group ends.
+pub(super) fn check_places(manifest: &Manifest) -> Result<u64> {
+    let mut end = 0u64;
+    for section in &manifest.sections {
+        let want = section_start(manifest.kind, end)?;
+        if section.offset != want {
+            let how = if section.offset < want { "an overlap" } else { "a gap" };
+            let got = format!("{} ({how})", section.offset);
+            return corrupt(format!("offset of tensor {}", section.name), want.to_string(), got);
+        }
+        end = want.checked_add(section.stored_len).ok_or_else(|| beyond_u64("section"))?;
+    }
+    Ok(end)
+}
+
+fn beyond_u64(what: &str) -> Error {
+    Error::TooLarge { what: format!("end of a {what}"), size: u64::MAX, limit: u64::MAX }
+}

@@ -1,0 +1,138 @@
+//! One tensor's entry in the section table, and where sections lie in the file.
+
+use super::Kind;
+use crate::plan::Owner;
+
+/// Element type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE 754 single precision.
+    F32,
+    /// IEEE 754 half precision.
+    F16,
+    /// Signed byte.
+    I8,
+    /// Unsigned byte.
+    U8,
+    /// Signed 32-bit integer.
+    I32,
+}
+
+/// Instruction set that a blocked layout is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Blocked, for plain Rust.
+    Portable,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// x86-64 with AVX-512 F.
+    Avx512,
+    /// x86-64 with AVX-512 VNNI.
+    Avx512Vnni,
+    /// AArch64.
+    Neon,
+    /// AArch64 with half-precision arithmetic.
+    NeonFp16,
+    /// AArch64 with dot products.
+    NeonDot,
+}
+
+/// Order of a tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Row-major over the shape, as PyTorch has it.
+    Canonical,
+    /// As the runtime's kernels for `isa` read it; may be padded. `revision` counts changes of that order.
+    Blocked {
+        /// Instruction set.
+        isa: Isa,
+        /// Version of the blocked order for this instruction set.
+        revision: u32,
+    },
+}
+
+/// How the stored bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// Not at all: stored bytes are the raw bytes.
+    Raw,
+    /// One zstd frame.
+    Zstd,
+}
+
+/// What is done to raw bytes before they are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// Nothing.
+    None,
+    /// All first bytes of the elements, then all second bytes, and so on.
+    ByteShuffle,
+}
+
+/// Entry of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// The tensor's name in the plan.
+    pub name: String,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Order of the elements.
+    pub layout: Layout,
+    /// Compression.
+    pub codec: Codec,
+    /// Filter before compression.
+    pub filter: Filter,
+    /// Extents, outermost first; empty for a scalar. Never zero.
+    pub shape: Vec<usize>,
+    /// First stored byte, counted from the start of the section group.
+    pub offset: u64,
+    /// Bytes in the file.
+    pub stored_len: u64,
+    /// Bytes of the tensor.
+    pub raw_len: u64,
+    /// BLAKE3 of the bytes in the file.
+    pub stored_hash: [u8; 32],
+    /// BLAKE3 of the tensor's bytes.
+    pub raw_hash: [u8; 32],
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn width(self) -> usize {
+        match self {
+            Dtype::F32 | Dtype::I32 => 4,
+            Dtype::F16 => 2,
+            Dtype::I8 | Dtype::U8 => 1,
+        }
+    }
+}
+
+impl Section {
+    /// Number of elements, or `None` when that is no u64.
+    pub fn elements(&self) -> Option<u64> {
+        self.shape.iter().try_fold(1u64, |n, &extent| n.checked_mul(extent as u64))
+    }
+}
+
+/// Alignment of the section group in the file: a page for what is mapped, a cache line for what is decoded.
+pub(super) fn group_alignment(kind: Kind) -> u64 {
+    match kind {
+        Kind::Backbone => 4096,
+        Kind::Task => 64,
+    }
+}
+
+/// Alignment of each section in its group.
+pub(super) fn section_alignment(kind: Kind) -> u64 {
+    match kind {
+        Kind::Backbone => 64,
+        Kind::Task => 1,
+    }
+}
+
+/// The next multiple of `alignment` (a power of two), or `None` beyond u64.
+pub(super) fn align_up(x: u64, alignment: u64) -> Option<u64> {
+    Some(x.checked_add(alignment - 1)? & !(alignment - 1))
+}

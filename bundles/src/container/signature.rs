@@ -1,0 +1,145 @@
+//! Signatures over preamble and manifest, which hold the hash of every section: nothing is unsigned.
+
+use super::keys::{KeyId, PublicKey, SigningKey, TrustedKey};
+use super::reader::Bundle;
+use crate::wire::{Cursor, corrupt};
+use crate::{Error, Result};
+use std::fmt;
+
+/// Keeps a signature made for a bundle from being passed off as one for anything else.
+const DOMAIN: &[u8] = b"tailor bundle signature v1\0";
+/// Signatures a bundle has room for.
+pub(super) const SLOTS: usize = 4;
+/// A public key and a signature.
+const SLOT: usize = 96;
+/// Bytes of the signature block, used or not: signing never moves a section.
+pub(super) const SIGNATURES: usize = SLOTS * SLOT;
+
+/// What the signatures of a bundle amount to. A wrong signature is an error and never one of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// No signature: guarded against damage only.
+    Unsigned,
+    /// Signed with the development key, which everybody has: guarded against damage only.
+    Development,
+    /// Signed with a key that the caller trusts.
+    Trusted {
+        /// The key.
+        key: KeyId,
+        /// The name it is trusted under.
+        name: String,
+    },
+    /// Correctly signed with a key that the caller does not know.
+    Unknown {
+        /// The first such key.
+        key: KeyId,
+    },
+}
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trust::Unsigned => f.write_str("not signed"),
+            Trust::Development => f.write_str("signed with the development key, which everybody has"),
+            Trust::Trusted { key, name } => write!(f, "signed by {name} ({key})"),
+            Trust::Unknown { key } => write!(f, "signed by unknown key {key}"),
+        }
+    }
+}
+
+/// Adds a signature to a bundle and returns the new file. A development signature makes way for a real one.
+///
+/// # Errors
+/// Whatever [`Bundle::parse`] finds wrong with `file`; `TooLarge` when its four slots are taken.
+pub fn sign(file: &[u8], key: &SigningKey) -> Result<Vec<u8>> {
+    let bundle = Bundle::parse(file)?;
+    let header = bundle.header();
+    let mut entries: Vec<Entry> = decode(bundle.slots())?;
+    entries.retain(|(public, _)| *public != key.public() && !public.is_development());
+    entries.push((key.public(), key.sign(&message(header))));
+    let block = encode(entries)?;
+    let mut out = file.to_vec();
+    let range = bundle.slots_range();
+    if let Some(slots) = out.get_mut(range) {
+        slots.copy_from_slice(&block);
+    }
+    Ok(out)
+}
+
+type Entry = (PublicKey, [u8; 64]);
+
+/// The signature block over `header` (preamble and manifest) by `signers`.
+pub(super) fn block(header: &[u8], signers: &[SigningKey]) -> Result<[u8; SIGNATURES]> {
+    let message = message(header);
+    encode(signers.iter().map(|key| (key.public(), key.sign(&message))).collect())
+}
+
+/// Checks every signature in `block` and returns the keys they are by.
+pub(super) fn check(header: &[u8], block: &[u8]) -> Result<Vec<PublicKey>> {
+    let message = message(header);
+    let entries = decode(block)?;
+    let mut keys: Vec<PublicKey> = Vec::new();
+    for (key, signature) in entries {
+        if !key.verifies(&message, &signature) {
+            return Err(Error::BadSignature { key: key.id().to_string() });
+        }
+        if keys.last().is_some_and(|last| *last >= key) {
+            return corrupt("signatures", "keys in ascending order", "another order");
+        }
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
+/// What valid signatures by `keys` amount to for somebody who trusts `trusted`.
+pub(super) fn judge(keys: &[PublicKey], trusted: &[TrustedKey]) -> Trust {
+    let known = |key: &&PublicKey| !key.is_development() && trusted.iter().any(|t| t.key == **key);
+    if let Some(key) = keys.iter().find(known) {
+        let name = trusted.iter().find(|t| t.key == *key).map(|t| t.name.clone()).unwrap_or_default();
+        return Trust::Trusted { key: key.id(), name };
+    }
+    match keys.iter().find(|key| !key.is_development()) {
+        Some(key) => Trust::Unknown { key: key.id() },
+        None if keys.is_empty() => Trust::Unsigned,
+        None => Trust::Development,
+    }
+}
+
+fn message(header: &[u8]) -> Vec<u8> {
+    [DOMAIN, header].concat()
+}
+
+fn encode(mut entries: Vec<Entry>) -> Result<[u8; SIGNATURES]> {
+    if entries.len() > SLOTS {
+        let (size, limit) = (entries.len() as u64, SLOTS as u64);
+        return Err(Error::TooLarge { what: "signatures on the bundle".into(), size, limit });
+    }
+    entries.sort_unstable();
+    entries.dedup();
+    let mut block = [0; SIGNATURES];
+    for (slot, (key, signature)) in block.chunks_exact_mut(SLOT).zip(&entries) {
+        for (to, from) in slot.iter_mut().zip(key.0.iter().chain(signature)) {
+            *to = *from;
+        }
+    }
+    Ok(block)
+}
+
+fn decode(block: &[u8]) -> Result<Vec<Entry>> {
+    let mut from = Cursor::new(block, "the signature block");
+    let mut entries = Vec::new();
+    let mut ended = false;
+    for _ in 0..SLOTS {
+        let key = from.array::<32>()?;
+        let signature = from.array::<64>()?;
+        if key == [0; 32] && signature == [0; 64] {
+            ended = true;
+        } else if ended {
+            return corrupt("signatures", "no empty slot in front", "one");
+        } else {
+            entries.push((PublicKey(key), signature));
+        }
+    }
+    from.finish()?;
+    Ok(entries)
+}

@@ -1,0 +1,320 @@
+//! Attacks: files that are sealed and signed correctly, but lie.
+
+use crate::container::testing::{Rng, forge, forge_bytes, tiny_backbone, tiny_task};
+use crate::container::*;
+use crate::plan::Owner;
+use crate::{Error, Result};
+
+/// A lawful task manifest and its section group, to be made unlawful.
+fn lawful() -> (Manifest, Vec<u8>) {
+    let bytes = tiny_task().finish(&[]).unwrap();
+    let bundle = Bundle::parse(&bytes).unwrap();
+    let start = bundle.file_range(&bundle.manifest().sections[0]).unwrap().start;
+    (bundle.manifest().clone(), bytes[start..].to_vec())
+}
+
+fn attack(change: impl FnOnce(&mut Manifest, &mut Vec<u8>)) -> Result<()> {
+    let (mut manifest, mut group) = lawful();
+    change(&mut manifest, &mut group);
+    let bytes = forge(&manifest, &group);
+    Bundle::parse(&bytes).map(|_| ())
+}
+
+fn message(outcome: Result<()>) -> String {
+    match outcome {
+        Err(error @ (Error::Corrupt { .. } | Error::TooLarge { .. } | Error::Truncated { .. })) => {
+            error.to_string()
+        }
+        other => panic!("not refused for breaking a rule: {other:?}"),
+    }
+}
+
+#[test]
+fn forging_without_a_lie_is_accepted() {
+    attack(|_, _| {}).unwrap();
+}
+
+#[test]
+fn sections_that_overlap() {
+    assert!(message(attack(|m, _| m.sections[1].offset -= 1)).contains("overlap"));
+}
+
+#[test]
+fn sections_with_a_gap_between() {
+    assert!(message(attack(|m, _| m.sections[1].offset += 1)).contains("gap"));
+}
+
+#[test]
+fn sections_in_another_order_than_their_bytes() {
+    assert!(message(attack(|m, _| m.sections.swap(0, 1))).contains("gap"));
+}
+
+#[test]
+fn offset_that_wraps_around() {
+    assert!(message(attack(|m, _| m.sections[1].offset = u64::MAX)).contains("gap"));
+    let wrapped = attack(|m, _| {
+        m.sections[2].stored_len = u64::MAX;
+    });
+    assert!(matches!(wrapped, Err(Error::TooLarge { .. })), "{wrapped:?}");
+}
+
+#[test]
+fn section_beyond_the_end() {
+    assert!(
+        message(attack(|_, group| {
+            group.pop();
+        }))
+        .contains("end of its last section")
+    );
+}
+
+#[test]
+fn trailing_bytes_inside_the_total_length() {
+    assert!(message(attack(|_, group| group.push(0))).contains("end of its last section"));
+}
+
+#[test]
+fn trailing_bytes_behind_the_total_length() {
+    let mut bytes = tiny_task().finish(&[]).unwrap();
+    bytes.push(0);
+    assert!(matches!(Bundle::parse(&bytes), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn trailing_bytes_in_the_manifest() {
+    let (manifest, group) = lawful();
+    let mut bytes = manifest.to_bytes().unwrap();
+    bytes.push(0);
+    let file = forge_bytes(Kind::Task, &bytes, &group);
+    assert!(message(Bundle::parse(&file).map(|_| ())).contains("manifest"));
+}
+
+#[test]
+fn manifest_cut_short() {
+    let (manifest, _) = lawful();
+    let bytes = manifest.to_bytes().unwrap();
+    for n in 0..bytes.len() {
+        let file = forge_bytes(Kind::Task, &bytes[..n], &[]);
+        assert!(matches!(Bundle::parse(&file), Err(Error::Truncated { .. } | Error::Corrupt { .. })), "{n}");
+    }
+}
+
+#[test]
+fn one_name_twice() {
+    assert!(message(attack(|m, _| m.sections[1].name = m.sections[0].name.clone())).contains("bn1.scale"));
+    assert!(message(attack(|m, _| m.facts[1].0 = m.facts[0].0.clone())).contains("fact"));
+}
+
+#[test]
+fn shape_whose_product_overflows() {
+    for shape in [vec![1 << 30; 3], vec![1 << 16, 1 << 16, 1 << 16, 1 << 14], vec![1 << 30, 1 << 30, 4]] {
+        assert!(matches!(
+            attack(|m, _| m.sections[2].shape = shape),
+            Err(Error::TooLarge { .. } | Error::Corrupt { .. })
+        ));
+    }
+    // 2^62 elements of four bytes are 2^64 bytes, which wraps to zero.
+    let zero = attack(|m, _| {
+        m.sections[2].shape = vec![1 << 30, 1 << 30, 4];
+        m.sections[2].raw_len = 0;
+    });
+    assert!(matches!(zero, Err(Error::TooLarge { .. })), "{zero:?}");
+}
+
+#[test]
+fn shape_of_zero_elements() {
+    assert!(message(attack(|m, _| m.sections[2].shape = vec![0, 16])).contains("at least one"));
+}
+
+#[test]
+fn raw_length_that_is_not_the_shapes() {
+    assert!(message(attack(|m, _| m.sections[2].raw_len += 4)).contains("from its shape"));
+    let short = attack(|m, _| {
+        m.sections[2].layout = Layout::Blocked { isa: Isa::Neon, revision: 1 };
+        m.sections[2].raw_len -= 4;
+    });
+    assert!(message(short).contains("at least 1024"));
+}
+
+/// 1 GiB of zeros packs to 34 KB. The manifest is signed and consistent; the promise is what gives it away.
+#[test]
+fn zip_bomb_of_zeros() {
+    let packed = zstd::bulk::compress(&vec![0; 1 << 24], 19).unwrap();
+    assert!(packed.len() < 1 << 12);
+    let bomb = attack(|m, group| {
+        let section = m.sections.last_mut().unwrap();
+        section.codec = Codec::Zstd;
+        section.shape = vec![1 << 28];
+        section.raw_len = 1 << 30;
+        group.truncate(section.offset as usize);
+        group.extend_from_slice(&packed);
+        section.stored_len = packed.len() as u64;
+        section.stored_hash = blake3::hash(&packed).into();
+    });
+    assert!(matches!(bomb, Err(Error::TooLarge { size: 0x4000_0000, .. })), "{bomb:?}");
+}
+
+/// The frame holds more (or less) than the manifest promises: decoding stops at the promise.
+#[test]
+fn zip_bomb_behind_a_modest_promise() {
+    for frame in [vec![0; 1 << 24], vec![0; 7]] {
+        let packed = zstd::bulk::compress(&frame, 19).unwrap();
+        let (mut m, mut group) = lawful();
+        let section = m.sections.last_mut().unwrap();
+        section.codec = Codec::Zstd;
+        group.truncate(section.offset as usize);
+        group.extend_from_slice(&packed);
+        section.stored_len = packed.len() as u64;
+        section.stored_hash = blake3::hash(&packed).into();
+        let file = forge(&m, &group);
+        let bundle = Bundle::parse(&file).unwrap();
+        let mut out = [7; 8];
+        let error = bundle.decode_into(bundle.section("fc.bias").unwrap(), &mut out).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert_eq!(out, [0; 8], "nothing of it is left behind");
+    }
+}
+
+#[test]
+fn frame_of_other_contents_than_signed() {
+    let (mut m, mut group) = lawful();
+    let at = m.sections.len() - 1;
+    m.sections[at].codec = Codec::Zstd;
+    group.truncate(m.sections[at].offset as usize);
+    let packed = zstd::bulk::compress(&[1; 8], 19).unwrap();
+    group.extend_from_slice(&packed);
+    m.sections[at].stored_len = packed.len() as u64;
+    m.sections[at].stored_hash = blake3::hash(&packed).into();
+    let file = forge(&m, &group);
+    let error = Bundle::parse(&file).unwrap().decode_f32("fc.bias").unwrap_err();
+    assert!(matches!(error, Error::HashMismatch { .. }), "{error}");
+}
+
+#[test]
+fn a_zero_tensor_too_good_to_be_packed_is_stored_raw() {
+    let mut w = tiny_task();
+    w.tensor_f32("zeros", Owner::Task, &[1 << 18], &vec![0.0; 1 << 18]).unwrap();
+    let bytes = w.finish(&[]).unwrap();
+    let bundle = Bundle::parse(&bytes).unwrap();
+    assert_eq!(bundle.section("zeros").unwrap().codec, Codec::Raw);
+}
+
+#[test]
+fn huge_manifest_length() {
+    let mut bytes = tiny_task().finish(&[]).unwrap();
+    bytes[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(matches!(Bundle::parse(&bytes), Err(Error::TooLarge { limit: 1_048_576, .. })));
+    bytes[12..16].copy_from_slice(&(1u32 << 20).to_le_bytes());
+    assert!(matches!(Bundle::parse(&bytes), Err(Error::Truncated { .. })));
+}
+
+#[test]
+fn huge_counts_in_a_small_manifest() {
+    let (manifest, _) = lawful();
+    let bytes = manifest.to_bytes().unwrap();
+    let mut rng = Rng(11);
+    for _ in 0..3000 {
+        let mut damaged = bytes.clone();
+        let at = rng.below(damaged.len() - 4);
+        damaged[at..at + 4].copy_from_slice(&[0xff, 0xff, 0xff, 0x7f]);
+        let file = forge_bytes(Kind::Task, &damaged, &[]);
+        assert!(Bundle::parse(&file).is_err());
+    }
+}
+
+/// Signed nonsense never panics, and what still parses has one spelling only.
+#[test]
+fn damaged_manifests_sealed_again() {
+    let mut rng = Rng(5);
+    let mut parsed = 0;
+    for (kind, file) in [(Kind::Task, tiny_task()), (Kind::Backbone, tiny_backbone())] {
+        let file = file.finish(&[]).unwrap();
+        let bundle = Bundle::parse(&file).unwrap();
+        let start = bundle.file_range(&bundle.manifest().sections[0]).unwrap().start;
+        let bytes = bundle.manifest().to_bytes().unwrap();
+        for _ in 0..3000 {
+            let mut damaged = bytes.clone();
+            for _ in 0..=rng.below(2) {
+                let at = rng.below(damaged.len());
+                damaged[at] = rng.below(256) as u8;
+            }
+            let forged = forge_bytes(kind, &damaged, &file[start..]);
+            let Ok(bundle) = Bundle::parse(&forged) else { continue };
+            parsed += 1;
+            assert_eq!(bundle.manifest().to_bytes().unwrap(), damaged);
+            for section in &bundle.manifest().sections {
+                let mut out = vec![0; section.raw_len as usize];
+                let _ = bundle.decode_into(section, &mut out);
+            }
+        }
+    }
+    assert!(parsed > 100, "the damage was too heavy to test anything: {parsed}");
+}
+
+#[test]
+fn padding_that_carries_bytes() {
+    let bytes = tiny_backbone().finish(&[]).unwrap();
+    let bundle = Bundle::parse(&bytes).unwrap();
+    let ranges: Vec<_> = bundle.manifest().sections.iter().map(|s| bundle.file_range(s).unwrap()).collect();
+    assert!(ranges[0].end < ranges[1].start, "no padding to attack");
+    for at in [ranges[0].start - 1, ranges[0].end, ranges[1].start - 1] {
+        let mut smuggled = bytes.clone();
+        smuggled[at] = 1;
+        let outcome = Bundle::parse(&smuggled).and_then(|b| b.verify_sections());
+        assert!(message(outcome).contains("padding"), "{at}");
+    }
+}
+
+#[test]
+fn compressed_kernels_and_foreign_owners() {
+    let compressed = attack(|m, _| m.kind = Kind::Backbone);
+    assert!(compressed.is_err());
+    assert!(message(attack(|m, _| m.sections[0].owner = Owner::Backbone)).contains("owner"));
+    assert!(message(attack(|m, _| m.sections[0].filter = Filter::ByteShuffle)).contains("filter"));
+}
+
+#[test]
+fn signature_moved_from_another_bundle() {
+    let (a, mut b) = (tiny_backbone().finish(&[]).unwrap(), tiny_task().finish(&[]).unwrap());
+    let from = Bundle::parse(&a).unwrap().slots().to_vec();
+    let to = Bundle::parse(&b).unwrap().slots_range();
+    b[to].copy_from_slice(&from);
+    assert!(matches!(Bundle::parse(&b), Err(Error::BadSignature { .. })));
+}
+
+#[test]
+fn signatures_out_of_order_twice_or_behind_a_hole() {
+    let keys = [SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32])];
+    let good = tiny_task().finish(&keys).unwrap();
+    let slots = Bundle::parse(&good).unwrap().slots_range().start;
+    let slot = |i: usize| slots + 96 * i..slots + 96 * (i + 1);
+    let (first, second) = (good[slot(0)].to_vec(), good[slot(1)].to_vec());
+    for arrangement in
+        [[&second, &first, &vec![0; 96]], [&first, &first, &vec![0; 96]], [&first, &vec![0; 96], &second]]
+    {
+        let mut bytes = good.clone();
+        for (i, entry) in arrangement.into_iter().enumerate() {
+            bytes[slot(i)].copy_from_slice(entry);
+        }
+        assert!(matches!(Bundle::parse(&bytes), Err(Error::Corrupt { .. })));
+    }
+}
+
+#[test]
+fn an_entry_of_another_bundle() {
+    let bytes = tiny_task().finish(&[]).unwrap();
+    let bundle = Bundle::parse(&bytes).unwrap();
+    let mut foreign = bundle.section("fc.bias").unwrap().clone();
+    foreign.offset = u64::MAX - 4;
+    assert!(matches!(bundle.decode_into(&foreign, &mut [0; 8]), Err(Error::BadRequest { .. })));
+    assert!(matches!(bundle.file_range(&foreign), Err(Error::BadRequest { .. })));
+}
+
+#[test]
+fn labels_that_outnumber_classes_and_preprocessing_of_another_size() {
+    assert!(message(attack(|m, _| m.labels.push("third".into()))).contains("labels"));
+    assert!(message(attack(|m, _| m.preprocess.width += 1)).contains("preprocessing"));
+    assert!(message(attack(|m, _| m.preprocess.std[1] = 0.0)).contains("deviation"));
+    assert!(message(attack(|m, _| m.name = "..".into())).contains("name"));
+    assert!(message(attack(|m, _| m.backbone.id = [0; 32])).contains("backbone id"));
+}

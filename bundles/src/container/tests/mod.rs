@@ -1,0 +1,5 @@
+//! Whole bundles: round trips, damage at every byte, and attacks.
+
+mod attacks;
+mod damage;
+mod round_trip;

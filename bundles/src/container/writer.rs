@@ -1,0 +1,280 @@
+//! Packing a bundle: the same input gives the same bytes.
+
+use super::preamble::{PREAMBLE, Preamble};
+use super::reader::{DIGEST, digest};
+use super::shuffle::shuffle;
+use super::signature::{self, SIGNATURES};
+use super::{
+    BackboneRef, Codec, Dtype, Filter, Golden, Kind, Layout, Manifest, Preprocess, RUNTIME_ABI, Section,
+    SigningKey, backbone_id, f32_to_f16, rules,
+};
+use crate::plan::{Owner, Plan};
+use crate::wire::corrupt;
+use crate::{Error, Result};
+
+/// zstd level of task sections: packing happens once on a workstation, and decoding is as fast at any level.
+const LEVEL: i32 = 19;
+
+/// Collects what a bundle holds; [`Writer::finish`] gives its bytes.
+///
+/// Tensors lie in the file in the order they are added: for a task, add them in execution order.
+pub struct Writer {
+    manifest: Manifest,
+    /// Raw bytes of each section.
+    raw: Vec<Vec<u8>>,
+}
+
+impl Writer {
+    /// An empty bundle for this runtime ABI, without labels, facts, golden vectors or tensors.
+    pub fn new(kind: Kind, name: impl Into<String>, plan: Plan, preprocess: Preprocess) -> Writer {
+        let backbone = BackboneRef { id: [0; 32], variant: String::new() };
+        let manifest = Manifest {
+            kind,
+            name: name.into(),
+            plan,
+            labels: Vec::new(),
+            preprocess,
+            backbone,
+            abi: RUNTIME_ABI,
+            security_counter: 0,
+            golden: Vec::new(),
+            facts: Vec::new(),
+            sections: Vec::new(),
+        };
+        Writer { manifest, raw: Vec::new() }
+    }
+
+    /// Class labels in score order.
+    pub fn labels<S: Into<String>>(&mut self, labels: impl IntoIterator<Item = S>) -> &mut Writer {
+        self.manifest.labels = labels.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The backbone a task belongs to (`variant` empty: any packing will do), or a packed backbone is made of.
+    /// A backbone of canonical f32 kernels needs no call: its id is computed and its variant is `f32`.
+    pub fn backbone(&mut self, id: [u8; 32], variant: impl Into<String>) -> &mut Writer {
+        self.manifest.backbone = BackboneRef { id, variant: variant.into() };
+        self
+    }
+
+    /// Another runtime ABI than this build's.
+    pub fn abi(&mut self, abi: u32) -> &mut Writer {
+        self.manifest.abi = abi;
+        self
+    }
+
+    /// See [`Manifest::security_counter`].
+    pub fn security_counter(&mut self, counter: u64) -> &mut Writer {
+        self.manifest.security_counter = counter;
+        self
+    }
+
+    /// Adds a golden vector.
+    pub fn golden(&mut self, golden: Golden) -> &mut Writer {
+        self.manifest.golden.push(golden);
+        self
+    }
+
+    /// Adds a fact about where the bundle comes from.
+    pub fn fact(&mut self, key: impl Into<String>, value: impl Into<String>) -> &mut Writer {
+        self.manifest.facts.push((key.into(), value.into()));
+        self
+    }
+
+    /// Adds a tensor of f32 elements in canonical layout.
+    ///
+    /// # Errors
+    /// `Corrupt` when `values` do not fill `shape` or one is not finite.
+    pub fn tensor_f32(
+        &mut self,
+        name: &str,
+        owner: Owner,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<&mut Writer> {
+        finite(name, values.iter().copied())?;
+        let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.tensor(name, owner, Dtype::F32, Layout::Canonical, shape, bytes)
+    }
+
+    /// Adds a tensor in canonical layout, rounded to f16 elements.
+    ///
+    /// # Errors
+    /// `Corrupt` when `values` do not fill `shape` or one is beyond what f16 can hold.
+    pub fn tensor_f16(
+        &mut self,
+        name: &str,
+        owner: Owner,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<&mut Writer> {
+        let halves = || values.iter().map(|&x| f32_to_f16(x));
+        finite(name, halves().map(super::f16_to_f32))?;
+        let bytes = halves().flat_map(u16::to_le_bytes).collect();
+        self.tensor(name, owner, Dtype::F16, Layout::Canonical, shape, bytes)
+    }
+
+    /// Adds a tensor as little-endian bytes of any element type and layout.
+    ///
+    /// # Errors
+    /// `Corrupt` when `bytes` do not fill `shape`.
+    pub fn tensor(
+        &mut self,
+        name: &str,
+        owner: Owner,
+        dtype: Dtype,
+        layout: Layout,
+        shape: &[usize],
+        bytes: Vec<u8>,
+    ) -> Result<&mut Writer> {
+        let raw_len = bytes.len() as u64;
+        let section = Section {
+            name: name.into(),
+            owner,
+            dtype,
+            layout,
+            codec: Codec::Raw,
+            filter: Filter::None,
+            shape: shape.to_vec(),
+            offset: 0,
+            stored_len: raw_len,
+            raw_len,
+            stored_hash: [0; 32],
+            raw_hash: [0; 32],
+        };
+        let needed = section.elements().and_then(|n| n.checked_mul(dtype.width() as u64));
+        if layout == Layout::Canonical && needed != Some(raw_len) {
+            let want = format!("the {} bytes of shape {shape:?}", needed.unwrap_or(u64::MAX));
+            return corrupt(format!("tensor {name}"), want, format!("{raw_len} bytes"));
+        }
+        self.manifest.sections.push(section);
+        self.raw.push(bytes);
+        Ok(self)
+    }
+
+    /// The bundle's bytes, signed by `signers`, or with the development key if there are none.
+    ///
+    /// # Errors
+    /// `Corrupt` or `TooLarge` naming what breaks a rule of the format.
+    pub fn finish(&self, signers: &[SigningKey]) -> Result<Vec<u8>> {
+        match signers {
+            [] => self.assemble(&[SigningKey::development()]),
+            _ => self.assemble(signers),
+        }
+    }
+
+    /// The bundle's bytes without a signature, to be signed elsewhere with [`sign`](super::sign).
+    ///
+    /// # Errors
+    /// As [`Writer::finish`].
+    pub fn finish_unsigned(&self) -> Result<Vec<u8>> {
+        self.assemble(&[])
+    }
+
+    fn assemble(&self, signers: &[SigningKey]) -> Result<Vec<u8>> {
+        let mut manifest = self.manifest.clone();
+        let kind = manifest.kind;
+        if kind == Kind::Backbone && manifest.backbone.id == [0; 32] {
+            manifest.backbone = self.own_identity()?;
+        }
+        let mut stored = Vec::new();
+        let mut end = 0u64;
+        for (section, raw) in manifest.sections.iter_mut().zip(&self.raw) {
+            section.raw_hash = blake3::hash(raw).into();
+            let packed = if kind == Kind::Task { compress(section, raw)? } else { None };
+            section.stored_len = packed.as_ref().map_or(raw.len(), Vec::len) as u64;
+            section.stored_hash =
+                packed.as_ref().map_or(section.raw_hash, |bytes| blake3::hash(bytes).into());
+            section.offset = rules::section_start(kind, end)?;
+            end = section.offset.saturating_add(section.stored_len);
+            stored.push(packed);
+        }
+        rules::check(&manifest)?;
+        let sections = manifest.sections.iter().zip(&self.raw).zip(&stored);
+        let sections =
+            sections.map(|((s, raw), packed)| (s.offset, packed.as_deref().unwrap_or(raw.as_slice())));
+        seal(kind, &manifest.to_bytes()?, end, sections, signers)
+    }
+
+    /// Id and variant of a backbone whose kernels are all canonical f32.
+    fn own_identity(&self) -> Result<BackboneRef> {
+        let sections =
+            self.manifest.sections.iter().zip(&self.raw).filter(|(s, _)| s.owner == Owner::Backbone);
+        let mut kernels = Vec::new();
+        for (section, raw) in sections {
+            if section.dtype != Dtype::F32 || section.layout != Layout::Canonical {
+                return Err(Error::BadRequest {
+                    what: format!(
+                        "kernel {} is packed, so the backbone's id cannot be computed",
+                        section.name
+                    ),
+                    want: "give the id of the canonical backbone".into(),
+                });
+            }
+            let (elements, _) = raw.as_chunks::<4>();
+            kernels.push((section, elements.iter().map(|&b| f32::from_le_bytes(b)).collect::<Vec<f32>>()));
+        }
+        let id =
+            backbone_id(kernels.iter().map(|(s, v)| (s.name.as_str(), s.shape.as_slice(), v.as_slice())));
+        Ok(BackboneRef { id, variant: "f32".into() })
+    }
+}
+
+/// Puts preamble, manifest, digest, signatures and sections (offset in the group, stored bytes) together.
+pub(super) fn seal<'s>(
+    kind: Kind,
+    manifest: &[u8],
+    group_end: u64,
+    sections: impl Iterator<Item = (u64, &'s [u8])>,
+    signers: &[SigningKey],
+) -> Result<Vec<u8>> {
+    let fixed_end = PREAMBLE + manifest.len() + DIGEST + SIGNATURES;
+    let group = rules::group_start(kind, fixed_end)? as usize;
+    let total = group.saturating_add(group_end as usize);
+    let mut out = Preamble { manifest: manifest.len(), total }.to_bytes().to_vec();
+    out.extend_from_slice(manifest);
+    let (digest, signatures) = (digest(&out), signature::block(&out, signers)?);
+    out.extend_from_slice(&digest);
+    out.extend_from_slice(&signatures);
+    out.reserve(total.saturating_sub(out.len()));
+    for (offset, bytes) in sections {
+        out.resize(group.saturating_add(offset as usize), 0);
+        out.extend_from_slice(bytes);
+    }
+    out.resize(total, 0);
+    Ok(out)
+}
+
+/// The smallest zstd form of a section, whose codec and filter it sets; `None` when raw is no larger, or when
+/// the form would look like a decompression bomb.
+fn compress(section: &mut Section, raw: &[u8]) -> Result<Option<Vec<u8>>> {
+    let pack = |bytes: &[u8]| {
+        zstd::bulk::compress(bytes, LEVEL).map_err(|e| Error::Io {
+            path: section.name.clone(),
+            action: "compress it",
+            why: e.to_string(),
+        })
+    };
+    let mut best = (pack(raw)?, Filter::None);
+    let width = section.dtype.width();
+    if width > 1 {
+        let shuffled = pack(&shuffle(raw, width))?;
+        if shuffled.len() < best.0.len() {
+            best = (shuffled, Filter::ByteShuffle);
+        }
+    }
+    let (bytes, filter) = best;
+    if bytes.len() >= raw.len() || raw.len() as u64 > rules::largest_raw(bytes.len() as u64) {
+        return Ok(None);
+    }
+    section.codec = Codec::Zstd;
+    section.filter = filter;
+    Ok(Some(bytes))
+}
+
+fn finite(name: &str, mut values: impl Iterator<Item = f32>) -> Result<()> {
+    match values.position(|x| !x.is_finite()) {
+        Some(at) => corrupt(format!("tensor {name}"), "finite numbers", format!("another at element {at}")),
+        None => Ok(()),
+    }
+}
