@@ -120,6 +120,15 @@ pub enum Error {
         /// The system's own words.
         why: String,
     },
+    /// Two things that are each in order do not go together.
+    Incompatible {
+        /// What does not go together, and what to do about it.
+        what: String,
+        /// What one needs.
+        want: String,
+        /// What the other offers.
+        got: String,
+    },
 }
 
 impl Error {
@@ -133,7 +142,10 @@ impl Error {
             | Error::BadSignature { .. }
             | Error::TooLarge { .. }
             | Error::BadKey { .. } => 3,
-            Error::Unsupported { .. } | Error::MissingTensor { .. } | Error::ShapeMismatch { .. } => 4,
+            Error::Unsupported { .. }
+            | Error::Incompatible { .. }
+            | Error::MissingTensor { .. }
+            | Error::ShapeMismatch { .. } => 4,
             Error::BadRequest { .. } => 2,
             _ => 1,
         }
@@ -158,6 +170,7 @@ impl fmt::Display for Error {
                 write!(f, "{what} is cut short: {need} bytes needed, {have} present; copy the file again")
             }
             Error::BadMagic { got, hint } => write!(f, "not a bundle (it starts with {got}): {hint}"),
+            Error::Incompatible { what, want, got } => write!(f, "{what}: needs {want}, found {got}"),
             Error::Corrupt { what, want, got } => write!(f, "{what}: expected {want}, found {got}"),
             Error::HashMismatch { what } => {
                 write!(

@@ -30,6 +30,7 @@
 #![doc = include_str!("../../FORMAT.md")]
 
 mod atomic;
+mod contents;
 mod decoder;
 mod golden;
 mod half;

@@ -1,7 +1,7 @@
 //! The rules a manifest must obey beyond being well formed; writer and reader check the same ones.
 
 use super::section::{align_up, group_alignment, section_alignment};
-use super::{Codec, Filter, Kind, Layout, Manifest, Section};
+use super::{Codec, Filter, Kind, Layout, Manifest, Section, contents};
 use crate::plan::Owner;
 use crate::wire::{at_most, corrupt};
 use crate::{Error, Result};
@@ -45,7 +45,8 @@ pub(super) fn check(manifest: &Manifest) -> Result<()> {
     }
     distinct(manifest.facts.iter().map(|(key, _)| key.as_str()), "fact")?;
     distinct(manifest.sections.iter().map(|section| section.name.as_str()), "tensor")?;
-    manifest.sections.iter().try_for_each(|section| check_section(manifest.kind, section))
+    manifest.sections.iter().try_for_each(|section| check_section(manifest.kind, section))?;
+    contents::check(manifest)
 }
 
 fn check_preprocess(manifest: &Manifest) -> Result<()> {

@@ -2,7 +2,10 @@
 
 use super::writer::seal;
 use super::{Kind, Manifest, Preprocess, Resize, SigningKey, Writer};
-use crate::plan::{Affine, Cell, Conv, Gate, Linear, Op, Owner, Path, Plan, Role, Shape};
+use crate::plan::{
+    Affine, Arch, Cell, Conv, Gate, GateId, Linear, Op, Owner, Path, Plan, ProxyForm, Role, Shape, Skips,
+};
+use std::collections::BTreeSet;
 
 /// SplitMix64.
 pub(crate) struct Rng(pub u64);
@@ -82,6 +85,23 @@ fn random_line(rng: &mut Rng, name: &str) -> Vec<Op> {
         .collect()
 }
 
+/// A deployed plan that passes all checks: a small network with proxies, pruned at random.
+pub(crate) fn random_network(rng: &mut Rng) -> Plan {
+    let arch: Arch = ["cifar-resnet8-a", "cifar-resnet8-b", "wrn10-1"][rng.below(3)].parse().unwrap();
+    let backbone = arch.plan(8 + rng.below(9), 8 + rng.below(9), 1 + rng.below(5)).unwrap();
+    let student = backbone.with_proxies(Skips::Nearest(1 + rng.below(3)), ProxyForm::Single).unwrap();
+    loop {
+        let mut cut = BTreeSet::new();
+        for (i, cell) in student.cells.iter().enumerate() {
+            let gates = (0..cell.gates.len()).map(|gate| GateId { node: i + 1, gate });
+            cut.extend(gates.filter(|_| rng.below(3) == 0));
+        }
+        if let Ok(pruned) = student.without(&cut) {
+            return pruned.folded();
+        }
+    }
+}
+
 /// `conv1 -> relu -> global average -> fc` on a 6x5 image, two classes.
 pub(crate) fn tiny_plan() -> Plan {
     let conv = Conv {
@@ -127,9 +147,9 @@ pub(crate) fn tiny_task() -> Writer {
     w.tensor_f32("bn1.scale", Owner::Task, &[4], &[1.0, 0.5, 2.0, 1.0]).unwrap();
     w.tensor_f32("bn1.shift", Owner::Task, &[4], &[0.0, 0.25, -1.0, 0.0]).unwrap();
     let smooth: Vec<f32> = (0..256).map(|i| i as f32 / 7.0).collect();
-    w.tensor_f32("shuffled", Owner::Task, &[16, 16], &smooth).unwrap();
-    w.tensor_f32("repeated", Owner::Task, &[64], &[0.1; 64]).unwrap();
-    w.tensor_f16("half", Owner::Task, &[3], &[1.0, -0.5, 0.25]).unwrap();
+    w.tensor_f32("fc.weight#shuffled", Owner::Task, &[16, 16], &smooth).unwrap();
+    w.tensor_f32("fc.weight#repeated", Owner::Task, &[64], &[0.1; 64]).unwrap();
+    w.tensor_f16("fc.weight#half", Owner::Task, &[3], &[1.0, -0.5, 0.25]).unwrap();
     w.tensor_f32("fc.weight", Owner::Task, &[2, 4], &[1.0, 0.0, -1.0, 2.0, 0.5, 0.25, 0.0, 3.0]).unwrap();
     w.tensor_f32("fc.bias", Owner::Task, &[2], &[0.1, -0.1]).unwrap();
     w

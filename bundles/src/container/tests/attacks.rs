@@ -100,6 +100,32 @@ fn manifest_cut_short() {
 }
 
 #[test]
+fn tensors_that_are_not_the_plans() {
+    assert!(message(attack(|m, _| m.sections[0].name = "bn1.scales".into())).contains("bn1.scales"));
+    assert!(message(attack(|m, _| m.sections[0].shape = vec![2, 2])).contains("[2, 2]"));
+    assert!(message(attack(|m, _| m.sections[2].name = "fc#x".into())).contains("fc#x"));
+    assert!(message(attack(|m, _| m.sections[0].name = "bn1.shift#scale".into())).contains("bn1.scale,"));
+}
+
+/// A plan that a runtime could not allocate for, or follow, never gets past the parser.
+#[test]
+fn plan_that_does_not_hold_together() {
+    let huge = attack(|m, _| {
+        m.plan.input = crate::plan::Shape::new(3, 1 << 16, 1 << 16);
+        (m.preprocess.width, m.preprocess.height) = (1 << 16, 1 << 16);
+    });
+    assert!(message(huge).contains("plan of the bundle"));
+    assert!(
+        message(attack(|m, _| {
+            m.plan.stem.pop();
+            m.plan.stem.insert(0, crate::plan::Op::GlobalAvgPool);
+            m.plan.stem.insert(0, crate::plan::Op::MaxPool { kernel: 9, stride: 1, pad: 0 });
+        }))
+        .contains("max-pool")
+    );
+}
+
+#[test]
 fn one_name_twice() {
     assert!(message(attack(|m, _| m.sections[1].name = m.sections[0].name.clone())).contains("bn1.scale"));
     assert!(message(attack(|m, _| m.facts[1].0 = m.facts[0].0.clone())).contains("fact"));
@@ -193,10 +219,10 @@ fn frame_of_other_contents_than_signed() {
 #[test]
 fn a_zero_tensor_too_good_to_be_packed_is_stored_raw() {
     let mut w = tiny_task();
-    w.tensor_f32("zeros", Owner::Task, &[1 << 18], &vec![0.0; 1 << 18]).unwrap();
+    w.tensor_f32("fc.weight#zeros", Owner::Task, &[1 << 18], &vec![0.0; 1 << 18]).unwrap();
     let bytes = w.finish(&[]).unwrap();
     let bundle = Bundle::parse(&bytes).unwrap();
-    assert_eq!(bundle.section("zeros").unwrap().codec, Codec::Raw);
+    assert_eq!(bundle.section("fc.weight#zeros").unwrap().codec, Codec::Raw);
 }
 
 #[test]

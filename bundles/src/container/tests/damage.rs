@@ -69,18 +69,18 @@ fn decoding_finds_damage_without_verify_sections() {
     let mut bytes = tiny_task().finish(&[]).unwrap();
     let range = {
         let bundle = Bundle::parse(&bytes).unwrap();
-        bundle.file_range(bundle.section("shuffled").unwrap()).unwrap()
+        bundle.file_range(bundle.section("fc.weight#shuffled").unwrap()).unwrap()
     };
     for at in range {
         bytes[at] ^= 0x10;
         let bundle = Bundle::parse(&bytes).unwrap();
         let mut out = vec![1; 1024];
-        let error = bundle.decode_into(bundle.section("shuffled").unwrap(), &mut out).unwrap_err();
+        let error = bundle.decode_into(bundle.section("fc.weight#shuffled").unwrap(), &mut out).unwrap_err();
         assert!(
             matches!(error, Error::HashMismatch { .. }) && error.to_string().contains("shuffled"),
             "{error}"
         );
-        assert!(bundle.decode_f32("repeated").is_ok(), "an undamaged neighbour");
+        assert!(bundle.decode_f32("fc.weight#repeated").is_ok(), "an undamaged neighbour");
         bytes[at] ^= 0x10;
     }
 }
