@@ -7,13 +7,26 @@ pub(super) fn shuffle(raw: &[u8], width: usize) -> Vec<u8> {
 
 /// Undoes [`shuffle`]; both slices have the same length, a multiple of `width`.
 pub(super) fn unshuffle(shuffled: &[u8], width: usize, out: &mut [u8]) {
-    let n = shuffled.len() / width.max(1);
-    for (i, plane) in shuffled.chunks_exact(n.max(1)).enumerate() {
-        for (byte, element) in plane.iter().zip(out.chunks_exact_mut(width)) {
-            if let Some(slot) = element.get_mut(i) {
-                *slot = *byte;
-            }
-        }
+    match width {
+        4 => interleave::<4>(shuffled, out),
+        2 => interleave::<2>(shuffled, out),
+        _ => out.copy_from_slice(shuffled),
+    }
+}
+
+/// One pass over all planes, so that the compiler can turn it into vector interleaves.
+fn interleave<const W: usize>(shuffled: &[u8], out: &mut [u8]) {
+    let n = shuffled.len() / W;
+    let mut planes = [&[][..]; W];
+    for (plane, bytes) in planes.iter_mut().zip(shuffled.chunks_exact(n.max(1))) {
+        *plane = bytes;
+    }
+    if planes.iter().any(|plane| plane.len() != n) {
+        return;
+    }
+    let (elements, _) = out.as_chunks_mut::<W>();
+    for (j, element) in elements.iter_mut().enumerate().take(n) {
+        *element = std::array::from_fn(|i| planes[i][j]);
     }
 }
 
