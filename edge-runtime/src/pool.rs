@@ -51,7 +51,7 @@ pub struct Pool {
 }
 
 /// Indices that thread `t` of `n` takes from `parts`: contiguous, and never more than one apart in size.
-fn share(parts: usize, t: usize, n: usize) -> std::ops::Range<usize> {
+pub(crate) fn share(parts: usize, t: usize, n: usize) -> std::ops::Range<usize> {
     let (each, rest) = (parts / n, parts % n);
     let start = t * each + t.min(rest);
     start..start + each + usize::from(t < rest)

@@ -1,7 +1,7 @@
 //! Convolution: shapes, packing, and the choice of a kernel per shape.
 
 use super::isa::{Isa, KernelError, take, take_mut};
-use super::plain;
+use super::{direct, plain};
 use crate::pool::Pool;
 
 /// A convolution's shape: square kernel, no dilation, no groups, batch 1.
@@ -92,6 +92,24 @@ impl ConvShape {
     }
 }
 
+/// How a shape is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    /// Loops over pixels: see `plain.rs`.
+    Plain,
+    /// Register tiles: see `direct.rs`.
+    Direct,
+}
+
+/// The rule that packing and running share: a function of instruction set and shape alone.
+fn method(isa: Isa, s: &ConvShape) -> Method {
+    match isa {
+        Isa::Portable => Method::Plain,
+        _ if direct::handles(s) => Method::Direct,
+        _ => Method::Plain,
+    }
+}
+
 /// Floats of `s`'s packed weights, saturating.
 pub fn packed_len(isa: Isa, s: &ConvShape) -> usize {
     plain::packed_len(isa.block(), s)
@@ -111,8 +129,14 @@ pub fn pack(isa: Isa, s: &ConvShape, w: &[f32], out: &mut [f32]) -> Result<(), K
 }
 
 /// Floats of scratch that [`conv`] needs with a pool of `threads` threads; its contents need not be kept.
-pub fn scratch_len(_isa: Isa, _s: &ConvShape, _threads: usize) -> usize {
-    0
+///
+/// Zero for shapes that [`conv`] refuses.
+pub fn scratch_len(isa: Isa, s: &ConvShape, threads: usize) -> usize {
+    match method(isa, s) {
+        _ if s.check().is_err() => 0,
+        Method::Plain => 0,
+        Method::Direct => direct::scratch_len(isa, s, threads),
+    }
 }
 
 /// The convolution `s` of `input` with `weights` as packed by [`pack`], finished by `e`, into `out` (blocked).
@@ -141,7 +165,7 @@ pub fn conv(
     let weights = take("packed weight", weights, packed_len(isa, s))?;
     let input = take("input", input, s.input_len(isa))?;
     let out = take_mut("output", out, s.output_len(isa))?;
-    let _scratch = take_mut("scratch", scratch, scratch_len(isa, s, pool.threads()))?;
+    let scratch = take_mut("scratch", scratch, scratch_len(isa, s, pool.threads()))?;
     let e = Epilogue {
         scale: e.scale.map(|scale| take("scale", scale, channels)).transpose()?,
         shift: e.shift.map(|shift| take("shift", shift, channels)).transpose()?,
@@ -151,6 +175,9 @@ pub fn conv(
         },
         ..*e
     };
-    plain::conv(isa.block(), s, weights, input, &e, out, pool);
+    match method(isa, s) {
+        Method::Plain => plain::conv(isa.block(), s, weights, input, &e, out, pool),
+        Method::Direct => direct::conv(isa, s, weights, input, &e, out, scratch, pool),
+    }
     Ok(())
 }

@@ -11,13 +11,16 @@
 
 mod blocked;
 mod conv;
+mod direct;
 mod elementwise;
 mod isa;
 mod linear;
 mod plain;
 mod pooling;
+mod simd;
 #[cfg(test)]
 mod tests;
+mod tile;
 
 pub use blocked::{blocked_len, from_blocked, pad_channels, subsample, to_blocked};
 pub use conv::{ConvShape, Epilogue, conv, pack, packed_len, scratch_len};

@@ -1,14 +1,14 @@
 //! The plain convolution: loops one can check by eye. Faster kernels are tested against it.
 //!
-//! Weights are packed `[c_out / cb][ci blocks][kernel][kernel][ci in block][cb]`; a plain (NCHW) input has a
-//! single input block of `c_in` channels.
+//! Weights are packed `[c_out / cb][blocks][kernel][kernel][width][cb]`: a blocked input has blocks of
+//! `width = cb` channels, a plain (NCHW) one blocks of a single channel.
 
 use super::conv::{ConvShape, Epilogue};
 use crate::pool::Pool;
 
 /// Input channels per block and number of blocks, as the weights are packed.
-fn input_blocks(cb: usize, s: &ConvShape) -> (usize, usize) {
-    if s.input_nchw { (s.c_in, 1) } else { (cb, s.c_in.div_ceil(cb)) }
+pub(super) fn input_blocks(cb: usize, s: &ConvShape) -> (usize, usize) {
+    if s.input_nchw { (1, s.c_in) } else { (cb, s.c_in.div_ceil(cb)) }
 }
 
 pub(super) fn packed_len(cb: usize, s: &ConvShape) -> usize {
@@ -80,7 +80,7 @@ fn pixel<const CB: usize>(s: &ConvShape, weights: &[f32], input: &[f32], oy: usi
                 let (Some(y), Some(x)) = (y, x) else { continue };
                 for (ci, weights) in weights.as_chunks::<CB>().0.iter().enumerate() {
                     let v = if s.input_nchw {
-                        input[(ci * s.h + y) * s.w + x]
+                        input[(block * s.h + y) * s.w + x]
                     } else {
                         input[((block * s.h + y) * s.w + x) * CB + ci]
                     };

@@ -1,0 +1,72 @@
+//! One source for every instruction set: vectors of one channel block, and the way into code built for them.
+//!
+//! A kernel is a [`Work`]: generic over the vector type, `#[inline(always)]` all the way down. [`run`] is the
+//! only place that turns an [`Isa`] into machine code: it calls the work inside a function compiled with that
+//! set's features, so everything below is inlined into it and compiled for them.
+#![allow(unsafe_code)]
+
+mod array;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use super::isa::Isa;
+use crate::pool::Pool;
+
+/// A vector of `LANES` floats, as wide as the instruction set's channel block.
+///
+/// # Safety of the methods
+/// Every method may only be called in a function that has the instruction set's features, and pointers
+/// must be valid for `LANES` floats (one for [`spread`](Simd::spread)); no alignment is needed.
+pub(super) trait Simd: Copy {
+    /// Floats per vector.
+    const LANES: usize;
+    /// Most pixels that a register tile of 1, 2 and 4 channel blocks keeps in registers; 0 where such a tile
+    /// would be none.
+    const PIXELS: [usize; 3];
+
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    /// One float from memory in every lane.
+    unsafe fn spread(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    #[expect(dead_code)]
+    unsafe fn sub(self, other: Self) -> Self;
+    #[expect(dead_code)]
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `self + a * b`, in one rounding where the hardware has it.
+    unsafe fn fma(self, a: Self, b: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+}
+
+/// A piece of parallel work over channel blocks.
+pub(super) trait Work: Sync {
+    /// Does part `part` with vectors `V`. Implementations are `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The caller has the features of `V`; what the work's pointers promise holds; no part runs twice at once.
+    unsafe fn part<V: Simd>(&self, part: usize);
+}
+
+/// Does all `parts` of `work` on `pool`, compiled for `isa`.
+///
+/// # Safety
+/// The machine runs `isa`, and what the work's pointers promise holds.
+pub(super) unsafe fn run(isa: Isa, work: &impl Work, parts: usize, pool: &Pool) {
+    pool.run(parts, &|part| {
+        // SAFETY: the machine has the features by this function's contract; `run` hands every part out once.
+        unsafe {
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => x86::part_avx512(work, part),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => x86::part_avx2(work, part),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => neon::part_neon(work, part),
+                _ => work.part::<array::Array8>(part),
+            }
+        }
+    });
+}
