@@ -23,7 +23,7 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let kept = a.clone();
     node1("mse", &a, vec![value], Shape::from(()), move |_, g| {
         let factor = 2. * g.to_scalar::<f32>()? / kept.elem_count() as f32;
-        let d = kernel::difference(level, &floats(&kept)?, &floats(&b)?, factor);
+        let d = kernel::masked_difference_all(level, &floats(&kept)?, &floats(&b)?, factor, false);
         Ok(Some(plain(d, kept.shape())?))
     })
 }

@@ -1,6 +1,7 @@
 //! The same operations composed of candle's own, for other devices than the CPU; also what the CPU kernels are
 //! compared with. Only ops whose gradients candle gets right are used (its max-pool is not among them).
 
+use super::matching::ProxyTrace;
 use super::norm::BatchNormOutput;
 use candle_core::{Result, Tensor};
 
@@ -117,4 +118,23 @@ pub fn gated_sum(
 /// [`mse`](super::mse).
 pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     (a - b.detach())?.sqr()?.mean_all()
+}
+
+/// [`local_match`](super::local_match), by computing the cell again from detached inputs.
+pub fn local_match(
+    target: &Tensor,
+    relu: bool,
+    block: &[Tensor],
+    block_gate: usize,
+    proxies: &[ProxyTrace],
+    alpha: &Tensor,
+) -> Result<Tensor> {
+    let mut terms: Vec<Tensor> = block.iter().map(Tensor::detach).collect();
+    let mut gates = vec![Some(block_gate); terms.len()];
+    for p in proxies {
+        let z = conv2d(&p.pooled.detach(), &p.weight, 1, 0)?;
+        terms.push(batch_norm(&z, &p.norm_weight, &p.norm_bias, p.eps, false)?.y);
+        gates.push(Some(p.gate));
+    }
+    mse(&gated_sum(&terms, &gates, Some(alpha), relu)?, target)
 }

@@ -48,13 +48,6 @@ levels! {
         lane_sum(a.len(), |i| { let d = a[i] - b[i]; d * d })
     }
 }
-levels! {
-    /// `d = f * (a - b)`.
-    fn scaled_difference(a: &[f32], b: &[f32], f: f32, d: &mut [f32]) {
-        d.iter_mut().zip(a.iter().zip(b)).for_each(|(d, (a, b))| *d = f * (a - b));
-    }
-}
-
 /// `[relu](p * a + q * b)`.
 pub(crate) fn blend_all(level: Level, a: &[f32], b: &[f32], p: f32, q: f32, relu: bool) -> Vec<f32> {
     let mut y = vec![0.; a.len()];
@@ -90,11 +83,35 @@ pub(crate) fn mse(level: Level, a: &[f32], b: &[f32]) -> f32 {
     (sums.iter().sum::<f64>() / a.len() as f64) as f32
 }
 
-/// `factor * (a - b)`.
-pub(crate) fn difference(level: Level, a: &[f32], b: &[f32], factor: f32) -> Vec<f32> {
+levels! {
+    /// `v = momentum * v + (g + decay * p)`.
+    fn velocity(v: &mut [f32], g: &[f32], p: &[f32], momentum: f32, decay: f32) {
+        v.iter_mut().zip(g.iter().zip(p)).for_each(|(v, (g, p))| *v = momentum * *v + (g + decay * p));
+    }
+}
+levels! {
+    /// `p -= lr * v`.
+    fn descend(p: &mut [f32], v: &[f32], lr: f32) {
+        p.iter_mut().zip(v).for_each(|(p, v)| *p -= lr * v);
+    }
+}
+levels! {
+    /// `d = f * (a - b)` where `a > 0` (everywhere if not `relu`).
+    fn masked_difference(a: &[f32], b: &[f32], f: f32, relu: bool, d: &mut [f32]) {
+        let pairs = d.iter_mut().zip(a.iter().zip(b));
+        if relu {
+            pairs.for_each(|(d, (a, b))| *d = if *a > 0. { f * (a - b) } else { 0. });
+        } else {
+            pairs.for_each(|(d, (a, b))| *d = f * (a - b));
+        }
+    }
+}
+
+/// `factor * (a - b)` where `a > 0` (everywhere if not `relu`): the gradient of [`mse`] before the ReLU that gave `a`.
+pub(crate) fn masked_difference_all(level: Level, a: &[f32], b: &[f32], factor: f32, relu: bool) -> Vec<f32> {
     let mut d = vec![0.; a.len()];
     d.par_chunks_mut(CHUNK)
         .zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)))
-        .for_each(|(d, (a, b))| scaled_difference(level, a, b, factor, d));
+        .for_each(|(d, (a, b))| masked_difference(level, a, b, factor, relu, d));
     d
 }

@@ -3,6 +3,7 @@
 
 mod conv;
 mod kernels;
+mod matching;
 mod ops;
 
 use candle_core::{Device, Tensor, Var};
