@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Shorthand for results of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong between a folder of images and a packed task.
 ///

@@ -1,0 +1,253 @@
+//! What lies in an ImageFolder, a directory or a .zip of one, before any image is decoded.
+
+use crate::{Error, Result};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufReader, Read},
+    path::{Component, Path, PathBuf},
+};
+use zip::ZipArchive;
+
+/// Largest image file read, in bytes.
+const MAX_FILE: u64 = 256 << 20;
+
+/// Deepest folder searched, so that a link to a parent ends.
+const MAX_DEPTH: usize = 8;
+
+/// Endings of images in formats that are not read: ignoring them would silently shrink a class.
+const OTHER_FORMATS: [&str; 12] =
+    ["bmp", "gif", "webp", "tif", "tiff", "avif", "heic", "jp2", "ppm", "pgm", "tga", "npy"];
+
+/// One image file: its class and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Name of the class, a folder's name.
+    pub class: String,
+    /// Path below the root, with `/`.
+    pub file: String,
+}
+
+/// The image files and class folders of `train`, `val` and `test`.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub train: Vec<Entry>,
+    pub val: Vec<Entry>,
+    pub test: Vec<Entry>,
+    /// Class folders of `train`, with and without images in them.
+    pub classes: Vec<String>,
+}
+
+/// Where image files are read from.
+pub(super) enum Source {
+    /// Files below this directory.
+    Directory(PathBuf),
+    /// Entries of this archive whose names begin with `prefix`.
+    Zip { path: PathBuf, archive: Box<ZipArchive<BufReader<fs::File>>>, prefix: String },
+}
+
+impl Source {
+    /// Opens a directory or .zip and lists it.
+    pub fn open(path: &Path) -> Result<(Source, Listing)> {
+        let meta = fs::metadata(path).map_err(Error::io(path))?;
+        let mut found = Vec::new();
+        if meta.is_dir() {
+            let root = directory_root(path)?;
+            for split in SPLITS.iter().flat_map(|(_, names)| *names) {
+                walk(&root, split, 0, &mut found)?;
+            }
+            let listing = sort(found, &root)?;
+            return Ok((Source::Directory(root), listing));
+        }
+        let file = fs::File::open(path).map_err(Error::io(path))?;
+        let archive = ZipArchive::new(BufReader::new(file)).map_err(|error| {
+            let want = "--data takes an ImageFolder directory (train/CLASS/*.png) or a .zip of one";
+            Error::data(path.display(), format!("neither a directory nor a readable .zip ({error})"), want)
+        })?;
+        for name in archive.file_names() {
+            let name = name.map_err(|error| {
+                Error::data(
+                    path.display(),
+                    format!("an entry name that cannot be read ({error})"),
+                    "pack it anew",
+                )
+            })?;
+            check_zip_name(path, &name)?;
+            found.push((name.trim_end_matches('/').to_owned(), name.ends_with('/')));
+        }
+        let prefix = zip_prefix(path, &found)?;
+        found.retain_mut(|(name, _)| match name.strip_prefix(&prefix) {
+            Some(rest) => {
+                *name = rest.to_owned();
+                true
+            }
+            None => false,
+        });
+        let listing = sort(found, path)?;
+        Ok((Source::Zip { path: path.to_owned(), archive: Box::new(archive), prefix }, listing))
+    }
+
+    /// How messages name `file`.
+    pub fn place(&self, file: &str) -> String {
+        match self {
+            Source::Directory(root) => root.join(file).display().to_string(),
+            Source::Zip { path, prefix, .. } => format!("{}: {prefix}{file}", path.display()),
+        }
+    }
+
+    /// The bytes of `file`.
+    pub fn read(&mut self, file: &str) -> Result<Vec<u8>> {
+        let place = self.place(file);
+        let broken = |error: &dyn std::fmt::Display| {
+            Error::data(&place, format!("cannot be read ({error})"), "replace or remove this file")
+        };
+        let mut bytes = Vec::new();
+        let limit = MAX_FILE + 1;
+        match self {
+            Source::Directory(root) => {
+                let file = fs::File::open(root.join(file)).map_err(|e| broken(&e))?;
+                file.take(limit).read_to_end(&mut bytes).map_err(|e| broken(&e))?;
+            }
+            Source::Zip { archive, prefix, .. } => {
+                let entry = archive.by_name(&format!("{prefix}{file}")).map_err(|e| broken(&e))?;
+                entry.take(limit).read_to_end(&mut bytes).map_err(|e| broken(&e))?;
+            }
+        }
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(Error::data(place, "an image file above 256 MiB", "replace or remove this file"));
+        }
+        Ok(bytes)
+    }
+}
+
+/// The splits, each with the folder names it goes by.
+const SPLITS: [(&str, &[&str]); 3] =
+    [("train", &["train"]), ("val", &["val", "valid", "validation"]), ("test", &["test"])];
+
+fn no_train(place: impl std::fmt::Display) -> Error {
+    let want = "images must lie in train/CLASS/, one folder per class (val/ and test/ are optional)";
+    Error::data(place, "no `train` folder", want)
+}
+
+/// `path`, or the one folder in it that holds `train`.
+fn directory_root(path: &Path) -> Result<PathBuf> {
+    if path.join("train").is_dir() {
+        return Ok(path.to_owned());
+    }
+    let mut inner = Vec::new();
+    for entry in fs::read_dir(path).map_err(Error::io(path))? {
+        let below = entry.map_err(Error::io(path))?.path();
+        if below.join("train").is_dir() {
+            inner.push(below);
+        }
+    }
+    match <[PathBuf; 1]>::try_from(inner) {
+        Ok([root]) => Ok(root),
+        Err(_) => Err(no_train(path.display())),
+    }
+}
+
+/// Adds everything below `root/below` to `found`, as (path below root, is a folder).
+fn walk(root: &Path, below: &str, depth: usize, found: &mut Vec<(String, bool)>) -> Result<()> {
+    let folder = root.join(below);
+    if depth > MAX_DEPTH {
+        let want = "a link to a parent folder? Remove it";
+        return Err(Error::data(
+            folder.display(),
+            format!("folders nested more than {MAX_DEPTH} deep"),
+            want,
+        ));
+    }
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+        let entry = entry.map_err(Error::io(&folder))?;
+        let name = entry.file_name().into_string().map_err(|name| {
+            Error::data(folder.join(&name).display(), "a name that is not UTF-8", "rename this file")
+        })?;
+        let file = format!("{below}/{name}");
+        // Follows links: data sets are often made of them.
+        let is_dir = fs::metadata(entry.path()).map_err(Error::io(entry.path()))?.is_dir();
+        found.push((file.clone(), is_dir));
+        if is_dir && !name.starts_with('.') {
+            walk(root, &file, depth + 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses names that would lead out of the archive were it unpacked.
+fn check_zip_name(path: &Path, name: &str) -> Result<()> {
+    let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    if plain && !name.contains('\\') && !name.contains('\0') {
+        return Ok(());
+    }
+    let place = format!("{}: {}", path.display(), name.escape_debug());
+    Err(Error::data(
+        place,
+        "an entry name that leads out of the archive",
+        "do not trust this .zip; pack it anew",
+    ))
+}
+
+/// What comes before `train/` in every entry: nothing, or one folder.
+fn zip_prefix(path: &Path, found: &[(String, bool)]) -> Result<String> {
+    if found.iter().any(|(name, is_dir)| name.starts_with("train/") || (name == "train" && *is_dir)) {
+        return Ok(String::new());
+    }
+    let inner: BTreeSet<&str> = found
+        .iter()
+        .filter_map(|(name, _)| name.split_once('/'))
+        .filter(|(top, rest)| *top != "__MACOSX" && rest.starts_with("train/"))
+        .map(|(top, _)| top)
+        .collect();
+    match inner.into_iter().collect::<Vec<_>>()[..] {
+        [top] => Ok(format!("{top}/")),
+        _ => Err(no_train(path.display())),
+    }
+}
+
+/// Sorts what was found into splits and classes.
+fn sort(mut found: Vec<(String, bool)>, root: &Path) -> Result<Listing> {
+    found.sort();
+    let mut listing = Listing::default();
+    let mut classes = BTreeSet::new();
+    for (file, is_dir) in found {
+        let parts: Vec<&str> = file.split('/').collect();
+        let Some((split, _)) = SPLITS.iter().find(|(_, names)| names.contains(&parts[0])) else { continue };
+        if parts.iter().any(|part| part.starts_with('.')) {
+            continue;
+        }
+        let in_class = if is_dir || parts.len() > 2 { parts.get(1) } else { None };
+        if let (&"train", Some(&class)) = (split, in_class) {
+            classes.insert(class.to_owned());
+        }
+        if is_dir || !is_image(&file, root)? {
+            continue;
+        }
+        let [_, class, _, ..] = parts[..] else {
+            let want = "move it into the folder of its class";
+            return Err(Error::data(root.join(&file).display(), "an image outside any class folder", want));
+        };
+        let entry = Entry { class: class.to_owned(), file: file.clone() };
+        match *split {
+            "train" => listing.train.push(entry),
+            "val" => listing.val.push(entry),
+            _ => listing.test.push(entry),
+        }
+    }
+    listing.classes = classes.into_iter().collect();
+    Ok(listing)
+}
+
+/// Whether `file` is to be read; files that are no images at all are passed over.
+fn is_image(file: &str, root: &Path) -> Result<bool> {
+    let Some((_, ending)) = file.rsplit_once('.') else { return Ok(false) };
+    let ending = ending.to_ascii_lowercase();
+    if OTHER_FORMATS.contains(&ending.as_str()) {
+        let want = "only PNG and JPEG are read: convert it";
+        return Err(Error::data(root.join(file).display(), format!("a .{ending} image"), want));
+    }
+    Ok(matches!(ending.as_str(), "png" | "jpg" | "jpeg"))
+}
