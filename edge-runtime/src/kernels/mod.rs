@@ -21,6 +21,7 @@ mod simd;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod winograd;
 
 pub use blocked::{blocked_len, from_blocked, pad_channels, subsample, to_blocked};
 pub use conv::{ConvShape, Epilogue, conv, pack, packed_len, scratch_len};

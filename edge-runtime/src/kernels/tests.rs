@@ -1,5 +1,6 @@
 //! Every kernel against loops over plain `(c, h, w)` maps, on every instruction set of this machine.
 
+use super::conv::Method;
 use super::*;
 use crate::pool::Pool;
 use bundles::plan::{Op, Shape};
@@ -83,8 +84,16 @@ fn conv_by_definition(s: &ConvShape, w: &[f32], x: &[f32]) -> Vec<f64> {
     out
 }
 
-/// Runs `s` with a random epilogue and compares with the definition.
+/// Runs `s` by every method with a random epilogue and compares with the definition.
 fn check_conv(isa: Isa, s: &ConvShape, random: &mut Random, pool: &Pool) {
+    let state = random.0;
+    for method in Method::all(isa, s) {
+        random.0 = state;
+        check_method(method, isa, s, random, pool);
+    }
+}
+
+fn check_method(method: Method, isa: Isa, s: &ConvShape, random: &mut Random, pool: &Pool) {
     let (x, y) = (Shape::new(s.c_in, s.h, s.w), Shape::new(s.c_out, s.out_h(), s.out_w()));
     let w = random.floats(s.c_out * s.c_in * s.kernel * s.kernel);
     let input = random.floats(x.len());
@@ -107,8 +116,8 @@ fn check_conv(isa: Isa, s: &ConvShape, random: &mut Random, pool: &Pool) {
         })
         .collect();
 
-    let mut packed = vec![f32::NAN; packed_len(isa, s)];
-    pack(isa, s, &w, &mut packed).unwrap();
+    let mut packed = vec![f32::NAN; method.packed_len(isa, s)];
+    method.pack(isa, s, &w, &mut packed).unwrap();
     let input = if s.input_nchw { input } else { blocked(isa, x, &input) };
     let scale = scale.map(|v| padded(isa, v));
     let shift = shift.map(|v| padded(isa, v));
@@ -117,7 +126,7 @@ fn check_conv(isa: Isa, s: &ConvShape, random: &mut Random, pool: &Pool) {
         Some(before) => blocked(isa, y, before),
         None => vec![f32::NAN; blocked_len(isa, y)],
     };
-    let mut scratch = vec![f32::NAN; scratch_len(isa, s, pool.threads())];
+    let mut scratch = vec![f32::NAN; method.scratch_len(isa, s, pool.threads())];
     let e = Epilogue {
         scale: scale.as_deref(),
         shift: shift.as_deref(),
@@ -125,9 +134,9 @@ fn check_conv(isa: Isa, s: &ConvShape, random: &mut Random, pool: &Pool) {
         accumulate: before.is_some(),
         relu,
     };
-    conv(isa, s, &packed, &input, &e, &mut out, &mut scratch, pool).unwrap();
+    method.conv(isa, s, &packed, &input, &e, &mut out, &mut scratch, pool).unwrap();
     let far = distance(&plain(isa, y, &out), &want);
-    assert!(far <= 1e-4, "{isa}, {} threads, {s:?}, {e:?}: {far}", pool.threads());
+    assert!(far <= 1e-4, "{isa}, {method:?}, {} threads, {s:?}, {e:?}: {far}", pool.threads());
 }
 
 fn shape(c_in: usize, size: usize, c_out: usize, kernel: usize, stride: usize) -> ConvShape {
@@ -187,21 +196,29 @@ fn convolution_agrees_with_its_definition_on_the_shapes_of_real_networks() {
 #[test]
 fn convolution_gives_the_same_bits_on_any_number_of_threads() {
     for isa in Isa::available() {
-        for s in [shape(16, 32, 16, 3, 1), shape(48, 13, 40, 3, 2), shape(20, 9, 33, 1, 1)] {
+        for s in [
+            shape(16, 32, 16, 3, 1),
+            shape(48, 13, 40, 3, 2),
+            shape(20, 9, 33, 1, 1),
+            shape(96, 12, 96, 3, 1),
+        ] {
             let mut random = Random(3);
             let w = random.floats(s.c_out * s.c_in * s.kernel * s.kernel);
-            let mut packed = vec![0.0; packed_len(isa, &s)];
-            pack(isa, &s, &w, &mut packed).unwrap();
             let x = Shape::new(s.c_in, s.h, s.w);
             let input = blocked(isa, x, &random.floats(x.len()));
-            let outputs = [1, 2, 3, 4].map(|threads| {
-                let pool = Pool::new(threads);
-                let mut out = vec![0.0; blocked_len(isa, Shape::new(s.c_out, s.out_h(), s.out_w()))];
-                let mut scratch = vec![0.0; scratch_len(isa, &s, threads)];
-                conv(isa, &s, &packed, &input, &Epilogue::default(), &mut out, &mut scratch, &pool).unwrap();
-                out
-            });
-            assert!(outputs.iter().all(|out| *out == outputs[0]), "{isa}, {s:?}");
+            for method in Method::all(isa, &s) {
+                let mut packed = vec![0.0; method.packed_len(isa, &s)];
+                method.pack(isa, &s, &w, &mut packed).unwrap();
+                let outputs = [1, 2, 3, 4].map(|threads| {
+                    let pool = Pool::new(threads);
+                    let mut out = vec![0.0; blocked_len(isa, Shape::new(s.c_out, s.out_h(), s.out_w()))];
+                    let mut scratch = vec![0.0; method.scratch_len(isa, &s, threads)];
+                    let e = Epilogue::default();
+                    method.conv(isa, &s, &packed, &input, &e, &mut out, &mut scratch, &pool).unwrap();
+                    out
+                });
+                assert!(outputs.iter().all(|out| *out == outputs[0]), "{isa}, {method:?}, {s:?}");
+            }
         }
     }
 }

@@ -32,9 +32,7 @@ pub(super) trait Simd: Copy {
     unsafe fn spread(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
-    #[expect(dead_code)]
     unsafe fn sub(self, other: Self) -> Self;
-    #[expect(dead_code)]
     unsafe fn mul(self, other: Self) -> Self;
     /// `self + a * b`, in one rounding where the hardware has it.
     unsafe fn fma(self, a: Self, b: Self) -> Self;

@@ -1,0 +1,119 @@
+//! Winograd's minimal filtering for 3x3 kernels: the three transforms of F(2x2) and F(4x4).
+//!
+//! After Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016): for an `m x m` output
+//! tile, `Y = A^T [ (G g G^T) * (B^T d B) ] A` with `d` the `(m + 2) x (m + 2)` input tile. The points are 0, ±1
+//! (and ±2 for F(4x4)); F(4x4) multiplies 4 times less than the definition, F(2x2) 2.25 times.
+#![allow(unsafe_code)]
+
+use super::super::simd::Simd;
+
+/// One of the two sizes. One-dimensional transforms work on arrays of six, of which `A` count.
+pub(in super::super) trait Form {
+    /// Output pixels per tile side.
+    const M: usize;
+    /// Input pixels per tile side, `M + 2`.
+    const A: usize;
+
+    /// `G g`: from three taps to `A` values.
+    fn weight(g: [f64; 3]) -> [f64; 6];
+
+    /// `B^T d`.
+    ///
+    /// # Safety
+    /// The features of `V`.
+    unsafe fn input<V: Simd>(d: [V; 6]) -> [V; 6];
+
+    /// `A^T m`: from `A` values to `M`.
+    ///
+    /// # Safety
+    /// The features of `V`.
+    unsafe fn output<V: Simd>(m: [V; 6]) -> [V; 4];
+}
+
+/// F(2x2, 3x3).
+pub(in super::super) enum F2 {}
+
+/// F(4x4, 3x3).
+pub(in super::super) enum F4 {}
+
+impl Form for F2 {
+    const M: usize = 2;
+    const A: usize = 4;
+
+    fn weight([a, b, c]: [f64; 3]) -> [f64; 6] {
+        [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c, 0.0, 0.0]
+    }
+
+    #[inline(always)]
+    unsafe fn input<V: Simd>(d: [V; 6]) -> [V; 6] {
+        // SAFETY: the caller's promise.
+        unsafe { [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3]), d[4], d[5]] }
+    }
+
+    #[inline(always)]
+    unsafe fn output<V: Simd>(m: [V; 6]) -> [V; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
+            [m[0].add(sum), difference.sub(m[3]), m[4], m[5]]
+        }
+    }
+}
+
+impl Form for F4 {
+    const M: usize = 4;
+    const A: usize = 6;
+
+    fn weight([a, b, c]: [f64; 3]) -> [f64; 6] {
+        let (even, odd) = (-(a + c) / 6.0, -b / 6.0);
+        let (even2, odd2) = (a / 24.0 + c / 6.0, b / 12.0);
+        [a / 4.0, even + odd, even - odd, even2 + odd2, even2 - odd2, c]
+    }
+
+    #[inline(always)]
+    unsafe fn input<V: Simd>(d: [V; 6]) -> [V; 6] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (two, minus_four, minus_five) = (V::splat(2.0), V::splat(-4.0), V::splat(-5.0));
+            let four = V::splat(4.0);
+            let (even, odd) = (d[4].fma(d[2], minus_four), d[3].fma(d[1], minus_four));
+            let (even2, odd2) = (d[4].sub(d[2]), d[3].sub(d[1]));
+            [
+                d[4].fma(d[2], minus_five).fma(d[0], four),
+                even.add(odd),
+                even.sub(odd),
+                even2.fma(odd2, two),
+                even2.sub(odd2.mul(two)),
+                d[5].fma(d[3], minus_five).fma(d[1], four),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn output<V: Simd>(m: [V; 6]) -> [V; 4] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
+            let (sum2, difference2) = (m[3].add(m[4]), m[3].sub(m[4]));
+            [
+                m[0].add(sum).add(sum2),
+                difference.fma(difference2, V::splat(2.0)),
+                sum.fma(sum2, V::splat(4.0)),
+                m[5].add(difference).fma(difference2, V::splat(8.0)),
+            ]
+        }
+    }
+}
+
+/// `G g G^T` of one 3x3 kernel, row by row; entries beyond `A x A` are unused.
+pub(super) fn transform_kernel<F: Form>(g: &[f32; 9]) -> [[f64; 6]; 6] {
+    let mut columns = [[0.0; 6]; 3];
+    for (x, column) in columns.iter_mut().enumerate() {
+        *column = F::weight([f64::from(g[x]), f64::from(g[3 + x]), f64::from(g[6 + x])]);
+    }
+    let mut out = [[0.0; 6]; 6];
+    for (i, row) in out.iter_mut().enumerate() {
+        *row = F::weight([columns[0][i], columns[1][i], columns[2][i]]);
+    }
+    out
+}

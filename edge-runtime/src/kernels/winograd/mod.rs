@@ -1,0 +1,414 @@
+//! Winograd convolution: 3x3, stride 1, blocked input.
+//!
+//! Three steps over tiles of `M x M` output pixels: input tiles are transformed into `A * A` planes, each plane
+//! is multiplied by its own `c_in x c_out` matrix with the register tile that direct convolution uses, and the
+//! products are transformed back, finished and stored.
+//!
+//! Weights: `[c_out / cb][A * A][c_in padded][cb]`. Planes: `[A * A][c_in / cb][tiles][cb]`; products the same
+//! with the output blocks of one group. Where weights are small, each thread takes bands of tile rows through all
+//! three steps while they stay in its cache. Where they are large, all tiles are transformed first, so
+//! that every weight is read once.
+#![allow(unsafe_code)]
+// Loops over constant bounds with indices unroll into registers; iterator chains do not always.
+#![allow(clippy::needless_range_loop)]
+
+mod form;
+
+pub(super) use form::{F2, F4, Form};
+
+use super::conv::{ConvShape, Epilogue};
+use super::isa::Isa;
+use super::simd::{Simd, Work, run};
+use super::tile::{Finish, Reach, next_run, sums, with_pixels};
+use crate::pool::{Pool, share};
+use form::transform_kernel;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// Weights up to this many floats stay in a 1 MiB second-level cache beside one band's planes.
+const SMALL_WEIGHTS: usize = 160 * 1024;
+
+/// Floats of one band's planes.
+const BAND: usize = 40 * 1024;
+
+/// How tiles are grouped, and what that needs.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Tile rows and columns of the map, tile rows per band.
+    tiles_y: usize,
+    tiles_x: usize,
+    band: usize,
+    /// Input and output channel blocks; output blocks multiplied together.
+    blocks: usize,
+    out_blocks: usize,
+    group: usize,
+    /// All tiles are transformed before the first product, by all threads.
+    shared: bool,
+}
+
+impl Layout {
+    fn new<F: Form>(isa: Isa, s: &ConvShape) -> Layout {
+        let cb = isa.block();
+        let (tiles_y, tiles_x) = (s.out_h().div_ceil(F::M), s.out_w().div_ceil(F::M));
+        let (blocks, out_blocks) = (s.c_in.div_ceil(cb), s.c_out.div_ceil(cb));
+        let shared = packed_len::<F>(isa, s) > SMALL_WEIGHTS;
+        let row = F::A * F::A * tiles_x * blocks * cb;
+        let band = if shared { tiles_y } else { (BAND / row.max(1)).clamp(1, tiles_y) };
+        let group = match out_blocks {
+            4.. if isa == Isa::Neon || (isa == Isa::Avx512 && band * tiles_x <= 7) => 4,
+            2.. => 2,
+            _ => 1,
+        };
+        Layout { tiles_y, tiles_x, band, blocks, out_blocks, group, shared }
+    }
+
+    /// Floats between two planes of `n` vectors: an odd number of vectors, because the planes of one tile would
+    /// otherwise compete for the same few lines of the first-level cache.
+    fn pitch(n: usize, cb: usize) -> usize {
+        (n | 1) * cb
+    }
+
+    fn planes_len<F: Form>(&self, cb: usize) -> usize {
+        F::A * F::A * Layout::pitch(self.blocks * self.band * self.tiles_x, cb)
+    }
+
+    fn products_len<F: Form>(&self, cb: usize) -> usize {
+        F::A * F::A * Layout::pitch(self.group * self.band * self.tiles_x, cb)
+    }
+}
+
+/// True when [`conv`] computes this shape.
+pub(super) fn handles(s: &ConvShape) -> bool {
+    s.kernel == 3 && s.stride == 1 && !s.input_nchw
+}
+
+/// Floats of packed weights, saturating.
+pub(super) fn packed_len<F: Form>(isa: Isa, s: &ConvShape) -> usize {
+    [isa.padded(s.c_out), F::A * F::A, isa.padded(s.c_in)].into_iter().fold(1, usize::saturating_mul)
+}
+
+/// Transforms and packs plain weights `(c_out, c_in, 3, 3)`.
+pub(super) fn pack<F: Form>(isa: Isa, s: &ConvShape, w: &[f32], out: &mut [f32]) {
+    let cb = isa.block();
+    let plane = isa.padded(s.c_in) * cb;
+    out.fill(0.0);
+    for (row, kernels) in w.chunks_exact(9 * s.c_in).enumerate() {
+        let block = &mut out[row / cb * plane * F::A * F::A..][..plane * F::A * F::A];
+        for (channel, kernel) in kernels.as_chunks::<9>().0.iter().enumerate() {
+            let transformed = transform_kernel::<F>(kernel);
+            for (i, j) in (0..F::A).flat_map(|i| (0..F::A).map(move |j| (i, j))) {
+                block[(i * F::A + j) * plane + channel * cb + row % cb] = transformed[i][j] as f32;
+            }
+        }
+    }
+}
+
+/// Floats of scratch.
+pub(super) fn scratch_len<F: Form>(isa: Isa, s: &ConvShape, threads: usize) -> usize {
+    let (layout, cb) = (Layout::new::<F>(isa, s), isa.block());
+    let planes = layout.planes_len::<F>(cb) * if layout.shared { 1 } else { threads };
+    planes + layout.products_len::<F>(cb) * threads
+}
+
+/// As [`super::conv`], slices already checked and of exact length.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn conv<F: Form>(
+    isa: Isa,
+    s: &ConvShape,
+    weights: &[f32],
+    input: &[f32],
+    e: &Epilogue<'_>,
+    out: &mut [f32],
+    scratch: &mut [f32],
+    pool: &Pool,
+) {
+    let (layout, cb, threads) = (Layout::new::<F>(isa, s), isa.block(), pool.threads());
+    let each_planes = layout.planes_len::<F>(cb);
+    let planes = each_planes * if layout.shared { 1 } else { threads };
+    let (planes, products) = scratch.split_at_mut(planes);
+    let mut work = Winograd::<F> {
+        s: *s,
+        layout,
+        phase: Phase::Whole,
+        threads,
+        x: input.as_ptr(),
+        w: weights.as_ptr(),
+        planes: planes.as_mut_ptr(),
+        planes_len: each_planes,
+        products: products.as_mut_ptr(),
+        products_len: layout.products_len::<F>(cb),
+        finish: Finish::new(e, out),
+        form: PhantomData,
+    };
+    // SAFETY: `super::conv` checked that the machine runs `isa` and that every slice has the length its shape
+    // needs; `scratch` has `scratch_len` floats, split as its parts are counted above.
+    unsafe {
+        if layout.shared {
+            work.phase = Phase::Transform;
+            run(isa, &work, threads, pool);
+            work.phase = Phase::Multiply;
+        }
+        run(isa, &work, threads, pool);
+    }
+}
+
+/// What a run over the parts does.
+#[derive(Clone, Copy)]
+enum Phase {
+    /// All three steps, band by band, each thread its own tile rows.
+    Whole,
+    /// Input transforms of the whole map, split by blocks and tile rows.
+    Transform,
+    /// Products and output transforms of the whole map, split by groups of output blocks.
+    Multiply,
+}
+
+struct Winograd<F> {
+    s: ConvShape,
+    layout: Layout,
+    phase: Phase,
+    threads: usize,
+    x: *const f32,
+    w: *const f32,
+    planes: *mut f32,
+    /// Floats of one thread's planes (of the only ones when shared).
+    planes_len: usize,
+    products: *mut f32,
+    products_len: usize,
+    finish: Finish,
+    form: PhantomData<F>,
+}
+
+// SAFETY: the pointers come from slices borrowed for the whole run; threads read the inputs and write disjoint
+// rows or blocks of the output, their own products, and their own or disjoint planes.
+unsafe impl<F> Sync for Winograd<F> {}
+
+/// A band of tile rows and where its intermediate values lie.
+struct Band {
+    rows: Range<usize>,
+    tiles: usize,
+    planes: *mut f32,
+    products: *mut f32,
+}
+
+impl<F: Form> Work for Winograd<F> {
+    #[inline(always)]
+    unsafe fn part<V: Simd>(&self, part: usize) {
+        let Layout { tiles_y, tiles_x, blocks, out_blocks, group, .. } = self.layout;
+        let products = self.products.wrapping_add(part * self.products_len);
+        let all = Band { rows: 0..tiles_y, tiles: tiles_y * tiles_x, planes: self.planes, products };
+        // SAFETY: the caller's promise; bands, blocks and rows lie inside the map and belong to this part alone.
+        unsafe {
+            match self.phase {
+                Phase::Whole => {
+                    let mut rows = share(tiles_y, part, self.threads);
+                    while !rows.is_empty() {
+                        let end = rows.end.min(rows.start + self.layout.band);
+                        let planes = self.planes.add(part * self.planes_len);
+                        let band = Band {
+                            rows: rows.start..end,
+                            tiles: (end - rows.start) * tiles_x,
+                            planes,
+                            products,
+                        };
+                        rows.start = end;
+                        for block in 0..blocks {
+                            for row in band.rows.clone() {
+                                self.transform::<V>(&band, block, row);
+                            }
+                        }
+                        let mut first = 0;
+                        while first < out_blocks {
+                            self.multiply::<V>(&band, first, group.min(out_blocks - first));
+                            first += group;
+                        }
+                    }
+                }
+                Phase::Transform => {
+                    for unit in share(blocks * tiles_y, part, self.threads) {
+                        self.transform::<V>(&all, unit / tiles_y, unit % tiles_y);
+                    }
+                }
+                Phase::Multiply => {
+                    for unit in share(out_blocks.div_ceil(group), part, self.threads) {
+                        let first = unit * group;
+                        self.multiply::<V>(&all, first, group.min(out_blocks - first));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<F: Form> Winograd<F> {
+    /// `B^T d B` for the tiles of one row and one input block.
+    #[inline(always)]
+    unsafe fn transform<V: Simd>(&self, band: &Band, block: usize, row: usize) {
+        let ConvShape { h, w, pad, .. } = self.s;
+        let pitch = Layout::pitch(self.layout.blocks * band.tiles, V::LANES);
+        // SAFETY: an inner tile lies inside the input, a tile at the border is copied pixel by pixel; the planes
+        // hold this band's tiles for every block.
+        unsafe {
+            let zero = V::splat(0.0);
+            let map = self.x.add(block * h * w * V::LANES);
+            for column in 0..self.layout.tiles_x {
+                let (y, x) = (row * F::M, column * F::M);
+                let inside = y >= pad && x >= pad && y - pad + F::A <= h && x - pad + F::A <= w;
+                let mut half = [[zero; 6]; 6];
+                for j in 0..F::A {
+                    let mut d = [zero; 6];
+                    if inside {
+                        let from = map.add(((y - pad) * w + x - pad + j) * V::LANES);
+                        for i in 0..F::A {
+                            d[i] = V::load(from.add(i * w * V::LANES));
+                        }
+                    } else if x + j >= pad && x + j - pad < w {
+                        for i in 0..F::A {
+                            if y + i >= pad && y + i - pad < h {
+                                d[i] = V::load(map.add(((y + i - pad) * w + x + j - pad) * V::LANES));
+                            }
+                        }
+                    }
+                    let d = F::input(d);
+                    for i in 0..F::A {
+                        half[i][j] = d[i];
+                    }
+                }
+                let tile = (row - band.rows.start) * self.layout.tiles_x + column;
+                let to = band.planes.add((block * band.tiles + tile) * V::LANES);
+                for i in 0..F::A {
+                    let d = F::input(half[i]);
+                    for j in 0..F::A {
+                        d[j].store(to.add((i * F::A + j) * pitch));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Products and output transforms of `count` output blocks from block `first` on.
+    #[inline(always)]
+    unsafe fn multiply<V: Simd>(&self, band: &Band, first: usize, count: usize) {
+        let (mut block, mut left) = (first, count);
+        while left > 0 {
+            // SAFETY: the caller's promise; `q` is at most `count`, which the products have room for.
+            unsafe {
+                let q = match left {
+                    4.. if V::PIXELS[2] > 0 => {
+                        self.products::<V, 4>(band, block);
+                        4
+                    }
+                    2.. => {
+                        self.products::<V, 2>(band, block);
+                        2
+                    }
+                    _ => {
+                        self.products::<V, 1>(band, block);
+                        1
+                    }
+                };
+                for offset in 0..q {
+                    self.restore::<V>(band, block + offset, offset, q);
+                }
+                block += q;
+                left -= q;
+            }
+        }
+    }
+
+    /// All planes times their matrices, for `Q` output blocks.
+    #[inline(always)]
+    unsafe fn products<V: Simd, const Q: usize>(&self, band: &Band, block: usize) {
+        let blocks = self.layout.blocks;
+        let matrix = blocks * V::LANES * V::LANES;
+        let from_pitch = Layout::pitch(blocks * band.tiles, V::LANES);
+        let to_pitch = Layout::pitch(Q * band.tiles, V::LANES);
+        let reach = Reach {
+            blocks,
+            x_block: band.tiles * V::LANES,
+            rows: 1,
+            x_row: 0,
+            inner: V::LANES,
+            w_next: F::A * F::A * matrix,
+        };
+        let most = V::PIXELS[Q / 2];
+        for plane in 0..F::A * F::A {
+            let mut tile = 0;
+            while tile < band.tiles {
+                let pixels = next_run(band.tiles - tile, most);
+                // SAFETY: inside the planes, the weights and the products, by their lengths.
+                unsafe {
+                    let place = (
+                        band.planes.add(plane * from_pitch + tile * V::LANES).cast_const(),
+                        self.w.add((block * F::A * F::A + plane) * matrix),
+                        band.products.add(plane * to_pitch + tile * V::LANES),
+                        &reach,
+                    );
+                    if Q == 4 {
+                        with_pixels!(pixels, V::PIXELS[2], product::<V, 4>(place));
+                    } else if Q == 2 {
+                        with_pixels!(pixels, V::PIXELS[1], product::<V, 2>(place));
+                    } else {
+                        with_pixels!(pixels, V::PIXELS[0], product::<V, 1>(place));
+                    }
+                }
+                tile += pixels;
+            }
+        }
+    }
+
+    /// `A^T m A` for every tile of output block `block`, the `offset`-th of `q` in the products; then finish.
+    #[inline(always)]
+    unsafe fn restore<V: Simd>(&self, band: &Band, block: usize, offset: usize, q: usize) {
+        let pitch = Layout::pitch(q * band.tiles, V::LANES);
+        let (oh, ow) = (self.s.out_h(), self.s.out_w());
+        // SAFETY: reads inside the products; writes only pixels of the map, in rows or blocks of this part.
+        unsafe {
+            let zero = V::splat(0.0);
+            let factors = self.finish.factors::<V>(block * V::LANES);
+            for tile in 0..band.tiles {
+                let y = (band.rows.start + tile / self.layout.tiles_x) * F::M;
+                let x = tile % self.layout.tiles_x * F::M;
+                let from = band.products.add((offset * band.tiles + tile) * V::LANES);
+                let mut half = [[zero; 6]; 4];
+                for j in 0..F::A {
+                    let mut m = [zero; 6];
+                    for i in 0..F::A {
+                        m[i] = V::load(from.add((i * F::A + j) * pitch));
+                    }
+                    let m = F::output(m);
+                    for i in 0..F::M {
+                        half[i][j] = m[i];
+                    }
+                }
+                for i in 0..F::M {
+                    if y + i < oh {
+                        let out = F::output(half[i]);
+                        let at = ((block * oh + y + i) * ow + x) * V::LANES;
+                        for j in 0..F::M {
+                            if x + j < ow {
+                                self.finish.store(out[j], factors, at + j * V::LANES);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One register tile of one plane's product; `reach` spans the input blocks, `to` advances by tiles.
+#[inline(always)]
+unsafe fn product<V: Simd, const P: usize, const Q: usize>(
+    (x, w, to, reach): (*const f32, *const f32, *mut f32, &Reach),
+) {
+    // SAFETY: the caller placed the tile inside planes, weights and products.
+    unsafe {
+        let acc = sums::<V, P, Q, 1, false>([[V::splat(0.0); Q]; P], x, w, reach);
+        for q in 0..Q {
+            for p in 0..P {
+                acc[p][q].store(to.add(q * reach.x_block + p * V::LANES));
+            }
+        }
+    }
+}
