@@ -1,7 +1,7 @@
 //! The one error type of this crate: what was found, where, what was expected, and what to do.
 
 use crate::kernels::KernelError;
-use std::{fmt, io};
+use std::{fmt, io, path::Path};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -78,8 +78,20 @@ pub enum Error {
         /// What is possible.
         want: String,
     },
+    /// A file is not signed by any key that the caller trusts.
+    Untrusted {
+        /// Path or name of the container.
+        file: String,
+        /// What its signatures amount to.
+        trust: String,
+    },
     /// A task that is not, or no longer, in memory.
     NotResident {
+        /// The task.
+        task: String,
+    },
+    /// A frame's deadline passed while its task was still being loaded.
+    Deadline {
         /// The task.
         task: String,
     },
@@ -115,12 +127,13 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage { .. } | Error::Input { .. } => 2,
-            Error::Tensor { .. } => 3,
-            Error::Container { .. } => 3,
+            Error::Tensor { .. } | Error::Untrusted { .. } => 3,
+            Error::Container { source, .. } => source.exit_code(),
             Error::WrongBackbone { .. } | Error::Incompatible { .. } | Error::TooLarge { .. } => 4,
             Error::Health { .. } => 6,
             Error::File { .. }
             | Error::NotResident { .. }
+            | Error::Deadline { .. }
             | Error::Cancelled { .. }
             | Error::Kernel { .. }
             | Error::Internal { .. } => 1,
@@ -138,12 +151,20 @@ impl Error {
             Error::TooLarge { .. } => "too-large",
             Error::Input { .. } => "input",
             Error::Usage { .. } => "usage",
+            Error::Untrusted { .. } => "untrusted",
             Error::NotResident { .. } => "not-resident",
+            Error::Deadline { .. } => "deadline",
             Error::Cancelled { .. } => "cancelled",
             Error::Health { .. } => "health",
             Error::Kernel { .. } => "kernel",
             Error::Internal { .. } => "internal",
         }
+    }
+
+    /// For `map_err` on a file operation.
+    pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+        let path = path.display().to_string();
+        move |error| Error::File { path, action, kind: error.kind() }
     }
 
     /// For `map_err` on a container's reader.
@@ -182,8 +203,17 @@ impl fmt::Display for Error {
             }
             Error::Input { got, want } => write!(f, "input is {got}, expected {want}"),
             Error::Usage { got, want } => write!(f, "{got}; expected {want}"),
+            Error::Untrusted { file, trust } => {
+                write!(f, "{file}: {trust}; sign it with a key that this device trusts (`tailor sign`)")
+            }
             Error::NotResident { task } => {
                 write!(f, "task `{task}` is not in memory; load it before switching to it")
+            }
+            Error::Deadline { task } => {
+                write!(
+                    f,
+                    "the frame's deadline passed while task `{task}` was still being loaded; try the next frame"
+                )
             }
             Error::Cancelled { task } => write!(f, "loading task `{task}` was cancelled"),
             Error::Health { task, why } => write!(f, "task `{task}` fails its golden vectors: {why}"),

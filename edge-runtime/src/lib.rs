@@ -2,20 +2,30 @@
 //! any number of small tasks that a robot switches between from one frame to the next.
 //!
 //! A [`Backbone`] is opened once. A [`Task`] is loaded onto it from its bundle; all allocation happens there.
-//! A [`Session`] runs frames of any task in one arena and allocates nothing.
+//! A [`Runtime`] keeps tasks in slots and switches between them; frames allocate nothing. A [`Session`] is the
+//! part of it that runs one given task.
 
 mod backbone;
+mod bundle;
 mod engine;
 mod error;
+mod input;
 pub mod kernels;
 mod layers;
+mod loader;
+mod map;
 pub mod pool;
+mod runtime;
 mod session;
+mod stats;
 mod task;
 
-pub use backbone::{Backbone, Repacked};
+pub use backbone::{Backbone, LAYOUT_REVISION, Options, Repacked, isa_in_files};
 pub use engine::Tensors;
 pub use error::{Error, Result};
+pub use input::Frame;
 pub use layers::Layer;
+pub use runtime::{Runtime, Scores, TaskId};
 pub use session::Session;
+pub use stats::Stats;
 pub use task::Task;

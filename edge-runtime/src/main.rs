@@ -1,2 +1,9 @@
-//! The `edge-runtime` command.
-fn main() {}
+//! The `edge-runtime` command: tailored networks on the device, from a shell.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os().skip(1))
+}

@@ -2,7 +2,9 @@
 
 use crate::engine::{Observer, Workspace};
 use crate::pool::Pool;
+use crate::task::Arriving;
 use crate::{Result, Task};
+use std::time::Instant;
 
 /// Runs tasks one frame at a time. All tasks share its arena, which is as large as the largest needs.
 #[derive(Debug)]
@@ -45,8 +47,19 @@ impl Session {
         input: &[f32],
         observer: &mut impl Observer,
     ) -> Result<&'a [f32]> {
+        self.run_until(task, input, None, observer)
+    }
+
+    /// [`run_observed`](Session::run_observed) that gives up at `until` when parameters are still on their way.
+    pub(crate) fn run_until<'a>(
+        &'a mut self,
+        task: &Task,
+        input: &[f32],
+        until: Option<Instant>,
+        observer: &mut impl Observer,
+    ) -> Result<&'a [f32]> {
         self.reserve(task);
-        task.program.run(task, input, &mut self.space, &self.pool, observer)?;
+        task.program.run(&Arriving { task, until }, input, &mut self.space, &self.pool, observer)?;
         Ok(task.program.scores(&self.space.arena))
     }
 }

@@ -1,17 +1,27 @@
 //! A task in memory: its compiled network and its parameters.
 
 use crate::backbone::Backbone;
+use crate::bundle::{self, BundleTensors};
 use crate::engine::{Parts, Program, Tensors, params};
+use crate::input::Preparation;
 use crate::{Error, Result};
+use bundles::container::{Bundle, Golden, Kind, Trust};
 use bundles::plan::{Plan, Shape};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 /// One tailored network, ready to run (or becoming so: parts arrive in execution order).
 #[derive(Debug)]
 pub struct Task {
     name: String,
     labels: Vec<String>,
+    golden: Vec<Golden>,
+    trust: Trust,
+    file_bytes: usize,
+    blocks: (usize, usize),
     backbone: Arc<Backbone>,
+    pub(crate) preparation: Option<Preparation>,
     pub(crate) program: Program,
     /// Parameters of stem, cells and head; `None` inside when they will never come.
     parts: Vec<OnceLock<Option<Box<[f32]>>>>,
@@ -19,7 +29,67 @@ pub struct Task {
 }
 
 impl Task {
-    /// A task from a plan and its task-owned tensors.
+    /// Loads the task bundle at `path` onto `backbone`. All of the task's memory is allocated here.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Container`] for a damaged bundle; [`Error::WrongBackbone`];
+    /// [`Error::Incompatible`]; [`Error::Tensor`]; [`Error::TooLarge`]; [`Error::Untrusted`].
+    pub fn load(backbone: &Arc<Backbone>, path: impl AsRef<Path>) -> Result<Task> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
+        Task::from_bytes(backbone, &path.display().to_string(), &bytes)
+    }
+
+    /// As [`load`](Task::load), from bytes in memory; `file` stands for the path in messages.
+    ///
+    /// # Errors
+    /// As [`load`](Task::load).
+    pub fn from_bytes(backbone: &Arc<Backbone>, file: &str, bytes: &[u8]) -> Result<Task> {
+        let bundle = Bundle::parse(bytes).map_err(Error::container(file))?;
+        let task = Task::begin(backbone, file, &bundle, bytes.len())?;
+        task.fill(&BundleTensors::new(file, &bundle)?)?;
+        Ok(task)
+    }
+
+    /// Everything but the parameters: checks the bundle and compiles its plan.
+    pub(crate) fn begin(
+        backbone: &Arc<Backbone>,
+        file: &str,
+        bundle: &Bundle<'_>,
+        file_bytes: usize,
+    ) -> Result<Task> {
+        let manifest = bundle.manifest();
+        let trust = backbone.trusting.check(file, bundle)?;
+        bundle::check_kind(file, manifest, Kind::Task)?;
+        if let Some(open) = backbone.reference() {
+            let want = &manifest.backbone;
+            if want.id != open.id {
+                return Err(Error::WrongBackbone {
+                    task: manifest.name.clone(),
+                    want: hex(&want.id),
+                    got: hex(&open.id),
+                });
+            }
+            if !want.variant.is_empty() && want.variant != open.variant {
+                return Err(Error::Incompatible {
+                    file: file.into(),
+                    want: format!("backbone packing `{}`", want.variant),
+                    got: format!("packing `{}`", open.variant),
+                });
+            }
+        }
+        bundle::check_tensors(file, bundle)?;
+        let preparation = Preparation::new(file, &manifest.preprocess)?;
+        let mut task = Task::compile(backbone, &manifest.name, &manifest.plan)?;
+        task.preparation = Some(preparation);
+        task.labels = manifest.labels.clone();
+        task.golden = manifest.golden.clone();
+        task.trust = trust;
+        task.file_bytes = file_bytes;
+        Ok(task)
+    }
+
+    /// A task from a plan and its task-owned tensors, without labels or preprocessing.
     ///
     /// # Errors
     /// What is wrong with the plan, [`Error::Tensor`] for tensors that are missing on either side,
@@ -30,25 +100,36 @@ impl Task {
         plan: &Plan,
         tensors: &dyn Tensors,
     ) -> Result<Task> {
-        let task = Task::compile(backbone, name, plan, Vec::new())?;
+        let task = Task::compile(backbone, name, plan)?;
         task.fill(tensors)?;
         Ok(task)
     }
 
-    fn compile(backbone: &Arc<Backbone>, name: &str, plan: &Plan, labels: Vec<String>) -> Result<Task> {
+    fn compile(backbone: &Arc<Backbone>, name: &str, plan: &Plan) -> Result<Task> {
         let kernel = |conv: &_, shape: &_| backbone.kernel(conv, shape);
         let program = Program::compile(name, plan, backbone.isa, &kernel)?;
-        let parts = program.parts.iter().map(|_| OnceLock::new()).collect();
-        let failure = OnceLock::new();
-        Ok(Task { name: name.into(), labels, backbone: Arc::clone(backbone), program, parts, failure })
+        Ok(Task {
+            name: name.into(),
+            labels: Vec::new(),
+            golden: Vec::new(),
+            trust: Trust::Unsigned,
+            file_bytes: 0,
+            blocks: (plan.blocks(), plan.cells.len()),
+            backbone: Arc::clone(backbone),
+            preparation: None,
+            parts: program.parts.iter().map(|_| OnceLock::new()).collect(),
+            program,
+            failure: OnceLock::new(),
+        })
     }
 
     /// Makes the parameters, part by part in execution order. A frame may already be running.
-    fn fill(&self, tensors: &dyn Tensors) -> Result<()> {
+    pub(crate) fn fill(&self, tensors: &dyn Tensors) -> Result<()> {
         let backbone = |name: &str, len| self.backbone.tensor(name, len);
         for (spec, slot) in self.program.parts.iter().zip(&self.parts) {
             match params::fill(self.program.isa, spec, tensors, &backbone) {
                 Ok(part) => {
+                    // Refused only when the load was cancelled, which `fail` has noted.
                     let _ = slot.set(Some(part));
                 }
                 Err(error) => {
@@ -57,15 +138,28 @@ impl Task {
                 }
             }
         }
-        Ok(())
+        match self.failure.get() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
     }
 
-    /// Ends the wait of whoever waits for parameters.
-    fn fail(&self, error: Error) {
+    /// Ends the wait of whoever waits for parameters: they will not come.
+    pub(crate) fn fail(&self, error: Error) {
         let _ = self.failure.set(error);
         for slot in &self.parts {
             let _ = slot.set(None);
         }
+    }
+
+    /// True when every parameter is there.
+    pub fn is_complete(&self) -> bool {
+        self.parts.iter().all(|slot| matches!(slot.get(), Some(Some(_))))
+    }
+
+    /// True when its parameters will never be complete.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
     }
 
     /// The task's name.
@@ -73,9 +167,19 @@ impl Task {
         &self.name
     }
 
-    /// Class names, in the order of the scores. Empty when the bundle holds none.
+    /// Class names, in the order of the scores. Empty for a task that never was a bundle.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// The bundle's golden vectors.
+    pub fn golden(&self) -> &[Golden] {
+        &self.golden
+    }
+
+    /// What the bundle's signatures amount to.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Number of scores.
@@ -83,29 +187,68 @@ impl Task {
         self.program.classes
     }
 
+    /// Universal blocks that are left, and cells of the backbone.
+    pub fn blocks(&self) -> (usize, usize) {
+        self.blocks
+    }
+
     /// Shape of the preprocessed image.
     pub fn input(&self) -> Shape {
         self.program.input
     }
 
+    /// Bytes of the bundle.
+    pub fn file_bytes(&self) -> usize {
+        self.file_bytes
+    }
+
     /// Bytes this task holds in memory, without the backbone and the arena that all tasks share.
     pub fn resident_bytes(&self) -> usize {
         let parts: usize = self.program.parts.iter().map(|part| 4 * part.len).sum();
-        parts + self.program.bytes() + self.labels.iter().map(|label| label.len() + 24).sum::<usize>()
+        let labels: usize = self.labels.iter().map(|label| label.len() + size_of::<String>()).sum();
+        parts + self.program.bytes() + labels
     }
 
     /// Bytes of activations and scratch a frame needs on `threads` threads.
     pub fn workspace_bytes(&self, threads: usize) -> usize {
         4 * (self.program.arena_len + self.program.scratch_len(threads))
     }
+
+    /// The backbone it runs on.
+    pub fn backbone(&self) -> &Arc<Backbone> {
+        &self.backbone
+    }
 }
 
-impl Parts for Task {
+/// A task's parameters for one frame, which waits for those still on their way until `until`, if that is set.
+pub(crate) struct Arriving<'a> {
+    pub task: &'a Task,
+    pub until: Option<Instant>,
+}
+
+/// Pause between two looks at parameters that are on their way, when a deadline forbids to wait for good.
+const PAUSE: Duration = Duration::from_micros(50);
+
+impl Parts for Arriving<'_> {
     fn part(&self, p: usize) -> Result<&[f32]> {
-        let slot = self.parts.get(p).ok_or_else(|| Error::Internal { what: format!("no part {p}") })?;
+        let task = self.task;
+        let slot = task.parts.get(p).ok_or_else(|| Error::Internal { what: format!("no part {p}") })?;
+        if let Some(until) = self.until {
+            while slot.get().is_none() {
+                if Instant::now() >= until {
+                    return Err(Error::Deadline { task: task.name.clone() });
+                }
+                std::thread::sleep(PAUSE);
+            }
+        }
         match slot.wait() {
             Some(part) => Ok(part),
-            None => Err(self.failure.get().cloned().unwrap_or(Error::Cancelled { task: self.name.clone() })),
+            None => Err(task.failure.get().cloned().unwrap_or(Error::Cancelled { task: task.name.clone() })),
         }
     }
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -15,6 +15,15 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
+    /// Takes over a larger one; the old memory is freed here.
+    pub fn replace(&mut self, larger: Workspace) {
+        for (memory, other) in [(&mut self.arena, larger.arena), (&mut self.scratch, larger.scratch)] {
+            if memory.len() < other.len() {
+                *memory = other;
+            }
+        }
+    }
+
     /// Makes room; nothing happens when there is enough.
     pub fn grow(&mut self, arena: usize, scratch: usize) {
         for (memory, want) in [(&mut self.arena, arena), (&mut self.scratch, scratch)] {

@@ -1,5 +1,9 @@
-//! The engine from outside: every primitive and random networks beside a naive interpreter.
+//! The engine from outside: random networks beside a naive interpreter, tasks in their slots, and the command
+//! as a user runs it.
 
 mod agreement;
+mod command;
 mod naive;
 mod random;
+mod slots;
+mod store;

@@ -1,0 +1,142 @@
+//! From the words of a command line to checked options.
+
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Error, Result};
+
+/// An option a command takes.
+pub struct Spec {
+    pub name: &'static str,
+    /// Name of its value in the help; `None` for a switch.
+    pub value: Option<&'static str>,
+    pub about: &'static str,
+}
+
+/// Shorthand for tables of options.
+pub const fn spec(name: &'static str, value: Option<&'static str>, about: &'static str) -> Spec {
+    Spec { name, value, about }
+}
+
+/// What was typed: options in order, and everything else.
+#[derive(Debug, Default)]
+pub struct Args {
+    options: Vec<(&'static str, String)>,
+    pub files: Vec<String>,
+}
+
+impl Args {
+    /// Takes `--name value`, `--name=value`, switches, and after `--` files only.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for options the command does not have, or without their value.
+    pub fn parse(specs: &'static [Spec], words: &[String]) -> Result<Args> {
+        let mut args = Args::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            if word == "--" {
+                args.files.extend(words.by_ref().cloned());
+                break;
+            }
+            if !word.starts_with("--") {
+                args.files.push(word.clone());
+                continue;
+            }
+            let (name, given) = match word.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (word.as_str(), None),
+            };
+            let Some(spec) = specs.iter().find(|spec| spec.name == name) else {
+                let names: Vec<_> = specs.iter().map(|spec| spec.name).collect();
+                return Err(Error::Usage { got: format!("unknown option `{name}`"), want: names.join(", ") });
+            };
+            let value = match (spec.value, given) {
+                (None, None) => String::new(),
+                (None, Some(_)) => {
+                    return Err(Error::Usage { got: format!("a value for `{name}`"), want: "none".into() });
+                }
+                (Some(_), Some(value)) => value,
+                (Some(kind), None) => words.next().cloned().ok_or_else(|| Error::Usage {
+                    got: format!("`{name}` without a value"),
+                    want: format!("{name} {kind}"),
+                })?,
+            };
+            args.options.push((spec.name, value));
+        }
+        Ok(args)
+    }
+
+    /// Whether a switch was given.
+    pub fn flag(&self, name: &str) -> bool {
+        self.options.iter().any(|(own, _)| *own == name)
+    }
+
+    /// The last value of an option.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.values(name).last()
+    }
+
+    /// All values of an option, in order.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.options.iter().filter(move |(own, _)| *own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The last value of an option as a number.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it is none, or less than `least`.
+    pub fn number(&self, name: &str, least: usize) -> Result<Option<usize>> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let number = value.parse().ok().filter(|n| *n >= least);
+        number.map(Some).ok_or_else(|| Error::Usage {
+            got: format!("{name} {value}"),
+            want: format!("a whole number from {least}"),
+        })
+    }
+
+    /// `--isa`, or the best this machine has.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an instruction set that is unknown or not here.
+    pub fn isa(&self) -> Result<Isa> {
+        let Some(name) = self.value("--isa") else { return Ok(Isa::detect()) };
+        name.parse().ok().filter(|isa: &Isa| isa.runs_here()).ok_or_else(|| {
+            let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+            Error::Usage { got: format!("--isa {name}"), want: names.join(", ") }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECS: &[Spec] =
+        &[spec("--task", Some("FILE"), ""), spec("--json", None, ""), spec("--n", Some("N"), "")];
+
+    fn parse(line: &str) -> Result<Args> {
+        Args::parse(SPECS, &line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_and_files_are_told_apart() {
+        let args = parse("a.ppm --task x --json --task=y - -- --json").unwrap();
+        assert_eq!(args.files, ["a.ppm", "-", "--json"]);
+        assert_eq!(args.values("--task").collect::<Vec<_>>(), ["x", "y"]);
+        assert!(args.flag("--json") && !args.flag("--n"));
+        assert_eq!(args.number("--n", 1).unwrap(), None);
+    }
+
+    #[test]
+    fn mistakes_say_what_would_have_been_right() {
+        for (line, hint) in [
+            ("--tsak x", "--task"),
+            ("--task", "--task FILE"),
+            ("--json=1", "none"),
+            ("--n 0", "from 1"),
+            ("--n x", "from 1"),
+        ] {
+            let error = parse(line).and_then(|args| args.number("--n", 1)).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(hint), "{line}: {error}");
+        }
+    }
+}

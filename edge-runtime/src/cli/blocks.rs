@@ -1,0 +1,96 @@
+//! `bench --blocks`: the latency table that `tailor --cost latency` reads.
+
+use super::args::Args;
+use super::json;
+use bundles::container::golden_input;
+use bundles::plan::{Arch, Role, Skips};
+use edge_runtime::{Backbone, Error, Result, Session, Task, Tensors};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Frames that each figure is the median of.
+const FRAMES: usize = 31;
+
+/// Task-owned parameters that change nothing: norms that pass through, small weights. Time does not depend on
+/// values.
+struct Neutral;
+
+impl Tensors for Neutral {
+    fn name(&self) -> String {
+        "neutral parameters".into()
+    }
+
+    fn read(&self, name: &str, out: &mut [f32]) -> Result<()> {
+        let value = match name.rsplit('.').next() {
+            Some("scale" | "alpha") => 1.0,
+            Some("weight") => 0.01,
+            _ => 0.0,
+        };
+        out.fill(value);
+        Ok(())
+    }
+}
+
+/// Measures every block and proxy of the backbone's student and writes the table to `place`.
+///
+/// One line per gate: `node`, `source`, `role` (`block` or `proxy`), microseconds; `stem` and `head` lines
+/// have no source. A max-pool that several proxies share counts for the first of them.
+///
+/// # Errors
+/// [`Error::Usage`] when the backbone's architecture is unknown; [`Error::File`].
+pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place: &str) -> Result<()> {
+    let Some(manifest) = backbone.manifest() else {
+        return Err(Error::Internal { what: "a backbone without a manifest".into() });
+    };
+    let failed = |source| Error::Container { file: manifest.name.clone(), source };
+    let arch: Arch = manifest.plan.arch.parse().map_err(failed)?;
+    let skips: Skips = args.value("--skips").unwrap_or("3").parse().map_err(failed)?;
+    let student = manifest.plan.with_proxies(skips, arch.proxy_form()).map_err(failed)?.folded();
+    let task = Task::from_tensors(backbone, "student", &student, &Neutral)?;
+    let mut input = vec![0.0; task.input().len()];
+    golden_input(1, &mut input);
+    let times = session.time_layers(&task, &input, FRAMES)?;
+
+    let last = student.cells.len() + 1;
+    let mut rows: BTreeMap<(usize, Option<usize>, &str), f64> = BTreeMap::new();
+    for (layer, time) in task.layers().iter().zip(times) {
+        let role = match layer.gate {
+            Some((Role::Block, _)) => "block",
+            Some((Role::Proxy, _)) => "proxy",
+            None if layer.node == 0 => "stem",
+            None if layer.node == last => "head",
+            None => "sum",
+        };
+        let source = layer.gate.map(|(_, source)| source);
+        *rows.entry((layer.node, source, role)).or_default() += time.as_secs_f64() * 1e6;
+    }
+    let as_json = std::path::Path::new(place).extension().is_some_and(|extension| extension == "json");
+    let mut lines = Vec::new();
+    for ((node, source, role), us) in rows {
+        let us = (us * 1000.0).round() / 1000.0;
+        let from = source.map_or("null".to_owned(), |source| source.to_string());
+        lines.push(if as_json {
+            let object = json::Object::new().number("node", node as f64).raw("source", &from);
+            object.text("role", role).number("us", us).end()
+        } else {
+            format!("{node}\t{}\t{role}\t{us}\n", source.map_or("-".to_owned(), |_| from))
+        });
+    }
+    let text = if as_json {
+        let object = json::Object::new()
+            .text("arch", &manifest.plan.arch)
+            .text("isa", backbone.isa().name())
+            .number("threads", session.threads() as f64)
+            .raw("rows", &json::array(&lines));
+        object.end() + "\n"
+    } else {
+        format!("node\tsource\trole\tus\n{}", lines.concat())
+    };
+    std::fs::write(place, text).map_err(|error| Error::File {
+        path: place.into(),
+        action: "write",
+        kind: error.kind(),
+    })?;
+    eprintln!("{place}: {} rows for {} on {}", lines.len(), manifest.plan.arch, backbone.isa());
+    Ok(())
+}

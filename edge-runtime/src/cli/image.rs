@@ -1,0 +1,262 @@
+//! Frames from files and streams: raw bytes, PGM and PPM (P5, P6), PNG with feature `png`.
+
+use edge_runtime::{Error, Frame, Result};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+
+/// Longest header field of a PNM image.
+const DIGITS: usize = 9;
+
+/// Largest frame accepted, in bytes.
+const MAX_BYTES: usize = 1 << 28;
+
+/// Shape of raw frames, `--raw WxHxC`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raw {
+    pub width: usize,
+    pub height: usize,
+    pub channels: usize,
+}
+
+impl Raw {
+    /// # Errors
+    /// [`Error::Usage`] for anything but three numbers whose product is sensible.
+    pub fn parse(text: &str) -> Result<Raw> {
+        let wrong = || Error::Usage { got: format!("--raw {text}"), want: "WxHxC, such as 640x480x3".into() };
+        let numbers: Vec<usize> =
+            text.split('x').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
+        let &[width, height, channels] = &numbers[..] else { return Err(wrong()) };
+        let size = width.checked_mul(height).and_then(|area| area.checked_mul(channels));
+        match size {
+            Some(1..=MAX_BYTES) => Ok(Raw { width, height, channels }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// An image in memory, reused from frame to frame.
+#[derive(Debug, Default)]
+pub struct Image {
+    width: usize,
+    height: usize,
+    channels: usize,
+    pixels: Vec<u8>,
+}
+
+impl Image {
+    pub fn frame(&self) -> Frame<'_> {
+        Frame { width: self.width, height: self.height, channels: self.channels, pixels: &self.pixels }
+    }
+}
+
+/// A file, or standard input for `-`, that holds one frame or several after each other.
+pub struct Frames {
+    name: String,
+    raw: Option<Raw>,
+    from: Box<dyn BufRead>,
+    count: usize,
+}
+
+impl Frames {
+    /// # Errors
+    /// [`Error::File`].
+    pub fn open(name: &str, raw: Option<Raw>) -> Result<Frames> {
+        let from: Box<dyn BufRead> = if name == "-" {
+            Box::new(std::io::stdin().lock())
+        } else {
+            let failed =
+                |error: std::io::Error| Error::File { path: name.into(), action: "open", kind: error.kind() };
+            Box::new(BufReader::new(File::open(name).map_err(failed)?))
+        };
+        Ok(Frames { name: name.into(), raw, from, count: 0 })
+    }
+
+    /// Reads the next frame into `image`; false at the end.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for bytes that are no image, naming file and frame; [`Error::File`].
+    pub fn next(&mut self, image: &mut Image) -> Result<bool> {
+        let first = self.from.fill_buf().map(|start| start.first().copied());
+        let Some(first) = first.map_err(|error| self.failed(error))? else {
+            return if self.count == 0 { Err(self.wrong("empty", "an image")) } else { Ok(false) };
+        };
+        if let Some(raw) = self.raw {
+            (image.width, image.height, image.channels) = (raw.width, raw.height, raw.channels);
+            self.pixels(image)?;
+        } else if first == 0x89 {
+            self.png(image)?;
+        } else if first == b'P' {
+            self.pnm(image)?;
+        } else {
+            let found = format!("an image that begins with byte {first:#04x}");
+            return Err(self.wrong(&found, "PNG, PPM (P6) or PGM (P5); or --raw WxHxC"));
+        }
+        self.count += 1;
+        Ok(true)
+    }
+
+    fn pnm(&mut self, image: &mut Image) -> Result<()> {
+        let mut magic = [0; 2];
+        self.exact(&mut magic)?;
+        image.channels = match &magic {
+            b"P5" => 1,
+            b"P6" => 3,
+            _ => return Err(self.wrong("a PNM image of another kind", "P5 (PGM) or P6 (PPM)")),
+        };
+        image.width = self.field()?;
+        image.height = self.field()?;
+        let max = self.field()?;
+        if max != 255 {
+            return Err(self.wrong(&format!("a PNM image with values up to {max}"), "255"));
+        }
+        let size = image.width.saturating_mul(image.height).saturating_mul(image.channels);
+        if !(1..=MAX_BYTES).contains(&size) {
+            let found = format!("an image of {}x{} pixels", image.width, image.height);
+            return Err(self.wrong(&found, &format!("1 to {MAX_BYTES} bytes")));
+        }
+        self.pixels(image)
+    }
+
+    /// A number of a PNM header with the white space and comments before it, and the one character behind it.
+    fn field(&mut self) -> Result<usize> {
+        let mut digits = String::new();
+        let mut comment = false;
+        loop {
+            let mut byte = [0];
+            self.exact(&mut byte)?;
+            match byte[0] {
+                b'\n' if comment => comment = false,
+                _ if comment => {}
+                b'#' if digits.is_empty() => comment = true,
+                digit @ b'0'..=b'9' if digits.len() < DIGITS => digits.push(char::from(digit)),
+                space if space.is_ascii_whitespace() && digits.is_empty() => {}
+                space if space.is_ascii_whitespace() => {
+                    return digits.parse().map_err(|_| self.wrong(&digits, "a number"));
+                }
+                other => return Err(self.wrong(&format!("byte {other:#04x} in a PNM header"), "a number")),
+            }
+        }
+    }
+
+    fn pixels(&mut self, image: &mut Image) -> Result<()> {
+        let size = image.width * image.height * image.channels;
+        // Grown as bytes arrive, so that a header alone reserves nothing.
+        image.pixels.clear();
+        let read = self.from.by_ref().take(size as u64).read_to_end(&mut image.pixels);
+        let read = read.map_err(|error| self.failed(error))?;
+        if read < size {
+            return Err(self.wrong(&format!("{read} bytes of pixels"), &format!("{size}")));
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "png")]
+    fn png(&mut self, image: &mut Image) -> Result<()> {
+        use png::{ColorType, Limits, Transformations};
+        // The decoder wants to seek, which a stream cannot: one PNG image per stream, read whole.
+        let mut bytes = Vec::new();
+        let read = self.from.by_ref().take(MAX_BYTES as u64).read_to_end(&mut bytes);
+        read.map_err(|error| self.failed(error))?;
+        let mut decoder =
+            png::Decoder::new_with_limits(std::io::Cursor::new(bytes), Limits { bytes: MAX_BYTES });
+        decoder.set_transformations(Transformations::normalize_to_color8());
+        let wrong = |error: png::DecodingError| self.wrong(&error.to_string(), "a PNG image");
+        let mut reader = decoder.read_info().map_err(wrong)?;
+        let size = reader.output_buffer_size().filter(|size| *size <= MAX_BYTES);
+        let size = size.ok_or_else(|| self.wrong("a PNG image that is too large", "a smaller one"))?;
+        image.pixels.resize(size, 0);
+        let info = reader.next_frame(&mut image.pixels).map_err(wrong)?;
+        (image.width, image.height) = (info.width as usize, info.height as usize);
+        let (from, keep) = match info.color_type {
+            ColorType::Grayscale => (1, 1),
+            ColorType::GrayscaleAlpha => (2, 1),
+            ColorType::Rgb | ColorType::Indexed => (3, 3),
+            ColorType::Rgba => (4, 3),
+        };
+        image.channels = keep;
+        let area = image.width * image.height;
+        for pixel in 0..area {
+            image.pixels.copy_within(pixel * from..pixel * from + keep, pixel * keep);
+        }
+        image.pixels.truncate(area * keep);
+        Ok(())
+    }
+
+    #[cfg(not(feature = "png"))]
+    fn png(&mut self, _image: &mut Image) -> Result<()> {
+        Err(self.wrong("a PNG image", "PPM (P6) or PGM (P5): this program was built without feature `png`"))
+    }
+
+    fn exact(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.from.read_exact(bytes).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => self.wrong("an image that ends in its header", "the rest of it"),
+            _ => self.failed(error),
+        })
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        Error::File { path: self.name.clone(), action: "read", kind: error.kind() }
+    }
+
+    fn wrong(&self, got: &str, want: &str) -> Error {
+        Error::Input { got: format!("{} (frame {}): {got}", self.name, self.count + 1), want: want.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(bytes: &[u8], raw: Option<Raw>) -> Frames {
+        Frames { name: "t".into(), raw, from: Box::new(std::io::Cursor::new(bytes.to_vec())), count: 0 }
+    }
+
+    #[test]
+    fn streams_of_images_are_read_one_by_one() {
+        let raw = Raw::parse("2x1x1").unwrap();
+        // bytes, raw, frames as (width, height, channels, pixels)
+        type Want<'a> = &'a [(usize, usize, usize, &'a [u8])];
+        let cases: [(&[u8], Option<Raw>, Want); 3] = [
+            (b"P5 2 1 255\nab", None, &[(2, 1, 1, b"ab")]),
+            (
+                b"P6\n# made by hand\n1 2\n255\nabcdefP5\n1\t1 255 z",
+                None,
+                &[(1, 2, 3, b"abcdef"), (1, 1, 1, b"z")],
+            ),
+            (b"abcd", Some(raw), &[(2, 1, 1, b"ab"), (2, 1, 1, b"cd")]),
+        ];
+        for (bytes, raw, want) in cases {
+            let mut frames = frames(bytes, raw);
+            let mut image = Image::default();
+            for want in want {
+                assert!(frames.next(&mut image).unwrap());
+                let got = image.frame();
+                assert_eq!((got.width, got.height, got.channels, got.pixels), *want);
+            }
+            assert!(!frames.next(&mut image).unwrap());
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_image_are_errors() {
+        let cases: [&[u8]; 9] = [
+            b"",
+            b"P",
+            b"P4 1 1 255 a",
+            b"P5 1 1 65535 aa",
+            b"P5 2 2 255 abc",
+            b"P6 999999999 999999999 255 ",
+            b"P5 99999999999 1 255 a",
+            b"P5 x",
+            b"GIF89a",
+        ];
+        for bytes in cases {
+            let error = frames(bytes, None).next(&mut Image::default()).unwrap_err();
+            assert!(matches!(error, Error::Input { .. }), "{error}");
+            assert!(error.to_string().contains("t (frame 1)"), "{error}");
+        }
+        for text in ["", "1x1", "0x1x1", "axbxc", "1x1x1x1", "99999999x99999999x99999999"] {
+            assert!(Raw::parse(text).is_err(), "{text}");
+        }
+    }
+}

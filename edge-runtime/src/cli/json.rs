@@ -1,0 +1,99 @@
+//! Writing to standard output: text, and JSON by hand (one level of it needs no library).
+
+use edge_runtime::{Error, Result};
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
+
+/// Writes `text` to standard output. A reader that went away (`| head`) is no error.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            Err(Error::File { path: "standard output".into(), action: "write", kind: error.kind() })
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A JSON object under construction.
+#[derive(Debug, Default)]
+pub struct Object(String);
+
+impl Object {
+    pub fn new() -> Object {
+        Object::default()
+    }
+
+    /// Adds a string.
+    pub fn text(mut self, key: &str, value: &str) -> Object {
+        self.key(key);
+        quote(&mut self.0, value);
+        self
+    }
+
+    /// Adds a number; one that JSON cannot hold becomes null.
+    pub fn number(mut self, key: &str, value: f64) -> Object {
+        self.key(key);
+        // Writing to a String cannot fail.
+        let _ = if value.is_finite() { write!(self.0, "{value}") } else { write!(self.0, "null") };
+        self
+    }
+
+    /// Adds something that is JSON already.
+    pub fn raw(mut self, key: &str, json: &str) -> Object {
+        self.key(key);
+        self.0.push_str(json);
+        self
+    }
+
+    /// The finished object.
+    pub fn end(self) -> String {
+        if self.0.is_empty() { "{}".into() } else { self.0 + "}" }
+    }
+
+    fn key(&mut self, key: &str) {
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        quote(&mut self.0, key);
+        self.0.push(':');
+    }
+}
+
+/// A JSON array of finished values.
+pub fn array(values: &[String]) -> String {
+    format!("[{}]", values.join(","))
+}
+
+fn quote(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_valid_json() {
+        let json = Object::new()
+            .text("label", "a \"b\"\\\n\u{1}é")
+            .number("x", 0.25)
+            .number("y", f64::NAN)
+            .raw("z", &array(&["1".into(), Object::new().end()]))
+            .end();
+        assert_eq!(json, r#"{"label":"a \"b\"\\\u000a\u0001é","x":0.25,"y":null,"z":[1,{}]}"#);
+    }
+}

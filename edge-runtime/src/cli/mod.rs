@@ -1,0 +1,95 @@
+//! Commands of the command line, one file each; this one picks the command and words its failure.
+
+mod args;
+mod bench;
+mod blocks;
+mod image;
+mod json;
+mod memory;
+mod probe;
+mod run;
+mod self_test;
+mod store;
+mod tasks;
+
+use args::Args;
+use edge_runtime::{Error, Result};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// A command: its name, what it does, its options, and what runs it.
+struct Command {
+    name: &'static str,
+    about: &'static str,
+    /// Options with the name of their value, or without one.
+    options: &'static [args::Spec],
+    help: &'static str,
+    run: fn(&Args) -> Result<()>,
+}
+
+const COMMANDS: [Command; 5] =
+    [run::COMMAND, tasks::COMMAND, self_test::COMMAND, bench::COMMAND, probe::COMMAND];
+
+/// Runs the command line.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut words = Vec::new();
+    for argument in arguments {
+        match argument.into_string() {
+            Ok(word) => words.push(word),
+            Err(word) => {
+                eprintln!("error[usage]: {} is not UTF-8; rename the file", word.display());
+                return ExitCode::from(2);
+            }
+        }
+    }
+    match dispatch(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error[{}]: {error}", error.code());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(words: &[String]) -> Result<()> {
+    let (first, rest) = match words.split_first() {
+        None => ("--help", words),
+        Some((first, rest)) => (first.as_str(), rest),
+    };
+    if matches!(first, "-h" | "--help" | "help") {
+        return json::print(&overview());
+    }
+    if matches!(first, "-V" | "--version") {
+        return json::print(&format!("edge-runtime {}\n", env!("CARGO_PKG_VERSION")));
+    }
+    let Some(command) = COMMANDS.iter().find(|command| command.name == first) else {
+        let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+        return Err(Error::Usage { got: format!("unknown command `{first}`"), want: names.join(", ") });
+    };
+    if rest.iter().any(|word| word == "-h" || word == "--help") {
+        return json::print(&help(command));
+    }
+    let args = Args::parse(command.options, rest)?;
+    (command.run)(&args)
+}
+
+fn overview() -> String {
+    let mut text = "Runs tailored networks: one shared backbone, many small tasks.\n\n\
+                    Usage: edge-runtime COMMAND [OPTIONS]\n\nCommands:\n"
+        .to_owned();
+    for command in &COMMANDS {
+        text += &format!("  {:<10} {}\n", command.name, command.about);
+    }
+    text + "\nedge-runtime COMMAND --help shows a command's options and an example.\n\
+            Exit codes: 0 done, 2 usage, 3 signature or corruption, 4 incompatible, 6 health check failed, 1 other.\n"
+}
+
+fn help(command: &Command) -> String {
+    let mut text =
+        format!("{}\n\nUsage: edge-runtime {} [OPTIONS]\n\nOptions:\n", command.about, command.name);
+    for spec in command.options {
+        let left = format!("{} {}", spec.name, spec.value.unwrap_or_default());
+        text += &format!("  {left:<20} {}\n", spec.about);
+    }
+    text + "\n" + command.help
+}

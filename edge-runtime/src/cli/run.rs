@@ -1,0 +1,134 @@
+//! `run`: classifies frames from files or standard input, and switches tasks between them.
+
+use super::args::{Args, spec};
+use super::image::{Frames, Image, Raw};
+use super::{Command, json, store};
+use edge_runtime::{Error, Result, Runtime, Scores, TaskId};
+use std::time::{Duration, Instant};
+
+pub const COMMAND: Command = Command {
+    name: "run",
+    about: "Classifies images or raw frames, switching tasks between frames",
+    options: &[
+        store::STORE,
+        store::BACKBONE,
+        store::TASK,
+        store::ISA,
+        store::THREADS,
+        store::TRUST,
+        spec("--alternate", None, "switch to the next task before every frame"),
+        spec("--script", Some("A,B,..."), "names of tasks to use, one per frame, again and again"),
+        spec("--each", None, "give every frame to every task"),
+        spec("--stream", None, "start each task's first frame while its bundle is still being decoded"),
+        spec("--budget-mib", Some("N"), "memory for resident tasks; least recently used ones are evicted"),
+        spec("--raw", Some("WxHxC"), "frames are plain bytes, height x width x channels"),
+        spec("--deadline-ms", Some("N"), "count frames that take longer"),
+        spec("--metrics", Some("FILE"), "write Prometheus text at the end; `stdout` for standard output"),
+        spec("--json", None, "one JSON object per frame: label, score, task, us"),
+    ],
+    help: "Files are PNG, PPM or PGM; `-` reads a stream of them from standard input.\n\nExamples:\n  \
+           edge-runtime run --store store/ --alternate --json frame1.png frame2.png\n  \
+           camera | edge-runtime run --backbone b.backbone --task signs.task --raw 640x480x3 -\n",
+    run,
+};
+
+/// Which task answers which frame.
+struct Order {
+    tasks: Vec<TaskId>,
+    /// True to step on after every frame.
+    step: bool,
+    /// True to give every frame to all of them.
+    each: bool,
+}
+
+fn run(args: &Args) -> Result<()> {
+    let files = store::Files::find(args)?;
+    let raw = args.value("--raw").map(Raw::parse).transpose()?;
+    let deadline = args.number("--deadline-ms", 1)?.map(|ms| Duration::from_millis(ms as u64));
+    if args.files.is_empty() {
+        return Err(Error::Usage {
+            got: "no frames".into(),
+            want: "image files, or `-` for standard input".into(),
+        });
+    }
+    let threads = args.number("--threads", 1)?.unwrap_or(1);
+    let mut runtime = Runtime::new(files.open(args.isa()?)?, threads);
+    if let Some(mib) = args.number("--budget-mib", 1)? {
+        runtime.set_budget(mib.saturating_mul(1 << 20));
+    }
+    runtime.set_deadline(deadline);
+    let mut loaded = Vec::new();
+    for path in files.some_tasks()? {
+        loaded.push(if args.flag("--stream") { runtime.stream(path)? } else { runtime.load(path)? });
+    }
+    let order = order(args, &runtime, loaded)?;
+    runtime.switch(order.tasks[0])?;
+
+    let outcome = frames(args, &mut runtime, &order, raw);
+    if let Some(place) = args.value("--metrics") {
+        let text = runtime.stats().prometheus(runtime.resident_bytes());
+        if place == "stdout" {
+            json::print(&text)?;
+        } else {
+            std::fs::write(place, text).map_err(|error| Error::File {
+                path: place.into(),
+                action: "write",
+                kind: error.kind(),
+            })?;
+        }
+    }
+    outcome
+}
+
+fn order(args: &Args, runtime: &Runtime, loaded: Vec<TaskId>) -> Result<Order> {
+    let (step, each) = (args.flag("--alternate") || args.value("--script").is_some(), args.flag("--each"));
+    let Some(script) = args.value("--script") else { return Ok(Order { tasks: loaded, step, each }) };
+    let known = || runtime.resident().map(|(_, task)| task.name()).collect::<Vec<_>>().join(", ");
+    let named = script.split(',').map(|name| {
+        runtime.find(name).ok_or_else(|| Error::Usage { got: format!("task `{name}`"), want: known() })
+    });
+    Ok(Order { tasks: named.collect::<Result<_>>()?, step, each })
+}
+
+fn frames(args: &Args, runtime: &mut Runtime, order: &Order, raw: Option<Raw>) -> Result<()> {
+    let mut image = Image::default();
+    let mut turn = 0;
+    for name in &args.files {
+        let mut source = Frames::open(name, raw)?;
+        while source.next(&mut image)? {
+            let repeats = if order.each { order.tasks.len() } else { 1 };
+            for _ in 0..repeats {
+                if order.step || order.each {
+                    runtime.switch(order.tasks[turn % order.tasks.len()])?;
+                    turn += 1;
+                }
+                let start = Instant::now();
+                let scores = match runtime.frame(image.frame()) {
+                    // A frame that its deadline cut short is counted; the next one goes on.
+                    Err(error @ Error::Deadline { .. }) => {
+                        eprintln!("{name}: {error}");
+                        continue;
+                    }
+                    scores => scores?,
+                };
+                json::print(&line(args.flag("--json"), name, &scores, start.elapsed()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn line(as_json: bool, file: &str, scores: &Scores<'_>, time: Duration) -> String {
+    let us = time.as_secs_f64() * 1e6;
+    if as_json {
+        let object = json::Object::new()
+            .text("label", scores.label)
+            .number("score", f64::from(scores.score))
+            .text("task", scores.task)
+            .number("us", (us * 10.0).round() / 10.0)
+            .text("file", file)
+            .raw("late", if scores.late { "true" } else { "false" });
+        return object.end() + "\n";
+    }
+    format!("{file}\t{}\t{}\t{:.4}\t{us:.0} us\n", scores.task, scores.label, scores.score)
+}

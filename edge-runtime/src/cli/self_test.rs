@@ -1,0 +1,75 @@
+//! `self-test`: replays each bundle's golden vectors through this engine, on every instruction set here.
+
+use super::args::{Args, spec};
+use super::{Command, json, store};
+use bundles::container::golden_input;
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Error, Result, Session, Task};
+
+pub const COMMAND: Command = Command {
+    name: "self-test",
+    about: "Replays the golden vectors of task bundles on this machine",
+    options: &[
+        store::STORE,
+        store::BACKBONE,
+        store::TASK,
+        store::TRUST,
+        spec("--isa", Some("NAME"), "only this instruction set (default: all that are here)"),
+        spec("--threads", Some("N"), "threads of a frame (default: 2)"),
+        spec("--json", None, "one JSON object per golden vector"),
+    ],
+    help: "Exit code 6 when a score is further from its golden value than the bundle allows.\n\n\
+           Example:\n  edge-runtime self-test --store store/\n",
+    run,
+};
+
+fn run(args: &Args) -> Result<()> {
+    let files = store::Files::find(args)?;
+    let threads = args.number("--threads", 1)?.unwrap_or(2);
+    let isas = if args.value("--isa").is_some() { vec![args.isa()?] } else { Isa::available() };
+    if !args.flag("--json") {
+        json::print("task\tisa\tseed\tlargest difference\ttolerance\tresult\n")?;
+    }
+    let mut worst: Option<Error> = None;
+    for isa in isas {
+        let backbone = files.open(isa)?;
+        let mut session = Session::new(threads);
+        for path in files.some_tasks()? {
+            let task = Task::load(&backbone, path)?;
+            if task.golden().is_empty() {
+                eprintln!("{}: no golden vectors to replay", path.display());
+            }
+            let mut input = vec![0.0; task.input().len()];
+            for golden in task.golden() {
+                golden_input(golden.seed, &mut input);
+                let distance = golden.distance(session.run(&task, &input)?);
+                let passed = distance <= golden.tolerance;
+                let line = if args.flag("--json") {
+                    json::Object::new()
+                        .text("task", task.name())
+                        .text("isa", isa.name())
+                        .number("seed", golden.seed as f64)
+                        .number("difference", f64::from(distance))
+                        .number("tolerance", f64::from(golden.tolerance))
+                        .raw("passed", if passed { "true" } else { "false" })
+                        .end()
+                } else {
+                    let result = if passed { "ok" } else { "FAILED" };
+                    let (name, seed, tolerance) = (task.name(), golden.seed, golden.tolerance);
+                    format!("{name}\t{isa}\t{seed}\t{distance:.3e}\t{tolerance:.1e}\t{result}")
+                };
+                json::print(&(line + "\n"))?;
+                if !passed {
+                    worst.get_or_insert(Error::Health {
+                        task: task.name().into(),
+                        why: format!(
+                            "on {isa} a score is {distance:.3e} from its golden value, {:.1e} is allowed",
+                            golden.tolerance
+                        ),
+                    });
+                }
+            }
+        }
+    }
+    worst.map_or(Ok(()), Err)
+}

@@ -1,0 +1,141 @@
+//! Which backbone and which tasks a command works on.
+
+use super::args::{Args, Spec, spec};
+use bundles::container::TrustedKey;
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Backbone, Error, Options, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub const STORE: Spec = spec("--store", Some("DIR"), "directory with one *.backbone and its *.task files");
+pub const BACKBONE: Spec = spec("--backbone", Some("FILE"), "backbone file, instead of a store's");
+pub const TASK: Spec =
+    spec("--task", Some("FILE|NAME"), "task bundle, or a task of the store; repeatable (default: all)");
+pub const ISA: Spec = spec("--isa", Some("NAME"), "portable, avx2, avx512 or neon (default: the best here)");
+pub const THREADS: Spec = spec("--threads", Some("N"), "threads of a frame (default: 1)");
+pub const TRUST: Spec =
+    spec("--trust", Some("FILE"), "public key that files must be signed with; repeatable");
+
+/// The files a command works on.
+#[derive(Debug)]
+pub struct Files {
+    pub backbone: PathBuf,
+    pub tasks: Vec<PathBuf>,
+    pub trusted: Vec<TrustedKey>,
+}
+
+impl Files {
+    /// From `--store`, `--backbone`, `--task`, `--trust`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when no backbone, or more than one, or an unknown task is named.
+    pub fn find(args: &Args) -> Result<Files> {
+        let store = args.value("--store").map(Path::new);
+        let listed = |extension| store.map_or(Ok(Vec::new()), |store| list(store, extension));
+        let backbone = match args.value("--backbone") {
+            Some(file) => PathBuf::from(file),
+            None => {
+                let found = listed("backbone")?;
+                match (&found[..], store) {
+                    ([one], _) => one.clone(),
+                    (_, None) => {
+                        return Err(Error::Usage {
+                            got: "no backbone".into(),
+                            want: "--store DIR, or --backbone FILE with --task FILE".into(),
+                        });
+                    }
+                    (many, Some(store)) => {
+                        return Err(Error::Usage {
+                            got: format!("{} *.backbone files in {}", many.len(), store.display()),
+                            want: "exactly one, or --backbone FILE".into(),
+                        });
+                    }
+                }
+            }
+        };
+        let known = listed("task")?;
+        let mut tasks = Vec::new();
+        for named in args.values("--task") {
+            let in_store = known.iter().find(|path| path.file_stem().is_some_and(|stem| stem == named));
+            let path = Path::new(named);
+            match in_store {
+                Some(found) => tasks.push(found.clone()),
+                None if path.exists() || store.is_none() => tasks.push(path.into()),
+                None => {
+                    let names: Vec<_> = known.iter().filter_map(|path| path.file_stem()).collect();
+                    return Err(Error::Usage {
+                        got: format!("no task `{named}` in the store"),
+                        want: format!("one of {names:?}, or the path of a bundle"),
+                    });
+                }
+            }
+        }
+        if tasks.is_empty() {
+            tasks = known;
+        }
+        let trusted = args.values("--trust").map(|file| key(Path::new(file))).collect::<Result<_>>()?;
+        Ok(Files { backbone, tasks, trusted })
+    }
+
+    /// Opens the backbone for `isa` and says on standard error what repacking cost.
+    ///
+    /// # Errors
+    /// As [`Backbone::open`].
+    pub fn open(&self, isa: Isa) -> Result<Arc<Backbone>> {
+        let options = Options { isa, trusted: self.trusted.clone() };
+        let backbone = Backbone::open(&self.backbone, &options)?;
+        let cost = backbone.repacked();
+        if cost.kernels > 0 {
+            eprintln!(
+                "{}: repacked {} kernels for {isa} in {:.1} ms, {:.1} MiB beside the file; `tailor pack --target` \
+                 avoids both",
+                self.backbone.display(),
+                cost.kernels,
+                cost.time.as_secs_f64() * 1e3,
+                cost.bytes as f64 / f64::from(1 << 20)
+            );
+        }
+        Ok(backbone)
+    }
+
+    /// # Errors
+    /// [`Error::Usage`] when there is no task at all.
+    pub fn some_tasks(&self) -> Result<&[PathBuf]> {
+        match &self.tasks[..] {
+            [] => Err(Error::Usage {
+                got: "no task".into(),
+                want: "--task FILE, or a store with *.task files".into(),
+            }),
+            tasks => Ok(tasks),
+        }
+    }
+}
+
+/// Files with this extension, sorted by name.
+pub fn list(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let failed = |error: std::io::Error| Error::File {
+        path: directory.display().to_string(),
+        action: "list",
+        kind: error.kind(),
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|own| own == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A public key file.
+pub fn key(path: &Path) -> Result<TrustedKey> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| Error::File {
+        path: file.clone(),
+        action: "read",
+        kind: error.kind(),
+    })?;
+    TrustedKey::from_text(&text).map_err(|source| Error::Container { file, source })
+}

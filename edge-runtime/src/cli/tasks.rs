@@ -1,0 +1,78 @@
+//! `tasks`: what lies in a store, without running any of it.
+
+use super::args::{Args, spec};
+use super::{Command, json, store};
+use bundles::container::{Bundle, Kind};
+use edge_runtime::{Error, Result};
+use std::path::{Path, PathBuf};
+
+pub const COMMAND: Command = Command {
+    name: "tasks",
+    about: "Lists task bundles: name, classes, blocks, bytes, signature",
+    options: &[store::STORE, store::TRUST, spec("--json", None, "one JSON object per task")],
+    help: "Files and directories may be given, too.\n\nExample:\n  edge-runtime tasks --store store/\n",
+    run,
+};
+
+fn run(args: &Args) -> Result<()> {
+    let mut files = Vec::new();
+    for place in args.value("--store").into_iter().chain(args.files.iter().map(String::as_str)) {
+        match Path::new(place) {
+            directory if directory.is_dir() => files.extend(store::list(directory, "task")?),
+            file => files.push(PathBuf::from(file)),
+        }
+    }
+    if files.is_empty() && args.value("--store").is_none() && args.files.is_empty() {
+        return Err(Error::Usage {
+            got: "no files".into(),
+            want: "--store DIR, or files and directories".into(),
+        });
+    }
+    let trusted =
+        args.values("--trust").map(|file| store::key(Path::new(file))).collect::<Result<Vec<_>>>()?;
+    let mut text = String::new();
+    if !args.flag("--json") {
+        text += "name\tclasses\tblocks\tproxies\tinput\tbytes\tsignature\n";
+    }
+    for path in &files {
+        let file = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|error| Error::File {
+            path: file.clone(),
+            action: "read",
+            kind: error.kind(),
+        })?;
+        let failed = |source| Error::Container { file: file.clone(), source };
+        let bundle = Bundle::parse(&bytes).map_err(failed)?;
+        let manifest = bundle.manifest();
+        if manifest.kind != Kind::Task {
+            return Err(Error::Usage {
+                got: format!("{file} is a {}", manifest.kind.word()),
+                want: "a task".into(),
+            });
+        }
+        let trust = bundle.verify(&trusted).map_err(failed)?;
+        let (blocks, proxies) = (manifest.plan.blocks(), manifest.plan.proxies());
+        let (cells, input) = (manifest.plan.cells.len(), manifest.plan.input);
+        if args.flag("--json") {
+            let object = json::Object::new()
+                .text("name", &manifest.name)
+                .text("file", &file)
+                .number("classes", manifest.labels.len() as f64)
+                .number("blocks", blocks as f64)
+                .number("blocks_total", cells as f64)
+                .number("proxies", proxies as f64)
+                .text("input", &input.to_string())
+                .number("bytes", bytes.len() as f64)
+                .text("signature", &trust.to_string());
+            text += &(object.end() + "\n");
+        } else {
+            text += &format!(
+                "{}\t{}\t{blocks}/{cells}\t{proxies}\t{input}\t{}\t{trust}\n",
+                manifest.name,
+                manifest.labels.len(),
+                bytes.len()
+            );
+        }
+    }
+    json::print(&text)
+}

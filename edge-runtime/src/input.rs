@@ -1,0 +1,182 @@
+//! From a camera frame to a network's input, as the task's bundle prescribes.
+
+use crate::{Error, Result};
+use bundles::container::{Preprocess, Resize};
+use bundles::preprocess::{MAX_AREA, MAX_SIDE, Normaliser, Resizer, Size};
+
+/// An image in memory: `u8` in `(height, width, channels)` order, 1 channel (grey) or 3 (red, green, blue).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// 1 or 3.
+    pub channels: usize,
+    /// `height * width * channels` values.
+    pub pixels: &'a [u8],
+}
+
+impl Frame<'_> {
+    fn check(&self) -> Result<()> {
+        let Frame { width, height, channels, pixels } = *self;
+        let sides = [width, height].iter().all(|side| (1..=MAX_SIDE).contains(side));
+        let area = width.saturating_mul(height);
+        if sides && area <= MAX_AREA && matches!(channels, 1 | 3) && pixels.len() == area * channels {
+            return Ok(());
+        }
+        Err(Error::Input {
+            got: format!("a frame of {width}x{height}x{channels} in {} bytes", pixels.len()),
+            want: format!(
+                "width x height x channels bytes, sides from 1 to {MAX_SIDE}, {MAX_AREA} pixels at most, 1 or 3 \
+                 channels"
+            ),
+        })
+    }
+}
+
+/// A task's preprocessing: what happens to a frame before the network sees it.
+#[derive(Debug)]
+pub(crate) struct Preparation {
+    to: Size,
+    channels: usize,
+    grey: bool,
+    normaliser: Normaliser,
+}
+
+impl Preparation {
+    /// # Errors
+    /// [`Error::Incompatible`] for a filter that this runtime does not have, [`Error::Container`] for a
+    /// normalisation that is none.
+    pub fn new(file: &str, preprocess: &Preprocess) -> Result<Preparation> {
+        if preprocess.resize != Resize::Bilinear {
+            return Err(Error::Incompatible {
+                file: file.into(),
+                want: format!("resizing by {:?}", preprocess.resize),
+                got: "a program that resizes by Bilinear".into(),
+            });
+        }
+        let normaliser = Normaliser::new(preprocess.mean, preprocess.std).map_err(Error::container(file))?;
+        let to = Size { height: preprocess.height, width: preprocess.width };
+        Ok(Preparation { to, channels: preprocess.channels, grey: preprocess.grey, normaliser })
+    }
+}
+
+/// Memory that frames pass through on their way to the network. Grows when frames or tasks of a new size
+/// come; otherwise nothing is allocated.
+#[derive(Debug, Default)]
+pub(crate) struct Preparer {
+    resizer: Option<(Resizer, usize)>,
+    /// The frame in grey, where the task wants that.
+    luma: Vec<u8>,
+    /// The resized frame.
+    small: Vec<u8>,
+    /// The network's input, `(c, h, w)`.
+    input: Vec<f32>,
+}
+
+impl Preparer {
+    /// The network's input for `frame`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a frame that is no image.
+    pub fn prepare(&mut self, task: &Preparation, frame: Frame<'_>) -> Result<&[f32]> {
+        frame.check()?;
+        let internal = |source: bundles::Error| Error::Internal { what: source.to_string() };
+        let mut channels = frame.channels;
+        let mut pixels = frame.pixels;
+        if channels == 3 && (task.grey || task.channels == 1) {
+            channels = 1;
+            grey(frame.pixels, &mut self.luma);
+            pixels = &self.luma;
+        }
+        let from = Size { height: frame.height, width: frame.width };
+        let fits = |(resizer, of): &(Resizer, usize)| {
+            (resizer.from(), resizer.to(), *of) == (from, task.to, channels)
+        };
+        if !self.resizer.as_ref().is_some_and(fits) {
+            self.resizer = None;
+        }
+        let (resizer, _) = match &mut self.resizer {
+            Some(known) => known,
+            none => none.insert((Resizer::new(from, task.to, channels).map_err(internal)?, channels)),
+        };
+        let area = task.to.area();
+        self.small.resize(area * channels, 0);
+        self.input.resize(area * task.channels, 0.0);
+        resizer.resize(pixels, &mut self.small).map_err(internal)?;
+        if task.channels == 1 {
+            for (out, &pixel) in self.input.iter_mut().zip(&self.small) {
+                *out = task.normaliser.value(0, pixel);
+            }
+        } else {
+            task.normaliser.normalise(&self.small, channels, &mut self.input).map_err(internal)?;
+        }
+        Ok(&self.input)
+    }
+}
+
+/// ITU-R 601 luma in fixed point, as Pillow's mode `L` has it.
+fn grey(rgb: &[u8], luma: &mut Vec<u8>) {
+    luma.resize(rgb.len() / 3, 0);
+    for (out, &[r, g, b]) in luma.iter_mut().zip(rgb.as_chunks().0) {
+        let sum = 19_595 * u32::from(r) + 38_470 * u32::from(g) + 7_471 * u32::from(b) + 0x8000;
+        *out = (sum >> 16) as u8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preparation(channels: usize, grey: bool) -> Preparation {
+        let mut preprocess = Preprocess::new(channels, 4, 2, Resize::Bilinear, [0.5; 3], [0.5; 3]);
+        preprocess.grey = grey;
+        Preparation::new("t", &preprocess).unwrap()
+    }
+
+    #[test]
+    fn channels_become_what_the_task_wants() {
+        // channels of the network, grey, channels of the frame, first pixel, expected first values per plane
+        type Case = (usize, bool, usize, [u8; 3], &'static [f32]);
+        let cases: [Case; 5] = [
+            (3, false, 3, [255, 0, 51], &[1.0, -1.0, -0.6]),
+            (3, false, 1, [51, 51, 51], &[-0.6, -0.6, -0.6]),
+            (3, true, 3, [255, 255, 255], &[1.0, 1.0, 1.0]),
+            (1, false, 3, [0, 255, 0], &[150.0 / 127.5 - 1.0]),
+            (1, false, 1, [255, 255, 255], &[1.0]),
+        ];
+        for (planes, grey, channels, pixel, want) in cases {
+            let pixels: Vec<u8> = pixel[..channels].iter().copied().cycle().take(9 * 5 * channels).collect();
+            let frame = Frame { width: 9, height: 5, channels, pixels: &pixels };
+            let mut preparer = Preparer::default();
+            let input = preparer.prepare(&preparation(planes, grey), frame).unwrap();
+            assert_eq!(input.len(), planes * 8);
+            for (plane, want) in input.chunks(8).zip(want) {
+                assert!(plane.iter().all(|x| (x - want).abs() < 1e-6), "{plane:?} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_frames_are_errors() {
+        let mut preparer = Preparer::default();
+        let pixels = [0u8; 12];
+        let cases = [
+            (0, 0, 3),
+            (2, 2, 2),
+            (2, 2, 1),
+            (usize::MAX, 2, 3),
+            (usize::MAX, usize::MAX, 1),
+            (12, 1, 0),
+            (1 << 16, 1, 1),
+        ];
+        for (width, height, channels) in cases {
+            let frame = Frame { width, height, channels, pixels: &pixels };
+            let error = preparer.prepare(&preparation(3, false), frame).unwrap_err();
+            assert!(matches!(error, Error::Input { .. }), "{error}");
+        }
+        let frame = Frame { width: 2, height: 2, channels: 3, pixels: &pixels };
+        assert_eq!(preparer.prepare(&preparation(3, false), frame).unwrap().len(), 24);
+    }
+}

@@ -1,0 +1,156 @@
+//! A thread that loads, fills and drops tasks while another one runs frames.
+
+use crate::backbone::Backbone;
+use crate::bundle::BundleTensors;
+use crate::engine::Workspace;
+use crate::{Error, Result, Task};
+use bundles::container::Bundle;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+/// What the frame thread asks for.
+pub(crate) enum Job {
+    /// Load a bundle for slot `slot`.
+    Load { slot: usize, path: PathBuf },
+    /// Make the parameters of a task whose plan is compiled; frames may already wait for them.
+    Fill { slot: usize, task: Arc<Task>, file: String, bytes: Vec<u8> },
+    /// Free a task, so that the frame thread need not.
+    Drop(Arc<Task>),
+}
+
+/// What comes back.
+pub(crate) struct Done {
+    pub slot: usize,
+    pub outcome: Result<Loaded>,
+}
+
+/// A task, complete, and a larger workspace if the known one is too small for it.
+pub(crate) struct Loaded {
+    pub task: Arc<Task>,
+    pub space: Option<Workspace>,
+}
+
+/// Floats of arena and scratch that the frame thread has, as the loader knows them.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    arena: AtomicUsize,
+    scratch: AtomicUsize,
+}
+
+impl Room {
+    /// Notes what the frame thread has.
+    pub fn note(&self, space: &Workspace) {
+        self.arena.fetch_max(space.arena.len(), Ordering::Relaxed);
+        self.scratch.fetch_max(space.scratch.len(), Ordering::Relaxed);
+    }
+}
+
+/// The loader thread. Dropping it waits for the job under way.
+pub(crate) struct Loader {
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Loader {
+    /// # Errors
+    /// [`Error::File`] when the system gives no thread.
+    pub fn start(backbone: Arc<Backbone>, threads: usize, room: Arc<Room>) -> Result<Loader> {
+        let (jobs, inbox) = channel();
+        let (outbox, done) = channel();
+        let work = move || {
+            for job in inbox {
+                let (slot, outcome) = match job {
+                    Job::Drop(task) => {
+                        drop(task);
+                        continue;
+                    }
+                    Job::Load { slot, path } => (slot, Task::load(&backbone, &path).map(Arc::new)),
+                    Job::Fill { slot, task, file, bytes } => (slot, fill(task, &file, &bytes)),
+                };
+                let outcome = outcome.map(|task| Loaded { space: larger(&task, threads, &room), task });
+                if outbox.send(Done { slot, outcome }).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("edge-loader".into()).spawn(work);
+        let thread = thread.map_err(|error| Error::File {
+            path: "loader thread".into(),
+            action: "start",
+            kind: error.kind(),
+        })?;
+        Ok(Loader { jobs: Some(jobs), done, thread: Some(thread) })
+    }
+
+    /// Queues a job. Never waits.
+    pub fn ask(&self, job: Job) -> Result<()> {
+        let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Error::Internal { what: "the loader thread is gone".into() }),
+        }
+    }
+
+    /// The next finished job, if there is one. Never waits.
+    pub fn finished(&self) -> Option<Done> {
+        self.done.try_recv().ok()
+    }
+
+    /// The next finished job; waits for it. `None` when none can come any more.
+    pub fn wait(&self) -> Option<Done> {
+        self.done.recv().ok()
+    }
+}
+
+/// Fills `task`. Whatever happens, even a panic, nobody is left waiting for its parameters.
+fn fill(task: Arc<Task>, file: &str, bytes: &[u8]) -> Result<Arc<Task>> {
+    struct Release<'a>(&'a Task);
+    impl Drop for Release<'_> {
+        fn drop(&mut self) {
+            if !self.0.is_complete() {
+                self.0.fail(Error::Cancelled { task: self.0.name().into() });
+            }
+        }
+    }
+    let release = Release(&task);
+    let outcome = Bundle::parse(bytes)
+        .map_err(Error::container(file))
+        .and_then(|bundle| task.fill(&BundleTensors::new(file, &bundle)?));
+    if let Err(error) = &outcome {
+        task.fail(error.clone());
+    }
+    drop(release);
+    outcome.map(|()| task)
+}
+
+fn larger(task: &Task, threads: usize, room: &Room) -> Option<Workspace> {
+    let (arena, scratch) = (task.program.arena_len, task.program.scratch_len(threads));
+    let known = (room.arena.load(Ordering::Relaxed), room.scratch.load(Ordering::Relaxed));
+    if arena <= known.0 && scratch <= known.1 {
+        return None;
+    }
+    let mut space = Workspace::default();
+    space.grow(arena.max(known.0), scratch.max(known.1));
+    room.note(&space);
+    Some(space)
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panicked loader has nothing left to say: its jobs were answered by `fill`'s guard.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Loader")
+    }
+}

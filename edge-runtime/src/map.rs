@@ -1,0 +1,99 @@
+//! The backbone's bytes: a file mapped once and read-only, or a copy in memory.
+#![allow(unsafe_code)]
+
+use crate::{Error, Result};
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+/// Read-only bytes that live as long as anything that reads kernels out of them.
+pub(crate) struct Map {
+    bytes: Bytes,
+}
+
+enum Bytes {
+    File(memmap2::Mmap),
+    Memory(Vec<u8>),
+}
+
+impl Map {
+    /// Maps a file.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn open(path: &Path) -> Result<Map> {
+        let file = File::open(path).map_err(Error::file(path, "open"))?;
+        // SAFETY: the map is private to this process and never written through. The store's contract is that
+        // a backbone file is immutable: installing writes a new file and renames it, so neither length nor
+        // contents of this inode change. Whoever breaks that contract from outside gets a bus error or
+        // wrong scores, as with any mapped file.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::file(path, "map"))?;
+        Ok(Map { bytes: Bytes::File(map) })
+    }
+
+    /// Bytes that are already in memory.
+    pub fn memory(bytes: Vec<u8>) -> Map {
+        Map { bytes: Bytes::Memory(bytes) }
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::File(map) => map,
+            Bytes::Memory(bytes) => bytes,
+        }
+    }
+
+    /// The floats in a range of bytes, in place. `None` when the range is outside, not aligned for floats,
+    /// or the machine is big-endian (files hold little-endian numbers).
+    pub fn floats(&self, range: Range<usize>) -> Option<&[f32]> {
+        let bytes = self.bytes().get(range)?;
+        let aligned = bytes.as_ptr().cast::<f32>().is_aligned() && bytes.len().is_multiple_of(4);
+        if !aligned || cfg!(target_endian = "big") {
+            return None;
+        }
+        // SAFETY: the pointer is aligned for f32 and the length is whole floats of memory that `bytes` borrows
+        // from `self`; every bit pattern is a valid f32; nobody writes to the map.
+        Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / 4) })
+    }
+
+    /// Tells the system that the pages are not needed for now. They come back from the file when read.
+    pub fn release(&self) {
+        if let Bytes::File(map) = &self.bytes {
+            // SAFETY: for a read-only file mapping this drops clean pages, which later reads bring back
+            // unchanged; it is the private anonymous mappings whose contents it would destroy.
+            #[cfg(unix)]
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+}
+
+impl std::fmt::Debug for Map {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Map").field("bytes", &self.bytes().len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_come_only_from_whole_aligned_ranges() {
+        let mut bytes = vec![0u8; 24];
+        let start = bytes.as_ptr().align_offset(4);
+        bytes[start..start + 4].copy_from_slice(&1.5f32.to_le_bytes());
+        let map = Map::memory(bytes);
+        assert_eq!(map.floats(start..start + 8), Some(&[1.5, 0.0][..]));
+        for range in [start + 1..start + 5, start..start + 6, 0..4000] {
+            assert_eq!(map.floats(range.clone()), None, "{range:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Map::open(Path::new("/nowhere/at.backbone")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at.backbone"), "{error}");
+        assert_eq!(error.exit_code(), 1);
+    }
+}

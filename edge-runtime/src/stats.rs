@@ -1,0 +1,121 @@
+//! Counters of a runtime, and their Prometheus text.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Upper bounds of the frame time histogram, in microseconds.
+const BOUNDS: [u64; 12] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
+
+/// What a runtime has done since it was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames answered.
+    pub frames: u64,
+    /// Frames that ended in an error.
+    pub failed_frames: u64,
+    /// Frames answered after their deadline, or given up at it.
+    pub missed_deadlines: u64,
+    /// Switches from one task to another.
+    pub switches: u64,
+    /// Tasks that became resident.
+    pub loads: u64,
+    /// Loads that failed.
+    pub failed_loads: u64,
+    /// Tasks evicted.
+    pub evictions: u64,
+    /// Time of all answered frames.
+    pub busy: Duration,
+    /// Frames per bucket of the histogram, the last one for all slower.
+    buckets: [u64; BOUNDS.len() + 1],
+}
+
+impl Stats {
+    /// Counts a frame; true when it missed its deadline.
+    pub(crate) fn frame(&mut self, time: Duration, deadline: Option<Duration>, answered: bool) -> bool {
+        let late = deadline.is_some_and(|deadline| time > deadline);
+        self.missed_deadlines += u64::from(late);
+        if !answered {
+            self.failed_frames += 1;
+            return late;
+        }
+        self.frames += 1;
+        self.busy += time;
+        let bucket = BOUNDS.partition_point(|&bound| u128::from(bound) < time.as_micros());
+        if let Some(count) = self.buckets.get_mut(bucket) {
+            *count += 1;
+        }
+        late
+    }
+
+    /// Prometheus text exposition, with `resident` bytes of tasks as a gauge.
+    pub fn prometheus(&self, resident: usize) -> String {
+        let counters = [
+            ("frames_total", "Frames answered.", self.frames),
+            ("failed_frames_total", "Frames that ended in an error.", self.failed_frames),
+            ("missed_deadlines_total", "Frames later than their deadline.", self.missed_deadlines),
+            ("switches_total", "Switches from one task to another.", self.switches),
+            ("loads_total", "Tasks that became resident.", self.loads),
+            ("failed_loads_total", "Loads that failed.", self.failed_loads),
+            ("evictions_total", "Tasks evicted from memory.", self.evictions),
+        ];
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        for (name, help, value) in counters {
+            let _ = write!(
+                text,
+                "# HELP edge_runtime_{name} {help}\n# TYPE edge_runtime_{name} counter\nedge_runtime_{name} {value}\n"
+            );
+        }
+        let name = "edge_runtime_resident_task_bytes";
+        let _ = write!(
+            text,
+            "# HELP {name} Memory held by resident tasks.\n# TYPE {name} gauge\n{name} {resident}\n"
+        );
+        let name = "edge_runtime_frame_seconds";
+        let _ = write!(text, "# HELP {name} Time of a frame.\n# TYPE {name} histogram\n");
+        let mut below = 0;
+        for (bound, count) in BOUNDS.iter().zip(&self.buckets) {
+            below += count;
+            let _ = writeln!(text, "{name}_bucket{{le=\"{}\"}} {below}", *bound as f64 / 1e6);
+        }
+        let _ = write!(
+            text,
+            "{name}_bucket{{le=\"+Inf\"}} {}\n{name}_sum {}\n{name}_count {}\n",
+            self.frames,
+            self.busy.as_secs_f64(),
+            self.frames
+        );
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_fall_into_their_buckets_and_misses_are_counted() {
+        let mut stats = Stats::default();
+        let deadline = Some(Duration::from_micros(300));
+        for (micros, late) in [(100, false), (101, false), (300, false), (301, true), (2_000_000, true)] {
+            assert_eq!(stats.frame(Duration::from_micros(micros), deadline, true), late, "{micros}");
+        }
+        assert!(stats.frame(Duration::from_millis(1), deadline, false));
+        let text = stats.prometheus(77);
+        for line in [
+            "edge_runtime_frames_total 5",
+            "edge_runtime_failed_frames_total 1",
+            "edge_runtime_missed_deadlines_total 3",
+            "edge_runtime_frame_seconds_bucket{le=\"0.0001\"} 1",
+            "edge_runtime_frame_seconds_bucket{le=\"0.00025\"} 2",
+            "edge_runtime_frame_seconds_bucket{le=\"0.0005\"} 4",
+            "edge_runtime_frame_seconds_bucket{le=\"1\"} 4",
+            "edge_runtime_frame_seconds_bucket{le=\"+Inf\"} 5",
+            "edge_runtime_frame_seconds_count 5",
+            "edge_runtime_resident_task_bytes 77",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The `edge-runtime` command over a store of random tasks.
+
+use super::store;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+fn edge_runtime(arguments: &[&str], stdin: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // A command that refuses its arguments reads nothing.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn text(output: &Output) -> (String, String) {
+    (String::from_utf8(output.stdout.clone()).unwrap(), String::from_utf8(output.stderr.clone()).unwrap())
+}
+
+fn ok(arguments: &[&str], stdin: &[u8]) -> String {
+    let output = edge_runtime(arguments, stdin);
+    let (out, err) = text(&output);
+    assert!(output.status.success(), "{arguments:?}: {err}");
+    out
+}
+
+#[test]
+fn frames_alternate_between_tasks() {
+    let directory = store::directory(&store::packed("cifar-resnet20-a", 12, 21));
+    let at = directory.path().to_str().unwrap();
+    let ppm = [b"P6 4 3 255\n".as_slice(), &[200; 36]].concat();
+    let stream = ppm.repeat(4);
+    let out = ok(&["run", "--store", at, "--alternate", "--json", "--metrics", "stdout", "-"], &stream);
+    let frames: Vec<&str> = out.lines().filter(|line| line.starts_with('{')).collect();
+    let tasks = ["digits", "fashion", "signs", "digits"];
+    assert_eq!(frames.len(), 4);
+    for (line, task) in frames.iter().zip(tasks) {
+        assert!(line.contains(&format!("\"task\":\"{task}\"")), "{line}");
+        assert!(line.contains(&format!("\"label\":\"{task} ")), "{line}");
+        assert!(line.contains("\"score\":0.") && line.contains("\"us\":"), "{line}");
+    }
+    assert!(
+        out.contains("edge_runtime_frames_total 4") && out.contains("edge_runtime_switches_total 4"),
+        "{out}"
+    );
+
+    // A script and a raw stream; streamed loading gives the same answers.
+    let raw = [7u8; 5 * 4 * 3 * 2];
+    let common = ["--script", "signs,digits", "--raw", "5x4x3", "--json", "--store", at, "-"];
+    let answers = |extra: &[&str]| -> Vec<String> {
+        let out = ok(&[&["run"], extra, &common].concat(), &raw);
+        out.lines().map(|line| line.split("\"us\"").next().unwrap().to_owned()).collect()
+    };
+    let plain = answers(&[]);
+    assert_eq!(plain.len(), 2);
+    assert!(plain[0].contains("signs") && plain[1].contains("digits"), "{plain:?}");
+    assert_eq!(plain, answers(&["--stream", "--threads", "2"]));
+}
+
+#[test]
+#[cfg(feature = "png")]
+fn png_files_are_read() {
+    let directory = store::directory(&store::packed("cifar-resnet20-a", 12, 21));
+    let at = directory.path().to_str().unwrap();
+    let pixels: Vec<u8> = (0..4 * 3 * 3).map(|i| (i * 7) as u8).collect();
+    let file = directory.path().join("x.png");
+    let mut encoder = png::Encoder::new(std::fs::File::create(&file).unwrap(), 4, 3);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    let score = |out: String| out.split("\"us\"").next().unwrap().to_owned();
+    let from_png =
+        score(ok(&["run", "--store", at, "--task", "digits", "--json", file.to_str().unwrap()], b""));
+    let ppm = [b"P6 4 3 255\n".as_slice(), &pixels].concat();
+    let from_ppm = score(ok(&["run", "--store", at, "--task", "digits", "--json", "-"], &ppm));
+    assert_eq!(from_png, from_ppm);
+}
+
+#[test]
+fn tasks_self_test_probe_and_bench_report() {
+    let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 22));
+    let at = directory.path().to_str().unwrap();
+    let out = ok(&["tasks", "--store", at], b"");
+    assert_eq!(out.lines().count(), 4, "{out}");
+    assert!(out.contains("fashion\t5\t8/9\t"), "{out}");
+    let out = ok(&["self-test", "--store", at], b"");
+    assert!(out.lines().count() > 3 && out.lines().skip(1).all(|line| line.ends_with("\tok")), "{out}");
+    assert!(out.contains("portable"), "{out}");
+    assert!(ok(&["probe", "--json"], b"").contains("\"available\":[\"portable\""));
+
+    let out = ok(&["bench", "--store", at, "--frames", "3", "--json"], b"");
+    for key in [
+        "\"rss_bytes\":",
+        "\"frame_ms\":",
+        "\"warm_switch_us\":",
+        "\"cold_switch_ms\":",
+        "\"name\":\"signs\"",
+    ] {
+        assert!(out.contains(key), "{key}: {out}");
+    }
+    let out = ok(&["bench", "--store", at, "--task", "digits", "--frames", "3", "--layers"], b"");
+    assert!(out.contains("layer1.0.conv1 + layer1.0.bn1 + relu"), "{out}");
+    let table = directory.path().join("blocks.tsv");
+    let backbone = directory.path().join("net.backbone");
+    let arguments = ["bench", "--backbone", backbone.to_str().unwrap(), "--blocks", table.to_str().unwrap()];
+    ok(&arguments, b"");
+    let table = std::fs::read_to_string(table).unwrap();
+    // Header, stem, head, nine blocks, 24 proxies.
+    assert_eq!(table.lines().count(), 1 + 2 + 9 + 24, "{table}");
+    assert!(table.lines().any(|line| line.starts_with("4\t2\tproxy\t")), "{table}");
+}
+
+#[test]
+fn failures_have_their_exit_codes() {
+    let packed = store::packed("cifar-resnet20-b", 12, 23);
+    let directory = store::directory(&packed);
+    let at = directory.path().to_str().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut damaged = packed.tasks[0].1.clone();
+    damaged[200] ^= 1;
+    let damaged = file("damaged.bin", &damaged);
+    let stranger = file("stranger.bin", &store::packed("cifar-resnet20-b", 12, 24).tasks[0].1);
+    let image = file("x.ppm", b"P6 1 1 255 abc");
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["frobnicate"], 2, "self-test"),
+        (&["run", "--store", at], 2, "image files"),
+        (&["run", "--store", at, "--task", "nothing", &image], 2, "digits"),
+        (&["run", "--store", at, "--task", &damaged, &image], 3, "damaged.bin"),
+        (&["run", "--store", at, "--task", &stranger, &image], 4, "backbone"),
+        (&["run", "--store", at, &damaged], 2, "damaged.bin (frame 1)"),
+        (&["run", "--store", "/nowhere", &image], 1, "/nowhere"),
+        (&["bench", "--frames", "0", "--store", at], 2, "from 1"),
+        (&["self-test", "--isa", "mmx", "--store", at], 2, "portable"),
+    ];
+    for (arguments, code, words) in cases {
+        let output = edge_runtime(arguments, b"");
+        let (out, err) = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {err}");
+        let failure = err.lines().find(|line| line.starts_with("error[")).unwrap_or_default();
+        assert!(failure.contains(words), "{arguments:?}: {err}");
+        assert!(out.is_empty(), "{arguments:?}: {out}");
+    }
+    for command in ["run", "tasks", "self-test", "bench", "probe"] {
+        assert!(ok(&[command, "--help"], b"").contains("Example"), "{command}");
+    }
+}
