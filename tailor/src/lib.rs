@@ -2,6 +2,7 @@
 
 pub mod data;
 mod error;
+pub mod import;
 pub mod ops;
 pub mod random;
 pub mod weights;

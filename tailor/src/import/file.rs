@@ -1,0 +1,148 @@
+//! The backbone file: universal kernels, and the source's norms and classifier beside them.
+//!
+//! A container knows a norm as `{name}.scale` and `{name}.shift`. The four vectors that training starts from
+//! lie beside them as companions: `{name}.scale#weight`, `{name}.scale#running_var`, `{name}.shift#bias` and
+//! `{name}.shift#running_mean`. So the same file runs as it is, source classifier included.
+
+use super::{Imported, NORM_EPS};
+use crate::{Error, Result};
+use bundles::{
+    container::{Bundle, Kind, Preprocess, Resize, Writer, write_atomically},
+    plan::{Affine, Op, Owner},
+};
+use std::{collections::BTreeMap, fs, path::Path};
+
+/// Key of the fact that says the norms came folded.
+const FOLDED: &str = "folded";
+
+/// Each companion of a norm: the packed tensor it lies beside, and the vector it holds.
+const COMPANIONS: [(&str, &str); 4] =
+    [("scale", "weight"), ("scale", "running_var"), ("shift", "bias"), ("shift", "running_mean")];
+
+/// Writes a backbone file and returns the backbone's id. The same network gives the same bytes.
+///
+/// # Errors
+/// [`Error::Bundle`] when the container refuses something or the file cannot be written.
+pub fn write_backbone(imported: &Imported, path: &Path) -> Result<[u8; 32]> {
+    let plan = &imported.plan;
+    let (height, width) = (plan.input.h, plan.input.w);
+    let preprocess = Preprocess::new(3, width, height, Resize::Bilinear, imported.mean, imported.std);
+    let mut writer = Writer::new(Kind::Backbone, imported.arch.to_string(), plan.clone(), preprocess);
+    for (key, value) in &imported.facts {
+        writer.fact(key, value);
+    }
+    if imported.folded {
+        writer.fact(FOLDED, "true");
+    }
+    let tensor = |name: &str| {
+        imported
+            .tensors
+            .get(name)
+            .ok_or_else(|| Error::import(format!("tensor `{name}`"), "missing", "import the weights again"))
+    };
+    let norms: BTreeMap<String, &Affine> = plan
+        .ops()
+        .filter_map(|op| match op {
+            Op::Affine(norm) => Some((format!("{}.scale", norm.name), norm)),
+            _ => None,
+        })
+        .collect();
+    for spec in plan.tensors() {
+        if let Some(norm) = norms.get(&spec.name) {
+            write_norm(&mut writer, &norm.name, &tensor)?;
+        } else if spec.owner == Owner::Backbone || imported.tensors.contains_key(&spec.name) {
+            let (shape, values) = tensor(&spec.name)?;
+            writer.tensor_f32(&spec.name, spec.owner, shape, values)?;
+        }
+    }
+    let bytes = writer.finish(&[])?;
+    write_atomically(path, &bytes)?;
+    Ok(Bundle::parse(&bytes)?.manifest().backbone.id)
+}
+
+fn write_norm<'t>(
+    writer: &mut Writer,
+    name: &str,
+    tensor: &impl Fn(&str) -> Result<&'t (Vec<usize>, Vec<f32>)>,
+) -> Result<()> {
+    let part = |part: &str| tensor(&format!("{name}.{part}"));
+    let (shape, weight) = part("weight")?;
+    let (bias, mean, variance) = (&part("bias")?.1, &part("running_mean")?.1, &part("running_var")?.1);
+    let scale: Vec<f32> = weight.iter().zip(variance).map(|(w, v)| w / (v + NORM_EPS).sqrt()).collect();
+    let shift: Vec<f32> = bias.iter().zip(mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
+    for (packed, values) in [("scale", &scale), ("shift", &shift)] {
+        let packed_name = format!("{name}.{packed}");
+        writer.tensor_f32(&packed_name, Owner::Task, shape, values)?;
+        for (_, vector) in COMPANIONS.iter().filter(|(beside, _)| *beside == packed) {
+            writer.tensor_f32(&format!("{packed_name}#{vector}"), Owner::Task, shape, &part(vector)?.1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a backbone file that [`write_backbone`] wrote, every section checked against its hash, and its id.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Bundle`] when the file is damaged; [`Error::Import`] when it is no backbone, or
+/// one packed for a device, without the norms that training starts from.
+pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let bundle = Bundle::parse(&bytes)?;
+    let manifest = bundle.manifest();
+    if manifest.kind != Kind::Backbone {
+        let want = "a backbone file, as `tailor import` writes it, is needed";
+        return Err(Error::import(path.display(), format!("a {}", manifest.kind.word()), want));
+    }
+    let mut tensors = BTreeMap::new();
+    let mut take = |section: &str, name: String| -> Result<bool> {
+        if !manifest.sections.iter().any(|s| s.name == section) {
+            return Ok(false);
+        }
+        let shape = bundle.section(section)?.shape.clone();
+        tensors.insert(name, (shape, bundle.decode_f32(section)?));
+        Ok(true)
+    };
+    let mut classifier = false;
+    for op in manifest.plan.ops() {
+        match op {
+            Op::Affine(Affine { name, .. }) => {
+                for (beside, vector) in COMPANIONS {
+                    if !take(&format!("{name}.{beside}#{vector}"), format!("{name}.{vector}"))? {
+                        let found = format!("no {vector} of norm `{name}`");
+                        let want =
+                            "a backbone packed for a device cannot be trained on; use the imported one";
+                        return Err(Error::import(path.display(), found, want));
+                    }
+                }
+            }
+            Op::Conv(_) | Op::Linear(_) => {
+                let mut all = true;
+                for spec in op.tensors() {
+                    all &= take(&spec.name, spec.name.clone())?;
+                }
+                if matches!(op, Op::Linear(_)) {
+                    classifier = all;
+                }
+            }
+            Op::Relu
+            | Op::MaxPool { .. }
+            | Op::AvgPool { .. }
+            | Op::Subsample { .. }
+            | Op::PadChannels { .. }
+            | Op::GlobalAvgPool => {}
+        }
+    }
+    let mut facts: BTreeMap<String, String> = manifest.facts.iter().cloned().collect();
+    let imported = Imported {
+        plan: manifest.plan.clone(),
+        arch: manifest.plan.arch.parse()?,
+        tensors,
+        classifier,
+        folded: facts.remove(FOLDED).is_some_and(|value| value == "true"),
+        mean: manifest.preprocess.mean,
+        std: manifest.preprocess.std,
+        facts,
+        notes: Vec::new(),
+    };
+    Ok((imported, manifest.backbone.id))
+}

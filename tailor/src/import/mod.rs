@@ -1,0 +1,128 @@
+//! Published weights become a backbone: architecture recognised, names and shapes checked, norms brought to
+//! one form.
+//!
+//! [`import`] turns a state dict into an [`Imported`] network named after its plan;
+//! [`write_backbone`] and [`read_backbone`] keep it in a container.
+
+mod file;
+mod fitting;
+mod names;
+mod recognise;
+#[cfg(test)]
+mod tests;
+
+pub use file::{read_backbone, write_backbone};
+
+use crate::{
+    Error, Result,
+    weights::{StateDict, read_state_dict},
+};
+use bundles::plan::{Arch, Plan, Shortcut};
+use std::{collections::BTreeMap, path::Path};
+
+/// What batch-norms add to the variance: PyTorch's default, which every supported source keeps.
+const NORM_EPS: f32 = 1e-5;
+
+/// A source network in the plan's own terms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// The backbone at its architecture's native image size, with the source's number of classes.
+    pub plan: Plan,
+    /// What it was recognised as.
+    pub arch: Arch,
+    /// Shape and values by name: `{conv}.weight` for every kernel of the plan; `weight`, `bias`,
+    /// `running_mean` and `running_var` for every norm (see [`Affine`](bundles::plan::Affine)); `fc.weight`
+    /// and `fc.bias` if there is a classifier.
+    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    /// Whether the source classifier came along.
+    pub classifier: bool,
+    /// Whether the norms came folded into convolution biases. They are then exact in inference but know no
+    /// statistics: mean 0 and variance 1 stand in for them.
+    pub folded: bool,
+    /// Mean of each channel that the source was trained with, of pixels scaled to 0..1.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel.
+    pub std: [f32; 3],
+    /// What else the source said about itself, such as its accuracy.
+    pub facts: BTreeMap<String, String>,
+    /// What a person should know: assumptions made, tensors left out.
+    pub notes: Vec<String>,
+}
+
+/// What the user knows better than the file.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The architecture; recognised from names and shapes when left out.
+    pub arch: Option<Arch>,
+    /// Mean of each channel; from the file, or the source's usual one, when left out.
+    pub mean: Option<[f32; 3]>,
+    /// Standard deviation of each channel.
+    pub std: Option<[f32; 3]>,
+}
+
+/// Reads a state dict (see [`read_state_dict`]) and fits it to an architecture.
+///
+/// # Errors
+/// As [`read_state_dict`], and [`Error::Import`] naming the tensor, the shape found and the shape expected;
+/// or saying why no architecture was recognised.
+pub fn import(path: &Path, request: &Request) -> Result<Imported> {
+    from_state_dict(read_state_dict(path)?, request, &path.display().to_string())
+}
+
+/// Fits a state dict to an architecture; `place` names it in messages.
+///
+/// # Errors
+/// As [`import`].
+pub fn from_state_dict(dict: StateDict, request: &Request, place: &str) -> Result<Imported> {
+    let StateDict { tensors, mut metadata } = dict;
+    let tensors = names::canonical(tensors);
+    let arch = match request.arch {
+        Some(arch) => arch,
+        None => recognise::recognise(&tensors, place)?,
+    };
+    let mut imported = fitting::fit(arch, tensors, place)?;
+
+    let usual = usual_normalisation(arch, imported.plan.classes());
+    let mut pick = |asked: Option<[f32; 3]>, key: &str, usual: [f32; 3]| -> Result<[f32; 3]> {
+        let stated = metadata.remove(key);
+        if let Some(values) = asked {
+            return Ok(values);
+        }
+        let Some(text) = stated else {
+            imported
+                .notes
+                .push(format!("{key} {usual:?} assumed, the usual one of {arch}; --{key} changes it"));
+            return Ok(usual);
+        };
+        triple(&text).ok_or_else(|| {
+            let want = format!("three numbers such as 0.5,0.5,0.5; or give --{key}");
+            Error::import(format!("{place}: metadata `{key}`"), format!("`{text}`"), want)
+        })
+    };
+    imported.mean = pick(request.mean, "mean", usual.0)?;
+    imported.std = pick(request.std, "std", usual.1)?;
+    imported.facts = metadata;
+    imported.facts.remove("arch");
+    Ok(imported)
+}
+
+fn triple(text: &str) -> Option<[f32; 3]> {
+    let values: Vec<f32> = text
+        .trim_matches(['[', ']', '(', ')'])
+        .split(',')
+        .map(|v| v.trim().parse().ok())
+        .collect::<Option<_>>()?;
+    values.try_into().ok()
+}
+
+/// Mean and standard deviation that public weights of this kind were trained with.
+fn usual_normalisation(arch: Arch, classes: usize) -> ([f32; 3], [f32; 3]) {
+    match (arch, classes) {
+        // The well-known option-A weights used ImageNet's values on CIFAR, as does everything ImageNet.
+        (Arch::CifarResNet { shortcut: Shortcut::Pad, .. } | Arch::ResNet { .. } | Arch::DecathlonWrn, _) => {
+            ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        }
+        (_, 100) => ([0.5070, 0.4865, 0.4409], [0.2673, 0.2564, 0.2761]),
+        _ => ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+    }
+}
