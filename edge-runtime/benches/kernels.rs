@@ -5,7 +5,10 @@
 //! per multiply-add, so a Winograd layer may exceed what the machine could do directly.
 //! Arguments: `--isa NAME`, `--threads N`, and any word a layer's name must contain.
 
-use edge_runtime::kernels::{ConvShape, Epilogue, Isa, conv, pack, packed_len, scratch_len};
+use bundles::plan::Shape;
+use edge_runtime::kernels::{
+    ConvShape, Epilogue, Floats, Isa, Window, conv, max_pool, pack, packed_len, scratch_len,
+};
 use edge_runtime::pool::Pool;
 use std::time::{Duration, Instant};
 
@@ -35,24 +38,14 @@ const RESNET20: &[Layer] = &[
     (64, 8, 64, 3, 1, 5),
 ];
 
-/// Floats that start on a cache line, as they do in an arena and in a mapped backbone.
-struct Aligned(Vec<f32>, usize, usize);
-
-impl Aligned {
-    fn new(len: usize) -> Aligned {
-        let mut seed = 1u32;
-        let next = |_| {
-            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (seed >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        let data: Vec<f32> = (0..len + 16).map(next).collect();
-        let skip = data.as_ptr().align_offset(64);
-        Aligned(data, skip, len)
+fn random(len: usize) -> Floats {
+    let mut seed = 1u32;
+    let mut floats = Floats::zeros(len);
+    for x in floats.iter_mut() {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *x = (seed >> 8) as f32 / (1 << 23) as f32 - 1.0;
     }
-
-    fn get(&mut self) -> &mut [f32] {
-        &mut self.0[self.1..][..self.2]
-    }
+    floats
 }
 
 fn best_of(limit: Duration, mut f: impl FnMut()) -> Duration {
@@ -71,34 +64,34 @@ fn best_of(limit: Duration, mut f: impl FnMut()) -> Duration {
 /// One convolution with its buffers.
 struct Prepared {
     s: ConvShape,
-    packed: Aligned,
-    input: Aligned,
-    out: Aligned,
-    scratch: Aligned,
-    factors: Aligned,
+    packed: Floats,
+    input: Floats,
+    out: Floats,
+    scratch: Floats,
+    factors: Floats,
 }
 
 impl Prepared {
     fn new(isa: Isa, &(c_in, size, c_out, kernel, stride, _): &Layer, threads: usize) -> Prepared {
         let (pad, input_nchw) = (kernel / 2, c_in == 3);
         let s = ConvShape { c_in, h: size, w: size, c_out, kernel, stride, pad, input_nchw };
-        let mut packed = Aligned::new(packed_len(isa, &s));
-        pack(isa, &s, Aligned::new(c_out * c_in * kernel * kernel).get(), packed.get()).expect("packs");
+        let mut packed = random(packed_len(isa, &s));
+        pack(isa, &s, &random(c_out * c_in * kernel * kernel), &mut packed).expect("packs");
         Prepared {
             s,
             packed,
-            input: Aligned::new(isa.padded(c_in) * size * size),
-            out: Aligned::new(isa.padded(c_out) * s.out_h() * s.out_w()),
-            scratch: Aligned::new(scratch_len(isa, &s, threads)),
-            factors: Aligned::new(isa.padded(c_out)),
+            input: random(isa.padded(c_in) * size * size),
+            out: random(isa.padded(c_out) * s.out_h() * s.out_w()),
+            scratch: random(scratch_len(isa, &s, threads)),
+            factors: random(isa.padded(c_out)),
         }
     }
 
     fn run(&mut self, isa: Isa, pool: &Pool) {
-        let factors = self.factors.get();
-        let e = Epilogue { scale: Some(factors), shift: Some(factors), relu: true, ..Epilogue::default() };
-        let (out, scratch) = (self.out.get(), self.scratch.get());
-        conv(isa, &self.s, self.packed.get(), self.input.get(), &e, out, scratch, pool).expect("runs");
+        let factors = Some(&*self.factors);
+        let e = Epilogue { scale: factors, shift: factors, relu: true, ..Epilogue::default() };
+        conv(isa, &self.s, &self.packed, &self.input, &e, &mut self.out, &mut self.scratch, pool)
+            .expect("runs");
     }
 }
 
@@ -118,10 +111,21 @@ fn network(name: &str, layers: &[Layer], isa: Isa, pool: &Pool, only: &[String])
         all.extend((0..times).map(|_| Prepared::new(isa, layer, pool.threads())));
     }
     // Each with its own weights, as in a frame: what does not fit the caches is paid for here.
-    let bytes: usize = all.iter().map(|one| one.packed.2 * 4).sum();
+    let bytes: usize = all.iter().map(|one| one.packed.len() * 4).sum();
     let best = best_of(Duration::from_secs(2), || all.iter_mut().for_each(|one| one.run(isa, pool)));
     let (ms, mib) = (best.as_secs_f64() * 1e3, bytes as f64 / f64::from(1 << 20));
     println!("  all convolutions in turn {ms:.3} ms, {mib:.1} MiB of packed weights\n");
+}
+
+/// The max-pool of ResNet-18's stem, the largest step that is no convolution.
+fn stem_pool(isa: Isa, pool: &Pool) {
+    let x = Shape::new(64, 112, 112);
+    let window = Window { kernel: 3, stride: 2, pad: 1 };
+    let (input, mut out) = (random(64 * 112 * 112), Floats::zeros(64 * 56 * 56));
+    let best = best_of(Duration::from_millis(250), || {
+        max_pool(isa, x, window, &input, &mut out, pool).expect("runs");
+    });
+    println!("max-pool 3x3 stride 2 of {x}, {isa}: {:.1} us\n", best.as_secs_f64() * 1e6);
 }
 
 fn main() {
@@ -140,6 +144,7 @@ fn main() {
     let pool = Pool::new(threads);
     for isa in isas {
         network("ResNet-18, 224 px", RESNET18, isa, &pool, &only);
+        stem_pool(isa, &pool);
         network("CIFAR ResNet-20, 32 px", RESNET20, isa, &pool, &only);
     }
 }

@@ -1,7 +1,9 @@
 //! Kernels that map pixel to pixel: affine, ReLU, scaled sums.
+#![allow(unsafe_code)]
 
 use super::blocked::checked_len;
 use super::isa::{Isa, KernelError, take, take_mut};
+use super::simd::{ChunkWork, Simd, load, run_chunks, store};
 use crate::pool::Pool;
 use bundles::plan::Shape;
 
@@ -23,33 +25,60 @@ pub fn affine(
     out: &mut [f32],
     pool: &Pool,
 ) -> Result<(), KernelError> {
-    let cb = isa.block();
+    let len = checked_len(isa, x)?;
     let scale = take("scale", scale, isa.padded(x.c))?;
     let shift = take("shift", shift, isa.padded(x.c))?;
-    let input = take("input", input, checked_len(isa, x)?)?;
-    let out = take_mut("output", out, checked_len(isa, x)?)?;
-    let row = x.w * cb;
-    pool.for_each_chunk(out, row, &|index, out| {
-        let block = index / x.h * cb;
-        let (scale, shift) = (&scale[block..][..cb], &shift[block..][..cb]);
-        let input = &input[index * row..][..row];
-        for (out, input) in out.chunks_exact_mut(cb).zip(input.chunks_exact(cb)) {
-            for (((out, x), scale), shift) in out.iter_mut().zip(input).zip(scale).zip(shift) {
-                let t = x * scale + shift;
-                *out = if relu { t.max(0.0) } else { t };
-            }
-        }
-    });
+    let input = take("input", input, len)?;
+    let out = take_mut("output", out, len)?;
+    let row = x.w * isa.block();
+    run_chunks(isa, out, row, &Affine { height: x.h, row, scale, shift, relu, input }, pool);
     Ok(())
 }
 
-/// `max(x, 0)` in place.
-pub fn relu(_isa: Isa, data: &mut [f32], pool: &Pool) {
-    pool.for_each_chunk(data, CHUNK, &|_, part| {
-        for x in part {
+struct Affine<'a> {
+    height: usize,
+    row: usize,
+    scale: &'a [f32],
+    shift: &'a [f32],
+    relu: bool,
+    input: &'a [f32],
+}
+
+impl ChunkWork for Affine<'_> {
+    #[inline(always)]
+    unsafe fn chunk<V: Simd>(&self, index: usize, out: &mut [f32]) {
+        let channel = index / self.height * V::LANES;
+        let input = &self.input[index * self.row..];
+        // SAFETY: the features are the caller's promise.
+        unsafe {
+            let (scale, shift) = (load::<V>(self.scale, channel), load::<V>(self.shift, channel));
+            for at in (0..out.len()).step_by(V::LANES) {
+                let t = shift.fma(load(input, at), scale);
+                store(if self.relu { t.max(V::splat(0.0)) } else { t }, out, at);
+            }
+        }
+    }
+}
+
+/// `max(x, 0)` in place; a length that is no multiple of the channel block is fine.
+pub fn relu(isa: Isa, data: &mut [f32], pool: &Pool) {
+    run_chunks(isa, data, CHUNK, &Relu, pool);
+}
+
+struct Relu;
+
+impl ChunkWork for Relu {
+    #[inline(always)]
+    unsafe fn chunk<V: Simd>(&self, _index: usize, out: &mut [f32]) {
+        let whole = out.len() / V::LANES * V::LANES;
+        for at in (0..whole).step_by(V::LANES) {
+            // SAFETY: the features are the caller's promise.
+            unsafe { store(load::<V>(out, at).max(V::splat(0.0)), out, at) };
+        }
+        for x in &mut out[whole..] {
             *x = x.max(0.0);
         }
-    });
+    }
 }
 
 /// `out = coef * x`, plus what `out` held if `accumulate`, then ReLU if `relu`; both of `len` floats.
@@ -58,7 +87,7 @@ pub fn relu(_isa: Isa, data: &mut [f32], pool: &Pool) {
 /// A slice shorter than `len`.
 #[allow(clippy::too_many_arguments)]
 pub fn add_scaled(
-    _isa: Isa,
+    isa: Isa,
     len: usize,
     input: &[f32],
     coef: f32,
@@ -69,11 +98,34 @@ pub fn add_scaled(
 ) -> Result<(), KernelError> {
     let input = take("input", input, len)?;
     let out = take_mut("output", out, len)?;
-    pool.for_each_chunk(out, CHUNK, &|index, out| {
-        for (out, x) in out.iter_mut().zip(&input[index * CHUNK..]) {
-            let t = coef * x + if accumulate { *out } else { 0.0 };
-            *out = if relu { t.max(0.0) } else { t };
-        }
-    });
+    run_chunks(isa, out, CHUNK, &AddScaled { input, coef, accumulate, relu }, pool);
     Ok(())
+}
+
+struct AddScaled<'a> {
+    input: &'a [f32],
+    coef: f32,
+    accumulate: bool,
+    relu: bool,
+}
+
+impl ChunkWork for AddScaled<'_> {
+    #[inline(always)]
+    unsafe fn chunk<V: Simd>(&self, index: usize, out: &mut [f32]) {
+        let input = &self.input[index * CHUNK..];
+        let whole = out.len() / V::LANES * V::LANES;
+        // SAFETY: the features are the caller's promise.
+        unsafe {
+            let (coef, zero) = (V::splat(self.coef), V::splat(0.0));
+            for at in (0..whole).step_by(V::LANES) {
+                let before = if self.accumulate { load(out, at) } else { zero };
+                let t = before.fma(load(input, at), coef);
+                store(if self.relu { t.max(zero) } else { t }, out, at);
+            }
+        }
+        for (out, x) in out[whole..].iter_mut().zip(&input[whole..]) {
+            let t = self.coef * x + if self.accumulate { *out } else { 0.0 };
+            *out = if self.relu { t.max(0.0) } else { t };
+        }
+    }
 }

@@ -1,10 +1,15 @@
 //! The fully connected layer.
+#![allow(unsafe_code)]
 
 use super::isa::{Isa, KernelError, take, take_mut};
+use super::simd::{ChunkWork, Simd, load, run_chunks, store};
 use crate::pool::Pool;
 
-/// Partial sums of a dot product: enough independent chains to hide the latency of an addition.
-const LANES: usize = 32;
+/// Outputs per part.
+const ROWS: usize = 16;
+
+/// Independent partial sums of a dot product, to hide the latency of an addition.
+const CHAINS: usize = 4;
 
 /// `out[o] = bias[o] + sum_i weight[o][i] * x[i]`; weights plain `(c_out, c_in)`, `x` and `out` plain vectors.
 ///
@@ -14,7 +19,7 @@ const LANES: usize = 32;
 /// A slice shorter than its shape.
 #[allow(clippy::too_many_arguments)]
 pub fn linear(
-    _isa: Isa,
+    isa: Isa,
     c_in: usize,
     c_out: usize,
     weight: &[f32],
@@ -30,25 +35,44 @@ pub fn linear(
     let bias = bias.map(|bias| take("bias", bias, c_out)).transpose()?;
     let input = take("input", input, c_in)?;
     let out = take_mut("output", out, c_out)?;
-    const ROWS: usize = 16;
-    pool.for_each_chunk(out, ROWS, &|index, out| {
-        for (o, out) in out.iter_mut().enumerate() {
-            let row = index * ROWS + o;
-            *out = dot(&weight[row * c_in..][..c_in], input) + bias.map_or(0.0, |bias| bias[row]);
-        }
-    });
+    run_chunks(isa, out, ROWS, &Rows { weight, bias, input }, pool);
     Ok(())
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    let (a_full, a_rest) = a.as_chunks::<LANES>();
-    let (b_full, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_full.iter().zip(b_full) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
+struct Rows<'a> {
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    input: &'a [f32],
+}
+
+impl ChunkWork for Rows<'_> {
+    #[inline(always)]
+    unsafe fn chunk<V: Simd>(&self, index: usize, out: &mut [f32]) {
+        let n = self.input.len();
+        let whole = n / (CHAINS * V::LANES) * (CHAINS * V::LANES);
+        for (o, out) in out.iter_mut().enumerate() {
+            let row = &self.weight[(index * ROWS + o) * n..][..n];
+            let mut lanes = [0.0f32; 16];
+            // SAFETY: the features are the caller's promise.
+            unsafe {
+                let mut sums = [V::splat(0.0); CHAINS];
+                for at in (0..whole).step_by(CHAINS * V::LANES) {
+                    for (chain, sum) in sums.iter_mut().enumerate() {
+                        let at = at + chain * V::LANES;
+                        *sum = sum.fma(load(row, at), load(self.input, at));
+                    }
+                }
+                let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
+                store(sum, &mut lanes, 0);
+            }
+            let mut sum = 0.0;
+            for lane in lanes {
+                sum += lane;
+            }
+            for (w, x) in row[whole..].iter().zip(&self.input[whole..]) {
+                sum += w * x;
+            }
+            *out = sum + self.bias.map_or(0.0, |bias| bias[index * ROWS + o]);
         }
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
 }

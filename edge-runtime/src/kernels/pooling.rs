@@ -1,7 +1,9 @@
 //! Max, average and global average pooling over blocked maps.
+#![allow(unsafe_code)]
 
 use super::blocked::{blocked_len, checked_len};
 use super::isa::{Isa, KernelError, take, take_mut};
+use super::simd::{ChunkWork, Simd, load, run_chunks, store};
 use crate::pool::Pool;
 use bundles::plan::{Op, Shape};
 
@@ -34,7 +36,8 @@ pub fn max_pool(
         .map_err(|_| KernelError::Shape { what: "a max-pool window that does not fit its map" })?;
     let input = take("input", input, checked_len(isa, x)?)?;
     let out = take_mut("output", out, blocked_len(isa, y))?;
-    reduce_windows(isa.block(), x, y, window, input, out, pool, f32::NEG_INFINITY, 1.0, f32::max);
+    let row = y.w * isa.block();
+    run_chunks(isa, out, row, &Windows::<true> { x, y, window, input }, pool);
     Ok(())
 }
 
@@ -58,8 +61,8 @@ pub fn avg_pool(
     let y = Op::AvgPool { kernel, stride }.output(x).map_err(|_| misfit)?;
     let input = take("input", input, checked_len(isa, x)?)?;
     let out = take_mut("output", out, blocked_len(isa, y))?;
-    let mean = 1.0 / (kernel * kernel) as f32;
-    reduce_windows(isa.block(), x, y, window, input, out, pool, 0.0, mean, |a, b| a + b);
+    let row = y.w * isa.block();
+    run_chunks(isa, out, row, &Windows::<false> { x, y, window, input }, pool);
     Ok(())
 }
 
@@ -74,56 +77,74 @@ pub fn global_avg_pool(
     out: &mut [f32],
     pool: &Pool,
 ) -> Result<(), KernelError> {
-    let cb = isa.block();
     let input = take("input", input, checked_len(isa, x)?)?;
     let out = take_mut("output", out, isa.padded(x.c))?;
-    let pixels = x.h * x.w;
-    let mean = 1.0 / pixels as f32;
-    pool.for_each_chunk(out, cb, &|block, out| {
-        out.fill(0.0);
-        for pixel in input[block * pixels * cb..][..pixels * cb].chunks_exact(cb) {
-            for (out, x) in out.iter_mut().zip(pixel) {
-                *out += x;
-            }
-        }
-        out.iter_mut().for_each(|out| *out *= mean);
-    });
+    run_chunks(isa, out, isa.block(), &Mean { pixels: x.h * x.w, input }, pool);
     Ok(())
 }
 
-/// Folds each window with `f` from `start` and multiplies the result by `factor`.
-#[allow(clippy::too_many_arguments)]
-fn reduce_windows(
-    cb: usize,
+/// Mean over all pixels; a chunk is one block.
+struct Mean<'a> {
+    pixels: usize,
+    input: &'a [f32],
+}
+
+impl ChunkWork for Mean<'_> {
+    #[inline(always)]
+    unsafe fn chunk<V: Simd>(&self, index: usize, out: &mut [f32]) {
+        let input = &self.input[index * self.pixels * V::LANES..][..self.pixels * V::LANES];
+        // SAFETY: the features are the caller's promise.
+        unsafe {
+            let mut sum = V::splat(0.0);
+            for at in (0..input.len()).step_by(V::LANES) {
+                sum = sum.add(load(input, at));
+            }
+            store(sum.mul(V::splat(1.0 / self.pixels as f32)), out, 0);
+        }
+    }
+}
+
+/// Maximum (`MAX`) or mean over windows; a chunk is one output row of one block.
+struct Windows<'a, const MAX: bool> {
     x: Shape,
     y: Shape,
     window: Window,
-    input: &[f32],
-    out: &mut [f32],
-    pool: &Pool,
-    start: f32,
-    factor: f32,
-    f: impl Fn(f32, f32) -> f32 + Sync,
-) {
-    let Window { kernel, stride, pad } = window;
-    // The part of the window at output `o` that lies inside `n` pixels.
-    let inside = |o: usize, n: usize| {
-        let first = (o * stride).saturating_sub(pad);
-        first..(o * stride + kernel).saturating_sub(pad).min(n)
-    };
-    pool.for_each_chunk(out, y.w * cb, &|row, out| {
-        let (block, oy) = (row / y.h, row % y.h);
-        for (ox, out) in out.chunks_exact_mut(cb).enumerate() {
-            out.fill(start);
-            for iy in inside(oy, x.h) {
-                let line = &input[(block * x.h + iy) * x.w * cb..][..x.w * cb];
-                for ix in inside(ox, x.w) {
-                    for (out, x) in out.iter_mut().zip(&line[ix * cb..][..cb]) {
-                        *out = f(*out, *x);
+    input: &'a [f32],
+}
+
+impl<const MAX: bool> Windows<'_, MAX> {
+    /// First and end of the part of the window at output `o` that lies inside `n` pixels.
+    #[inline(always)]
+    fn inside(&self, o: usize, n: usize) -> (usize, usize) {
+        let Window { kernel, stride, pad } = self.window;
+        let end = (o * stride + kernel).saturating_sub(pad);
+        ((o * stride).saturating_sub(pad), if end < n { end } else { n })
+    }
+}
+
+impl<const MAX: bool> ChunkWork for Windows<'_, MAX> {
+    #[inline(always)]
+    unsafe fn chunk<V: Simd>(&self, index: usize, out: &mut [f32]) {
+        let (block, oy) = (index / self.y.h, index % self.y.h);
+        let row = self.x.w * V::LANES;
+        let map = &self.input[block * self.x.h * row..][..self.x.h * row];
+        let (top, bottom) = self.inside(oy, self.x.h);
+        // SAFETY: the features are the caller's promise.
+        unsafe {
+            for ox in 0..self.y.w {
+                let (left, right) = self.inside(ox, self.x.w);
+                let mut t = V::splat(if MAX { f32::NEG_INFINITY } else { 0.0 });
+                for y in top..bottom {
+                    for x in left..right {
+                        let v = load(map, y * row + x * V::LANES);
+                        t = if MAX { t.max(v) } else { t.add(v) };
                     }
                 }
+                if !MAX {
+                    t = t.mul(V::splat(1.0 / (self.window.kernel * self.window.kernel) as f32));
+                }
+                store(t, out, ox * V::LANES);
             }
-            out.iter_mut().for_each(|out| *out *= factor);
         }
-    });
+    }
 }

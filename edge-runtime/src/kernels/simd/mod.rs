@@ -68,3 +68,71 @@ pub(super) unsafe fn run(isa: Isa, work: &impl Work, parts: usize, pool: &Pool) 
         }
     });
 }
+
+/// Work whose parts are chunks of one output.
+pub(super) trait ChunkWork: Sync {
+    /// Fills `out`, chunk `index`, with vectors `V`. Implementations are `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The caller has the features of `V`.
+    unsafe fn chunk<V: Simd>(&self, index: usize, out: &mut [f32]);
+}
+
+/// [`ChunkWork`] and the output it fills.
+struct Chunks<'a, W> {
+    work: &'a W,
+    out: *mut f32,
+    len: usize,
+    chunk: usize,
+}
+
+// SAFETY: every part makes a slice of its own range of `out` and of nothing else.
+unsafe impl<W: Sync> Sync for Chunks<'_, W> {}
+
+impl<W: ChunkWork> Work for Chunks<'_, W> {
+    #[inline(always)]
+    unsafe fn part<V: Simd>(&self, part: usize) {
+        let start = part * self.chunk;
+        // SAFETY: the ranges of different parts are disjoint, and all end at `len` at most; `run_chunks` holds the
+        // output mutably borrowed. The features are the caller's promise.
+        unsafe {
+            let out = std::slice::from_raw_parts_mut(self.out.add(start), self.chunk.min(self.len - start));
+            self.work.chunk::<V>(part, out);
+        }
+    }
+}
+
+/// Fills `out` chunk by chunk (`chunk` floats each, the last maybe fewer), compiled for `isa`; for
+/// [`Isa::Portable`] where this machine has no `isa`.
+pub(super) fn run_chunks(isa: Isa, out: &mut [f32], chunk: usize, work: &impl ChunkWork, pool: &Pool) {
+    if chunk == 0 || out.is_empty() {
+        return;
+    }
+    let isa = if isa.runs_here() { isa } else { Isa::Portable };
+    let parts = out.len().div_ceil(chunk);
+    let work = Chunks { work, out: out.as_mut_ptr(), len: out.len(), chunk };
+    // SAFETY: the machine runs `isa`; the pointer is that of `out`, borrowed until `run` returns.
+    unsafe { run(isa, &work, parts, pool) }
+}
+
+/// The vector at `from[at..]`.
+///
+/// # Safety
+/// The features of `V`.
+#[inline(always)]
+pub(super) unsafe fn load<V: Simd>(from: &[f32], at: usize) -> V {
+    let from = &from[at..][..V::LANES];
+    // SAFETY: the slice has `LANES` floats; the features are the caller's promise.
+    unsafe { V::load(from.as_ptr()) }
+}
+
+/// Writes the vector to `to[at..]`.
+///
+/// # Safety
+/// The features of `V`.
+#[inline(always)]
+pub(super) unsafe fn store<V: Simd>(v: V, to: &mut [f32], at: usize) {
+    let to = &mut to[at..][..V::LANES];
+    // SAFETY: the slice has `LANES` floats; the features are the caller's promise.
+    unsafe { v.store(to.as_mut_ptr()) }
+}

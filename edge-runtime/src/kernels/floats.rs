@@ -1,0 +1,64 @@
+//! A buffer of floats that starts on a cache line.
+
+use std::ops::{Deref, DerefMut};
+
+/// Floats per cache line of 64 bytes.
+const LINE: usize = 16;
+
+/// Floats whose first lies on a cache line, so that no vector straddles two.
+///
+/// What activations, scratch and packed weights should live in: the allocator aligns a `Vec<f32>` to 16 bytes
+/// at best, and then every AVX-512 access touches two lines.
+#[derive(Debug, Default)]
+pub struct Floats {
+    memory: Vec<f32>,
+    skip: usize,
+    len: usize,
+}
+
+impl Floats {
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Floats {
+        let memory = vec![0.0; len + LINE - 1];
+        // `align_offset` may decline to answer; then the buffer works unaligned.
+        let skip = Some(memory.as_ptr().align_offset(4 * LINE)).filter(|&skip| skip < LINE).unwrap_or(0);
+        Floats { memory, skip, len }
+    }
+}
+
+impl From<&[f32]> for Floats {
+    fn from(data: &[f32]) -> Floats {
+        let mut floats = Floats::zeros(data.len());
+        floats.copy_from_slice(data);
+        floats
+    }
+}
+
+impl Deref for Floats {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.memory[self.skip..][..self.len]
+    }
+}
+
+impl DerefMut for Floats {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[self.skip..][..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_start_on_a_line_and_hold_what_was_put_in() {
+        for len in [0, 1, 15, 16, 17, 1000, 1 << 20] {
+            let data: Vec<f32> = (0..len).map(|i| i as f32).collect();
+            let floats = Floats::from(data.as_slice());
+            assert_eq!(*floats, *data);
+            assert_eq!(floats.as_ptr() as usize % 64, 0, "{len} floats");
+        }
+    }
+}
