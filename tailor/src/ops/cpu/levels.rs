@@ -1,4 +1,4 @@
-//! A macro that compiles one plain loop for every instruction set and picks at run time.
+//! A macro that compiles one plain loop for every instruction set and picks at run time; and sums that vectorise.
 
 /// Wraps `fn name(args) -> ret { plain Rust }` as `fn name(level, args) -> ret`, compiled once per [`Level`].
 ///
@@ -30,28 +30,44 @@ macro_rules! levels {
 }
 pub(crate) use levels;
 
-/// Sums `f(chunk index lane values)` in sixteen lanes: floats are only added in vector order if asked to.
+/// Sums several values per position, in 32 lanes of fixed order (floats are only vectorised when told so).
+///
+/// Positions are those of `xs`; `f` gets the value of each slice there. All slices have one length.
 #[inline(always)]
-pub(crate) fn lane_sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0f32; 32];
-    let whole = n / 32 * 32;
-    let mut at = 0;
-    while at < whole {
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            *lane += f(at + i);
+pub(crate) fn lane_sums<const N: usize, const M: usize>(
+    xs: [&[f32]; N],
+    f: impl Fn([f32; N]) -> [f32; M],
+) -> [f32; M] {
+    const LANES: usize = 32;
+    let n = xs[0].len();
+    let xs = xs.map(|x| &x[..n]);
+    let mut lanes = [[0f32; LANES]; M];
+    let whole = n / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let chunk: [&[f32]; N] = xs.map(|x| &x[at..at + LANES]);
+        for i in 0..LANES {
+            let values = f(chunk.map(|x| x[i]));
+            for m in 0..M {
+                lanes[m][i] += values[m];
+            }
         }
-        at += 32;
     }
-    let mut sum = 0.;
+    let mut sums = [0f32; M];
     for i in whole..n {
-        sum += f(i);
-    }
-    let mut width = 16;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
+        let values = f(xs.map(|x| x[i]));
+        for m in 0..M {
+            sums[m] += values[m];
         }
-        width /= 2;
     }
-    sum + lanes[0]
+    for m in 0..M {
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                lanes[m][i] += lanes[m][i + width];
+            }
+            width /= 2;
+        }
+        sums[m] += lanes[m][0];
+    }
+    sums
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::too_many_arguments)]
 
 use super::level::Level;
-use super::levels::{lane_sum, levels};
+use super::levels::{lane_sums, levels};
 use rayon::prelude::*;
 
 /// Batch statistics per channel.
@@ -17,13 +17,13 @@ pub(crate) struct Statistics {
 levels! {
     /// Sum of a plane.
     fn sum(x: &[f32]) -> f32 {
-        lane_sum(x.len(), |i| x[i])
+        lane_sums([x], |v| v)[0]
     }
 }
 levels! {
     /// Sum of squared distances to `mean`.
     fn squares(x: &[f32], mean: f32) -> f32 {
-        lane_sum(x.len(), |i| { let d = x[i] - mean; d * d })
+        lane_sums([x], |[x]| [(x - mean) * (x - mean)])[0]
     }
 }
 levels! {
@@ -38,14 +38,14 @@ levels! {
 }
 levels! {
     /// Sums of `g'` and of `g' * (x - mean)`, where `g'` is `g` where the ReLU passed.
-    fn reduce(x: &[f32], g: &[f32], scale: f32, shift: f32, relu: bool, mean: f32) -> (f32, f32) {
-        let n = x.len();
-        let g = &g[..n];
+    fn reduce(x: &[f32], g: &[f32], scale: f32, shift: f32, relu: bool, mean: f32) -> [f32; 2] {
         if relu {
-            let pass = |i: usize| if x[i] * scale + shift > 0. { g[i] } else { 0. };
-            (lane_sum(n, pass), lane_sum(n, |i| pass(i) * (x[i] - mean)))
+            lane_sums([x, g], |[x, g]| {
+                let g = if x * scale + shift > 0. { g } else { 0. };
+                [g, g * (x - mean)]
+            })
         } else {
-            (lane_sum(n, |i| g[i]), lane_sum(n, |i| g[i] * (x[i] - mean)))
+            lane_sums([x, g], |[x, g]| [g, g * (x - mean)])
         }
     }
 }
@@ -148,7 +148,7 @@ pub(crate) fn backward(
             let plane = |i: usize| (i * c + channel) * pixels..(i * c + channel + 1) * pixels;
             let (mut d_bias, mut d_weight) = (0f64, 0f64);
             for i in 0..planes.len() {
-                let (s, sx) = reduce(level, &x[plane(i)], &g[plane(i)], scale, shift, relu, mean);
+                let [s, sx] = reduce(level, &x[plane(i)], &g[plane(i)], scale, shift, relu, mean);
                 d_bias += f64::from(s);
                 d_weight += f64::from(sx);
             }

@@ -1,7 +1,7 @@
 //! Elementwise kernels: gated sums and mean squared error, in fixed chunks so that sums never depend on threads.
 
 use super::level::Level;
-use super::levels::{lane_sum, levels};
+use super::levels::{lane_sums, levels};
 use rayon::prelude::*;
 
 /// Elements handled by one task.
@@ -32,22 +32,20 @@ levels! {
 levels! {
     /// Sum of `g' * x`.
     fn gated_dot(g: &[f32], y: &[f32], x: &[f32], relu: bool) -> f32 {
-        let n = g.len();
-        let (y, x) = (&y[..n], &x[..n]);
         if relu {
-            lane_sum(n, |i| if y[i] > 0. { g[i] * x[i] } else { 0. })
+            lane_sums([g, y, x], |[g, y, x]| [if y > 0. { g * x } else { 0. }])[0]
         } else {
-            lane_sum(n, |i| g[i] * x[i])
+            lane_sums([g, x], |[g, x]| [g * x])[0]
         }
     }
 }
 levels! {
     /// Sum of `(a - b)^2`.
     fn distance(a: &[f32], b: &[f32]) -> f32 {
-        let b = &b[..a.len()];
-        lane_sum(a.len(), |i| { let d = a[i] - b[i]; d * d })
+        lane_sums([a, b], |[a, b]| [(a - b) * (a - b)])[0]
     }
 }
+
 /// `[relu](p * a + q * b)`.
 pub(crate) fn blend_all(level: Level, a: &[f32], b: &[f32], p: f32, q: f32, relu: bool) -> Vec<f32> {
     let mut y = vec![0.; a.len()];
