@@ -7,7 +7,19 @@ use candle_core::{Result, Tensor};
 
 /// [`conv2d`](super::conv2d).
 pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, pad: usize) -> Result<Tensor> {
-    x.contiguous()?.conv2d(&w.contiguous()?, pad, stride, 1, 1)
+    let (_, _, h, width) = x.dims4()?;
+    let k = w.dim(2)?;
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    let rest = |size: usize| (size + 2 * pad).saturating_sub(k) % stride;
+    if rest(h) == rest(width) {
+        return x.conv2d(&w, pad, stride, 1, 1);
+    }
+    // Candle's backward takes the rows' remainder for the columns' too: cut both off before.
+    let mut x = x;
+    for (axis, size) in [(2, h), (3, width)] {
+        x = x.pad_with_zeros(axis, pad, pad)?.narrow(axis, 0, size + 2 * pad - rest(size))?;
+    }
+    x.contiguous()?.conv2d(&w, 0, stride, 1, 1)
 }
 
 fn per_channel(v: &Tensor) -> Result<Tensor> {
