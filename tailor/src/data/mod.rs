@@ -67,6 +67,11 @@ impl Images {
         &self.pixels[i * each..(i + 1) * each]
     }
 
+    /// True when no image has any colour, so that a device may turn its frames to grey first.
+    pub fn is_grey(&self) -> bool {
+        self.pixels.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2])
+    }
+
     /// A copy of the images at `indices`, in that order.
     ///
     /// # Panics

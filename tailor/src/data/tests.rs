@@ -121,6 +121,7 @@ fn reads_jpeg_grey_alpha_and_wrong_endings() {
     for i in [3, 4] {
         assert!(set.train.images.get(i).iter().all(|&v| v == 77), "image {i}");
     }
+    assert!(!set.train.images.is_grey() && set.train.images.gather(&[3, 4]).is_grey());
 }
 
 #[test]
