@@ -2,7 +2,7 @@
 
 use crate::bundle::{self, Trusting};
 use crate::engine::{Program, Tensors, params};
-use crate::kernels::{self, ConvShape, Isa};
+use crate::kernels::{self, ConvShape, Floats, Isa};
 use crate::map::Map;
 use crate::{Error, Result};
 use bundles::container::{self, BackboneRef, Bundle, Dtype, Kind, Layout, Manifest, Trust, TrustedKey};
@@ -39,7 +39,7 @@ pub(crate) enum Kernel {
     /// In place, in the mapped file.
     Mapped { map: Arc<Map>, range: Range<usize> },
     /// Repacked at open.
-    Packed(Arc<[f32]>),
+    Packed(Arc<Floats>),
 }
 
 impl Kernel {
@@ -210,13 +210,13 @@ impl Backbone {
         }
         let start = Instant::now();
         let plain = self.tensor(&key.0, conv.c_out * conv.c_in * conv.kernel * conv.kernel)?;
-        let mut floats = vec![0.0; len];
+        let mut floats = Floats::zeros(len);
         kernels::pack(self.isa, shape, &plain, &mut floats)
             .map_err(|source| Error::Kernel { step: key.0.clone(), source })?;
         packed.cost.kernels += 1;
         packed.cost.bytes += 4 * floats.len();
         packed.cost.time += start.elapsed();
-        let kernel = Kernel::Packed(floats.into());
+        let kernel = Kernel::Packed(Arc::new(floats));
         packed.kernels.insert(key, kernel.clone());
         Ok(kernel)
     }

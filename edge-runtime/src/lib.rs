@@ -9,6 +9,7 @@ mod backbone;
 mod bundle;
 mod engine;
 mod error;
+pub mod ffi;
 mod input;
 pub mod kernels;
 mod layers;

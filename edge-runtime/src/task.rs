@@ -4,6 +4,7 @@ use crate::backbone::Backbone;
 use crate::bundle::{self, BundleTensors};
 use crate::engine::{Parts, Program, Tensors, params};
 use crate::input::Preparation;
+use crate::kernels::Floats;
 use crate::{Error, Result};
 use bundles::container::{Bundle, Golden, Kind, Trust};
 use bundles::plan::{Plan, Shape};
@@ -24,7 +25,7 @@ pub struct Task {
     pub(crate) preparation: Option<Preparation>,
     pub(crate) program: Program,
     /// Parameters of stem, cells and head; `None` inside when they will never come.
-    parts: Vec<OnceLock<Option<Box<[f32]>>>>,
+    parts: Vec<OnceLock<Option<Floats>>>,
     failure: OnceLock<Error>,
 }
 

@@ -3,15 +3,15 @@
 use super::Program;
 use super::lower::INPUT;
 use super::step::{Factor, Fused, Step, ValueId, Weights, Work};
-use crate::kernels::{self, Epilogue, KernelError};
+use crate::kernels::{self, Epilogue, Floats, KernelError};
 use crate::pool::Pool;
 use crate::{Error, Result};
 
 /// Memory a frame works in. Allocated when a task is loaded, never during a frame.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
-    pub arena: Vec<f32>,
-    pub scratch: Vec<f32>,
+    pub arena: Floats,
+    pub scratch: Floats,
 }
 
 impl Workspace {
@@ -28,8 +28,7 @@ impl Workspace {
     pub fn grow(&mut self, arena: usize, scratch: usize) {
         for (memory, want) in [(&mut self.arena, arena), (&mut self.scratch, scratch)] {
             if memory.len() < want {
-                // Not `resize`: old contents need no copy.
-                *memory = vec![0.0; want];
+                *memory = Floats::zeros(want);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A task's parameters: one allocation per part of the network, filled from the bundle's tensors.
 
 use super::step::{AffineRecipe, PartSpec, Recipe};
-use crate::kernels::{self, Isa};
+use crate::kernels::{self, Floats, Isa};
 use crate::{Error, Result};
 use bundles::plan::Owner;
 
@@ -74,8 +74,8 @@ pub(crate) fn fill(
     spec: &PartSpec,
     task: &dyn Tensors,
     backbone: &dyn Fn(&str, usize) -> Result<Vec<f32>>,
-) -> Result<Box<[f32]>> {
-    let mut part = vec![0.0; spec.len].into_boxed_slice();
+) -> Result<Floats> {
+    let mut part = Floats::zeros(spec.len);
     let alphas = match &spec.alpha {
         Some((name, len)) => read(task, name, *len)?,
         None => Vec::new(),

@@ -2,6 +2,7 @@
 //! as a user runs it.
 
 mod agreement;
+mod border;
 mod command;
 mod naive;
 mod random;
