@@ -1,6 +1,8 @@
 //! A residual network built straight from `tailor::ops`, for measuring training steps.
 #![allow(dead_code, missing_docs)] // Each bench uses its part of this module.
 
+pub mod student;
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use tailor::ops;
 
