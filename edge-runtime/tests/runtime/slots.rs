@@ -258,3 +258,35 @@ fn only_trusted_signatures_pass_when_keys_are_given() {
     let task = Task::from_bytes(&backbone, "t", &sign(task, &key).unwrap()).unwrap();
     assert!(task.trust().to_string().contains("fleet"));
 }
+
+#[test]
+fn a_backbone_packed_for_this_machine_is_read_in_place() {
+    let packed = store::packed(ARCH, SIZE, 12);
+    let want = expected(&packed);
+    for isa in Isa::ALL {
+        let bytes = edge_runtime::pack_backbone("b", &packed.backbone, isa, &[]).unwrap();
+        let options = Options { isa, ..Options::default() };
+        if !isa.runs_here() {
+            continue;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("packed.backbone");
+        std::fs::write(&path, bytes).unwrap();
+        let backbone = Backbone::open(&path, &options).unwrap();
+        assert_eq!(backbone.repacked().kernels, 0, "{isa}");
+        assert_eq!(backbone.reference().unwrap().variant, format!("f32-{isa}"));
+        let mut runtime = Runtime::new(backbone, 1);
+        for ((name, bytes, ..), want) in packed.tasks.iter().zip(&want) {
+            let id = runtime.load_bytes(name, bytes).unwrap();
+            runtime.switch(id).unwrap();
+            assert_scores(&mut runtime, name, want);
+        }
+        // Another machine's file is refused by name, not misread.
+        for other in Isa::available().into_iter().filter(|other| *other != isa) {
+            let options = Options { isa: other, ..Options::default() };
+            let error = Backbone::open(&path, &options).unwrap_err();
+            assert!(matches!(error, Error::Incompatible { .. }), "{error}");
+            assert!(error.to_string().contains("conv1.weight"), "{error}");
+        }
+    }
+}
