@@ -64,6 +64,27 @@ pub enum Error {
         /// What to do about it.
         want: String,
     },
+    /// A network lacks a tensor its plan reads.
+    MissingTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the network it is put into.
+    TensorShape {
+        /// The tensor.
+        name: String,
+        /// Extent of each axis as the network has it.
+        want: Vec<usize>,
+        /// Extent of each axis as found.
+        got: Vec<usize>,
+    },
+    /// A bundle is whole, but not signed by anyone who was named as trusted.
+    Untrusted {
+        /// The bundle.
+        path: PathBuf,
+        /// What its signature amounts to.
+        found: String,
+    },
     /// A plan or a container is wrong.
     Bundle(bundles::Error),
     /// The tensor library refused an operation.
@@ -103,6 +124,19 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Exit code of a command that fails with this: 2 usage, 3 signature or corruption, 4 incompatible,
+    /// 1 anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Config { .. } => 2,
+            Error::Untrusted { .. } => 3,
+            Error::Bundle(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -112,6 +146,15 @@ impl fmt::Display for Error {
             | Error::Training { place, found, want } => write!(f, "{place}: {found}; {want}"),
             Error::Weights { path, found, want } => write!(f, "{}: {found}; {want}", path.display()),
             Error::Config { option, want } => write!(f, "{option}: {want}"),
+            Error::MissingTensor { name } => {
+                write!(f, "tensor `{name}` is missing; the weights belong to another network")
+            }
+            Error::TensorShape { name, want, got } => {
+                write!(f, "tensor `{name}`: expected shape {want:?}, found {got:?}")
+            }
+            Error::Untrusted { path, found } => {
+                write!(f, "{}: {found}; a signature by one of the given keys is needed", path.display())
+            }
             Error::Bundle(error) => error.fmt(f),
             Error::Tensor(error) => error.fmt(f),
         }

@@ -1,10 +1,19 @@
 //! Tailors a pre-trained backbone to a task: teach, train, prune, pack. See ARCHITECTURE.md.
 
+pub mod cmd;
 pub mod data;
+pub mod draw;
 mod error;
+pub mod fit;
 pub mod import;
+pub mod net;
 pub mod ops;
+pub mod pack;
+pub mod progress;
 pub mod random;
+pub mod source;
+pub mod threads;
+pub mod train;
 pub mod weights;
 
 pub use error::{Error, Result};

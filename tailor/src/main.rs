@@ -1,2 +1,13 @@
 //! The `tailor` command.
-fn main() {}
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Activations of one step are freed and wanted again in the next: this allocator keeps their pages.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    tailor::threads::calm_candle();
+    tailor::cmd::Cli::parse().run()
+}

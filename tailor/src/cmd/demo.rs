@@ -1,0 +1,145 @@
+//! `tailor demo`: the whole story on the samples that come with the program.
+
+mod device;
+mod samples;
+
+use crate::cmd::load_images;
+use crate::data::Augment;
+use crate::fit::{BackboneSize, Job, Recipe, Report, Search, Stage, Work};
+use crate::import::{self, Request};
+use crate::progress::Progress;
+use crate::source::Source;
+use crate::train::Schedule;
+use anyhow::Context;
+use candle_core::Device;
+use device::Timing;
+use samples::Sample;
+use std::path::{Path, PathBuf};
+
+/// Tailors two tasks of different difficulty to one backbone and switches between them on the edge runtime.
+///
+/// Needs no arguments and no network: a CIFAR-100 ResNet-20 and two small sets of real images are part of the
+/// program. Takes a few minutes on two cores; run again after an interruption it goes on where it was.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: tailor demo --out demo-out")]
+pub struct Demo {
+    /// Folder for everything the demo makes.
+    #[arg(long, value_name = "DIR", default_value = "demo-out")]
+    out: PathBuf,
+    /// End with one JSON document on stdout instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Short schedules that still bring both teachers to their plateau.
+fn recipe(sample: &Sample) -> Recipe {
+    let one_cycle = |epochs, batch, peak| Stage { epochs, batch, schedule: Schedule::OneCycle { peak } };
+    let [teach, train, retrain] = sample.epochs;
+    Recipe {
+        teach: one_cycle(teach, 64, 0.05),
+        train: one_cycle(train, 32, 0.1),
+        retrain: one_cycle(retrain, 32, 0.05),
+        search: Search::Bisect,
+        augment: Augment { crop_pad: sample.crop_pad, flip: sample.flip },
+        ..Recipe::small()
+    }
+}
+
+impl Demo {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let progress = Progress::visible();
+        let folder = &self.out;
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let weights = samples::unpack(folder, &samples::WEIGHTS)?;
+        let backbone = folder.join("cifar100-resnet20.backbone");
+        import::write_backbone(&import::import(&weights, &Request::default())?, &backbone)?;
+
+        let mut reports = Vec::new();
+        let mut bundles = Vec::new();
+        let mut size = None;
+        for sample in &samples::TASKS {
+            let data = samples::unpack(folder, &sample.images)?;
+            let source = Source::open(&backbone, &Device::Cpu)?;
+            size = Some(BackboneSize::of(&source.plan, source.bytes)?);
+            let work = Work::open(folder.join(sample.name))?;
+            let job = Job {
+                name: sample.name,
+                dataset: load_images(&data, source.arch.native_size(), &progress.for_task(sample.name))?,
+                source,
+                data_name: sample.images.name,
+                recipe: &recipe(sample),
+                work: &work,
+                signers: &[],
+                device: &Device::Cpu,
+                progress: &progress.for_task(sample.name),
+            };
+            reports.push(job.run()?);
+            bundles.push(work.bundle(sample.name));
+        }
+        let timings = device::measure(&backbone, &bundles)?;
+        let Some(size) = size else { return Ok(()) };
+        if self.json {
+            println!("{}", document(&size, &reports, &timings));
+        } else {
+            table(&size, &reports, &timings, folder);
+        }
+        Ok(())
+    }
+}
+
+fn document(size: &BackboneSize, reports: &[Report], timings: &[Timing]) -> serde_json::Value {
+    let tasks = reports.iter().zip(timings).map(|(report, timing)| {
+        let mut task = report.json();
+        task["warm_switch_us"] = timing.warm_switch_us.into();
+        task["cold_switch_ms"] = timing.cold_switch_ms.into();
+        task["frame_ms"] = timing.frame_ms.into();
+        task
+    });
+    serde_json::json!({ "backbone": size.json(), "tasks": tasks.collect::<Vec<_>>() })
+}
+
+fn table(size: &BackboneSize, reports: &[Report], timings: &[Timing], folder: &Path) {
+    let mut columns: Vec<Vec<(&str, String)>> = reports.iter().map(|r| r.rows(size)).collect();
+    for (column, timing) in columns.iter_mut().zip(timings) {
+        column.push(("warm switch", format!("{:.3} µs", timing.warm_switch_us)));
+        column.push(("cold switch", format!("{:.2} ms", timing.cold_switch_ms)));
+        column.push(("frame", format!("{:.3} ms", timing.frame_ms)));
+    }
+    print!("\n{:<22}", "");
+    for report in reports {
+        print!("{:<32}", report.name);
+    }
+    println!();
+    let rows = columns.first().map_or(0, Vec::len);
+    for row in 0..rows {
+        print!("{:<22}", columns[0][row].0);
+        for column in &columns {
+            print!("{:<32}", column[row].1);
+        }
+        println!();
+    }
+    println!(
+        "\nPercentages are of the backbone: {} parameters, {} multiply-adds.",
+        crate::fit::count(size.params),
+        crate::fit::count(size.macs)
+    );
+    println!("Selection keeps validation within 0.5 points of the teacher; test is what came of it.\n");
+    for report in reports {
+        println!("{:<10} {}", report.name, report.strip);
+    }
+    println!("           (■ block, □ proxies only, · nothing; +n proxies)\n");
+    let show = |words: &str, path: PathBuf| println!("{words:<10} {}", path.display());
+    for report in reports {
+        show("drawing", folder.join(&report.name).join("architecture.svg"));
+    }
+    println!(
+        "\nOn a device: edge-runtime bench --backbone {}",
+        folder.join("cifar100-resnet20.backbone").display()
+    );
+    for report in reports {
+        println!(
+            "               --task {}",
+            folder.join(&report.name).join(format!("{}.task", report.name)).display()
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! `tailor eval`: accuracy of a backbone's source classifier, or of a packed task, on a set of images.
+
+use crate::cmd::load_images;
+use crate::data::Loader;
+use crate::progress::Progress;
+use crate::source::Source;
+use crate::train::right;
+use anyhow::{Context, bail};
+use bundles::container::Bundle;
+use candle_core::Device;
+use clap::ValueEnum;
+use std::path::PathBuf;
+
+/// Measures accuracy on a split of labelled images.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: tailor eval --backbone resnet20.backbone --data cifar10.zip --json")]
+pub struct Eval {
+    /// Backbone file. Alone, its source classifier is measured.
+    #[arg(long, value_name = "FILE")]
+    backbone: PathBuf,
+    /// Task bundle made for this backbone; then the task is measured.
+    #[arg(long, value_name = "FILE")]
+    task: Option<PathBuf>,
+    /// Images: a folder with train/CLASS/… (optional val/, test/), or a .zip of one.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// Which part of the images.
+    #[arg(long, value_enum, default_value = "test")]
+    split: Part,
+    /// Image height and width; the architecture's own (or the task's) when left out.
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// JSON on stdout instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Train,
+    Val,
+    Test,
+}
+
+/// Images per batch.
+const BATCH: usize = 100;
+
+impl Eval {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let device = Device::Cpu;
+        let source = Source::open(&self.backbone, &device)?;
+        let task = match &self.task {
+            Some(path) => {
+                let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+                let bundle = Bundle::parse(&bytes).with_context(|| path.display().to_string())?;
+                Some(
+                    crate::pack::PackedTask::read(&bundle, &source)
+                        .with_context(|| path.display().to_string())?,
+                )
+            }
+            None if source.classifier => None,
+            None => bail!(
+                "{} has no source classifier to measure; give a --task made for it",
+                self.backbone.display()
+            ),
+        };
+        let (native, mean, std, classes) = match &task {
+            Some(task) => {
+                (task.preprocess.height, task.preprocess.mean, task.preprocess.std, task.plan.classes())
+            }
+            None => (source.arch.native_size(), source.mean, source.std, source.plan.classes()),
+        };
+        let dataset = load_images(&self.data, self.size.unwrap_or(native), &Progress::visible())?;
+        if dataset.classes.len() != classes {
+            bail!(
+                "{}: {} classes, but the network tells {classes} apart",
+                self.data.display(),
+                dataset.classes.len()
+            );
+        }
+        let split = match self.split {
+            Part::Train => Some(dataset.train),
+            Part::Val => dataset.val,
+            Part::Test => dataset.test,
+        };
+        let Some(split) = split else {
+            bail!("{}: it has no such split; --split train is always there", self.data.display());
+        };
+        let mut score = crate::train::Score::default();
+        for batch in Loader::new(&split, mean, std, BATCH, &device)?.eval() {
+            let batch = batch?;
+            let logits = match &task {
+                Some(task) => task.classify(&batch.images)?,
+                None => source.classify(&batch.images)?,
+            };
+            score.right += right(&logits, &batch.labels)?;
+            score.n += batch.labels.dim(0)?;
+        }
+        if self.json {
+            println!("{}", serde_json::json!({ "accuracy": score.accuracy(), "n": score.n }));
+        } else {
+            println!(
+                "{:.2} % of {} images (± {:.2} at 95 % confidence)",
+                100.0 * score.accuracy(),
+                score.n,
+                100.0 * score.margin()
+            );
+        }
+        Ok(())
+    }
+}

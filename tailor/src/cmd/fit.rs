@@ -1,0 +1,233 @@
+//! `tailor fit`: a folder of labelled images becomes a task bundle.
+
+use crate::cmd::{keys, load_images};
+use crate::data::Augment;
+use crate::fit::{BackboneSize, Job, Recipe, Search, Work};
+use crate::net::Formula;
+use crate::progress::Progress;
+use crate::source::Source;
+use crate::train::Schedule;
+use anyhow::Context;
+use bundles::plan::Skips;
+use candle_core::Device;
+use clap::ValueEnum;
+use std::path::{Path, PathBuf};
+
+/// Teaches, trains, prunes and packs one task; run again after an interruption it goes on where it was.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: tailor fit --backbone net.backbone --data photos.zip --work run/photos")]
+pub struct Fit {
+    /// Backbone file made by `tailor import`.
+    #[arg(long, value_name = "FILE")]
+    backbone: PathBuf,
+    /// Images: a folder with train/CLASS/… (optional val/, test/), or a .zip of one.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// Folder for checkpoints, metrics, drawing and bundle.
+    #[arg(long, value_name = "DIR")]
+    work: PathBuf,
+    /// Name of the task; the data's file name when left out.
+    #[arg(long)]
+    name: Option<String>,
+    /// Image height and width; the architecture's own when left out.
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// Secret key to sign the bundle with; the development key when left out.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// JSON report on stdout instead of a table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    choices: Choices,
+}
+
+/// Choices of the recipe.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Recipe")]
+struct Choices {
+    /// Default schedules: this project's for small images, or the paper's.
+    #[arg(long, value_enum, default_value = "small")]
+    schedule: Preset,
+    /// Epochs of teacher, student, retraining; from the schedule when left out.
+    #[arg(long, value_name = "N,N,N", value_parser = three)]
+    epochs: Option<[usize; 3]>,
+    /// Learning-rate schedule of the teacher (one-cycle:PEAK, cosine:RATE, step:RATE,EPOCHS,FACTOR).
+    #[arg(long, value_name = "SCHEDULE")]
+    teach_rate: Option<Schedule>,
+    /// Learning-rate schedule of the student.
+    #[arg(long, value_name = "SCHEDULE")]
+    train_rate: Option<Schedule>,
+    /// Learning-rate schedule of retraining after pruning.
+    #[arg(long, value_name = "SCHEDULE")]
+    retrain_rate: Option<Schedule>,
+    /// How far back proxies reach: 1, 3, 5, … or `dense`.
+    #[arg(long, default_value = "3")]
+    skips: Skips,
+    /// Weight of expected complexity.
+    #[arg(long)]
+    gamma1: Option<f64>,
+    /// Weight of the distance to the teacher; 0 trains without one.
+    #[arg(long)]
+    gamma2: Option<f64>,
+    /// Proxies with a smaller gate are pruned.
+    #[arg(long)]
+    theta: Option<f32>,
+    /// Accepted loss of validation accuracy, in percentage points.
+    #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
+    tolerance: f64,
+    /// Formula of expected complexity.
+    #[arg(long, value_enum, default_value = "product")]
+    complexity: ComplexityArg,
+    /// Where matching gradients stop.
+    #[arg(long, value_enum)]
+    matching: Option<MatchingArg>,
+    /// Also train the norms on universal kernels (they are task-owned, so this costs no bytes).
+    #[arg(long)]
+    free_norms: Option<bool>,
+    /// How the number of dropped blocks is searched.
+    #[arg(long, value_enum, default_value = "sweep")]
+    search: SearchArg,
+    /// Share of train/ held out when there is no val/.
+    #[arg(long, value_name = "FRACTION")]
+    validation: Option<f64>,
+    /// Shift training images by up to this many pixels.
+    #[arg(long, value_name = "PIXELS")]
+    crop: Option<usize>,
+    /// Mirror training images (not for digits, letters or signs).
+    #[arg(long)]
+    flip: bool,
+    /// Seed of every random choice.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Preset {
+    Small,
+    Paper,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ComplexityArg {
+    Product,
+    Paper,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum MatchingArg {
+    Local,
+    EndToEnd,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SearchArg {
+    Sweep,
+    Bisect,
+}
+
+impl Choices {
+    fn recipe(&self) -> crate::Result<Recipe> {
+        let mut recipe = match self.schedule {
+            Preset::Small => Recipe::small(),
+            Preset::Paper => Recipe::paper(),
+        };
+        if let Some([teach, train, retrain]) = self.epochs {
+            (recipe.teach.epochs, recipe.train.epochs, recipe.retrain.epochs) = (teach, train, retrain);
+        }
+        let rates = [self.teach_rate, self.train_rate, self.retrain_rate];
+        for (stage, rate) in
+            [&mut recipe.teach, &mut recipe.train, &mut recipe.retrain].into_iter().zip(rates)
+        {
+            stage.schedule = rate.unwrap_or(stage.schedule);
+        }
+        recipe.skips = self.skips;
+        recipe.gamma1 = self.gamma1.unwrap_or(recipe.gamma1);
+        recipe.gamma2 = self.gamma2.unwrap_or(recipe.gamma2);
+        recipe.theta = self.theta.unwrap_or(recipe.theta);
+        recipe.tolerance = self.tolerance / 100.0;
+        recipe.formula = match self.complexity {
+            ComplexityArg::Product => Formula::Product,
+            ComplexityArg::Paper => Formula::Paper,
+        };
+        recipe.local_matching = match self.matching {
+            Some(MatchingArg::Local) => true,
+            Some(MatchingArg::EndToEnd) => false,
+            None => recipe.local_matching,
+        };
+        recipe.free_norms = self.free_norms.unwrap_or(recipe.free_norms);
+        recipe.search = match self.search {
+            SearchArg::Sweep => Search::Sweep,
+            SearchArg::Bisect => Search::Bisect,
+        };
+        recipe.validation = self.validation.unwrap_or(recipe.validation);
+        recipe.augment = Augment { crop_pad: self.crop.unwrap_or(recipe.augment.crop_pad), flip: self.flip };
+        recipe.seed = self.seed;
+        recipe.check()?;
+        Ok(recipe)
+    }
+}
+
+impl Fit {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let recipe = self.choices.recipe()?;
+        let signers = match &self.key {
+            Some(path) => vec![keys::read_key(path)?],
+            None => Vec::new(),
+        };
+        let device = Device::Cpu;
+        let source = Source::open(&self.backbone, &device)?;
+        let size = self.size.unwrap_or(source.arch.native_size());
+        source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => stem(&self.data),
+        };
+        let progress = Progress::visible();
+        let dataset = load_images(&self.data, size, &progress)?;
+        let work = Work::open(&self.work)?;
+        let backbone = BackboneSize::of(&source.plan, source.bytes)?;
+        let job = Job {
+            name: &name,
+            source,
+            data_name: &stem(&self.data),
+            dataset,
+            recipe: &recipe,
+            work: &work,
+            signers: &signers,
+            device: &device,
+            progress: &progress,
+        };
+        let report = job.run()?;
+        if self.json {
+            println!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
+            return Ok(());
+        }
+        for (what, value) in report.rows(&backbone) {
+            println!("{what:<22} {value}");
+        }
+        println!("{:<22} {}", "survivors", report.strip);
+        println!("{:<22} {}", "bundle file", work.bundle(&name).display());
+        println!("{:<22} {}", "drawing", work.drawing().display());
+        if !report.within_tolerance {
+            eprintln!(
+                "tailor: no pruned network kept within {} points of the teacher on validation; the most accurate \
+                 one was packed. More epochs (--epochs) or images, or a larger --tolerance, may help",
+                self.choices.tolerance
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Three numbers with commas between them.
+fn three(text: &str) -> Result<[usize; 3], String> {
+    let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    numbers
+        .and_then(|n| n.try_into().ok())
+        .ok_or_else(|| "three numbers are needed, for example 12,15,8".into())
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "task".into(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,75 @@
+//! `tailor import`: published weights become a backbone file.
+
+use crate::import::{self, Request};
+use anyhow::Context;
+use bundles::plan::{Arch, Counter};
+use std::path::PathBuf;
+
+/// Turns a PyTorch or safetensors state dict into a backbone: universal kernels, norms, source classifier.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: tailor import resnet20-12fca82f.th --out resnet20.backbone")]
+pub struct Import {
+    /// Weights: .th, .pth, .pt or .safetensors.
+    weights: PathBuf,
+    /// Where the backbone goes; the weights' name with `.backbone` when left out.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Architecture, when it cannot be told from the tensors (cifar-resnet20-a, resnet34, wrn16-1, …).
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Mean of each channel of pixels scaled to 0..1, when the file does not say.
+    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    mean: Option<[f32; 3]>,
+    /// Standard deviation of each channel.
+    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    std: Option<[f32; 3]>,
+    /// JSON on stdout instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Import {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let request = Request { arch: self.arch, mean: self.mean, std: self.std };
+        let imported = import::import(&self.weights, &request)?;
+        let out = self.out.clone().unwrap_or_else(|| self.weights.with_extension("backbone"));
+        let id = import::write_backbone(&imported, &out)?;
+        let bytes = std::fs::metadata(&out).with_context(|| out.display().to_string())?.len();
+        let cost = imported.plan.costs(Counter::True)?.without_head();
+        for note in &imported.notes {
+            eprintln!("tailor: {note}");
+        }
+        if self.json {
+            let line = serde_json::json!({
+                "file": out.display().to_string(),
+                "arch": imported.arch.to_string(),
+                "id": crate::fit::hex(&id),
+                "blocks": imported.plan.blocks(),
+                "params": cost.params,
+                "macs": cost.macs,
+                "bytes": bytes,
+                "classifier": imported.classifier,
+                "folded": imported.folded,
+            });
+            println!("{line}");
+        } else {
+            println!(
+                "{}: {}, {} blocks, {} parameters, {} multiply-adds, id {}",
+                out.display(),
+                imported.arch,
+                imported.plan.blocks(),
+                crate::fit::count(cost.params),
+                crate::fit::count(cost.macs),
+                crate::fit::hex(&id[..8])
+            );
+        }
+        Ok(())
+    }
+}
+
+/// One number per colour channel.
+fn channels(text: &str) -> Result<[f32; 3], String> {
+    let numbers: Option<Vec<f32>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    let three = numbers.and_then(|n| <[f32; 3]>::try_from(n).ok());
+    three.ok_or_else(|| "three numbers are needed, for example 0.485,0.456,0.406".into())
+}

@@ -1,0 +1,94 @@
+//! The command line: one file per command, each a `struct` of what was typed and a `run`.
+
+mod completions;
+mod demo;
+mod eval;
+mod fit;
+mod import;
+mod inspect;
+mod keys;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Exit code of everything that has no code of its own.
+const FAILED: u8 = 1;
+
+/// Tailors a pre-trained network to your images and packs it for a device.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tailor",
+    version,
+    after_help = "Example: tailor demo\n         tailor fit --backbone net.backbone --data photos/ --work run/"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Import(import::Import),
+    Fit(fit::Fit),
+    Eval(eval::Eval),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Keygen(keys::Keygen),
+    Sign(keys::Sign),
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Runs the command; what went wrong is printed to stderr and told by the exit code.
+    pub fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            Command::Demo(cmd) => cmd.run(),
+            Command::Import(cmd) => cmd.run(),
+            Command::Fit(cmd) => cmd.run(),
+            Command::Eval(cmd) => cmd.run(),
+            Command::Inspect(cmd) => cmd.run(),
+            Command::Verify(cmd) => cmd.run(),
+            Command::Keygen(cmd) => cmd.run(),
+            Command::Sign(cmd) => cmd.run(),
+            Command::Completions(cmd) => cmd.run(),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("tailor: {error:#}");
+                ExitCode::from(exit_code(&error))
+            }
+        }
+    }
+}
+
+/// 2 usage, 3 signature or corruption, 4 incompatible, 1 anything else.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    error
+        .chain()
+        .find_map(|cause| {
+            if let Some(error) = cause.downcast_ref::<crate::Error>() {
+                return Some(error.exit_code());
+            }
+            cause.downcast_ref::<bundles::Error>().map(bundles::Error::exit_code)
+        })
+        .unwrap_or(FAILED)
+}
+
+/// Reads a set of images with a bar, resized to `size` x `size`.
+fn load_images(
+    path: &std::path::Path,
+    size: usize,
+    progress: &crate::progress::Progress,
+) -> crate::Result<crate::data::Dataset> {
+    let bar = std::cell::OnceCell::new();
+    let dataset = crate::data::load(path, &crate::data::Options::new(size, size), &|done, total| {
+        bar.get_or_init(|| progress.stage("images", total as u64, 0)).at(done as u64);
+    })?;
+    if let Some(bar) = bar.into_inner() {
+        bar.finish(&format!("{} classes", dataset.classes.len()));
+    }
+    Ok(dataset)
+}

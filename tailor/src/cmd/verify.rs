@@ -1,0 +1,58 @@
+//! `tailor verify`: is this bundle whole, and who signed it?
+
+use anyhow::Context;
+use bundles::container::{Bundle, Trust, TrustedKey};
+use std::path::PathBuf;
+
+/// Checks every byte of bundles against their manifest, and their signatures against trusted keys.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: tailor verify run/digits.task --key release.key.pub")]
+pub struct Verify {
+    /// Backbones and task bundles.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Public keys to trust; without one, any valid signature passes and is shown.
+    #[arg(long = "key", value_name = "FILE")]
+    keys: Vec<PathBuf>,
+    /// One JSON object per file instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let mut trusted = Vec::new();
+        for path in &self.keys {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            trusted.push(TrustedKey::from_text(&text).with_context(|| path.display().to_string())?);
+        }
+        for path in &self.files {
+            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+            let bundle = Bundle::parse(&bytes).with_context(|| path.display().to_string())?;
+            bundle.verify_sections().with_context(|| path.display().to_string())?;
+            let trust = bundle.verify(&trusted).with_context(|| path.display().to_string())?;
+            let manifest = bundle.manifest();
+            if self.json {
+                let line = serde_json::json!({
+                    "file": path.display().to_string(),
+                    "kind": manifest.kind.word(),
+                    "name": manifest.name,
+                    "sections": manifest.sections.len(),
+                    "signature": trust.to_string(),
+                });
+                println!("{line}");
+            } else {
+                let (kind, name) = (manifest.kind.word(), &manifest.name);
+                println!(
+                    "{}: {kind} `{name}`, {} sections whole, {trust}",
+                    path.display(),
+                    manifest.sections.len()
+                );
+            }
+            if !self.keys.is_empty() && !matches!(trust, Trust::Trusted { .. }) {
+                return Err(crate::Error::Untrusted { path: path.clone(), found: trust.to_string() }.into());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! One task from images to bundle: all stages, then scores, drawing and packing.
+
+use super::{Recipe, Report, Tailoring, Work};
+use crate::data::{Dataset, hold_out};
+use crate::draw::{Architecture, architecture};
+use crate::net::alphas;
+use crate::pack::{Label, deploy, task_bundle};
+use crate::progress::Progress;
+use crate::source::Source;
+use crate::train::Score;
+use crate::{Error, Result};
+use bundles::container::{Preprocess, Resize, SigningKey, write_atomically};
+use candle_core::Device;
+
+/// Images a folded backbone's norms are calibrated on.
+const CALIBRATION: usize = 256;
+
+/// Everything one tailored task is made from.
+pub struct Job<'a> {
+    /// Name of the task and its bundle.
+    pub name: &'a str,
+    /// The backbone.
+    pub source: Source,
+    /// Where the images came from, for the run's identity and the bundle's facts.
+    pub data_name: &'a str,
+    /// The images.
+    pub dataset: Dataset,
+    /// Every choice.
+    pub recipe: &'a Recipe,
+    /// Where the run lives.
+    pub work: &'a Work,
+    /// Who signs; nobody means the development key.
+    pub signers: &'a [SigningKey],
+    /// Where numbers are computed.
+    pub device: &'a Device,
+    /// What a person sees.
+    pub progress: &'a Progress,
+}
+
+impl Job<'_> {
+    /// Runs or continues the job and returns its report; bundle and drawing are in the work folder.
+    ///
+    /// # Errors
+    /// Whatever any stage reports.
+    pub fn run(self) -> Result<Report> {
+        let Dataset { classes, train, val, test } = self.dataset;
+        let (train, val) = match val {
+            Some(val) => (train, val),
+            None => hold_out(train, self.recipe.validation, self.recipe.seed)?,
+        };
+        let mut source = self.source;
+        if source.folded {
+            let sample = crate::data::Loader::new(&train, source.mean, source.std, CALIBRATION, self.device)?;
+            if let Some(batch) = sample.eval().next() {
+                source.calibrate(&batch?.images)?;
+            }
+        }
+        let size = train.images.size();
+        let identity = format!(
+            "backbone {} data {} {}x{} {} classes {} images",
+            hex(&source.id[..8]),
+            self.data_name,
+            size.width,
+            size.height,
+            classes.len(),
+            train.len()
+        );
+        let tailoring = Tailoring {
+            arch: source.arch,
+            backbone: &source.params,
+            mean: source.mean,
+            std: source.std,
+            classes: classes.len(),
+            train: &train,
+            val: &val,
+            recipe: self.recipe,
+            work: self.work,
+            identity: &identity,
+            device: self.device,
+            progress: self.progress,
+        };
+        let teacher = tailoring.teach()?;
+        let student = tailoring.train(&teacher)?;
+        let pruned = tailoring.prune(&teacher, &student)?;
+
+        let on_test = |plan, params| -> Result<Option<Score>> {
+            test.as_ref().map(|test| tailoring.score(plan, params, test)).transpose()
+        };
+        let teacher_test = on_test(&teacher.plan, &teacher.params)?;
+        let test_score = on_test(&pruned.plan, &pruned.params)?;
+
+        let preprocess =
+            Preprocess::new(3, size.width, size.height, Resize::Bilinear, source.mean, source.std);
+        let facts = vec![
+            ("arch".to_string(), source.arch.to_string()),
+            ("data".to_string(), self.data_name.to_string()),
+            ("seed".to_string(), self.recipe.seed.to_string()),
+            ("validation".to_string(), format!("{:.4}", pruned.validation.accuracy())),
+            ("teacher-validation".to_string(), format!("{:.4}", teacher.validation.accuracy())),
+        ];
+        let label =
+            Label { name: self.name, classes: &classes, preprocess, backbone: source.id, facts: &facts };
+        let bundle = task_bundle(&pruned.plan, &pruned.params, &label, self.signers)?;
+        write_atomically(&self.work.bundle(self.name), &bundle)?;
+
+        let (deployed, _) = deploy(&pruned.plan, &pruned.params)?;
+        let mut report = Report {
+            name: self.name.into(),
+            classes: classes.len(),
+            teacher_val: teacher.validation,
+            teacher_test,
+            val: pruned.validation,
+            test: test_score,
+            within_tolerance: pruned.selection.within,
+            blocks: 0,
+            blocks_total: 0,
+            proxies: 0,
+            params: 0,
+            task_params: 0,
+            macs: 0,
+            bundle_bytes: bundle.len() as u64,
+            strip: String::new(),
+        };
+        report.measure(&deployed)?;
+        let gates: Vec<Vec<f32>> = alphas(&pruned.plan, &pruned.params)?
+            .into_iter()
+            .map(|a| a.map_or(Ok(Vec::new()), |a| a.to_vec1()))
+            .collect::<candle_core::Result<_>>()?;
+        let drawing = architecture(Architecture {
+            title: &format!("{} on {}", self.name, source.arch),
+            subtitle: &format!(
+                "{} of {} blocks, {} proxies; validation {:.1} % (teacher {:.1} %)",
+                report.blocks,
+                report.blocks_total,
+                report.proxies,
+                100.0 * report.val.accuracy(),
+                100.0 * report.teacher_val.accuracy()
+            ),
+            full: &student.plan,
+            kept: &pruned.plan,
+            alphas: &gates,
+        });
+        let path = self.work.drawing();
+        std::fs::write(&path, drawing).map_err(Error::io(&path))?;
+        Ok(report)
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,15 @@
+//! Tailoring one task: teach, train, prune, pack, in a work folder that can be picked up at any epoch.
+
+mod job;
+mod recipe;
+mod report;
+mod select;
+mod stages;
+mod work;
+
+pub use job::{Job, hex};
+pub use recipe::{Recipe, Search, Stage};
+pub use report::{BackboneSize, Report, count};
+pub use select::{Attempt, Candidate, Selection};
+pub use stages::{Pruned, Student, Tailoring, Teacher};
+pub use work::Work;

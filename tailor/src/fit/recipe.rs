@@ -1,0 +1,169 @@
+//! Every choice that shapes a tailoring run, with the defaults for small backbones and the paper's own.
+
+use crate::data::Augment;
+use crate::net::Formula;
+use crate::train::Schedule;
+use crate::{Error, Result};
+use bundles::plan::Skips;
+
+/// One training stage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// Passes over the training split.
+    pub epochs: usize,
+    /// Images per step.
+    pub batch: usize,
+    /// Learning rate.
+    pub schedule: Schedule,
+}
+
+/// How the number of dropped blocks is searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// Every number from 0 until the network falls apart.
+    Sweep,
+    /// Halving, on the assumption that dropping more never helps accuracy: about `log2` as many retrainings.
+    Bisect,
+}
+
+/// Options of a whole run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Fine-tuning of the teacher.
+    pub teach: Stage,
+    /// Training of proxies and gates.
+    pub train: Stage,
+    /// Retraining after pruning.
+    pub retrain: Stage,
+    /// Weight of expected complexity.
+    pub gamma1: f64,
+    /// Weight of the distance to the teacher.
+    pub gamma2: f64,
+    /// Optimiser momentum.
+    pub momentum: f64,
+    /// Weight decay on everything but alpha logits.
+    pub decay: f64,
+    /// How far proxies reach back.
+    pub skips: Skips,
+    /// Proxies with a smaller alpha are dropped.
+    pub theta: f32,
+    /// Largest accepted loss of validation accuracy against the teacher, as a fraction.
+    pub tolerance: f64,
+    /// Formula of expected complexity.
+    pub formula: Formula,
+    /// Whether matching gradients stay inside their cell.
+    pub local_matching: bool,
+    /// Whether the student's norms on universal kernels train too.
+    pub free_norms: bool,
+    /// How many blocks to drop is found by this.
+    pub search: Search,
+    /// Share of the training split held out for validation when the data has no `val` folder.
+    pub validation: f64,
+    /// Random changes to training images.
+    pub augment: Augment,
+    /// Seed of every random choice.
+    pub seed: u64,
+}
+
+impl Recipe {
+    /// Defaults for 32-pixel backbones: few epochs, one-cycle schedules.
+    pub fn small() -> Recipe {
+        Recipe {
+            teach: Stage { epochs: 12, batch: 64, schedule: Schedule::OneCycle { peak: 0.05 } },
+            train: Stage { epochs: 15, batch: 32, schedule: Schedule::OneCycle { peak: 0.1 } },
+            retrain: Stage { epochs: 8, batch: 32, schedule: Schedule::OneCycle { peak: 0.05 } },
+            gamma1: 0.3,
+            gamma2: 10.0,
+            momentum: 0.9,
+            decay: 5e-4,
+            skips: Skips::Nearest(3),
+            theta: 0.05,
+            tolerance: 0.005,
+            formula: Formula::Product,
+            local_matching: true,
+            free_norms: false,
+            search: Search::Sweep,
+            validation: 0.15,
+            augment: Augment::default(),
+            seed: 1,
+        }
+    }
+
+    /// The paper's schedule (224 px): step drops every 20 epochs.
+    pub fn paper() -> Recipe {
+        let step = |rate| Schedule::Step { rate, every: 20, factor: 0.1 };
+        Recipe {
+            teach: Stage { epochs: 50, batch: 64, schedule: step(0.01) },
+            train: Stage { epochs: 50, batch: 32, schedule: step(0.1) },
+            retrain: Stage { epochs: 60, batch: 32, schedule: step(0.01) },
+            ..Recipe::small()
+        }
+    }
+
+    /// Refuses combinations that cannot work, before anything is read.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn check(&self) -> Result<()> {
+        let bad =
+            |option: &str, got: String, want: &str| Err(Error::config(format!("--{option} {got}"), want));
+        for (name, stage) in [("teach", &self.teach), ("train", &self.train), ("retrain", &self.retrain)] {
+            if stage.epochs == 0 {
+                return bad(&format!("{name}-epochs"), "0".into(), "at least 1");
+            }
+            if stage.batch < 2 {
+                return bad(
+                    &format!("{name}-batch"),
+                    stage.batch.to_string(),
+                    "at least 2 (batch statistics of one image are no statistics)",
+                );
+            }
+        }
+        if !(0.0..=0.5).contains(&self.validation) || self.validation == 0.0 {
+            return bad("validation", self.validation.to_string(), "a fraction above 0, up to 0.5");
+        }
+        if !(0.0..1.0).contains(&f64::from(self.theta)) {
+            return bad("theta", self.theta.to_string(), "a gate value from 0 to below 1");
+        }
+        for (name, value) in [
+            ("gamma1", self.gamma1),
+            ("gamma2", self.gamma2),
+            ("tolerance", self.tolerance),
+            ("momentum", self.momentum),
+            ("decay", self.decay),
+        ] {
+            if !value.is_finite() || value < 0.0 {
+                return bad(name, value.to_string(), "a number from 0");
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that shapes the teacher, written out.
+    pub(crate) fn teacher_fingerprint(&self) -> String {
+        format!(
+            "{:?} momentum {} decay {} validation {} {:?} seed {}",
+            self.teach, self.momentum, self.decay, self.validation, self.augment, self.seed
+        )
+    }
+
+    /// Everything that shapes the student, written out.
+    pub(crate) fn student_fingerprint(&self) -> String {
+        format!(
+            "{} | {:?} gamma {} {} skips {} {:?} local {} norms {}",
+            self.teacher_fingerprint(),
+            self.train,
+            self.gamma1,
+            self.gamma2,
+            self.skips,
+            self.formula,
+            self.local_matching,
+            self.free_norms
+        )
+    }
+
+    /// Everything that shapes a retrained candidate, written out.
+    pub(crate) fn candidate_fingerprint(&self, dropped: usize) -> String {
+        format!("{} | {:?} theta {} drop {dropped}", self.student_fingerprint(), self.retrain, self.theta)
+    }
+}

@@ -1,0 +1,137 @@
+//! What one tailored task came out as: the row of the table, and its JSON.
+
+use crate::draw::strip;
+use crate::train::Score;
+use bundles::plan::{Counter, Plan};
+
+/// One tailored task.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Its name.
+    pub name: String,
+    /// Number of classes.
+    pub classes: usize,
+    /// Teacher on validation.
+    pub teacher_val: Score,
+    /// Teacher on test, where there is one.
+    pub teacher_test: Option<Score>,
+    /// Tailored network on validation.
+    pub val: Score,
+    /// Tailored network on test, where there is one.
+    pub test: Option<Score>,
+    /// Whether validation stayed within tolerance of the teacher's.
+    pub within_tolerance: bool,
+    /// Live universal blocks.
+    pub blocks: usize,
+    /// Universal blocks of the backbone.
+    pub blocks_total: usize,
+    /// Live proxies.
+    pub proxies: usize,
+    /// Numbers the network reads, shared and task-owned.
+    pub params: u64,
+    /// Task-owned numbers.
+    pub task_params: u64,
+    /// Multiply-adds of one image, `true` counter.
+    pub macs: u64,
+    /// Bytes of the packed bundle.
+    pub bundle_bytes: u64,
+    /// Survivors in one line.
+    pub strip: String,
+}
+
+/// Parameters, multiply-adds and bytes of the backbone that tasks are compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackboneSize {
+    /// Numbers of stem and blocks: kernels and norms.
+    pub params: u64,
+    /// Multiply-adds of stem and blocks, `true` counter.
+    pub macs: u64,
+    /// Bytes of the backbone file.
+    pub bytes: u64,
+}
+
+impl BackboneSize {
+    /// Of a plain backbone's plan.
+    ///
+    /// # Errors
+    /// Whatever [`Plan::check`] finds.
+    pub fn of(plan: &Plan, bytes: u64) -> crate::Result<BackboneSize> {
+        let cost = plan.costs(Counter::True)?.without_head();
+        Ok(BackboneSize { params: cost.params, macs: cost.macs, bytes })
+    }
+
+    /// As JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "params": self.params, "macs": self.macs, "bytes": self.bytes })
+    }
+}
+
+impl Report {
+    /// Fills in what follows from the deployed plan.
+    pub fn measure(&mut self, deployed: &Plan) -> crate::Result<()> {
+        self.blocks = deployed.blocks();
+        self.blocks_total = deployed.cells.len();
+        self.proxies = deployed.proxies();
+        self.task_params = deployed.task_params();
+        self.params = self.task_params + deployed.backbone_params();
+        self.macs = deployed.costs(Counter::True)?.total().macs;
+        self.strip = strip(deployed);
+        Ok(())
+    }
+
+    /// As JSON, accuracies as fractions.
+    pub fn json(&self) -> serde_json::Value {
+        let fraction = |score: &Option<Score>| score.map(|s| s.accuracy());
+        serde_json::json!({
+            "name": self.name,
+            "classes": self.classes,
+            "teacher_val": self.teacher_val.accuracy(),
+            "teacher_test": fraction(&self.teacher_test),
+            "val": self.val.accuracy(),
+            "test": fraction(&self.test),
+            "within_tolerance": self.within_tolerance,
+            "blocks": self.blocks,
+            "blocks_total": self.blocks_total,
+            "proxies": self.proxies,
+            "params": self.params,
+            "task_params": self.task_params,
+            "macs": self.macs,
+            "bundle_bytes": self.bundle_bytes,
+        })
+    }
+
+    /// Lines of the table, name of the quantity first.
+    pub fn rows(&self, backbone: &BackboneSize) -> Vec<(&'static str, String)> {
+        let percent =
+            |score: Score| format!("{:.1} ± {:.1} %", 100.0 * score.accuracy(), 100.0 * score.margin());
+        let optional = |score: Option<Score>| score.map_or_else(|| "-".into(), percent);
+        let of = |n: u64, whole: u64| format!("{:.0} %", 100.0 * n as f64 / whole.max(1) as f64);
+        vec![
+            ("classes", self.classes.to_string()),
+            ("teacher, validation", percent(self.teacher_val)),
+            ("tailored, validation", percent(self.val)),
+            ("within tolerance", if self.within_tolerance { "yes".into() } else { "NO".into() }),
+            ("teacher, test", optional(self.teacher_test)),
+            ("tailored, test", optional(self.test)),
+            ("blocks kept", format!("{} of {}", self.blocks, self.blocks_total)),
+            ("proxies", self.proxies.to_string()),
+            ("parameters", format!("{} ({})", count(self.params), of(self.params, backbone.params))),
+            (
+                "of them task-owned",
+                format!("{} ({})", count(self.task_params), of(self.task_params, backbone.params)),
+            ),
+            ("multiply-adds", format!("{} ({})", count(self.macs), of(self.macs, backbone.macs))),
+            ("bundle", format!("{:.1} KiB", self.bundle_bytes as f64 / 1024.0)),
+        ]
+    }
+}
+
+/// `1234567` as `1.23 M`.
+pub fn count(n: u64) -> String {
+    match n {
+        0..1_000 => n.to_string(),
+        1_000..1_000_000 => format!("{:.1} k", n as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.2} M", n as f64 / 1e6),
+        _ => format!("{:.2} G", n as f64 / 1e9),
+    }
+}

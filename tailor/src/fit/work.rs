@@ -1,0 +1,48 @@
+//! The work folder of one run and the files in it.
+
+use crate::train::Log;
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// A folder that holds a run: one checkpoint per stage, the metrics, and at the end the bundle.
+#[derive(Debug, Clone)]
+pub struct Work {
+    folder: PathBuf,
+}
+
+impl Work {
+    /// Uses `folder`, making it if needed.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Work> {
+        let folder = folder.into();
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        Ok(Work { folder })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Checkpoint of a stage (`teach`, `train`, `prune-3`).
+    pub fn checkpoint(&self, stage: &str) -> PathBuf {
+        self.folder.join(format!("{stage}.safetensors"))
+    }
+
+    /// One line per epoch of every stage.
+    pub fn log(&self) -> Log {
+        Log::new(self.folder.join("metrics.csv"))
+    }
+
+    /// The packed task named `name`.
+    pub fn bundle(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.task"))
+    }
+
+    /// The drawing of what survived.
+    pub fn drawing(&self) -> PathBuf {
+        self.folder.join("architecture.svg")
+    }
+}

@@ -1,0 +1,290 @@
+//! One forward pass of a plan: stem, cells, head, with batch-norms in training or inference mode.
+
+use super::{NORM_EPS, Params, alphas};
+use crate::ops::{self, ProxyTrace};
+use crate::{Error, Result};
+use bundles::plan::{Cell, Gate, Op, Plan, Role};
+use candle_core::Tensor;
+use std::collections::HashSet;
+
+/// How norms behave and what is remembered for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Running statistics, nothing recorded.
+    Infer,
+    /// Running statistics, and what batch statistics would have been in [`Forward::stats`].
+    Observe,
+    /// Batch statistics, reported in [`Forward::stats`].
+    Train,
+    /// As `Train`, and each cell keeps what local matching needs ([`Net::match_locally`]).
+    Trace,
+}
+
+/// A plan with its numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Net<'a> {
+    /// Structure.
+    pub plan: &'a Plan,
+    /// Numbers.
+    pub params: &'a Params,
+}
+
+/// Batch statistics of one norm: `(channels,)` each, the variance unbiased.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    /// The norm's name.
+    pub norm: String,
+    /// Batch mean.
+    pub mean: Tensor,
+    /// Batch variance, unbiased.
+    pub var: Tensor,
+}
+
+/// What a forward pass leaves behind.
+#[derive(Debug)]
+pub struct Forward {
+    /// `x_0 … x_L`, `(n, c, h, w)`; dead nodes have none.
+    pub nodes: Vec<Option<Tensor>>,
+    /// Class scores before softmax, `(n, classes)`.
+    pub logits: Tensor,
+    /// Batch statistics of every norm, once each (empty in inference).
+    pub stats: Vec<Stats>,
+    /// Alphas used, as [`alphas`] gives them.
+    pub alphas: Vec<Option<Tensor>>,
+    traces: Vec<Option<CellTrace>>,
+}
+
+/// What the local backward pass of one cell needs, without its inputs' history.
+#[derive(Debug)]
+struct CellTrace {
+    /// Outputs of the block's paths.
+    block: Vec<Tensor>,
+    proxies: Vec<ProxyTrace>,
+}
+
+/// State threaded through one pass.
+struct Walk {
+    pass: Pass,
+    stats: Vec<Stats>,
+    seen: HashSet<String>,
+}
+
+impl Net<'_> {
+    /// Runs the network on normalised images `(n, 3, h, w)`.
+    ///
+    /// # Errors
+    /// Missing tensors, or shapes that do not fit the plan.
+    pub fn forward(&self, images: &Tensor, pass: Pass) -> Result<Forward> {
+        let mut walk = Walk { pass, stats: Vec::new(), seen: HashSet::new() };
+        let alphas = alphas(self.plan, self.params)?;
+        let mut nodes = vec![Some(self.line(&self.plan.stem, images, &mut walk)?)];
+        let mut traces = Vec::with_capacity(self.plan.cells.len());
+        for (cell, alpha) in self.plan.cells.iter().zip(&alphas) {
+            if cell.is_dead() {
+                nodes.push(None);
+                traces.push(None);
+                continue;
+            }
+            let (node, trace) = self.cell(cell, alpha.as_ref(), &nodes, &mut walk)?;
+            nodes.push(Some(node));
+            traces.push(trace);
+        }
+        let last = nodes.last().cloned().flatten().ok_or_else(|| dead(self.plan.cells.len()))?;
+        let logits = self.line(&self.plan.head, &last, &mut walk)?;
+        Ok(Forward { nodes, logits, stats: walk.stats, alphas, traces })
+    }
+
+    /// Batch statistics every norm would see, with the network running on its running statistics.
+    ///
+    /// # Errors
+    /// As [`forward`](Net::forward).
+    pub fn observe(&self, images: &Tensor) -> Result<Vec<Stats>> {
+        Ok(self.forward(images, Pass::Observe)?.stats)
+    }
+
+    /// Node `l`'s own matching loss `mean((x_l - target)^2)`, whose gradient reaches the cell's proxies and
+    /// gates and stops at its inputs (METHOD: local matching).
+    ///
+    /// Reuses the values of `forward` when its pass was [`Pass::Trace`] and the proxies are single
+    /// convolutions; otherwise the cell is computed a second time on detached inputs.
+    ///
+    /// # Errors
+    /// Missing tensors, a dead node, or shapes that differ.
+    pub fn match_locally(&self, forward: &Forward, node: usize, target: &Tensor) -> Result<Tensor> {
+        let cell = &self.plan.cells[node - 1];
+        let y = forward.nodes[node].as_ref().ok_or_else(|| dead(node))?;
+        let alpha = forward.alphas[node - 1].as_ref();
+        if let (Some(trace), Some(alpha)) = (&forward.traces[node - 1], alpha) {
+            // The block, where it is alive, is the cell's first gate.
+            let (block, proxies) = (&trace.block, &trace.proxies);
+            return Ok(ops::local_match(y, target, cell.relu, block, 0, proxies, alpha)?);
+        }
+        let inputs: Vec<_> = forward.nodes.iter().map(|x| x.as_ref().map(Tensor::detach)).collect();
+        let mut walk = Walk { pass: Pass::Train, stats: Vec::new(), seen: HashSet::new() };
+        let (again, _) = self.cell(cell, alpha, &inputs, &mut walk)?;
+        Ok(ops::mse(&again, target)?)
+    }
+
+    fn cell(
+        &self,
+        cell: &Cell,
+        alpha: Option<&Tensor>,
+        nodes: &[Option<Tensor>],
+        walk: &mut Walk,
+    ) -> Result<(Tensor, Option<CellTrace>)> {
+        let traceable = false
+            && walk.pass == Pass::Trace
+            && alpha.is_some()
+            && cell.gates.iter().all(|gate| gate.scaled && self.is_traceable(gate));
+        let mut trace = traceable.then(|| CellTrace { block: Vec::new(), proxies: Vec::new() });
+        let mut terms = Vec::new();
+        let mut gate_of = Vec::new();
+        let mut scaled = 0;
+        for gate in &cell.gates {
+            let weighed = gate.scaled.then_some(scaled);
+            scaled += usize::from(gate.scaled);
+            let source = nodes.get(gate.source).and_then(Option::as_ref).ok_or_else(|| dead(gate.source))?;
+            for path in &gate.paths {
+                let term = match (&mut trace, gate.role) {
+                    (Some(trace), Role::Proxy) => {
+                        let gate = weighed.unwrap_or(0);
+                        let (term, proxy) = self.traced_proxy(&path.ops, source, gate, walk)?;
+                        trace.proxies.push(proxy);
+                        term
+                    }
+                    (trace, _) => {
+                        let term = self.line(&path.ops, source, walk)?;
+                        if let Some(trace) = trace {
+                            trace.block.push(term.detach());
+                        }
+                        term
+                    }
+                };
+                terms.push(term);
+                gate_of.push(weighed);
+            }
+        }
+        let y = ops::gated_sum(&terms, &gate_of, alpha, cell.relu)?;
+        Ok((y, trace))
+    }
+
+    /// Whether local gradients of this gate can be taken from recorded values alone: single-convolution
+    /// proxies can, and so can blocks in which nothing is trained.
+    fn is_traceable(&self, gate: &Gate) -> bool {
+        gate.paths.iter().all(|path| match gate.role {
+            Role::Block => !path.ops.iter().any(|op| match op {
+                Op::Affine(norm) => self.params.is_free(&format!("{}.weight", norm.name)),
+                _ => false,
+            }),
+            Role::Proxy => matches!(
+                path.ops.as_slice(),
+                [Op::Conv(_), Op::Affine(_)] | [Op::MaxPool { .. }, Op::Conv(_), Op::Affine(_)]
+            ),
+        })
+    }
+
+    fn traced_proxy(
+        &self,
+        ops: &[Op],
+        x: &Tensor,
+        gate: usize,
+        walk: &mut Walk,
+    ) -> Result<(Tensor, ProxyTrace)> {
+        let (front, back) = ops.split_at(ops.len() - 2);
+        let pooled = self.line(front, x, walk)?;
+        let conv_out = self.line(&back[..1], &pooled, walk)?;
+        let term = self.line(&back[1..], &conv_out, walk)?;
+        let (Op::Conv(conv), Op::Affine(norm)) = (&back[0], &back[1]) else {
+            return Err(Error::MissingTensor { name: "proxy convolution".into() });
+        };
+        let stats = walk.stats.last().ok_or_else(|| Error::MissingTensor { name: norm.name.clone() })?;
+        let trace = ProxyTrace {
+            pooled: pooled.detach(),
+            conv_out: conv_out.detach(),
+            weight: self.params.get(&format!("{}.weight", conv.name))?.clone(),
+            norm_weight: self.params.get(&format!("{}.weight", norm.name))?.clone(),
+            norm_bias: self.params.get(&format!("{}.bias", norm.name))?.clone(),
+            mean: stats.mean.clone(),
+            var: stats.var.clone(),
+            eps: NORM_EPS,
+            gate,
+        };
+        Ok((term, trace))
+    }
+
+    /// A straight line of operations on `x`.
+    fn line(&self, line: &[Op], x: &Tensor, walk: &mut Walk) -> Result<Tensor> {
+        let mut x = x.clone();
+        let mut i = 0;
+        while i < line.len() {
+            let fuse_relu = matches!(line.get(i + 1), Some(Op::Relu));
+            x = match &line[i] {
+                Op::Conv(conv) => {
+                    let name = format!("{}.weight", conv.name);
+                    let weight = self.params.get(&name)?;
+                    let y = ops::conv2d(&x, weight, conv.stride, conv.pad, !self.params.is_free(&name))?;
+                    if conv.bias {
+                        let bias = self.params.get(&format!("{}.bias", conv.name))?;
+                        y.broadcast_add(&bias.reshape((1, conv.c_out, 1, 1))?)?
+                    } else {
+                        y
+                    }
+                }
+                Op::Affine(norm) => {
+                    let y = self.norm(&norm.name, &x, fuse_relu, walk)?;
+                    i += usize::from(fuse_relu);
+                    y
+                }
+                Op::Relu => x.relu()?,
+                &Op::MaxPool { kernel, stride, pad } => ops::max_pool2d(&x, kernel, stride, pad)?,
+                &Op::AvgPool { kernel, stride } => ops::avg_pool2d(&x, kernel, stride)?,
+                &Op::Subsample { stride } => ops::subsample(&x, stride)?,
+                &Op::PadChannels { front, back } => ops::pad_channels(&x, front, back)?,
+                Op::GlobalAvgPool => ops::global_avg_pool(&x)?,
+                Op::Linear(linear) => {
+                    let weight = self.params.get(&format!("{}.weight", linear.name))?;
+                    let bias = self.params.get(&format!("{}.bias", linear.name))?;
+                    x.flatten_from(1)?.matmul(&weight.t()?)?.broadcast_add(bias)?
+                }
+            };
+            i += 1;
+        }
+        Ok(x)
+    }
+
+    fn norm(&self, name: &str, x: &Tensor, relu: bool, walk: &mut Walk) -> Result<Tensor> {
+        if matches!(walk.pass, Pass::Infer | Pass::Observe) {
+            if walk.pass == Pass::Observe && walk.seen.insert(name.into()) {
+                walk.stats.push(observed(name, x)?);
+            }
+            let (scale, shift) = self.params.scale_shift(name)?;
+            return Ok(ops::affine(x, &scale, &shift, relu)?);
+        }
+        let weight_name = format!("{name}.weight");
+        let weight = self.params.get(&weight_name)?;
+        let bias = self.params.get(&format!("{name}.bias"))?;
+        let out = ops::batch_norm(x, weight, bias, NORM_EPS, relu, !self.params.is_free(&weight_name))?;
+        // A norm that two paths share sees one batch, so its statistics count once.
+        if walk.seen.insert(name.into()) {
+            walk.stats.push(Stats { norm: name.into(), mean: out.mean, var: out.var });
+        }
+        Ok(out.y)
+    }
+}
+
+/// Mean and unbiased variance of each channel of `x` `(n, c, h, w)`.
+fn observed(norm: &str, x: &Tensor) -> Result<Stats> {
+    let per_channel = x.transpose(0, 1)?.flatten_from(1)?;
+    let mean = per_channel.mean_keepdim(1)?;
+    let n = per_channel.dim(1)? as f64;
+    let squares = per_channel.broadcast_sub(&mean)?.sqr()?.sum(1)?;
+    Ok(Stats {
+        norm: norm.into(),
+        mean: mean.squeeze(1)?.detach(),
+        var: (squares / (n - 1.0).max(1.0))?.detach(),
+    })
+}
+
+fn dead(node: usize) -> Error {
+    Error::Bundle(bundles::Error::BadSource { cell: node, source: node })
+}

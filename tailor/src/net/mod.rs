@@ -1,0 +1,13 @@
+//! The plan interpreted under autograd: parameters, forward passes, gates and expected complexity.
+
+mod complexity;
+mod forward;
+mod gates;
+mod params;
+#[cfg(test)]
+mod tests;
+
+pub use complexity::{Complexity, Formula};
+pub use forward::{Forward, Net, Pass, Stats};
+pub use gates::alphas;
+pub use params::{NORM_EPS, Params};

@@ -1,0 +1,324 @@
+//! The numbers of one network in training: named tensors, each frozen or free.
+
+use crate::{Error, Result};
+use bundles::plan::{Op, Owner, Plan, Role};
+use candle_core::{DType, Device, Tensor, Var};
+use std::collections::BTreeMap;
+
+/// Added to a variance before its square root, as PyTorch's batch-norm does.
+pub const NORM_EPS: f64 = 1e-5;
+
+/// Share of the newest batch in a running statistic.
+const STAT_MOMENTUM: f64 = 0.1;
+
+#[derive(Debug, Clone)]
+enum Slot {
+    Frozen(Tensor),
+    Free(Var),
+}
+
+/// Named tensors of one network; free ones are trained, frozen ones are read.
+///
+/// Names are the plan's, except that a norm in training has `weight`, `bias`, `running_mean` and
+/// `running_var` where the packed network has `scale` and `shift`, and that a cell's alpha tensor holds
+/// logits (their softmax is alpha).
+#[derive(Debug, Clone, Default)]
+pub struct Params {
+    slots: BTreeMap<String, Slot>,
+    /// Whether the numbers are a packed network's: alpha tensors hold alphas, norms hold scale and shift.
+    packed: bool,
+}
+
+impl Params {
+    /// Empty, for the tensors of a packed network ([`Plan::tensors`] names them): alpha tensors will hold alphas
+    /// instead of logits, norms `scale` and `shift` instead of four vectors.
+    pub fn packed() -> Params {
+        Params { packed: true, ..Params::default() }
+    }
+
+    /// Whether these are a packed network's numbers.
+    pub fn is_packed(&self) -> bool {
+        self.packed
+    }
+
+    /// Adds or replaces a frozen tensor.
+    pub fn freeze(&mut self, name: impl Into<String>, tensor: Tensor) {
+        self.slots.insert(name.into(), Slot::Frozen(tensor.detach()));
+    }
+
+    /// Adds or replaces a trained tensor (its values are copied).
+    ///
+    /// # Errors
+    /// When the device has no memory left.
+    pub fn free(&mut self, name: impl Into<String>, tensor: &Tensor) -> Result<()> {
+        self.slots.insert(name.into(), Slot::Free(Var::from_tensor(&tensor.detach())?));
+        Ok(())
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn get(&self, name: &str) -> Result<&Tensor> {
+        match self.slots.get(name) {
+            Some(Slot::Frozen(tensor)) => Ok(tensor),
+            Some(Slot::Free(var)) => Ok(var.as_tensor()),
+            None => Err(Error::MissingTensor { name: name.into() }),
+        }
+    }
+
+    /// Whether the tensor of that name is trained.
+    pub fn is_free(&self, name: &str) -> bool {
+        matches!(self.slots.get(name), Some(Slot::Free(_)))
+    }
+
+    /// Trained tensors in the order of their names.
+    pub fn vars(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.slots.iter().filter_map(|(name, slot)| match slot {
+            Slot::Free(var) => Some((name.as_str(), var)),
+            Slot::Frozen(_) => None,
+        })
+    }
+
+    /// Every tensor in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.slots.iter().map(|(name, slot)| match slot {
+            Slot::Frozen(tensor) => (name.as_str(), tensor),
+            Slot::Free(var) => (name.as_str(), var.as_tensor()),
+        })
+    }
+
+    /// Overwrites the values of an existing tensor, which stays free or frozen.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], or a shape that differs.
+    pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        match self.slots.get_mut(name) {
+            Some(Slot::Free(var)) => var.set(value)?,
+            Some(Slot::Frozen(tensor)) if tensor.shape() == value.shape() => *tensor = value.detach(),
+            Some(Slot::Frozen(tensor)) => {
+                return Err(Error::TensorShape {
+                    name: name.into(),
+                    want: tensor.dims().to_vec(),
+                    got: value.dims().to_vec(),
+                });
+            }
+            None => return Err(Error::MissingTensor { name: name.into() }),
+        }
+        Ok(())
+    }
+
+    /// Moves the running statistics of norm `name` towards this batch's.
+    ///
+    /// `mean` and `var` are `(channels,)`; `var` is the unbiased estimate, as in PyTorch.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn track(&mut self, name: &str, mean: &Tensor, var: &Tensor) -> Result<()> {
+        for (part, new) in [("running_mean", mean), ("running_var", var)] {
+            let full = format!("{name}.{part}");
+            let kept = (self.get(&full)? * (1.0 - STAT_MOMENTUM))?;
+            self.set(&full, &(kept + (new * STAT_MOMENTUM)?)?.detach())?;
+        }
+        Ok(())
+    }
+
+    /// Scale and shift that norm `name` amounts to with its running statistics, each `(channels,)`.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn scale_shift(&self, name: &str) -> Result<(Tensor, Tensor)> {
+        if self.packed {
+            let part = |part: &str| self.get(&format!("{name}.{part}")).cloned();
+            return Ok((part("scale")?, part("shift")?));
+        }
+        let var = self.get(&format!("{name}.running_var"))?;
+        let scale = (self.get(&format!("{name}.weight"))? / (var + NORM_EPS)?.sqrt()?)?;
+        let shifted = (self.get(&format!("{name}.running_mean"))? * &scale)?;
+        let shift = (self.get(&format!("{name}.bias"))? - shifted)?;
+        Ok((scale, shift))
+    }
+
+    /// Values of a tensor, row-major.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.get(name)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// A teacher: every kernel and norm of `backbone` free, and a fresh classifier.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] when `backbone` lacks something `plan` needs.
+    pub fn teacher(plan: &Plan, backbone: &Params, seed: u64, device: &Device) -> Result<Params> {
+        let mut teacher = Params::default();
+        for op in plan.ops() {
+            teacher.inherit(op, backbone, |_| true)?;
+        }
+        teacher.fresh_head(plan, seed, device)?;
+        Ok(teacher)
+    }
+
+    /// A student before training: kernels of `backbone` frozen, fresh proxies, gates at +2 (blocks) and -2
+    /// (proxies), a fresh classifier. Norms of blocks start as the backbone's; their weight and bias train
+    /// only with `free_norms`, their running statistics always follow the task.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] when `backbone` lacks something `plan` needs.
+    pub fn student(
+        plan: &Plan,
+        backbone: &Params,
+        free_norms: bool,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Params> {
+        let mut student = Params::default();
+        let mut noise = Noise::new(seed);
+        for op in &plan.stem {
+            student.inherit(op, backbone, |op| free_norms && matches!(op, Op::Affine(_)))?;
+        }
+        for (i, cell) in plan.cells.iter().enumerate() {
+            let mut logits = Vec::new();
+            for gate in &cell.gates {
+                logits.push(if gate.role == Role::Block { 2f32 } else { -2.0 });
+                for op in gate.paths.iter().flat_map(|p| &p.ops) {
+                    match gate.role {
+                        Role::Block => {
+                            student.inherit(op, backbone, |op| free_norms && matches!(op, Op::Affine(_)))?
+                        }
+                        Role::Proxy => student.fresh(op, &mut noise, device)?,
+                    }
+                }
+            }
+            let n = logits.len();
+            student.free(Plan::alpha_name(i + 1), &Tensor::from_vec(logits, n, device)?)?;
+        }
+        for op in &plan.head {
+            if matches!(op, Op::Affine(_)) {
+                student.inherit(op, backbone, |_| true)?;
+            }
+        }
+        student.fresh_head(plan, seed, device)?;
+        Ok(student)
+    }
+
+    /// Keeps only what `plan` reads, in copies of its own. Alpha logits of pruned gates go as `kept` says: for each cell the gate
+    /// indices (in the old plan) that survive.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`].
+    pub fn pruned(&self, plan: &Plan, kept: &[Vec<usize>]) -> Result<Params> {
+        let mut out = Params::default();
+        let names: std::collections::HashSet<String> = plan.ops().flat_map(training_tensors).collect();
+        for (name, slot) in &self.slots {
+            if names.contains(name) {
+                let copy = match slot {
+                    Slot::Frozen(tensor) => Slot::Frozen(tensor.clone()),
+                    Slot::Free(var) => Slot::Free(Var::from_tensor(&var.as_tensor().detach())?),
+                };
+                out.slots.insert(name.clone(), copy);
+            }
+        }
+        for (i, kept) in kept.iter().enumerate() {
+            if kept.is_empty() {
+                continue;
+            }
+            let name = Plan::alpha_name(i + 1);
+            let logits = self.get(&name)?;
+            let index: Vec<u32> = kept.iter().map(|&g| g as u32).collect();
+            let index = Tensor::from_vec(index, kept.len(), logits.device())?;
+            out.free(name, &logits.detach().index_select(&index, 0)?)?;
+        }
+        Ok(out)
+    }
+
+    fn inherit(&mut self, op: &Op, from: &Params, free: impl Fn(&Op) -> bool) -> Result<()> {
+        if matches!(op, Op::Linear(_)) {
+            return Ok(());
+        }
+        for name in training_tensors(op) {
+            let tensor = from.get(&name)?.clone();
+            if free(op) && !name.contains(".running_") {
+                self.free(name, &tensor)?;
+            } else {
+                self.freeze(name, tensor.copy()?);
+            }
+        }
+        Ok(())
+    }
+
+    fn fresh(&mut self, op: &Op, noise: &mut Noise, device: &Device) -> Result<()> {
+        match op {
+            Op::Conv(conv) if conv.owner == Owner::Task => {
+                let shape = (conv.c_out, conv.c_in, conv.kernel, conv.kernel);
+                let n = conv.c_out * conv.c_in * conv.kernel * conv.kernel;
+                self.free(format!("{}.weight", conv.name), &noise.normal(n, 0.01, device)?.reshape(shape)?)
+            }
+            Op::Affine(norm) => {
+                let shape = norm.channels;
+                let ones = Tensor::ones(shape, DType::F32, device)?;
+                self.free(format!("{}.weight", norm.name), &ones)?;
+                self.free(format!("{}.bias", norm.name), &ones.zeros_like()?)?;
+                self.freeze(format!("{}.running_mean", norm.name), ones.zeros_like()?);
+                self.freeze(format!("{}.running_var", norm.name), ones);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn fresh_head(&mut self, plan: &Plan, seed: u64, device: &Device) -> Result<()> {
+        let mut noise = Noise::new(seed ^ 0x6865_6164);
+        for op in &plan.head {
+            if let Op::Linear(linear) = op {
+                let weight = noise.normal(linear.c_in * linear.c_out, 0.01, device)?;
+                self.free(format!("{}.weight", linear.name), &weight.reshape((linear.c_out, linear.c_in))?)?;
+                let bias = Tensor::zeros(linear.c_out, DType::F32, device)?;
+                self.free(format!("{}.bias", linear.name), &bias)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names of the tensors an operation keeps while training.
+pub(crate) fn training_tensors(op: &Op) -> Vec<String> {
+    match op {
+        Op::Affine(norm) => ["weight", "bias", "running_mean", "running_var"]
+            .iter()
+            .map(|part| format!("{}.{part}", norm.name))
+            .collect(),
+        _ => op.tensors().into_iter().map(|t| t.name).collect(),
+    }
+}
+
+/// Seeded normal noise, the same on every device.
+pub(crate) struct Noise {
+    state: u64,
+}
+
+impl Noise {
+    pub(crate) fn new(seed: u64) -> Noise {
+        Noise { state: seed }
+    }
+
+    /// Uniform in (0, 1), by splitmix64.
+    fn uniform(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64 + f64::EPSILON / 4.0
+    }
+
+    /// `n` draws from N(0, `std`), by Box and Muller.
+    pub(crate) fn normal(&mut self, n: usize, std: f64, device: &Device) -> Result<Tensor> {
+        let draw = |noise: &mut Noise| {
+            let radius = (-2.0 * noise.uniform().ln()).sqrt();
+            (std * radius * (std::f64::consts::TAU * noise.uniform()).cos()) as f32
+        };
+        let values: Vec<f32> = (0..n).map(|_| draw(self)).collect();
+        Ok(Tensor::from_vec(values, n, device)?)
+    }
+}

@@ -1,0 +1,194 @@
+//! Expected complexity by hand, forward passes against packed ones, and what each pass leaves behind.
+
+use super::*;
+use crate::ops;
+use crate::pack::deploy;
+use crate::random::Random;
+use bundles::plan::{Arch, Counter, Owner, Plan, Role, Skips};
+use candle_core::{Device, Tensor};
+
+fn arch(name: &str) -> Arch {
+    name.parse().unwrap()
+}
+
+/// A backbone's numbers at random, norms with statistics of their own.
+fn random_backbone(plan: &Plan, seed: u64) -> Params {
+    let mut random = Random::new(&[seed]);
+    let mut params = Params::default();
+    for op in plan.ops() {
+        for spec in op.tensors() {
+            let fan_in: usize = spec.shape.iter().skip(1).product::<usize>().max(1);
+            let std = (2.0 / fan_in as f64).sqrt() as f32;
+            if let Some(norm) = spec.name.strip_suffix(".scale") {
+                let n = spec.shape[0];
+                let mut draw = |low: f32, high: f32| {
+                    let values: Vec<f32> =
+                        (0..n).map(|_| low + (high - low) * random.unit() as f32).collect();
+                    Tensor::from_vec(values, n, &Device::Cpu).unwrap()
+                };
+                params.freeze(format!("{norm}.weight"), draw(0.5, 1.5));
+                params.freeze(format!("{norm}.bias"), draw(-0.2, 0.2));
+                params.freeze(format!("{norm}.running_mean"), draw(-0.2, 0.2));
+                params.freeze(format!("{norm}.running_var"), draw(0.5, 1.5));
+            } else if !spec.name.ends_with(".shift") {
+                let values: Vec<f32> = (0..spec.len()).map(|_| std * random.normal() as f32).collect();
+                params.freeze(spec.name, Tensor::from_vec(values, spec.shape, &Device::Cpu).unwrap());
+            }
+        }
+    }
+    params
+}
+
+fn images(n: usize, size: usize) -> Tensor {
+    let mut random = Random::new(&[7]);
+    let values: Vec<f32> = (0..n * 3 * size * size).map(|_| random.normal() as f32).collect();
+    Tensor::from_vec(values, (n, 3, size, size), &Device::Cpu).unwrap()
+}
+
+fn student(name: &str, size: usize, free_norms: bool) -> (Plan, Params) {
+    let arch = arch(name);
+    let backbone = arch.plan(size, size, 5).unwrap();
+    let plan = backbone.with_proxies(Skips::Nearest(3), arch.proxy_form()).unwrap();
+    let params =
+        Params::student(&plan, &random_backbone(&backbone, 3), free_norms, 11, &Device::Cpu).unwrap();
+    (plan, params)
+}
+
+fn furthest(a: &Tensor, b: &Tensor) -> f32 {
+    let scale = a.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap().max(1e-6);
+    let far = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+    far.to_scalar::<f32>().unwrap() / scale
+}
+
+fn uniform_alphas(plan: &Plan) -> Vec<Option<Tensor>> {
+    let of = |n: usize| Tensor::full(1.0 / n as f32, n, &Device::Cpu).unwrap();
+    plan.cells.iter().map(|cell| Some(of(cell.gates.len()))).collect()
+}
+
+fn complexity(plan: &Plan, backbone: &Plan, formula: Formula) -> Complexity {
+    let costs = plan.costs(Counter::Paper).unwrap();
+    let per_gate = costs.gates.iter().map(|g| g.iter().map(|c| c.macs as f64).collect()).collect();
+    let whole = backbone.costs(Counter::Paper).unwrap().without_head().macs as f64;
+    Complexity::new(plan, per_gate, whole, formula).unwrap()
+}
+
+#[test]
+fn the_papers_formula_rewards_diffuse_gates_and_the_product_does_not() {
+    let arch = arch("resnet34");
+    let backbone = arch.plan(224, 224, 10).unwrap();
+    let plan = backbone.with_proxies(Skips::Nearest(3), arch.proxy_form()).unwrap();
+    let expected = |formula| {
+        let e = complexity(&plan, &backbone, formula).expected(&uniform_alphas(&plan)).unwrap();
+        e.to_scalar::<f32>().unwrap()
+    };
+    assert!((expected(Formula::Paper) + 0.37).abs() < 0.005, "{}", expected(Formula::Paper));
+    assert!(expected(Formula::Product) > 0.05, "{}", expected(Formula::Product));
+}
+
+#[test]
+fn a_network_that_always_runs_costs_what_it_costs() {
+    // One gate per cell means alpha = 1 everywhere, so expected complexity is the blocks' share of the whole.
+    let backbone = arch("cifar-resnet20-a").plan(32, 32, 10).unwrap();
+    let costs = backbone.costs(Counter::Paper).unwrap();
+    let blocks: u64 = costs.gates.iter().flatten().map(|c| c.macs).sum();
+    let want = blocks as f32 / costs.without_head().macs as f32;
+    let got =
+        complexity(&backbone, &backbone, Formula::Product).expected(&uniform_alphas(&backbone)).unwrap();
+    assert!((got.to_scalar::<f32>().unwrap() - want).abs() < 1e-6);
+}
+
+#[test]
+fn a_fresh_student_starts_with_the_published_gates() {
+    let (plan, params) = student("cifar-resnet20-b", 32, false);
+    let gates = alphas(&plan, &params).unwrap();
+    let last: Vec<f32> = gates[8].as_ref().unwrap().to_vec1().unwrap();
+    assert_eq!(plan.cells[8].gates[0].role, Role::Block);
+    assert!((last[0] - 0.948).abs() < 5e-4, "{last:?}");
+}
+
+#[test]
+fn only_the_tasks_own_tensors_are_trained() {
+    for free_norms in [false, true] {
+        let (plan, params) = student("cifar-resnet20-b", 32, free_norms);
+        let shared: Vec<String> =
+            plan.tensors().into_iter().filter(|t| t.owner == Owner::Backbone).map(|t| t.name).collect();
+        assert!(shared.len() > 20);
+        assert!(shared.iter().all(|name| !params.is_free(name)));
+        assert_eq!(params.is_free("layer1.0.bn1.weight"), free_norms);
+        assert!(!params.is_free("layer1.0.bn1.running_mean"));
+        assert!(params.is_free("proxy3.0.conv.weight") && params.is_free("cell3.alpha"));
+    }
+}
+
+#[test]
+fn the_deployed_network_gives_the_same_scores() {
+    for (name, size) in [("cifar-resnet20-a", 32), ("wrn16-1", 32), ("wrn26-decathlon", 32), ("resnet50", 64)]
+    {
+        let (plan, params) = student(name, size, false);
+        let x = images(2, size);
+        let scores = Net { plan: &plan, params: &params }.forward(&x, Pass::Infer).unwrap().logits;
+        let (folded, tensors) = deploy(&plan, &params).unwrap();
+        let mut packed = Params::packed();
+        for t in tensors {
+            packed.freeze(t.name, Tensor::from_vec(t.values, t.shape, &Device::Cpu).unwrap());
+        }
+        for t in folded.tensors().into_iter().filter(|t| t.owner == Owner::Backbone) {
+            packed.freeze(t.name.clone(), params.get(&t.name).unwrap().clone());
+        }
+        let again = Net { plan: &folded, params: &packed }.forward(&x, Pass::Infer).unwrap().logits;
+        assert!(furthest(&scores, &again) < 1e-4, "{name}: {}", furthest(&scores, &again));
+    }
+}
+
+#[test]
+fn local_matching_from_recorded_values_equals_computing_the_cell_again() {
+    let (plan, params) = student("cifar-resnet20-b", 16, false);
+    let net = Net { plan: &plan, params: &params };
+    let x = images(4, 16);
+    for node in [1, 4, 9] {
+        let forward = net.forward(&x, Pass::Trace).unwrap();
+        let target = (forward.nodes[node].as_ref().unwrap().detach() * 0.5).unwrap();
+        let fast = net.match_locally(&forward, node, &target).unwrap();
+        let plain = net.forward(&x, Pass::Train).unwrap();
+        let slow = net.match_locally(&plain, node, &target).unwrap();
+        assert!(furthest(&slow, &fast) < 1e-5);
+        let (fast, slow) = (fast.backward().unwrap(), slow.backward().unwrap());
+        let mut compared = 0;
+        for (name, var) in params.vars() {
+            match (fast.get(var), slow.get(var)) {
+                (Some(a), Some(b)) => {
+                    assert!(furthest(b, a) < 1e-3, "node {node}, {name}: {}", furthest(b, a));
+                    compared += 1;
+                }
+                (None, None) => {}
+                (a, b) => panic!("node {node}, {name}: {} {}", a.is_some(), b.is_some()),
+            }
+        }
+        // Alpha and, per proxy, kernel, norm weight and norm bias: nothing outside the cell.
+        assert_eq!(compared, 1 + 3 * plan.cells[node - 1].proxies().count());
+    }
+}
+
+#[test]
+fn end_to_end_matching_reaches_earlier_cells() {
+    let (plan, params) = student("cifar-resnet20-b", 16, false);
+    let net = Net { plan: &plan, params: &params };
+    let forward = net.forward(&images(4, 16), Pass::Train).unwrap();
+    let target = forward.nodes[9].as_ref().unwrap().zeros_like().unwrap();
+    let grads = ops::mse(forward.nodes[9].as_ref().unwrap(), &target).unwrap().backward().unwrap();
+    let (_, early) = params.vars().find(|(name, _)| *name == "proxy1.0.conv.weight").unwrap();
+    assert!(grads.get(early).is_some());
+}
+
+#[test]
+fn every_norm_reports_its_statistics_once() {
+    let (plan, params) = student("wrn16-1", 32, false);
+    let forward = Net { plan: &plan, params: &params }.forward(&images(4, 32), Pass::Train).unwrap();
+    let mut names: Vec<_> = forward.stats.iter().map(|s| s.norm.clone()).collect();
+    let all = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all);
+    let norms = plan.tensors().iter().filter(|t| t.name.ends_with(".scale")).count();
+    assert_eq!(all, norms);
+}

@@ -1,0 +1,226 @@
+//! From a trained, pruned student to the plan and tensors a device runs, and the bundle they travel in.
+
+use crate::net::{Net, Params, Pass, alphas};
+use crate::source::Source;
+use crate::{Error, Result};
+use bundles::container::{Bundle, Golden, Kind, Preprocess, SigningKey, Writer, golden_input};
+use bundles::plan::{Op, Owner, Plan, Role};
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+
+/// Seeds of the golden vectors every bundle carries.
+const GOLDEN_SEEDS: [u64; 2] = [1, 2];
+
+/// How far a device's scores may lie from the golden ones, relative to the largest score: room for another
+/// order of summation, not for a wrong kernel.
+const GOLDEN_TOLERANCE: f32 = 1e-3;
+
+/// A tensor ready to be packed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Packed {
+    /// Name in the deployed plan.
+    pub name: String,
+    /// Extent of each axis.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub values: Vec<f32>,
+}
+
+/// Folds norms and alphas: the deployed plan, and its task-owned tensors in execution order.
+///
+/// Exact up to rounding: a proxy `alpha (norm (W x))` becomes `W' x + b'`; the norms behind universal
+/// kernels become per-channel scale and shift.
+///
+/// # Errors
+/// [`Error::MissingTensor`] when `params` does not belong to `plan`.
+pub fn deploy(plan: &Plan, params: &Params) -> Result<(Plan, Vec<Packed>)> {
+    let folded = plan.folded();
+    let mut values: BTreeMap<String, Vec<f32>> = BTreeMap::new();
+    let gates = alphas(plan, params)?;
+    for op in plan.stem.iter().chain(&plan.head) {
+        plain(op, params, &mut values)?;
+    }
+    for (i, cell) in plan.cells.iter().enumerate() {
+        let alpha: Vec<f32> = match &gates[i] {
+            Some(alpha) => alpha.to_vec1()?,
+            None => vec![1.0; cell.gates.len()],
+        };
+        let mut kept = Vec::new();
+        for (g, gate) in cell.gates.iter().enumerate() {
+            let scaled_after = folded.cells[i].gates[g].scaled;
+            if scaled_after {
+                kept.push(alpha[g]);
+            }
+            let factor = if gate.scaled && !scaled_after { alpha[g] } else { 1.0 };
+            for path in &gate.paths {
+                match gate.role {
+                    Role::Block => {
+                        for op in &path.ops {
+                            plain(op, params, &mut values)?;
+                        }
+                    }
+                    Role::Proxy => proxy(&path.ops, factor, params, &mut values)?,
+                }
+            }
+        }
+        if !kept.is_empty() {
+            values.insert(Plan::alpha_name(i + 1), kept);
+        }
+    }
+    let mut packed = Vec::new();
+    for spec in folded.tensors().into_iter().filter(|t| t.owner == Owner::Task) {
+        let Some(values) = values.remove(&spec.name) else {
+            return Err(Error::MissingTensor { name: spec.name });
+        };
+        packed.push(Packed { name: spec.name, shape: spec.shape, values });
+    }
+    Ok((folded, packed))
+}
+
+/// An operation packed as it is; norms become scale and shift.
+fn plain(op: &Op, params: &Params, values: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
+    if let Op::Affine(norm) = op {
+        let (scale, shift) = params.scale_shift(&norm.name)?;
+        values.insert(format!("{}.scale", norm.name), scale.to_vec1()?);
+        values.insert(format!("{}.shift", norm.name), shift.to_vec1()?);
+        return Ok(());
+    }
+    for spec in op.tensors().into_iter().filter(|t| t.owner == Owner::Task) {
+        let flat = params.values(&spec.name)?;
+        values.insert(spec.name, flat);
+    }
+    Ok(())
+}
+
+/// A proxy's line: each convolution takes in the norm behind it, the last one also the gate's `factor`.
+fn proxy(ops: &[Op], factor: f32, params: &Params, values: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
+    let last_conv = ops.iter().rposition(|op| matches!(op, Op::Conv(_)));
+    let mut i = 0;
+    while i < ops.len() {
+        match (&ops[i], ops.get(i + 1)) {
+            (Op::Conv(conv), Some(Op::Affine(norm))) if conv.owner == Owner::Task && !conv.bias => {
+                let (scale, shift) = params.scale_shift(&norm.name)?;
+                let (scale, shift): (Vec<f32>, Vec<f32>) = (scale.to_vec1()?, shift.to_vec1()?);
+                let factor = if last_conv == Some(i) { factor } else { 1.0 };
+                let mut weight = params.values(&format!("{}.weight", conv.name))?;
+                let row = conv.c_in * conv.kernel * conv.kernel;
+                for (row, scale) in weight.chunks_mut(row).zip(&scale) {
+                    row.iter_mut().for_each(|w| *w *= scale * factor);
+                }
+                values.insert(format!("{}.weight", conv.name), weight);
+                values.insert(format!("{}.bias", conv.name), shift.iter().map(|s| s * factor).collect());
+                i += 2;
+            }
+            (op, _) => {
+                plain(op, params, values)?;
+                if last_conv == Some(i) {
+                    for spec in op.tensors() {
+                        values.entry(spec.name).and_modify(|all| all.iter_mut().for_each(|v| *v *= factor));
+                    }
+                }
+                i += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a task bundle says about itself beside its network.
+#[derive(Debug, Clone)]
+pub struct Label<'a> {
+    /// The task's name.
+    pub name: &'a str,
+    /// Class labels in score order.
+    pub classes: &'a [String],
+    /// How images become network input.
+    pub preprocess: Preprocess,
+    /// The backbone it belongs to.
+    pub backbone: [u8; 32],
+    /// Where it comes from.
+    pub facts: &'a [(String, String)],
+}
+
+/// A task bundle: deployed plan, task-owned tensors in execution order, golden vectors of this very network,
+/// signed by `signers` (by the development key when there are none).
+///
+/// # Errors
+/// Whatever [`deploy`] or the container reports.
+pub fn task_bundle(
+    plan: &Plan,
+    params: &Params,
+    label: &Label<'_>,
+    signers: &[SigningKey],
+) -> Result<Vec<u8>> {
+    let (folded, tensors) = deploy(plan, params)?;
+    let mut writer = Writer::new(Kind::Task, label.name, folded, label.preprocess);
+    writer.labels(label.classes.iter().cloned()).backbone(label.backbone, "");
+    for (key, value) in label.facts {
+        writer.fact(key, value);
+    }
+    for tensor in &tensors {
+        writer.tensor_f32(&tensor.name, Owner::Task, &tensor.shape, &tensor.values)?;
+    }
+    for seed in GOLDEN_SEEDS {
+        writer.golden(golden(plan, params, seed)?);
+    }
+    Ok(writer.finish(signers)?)
+}
+
+/// The scores this network gives for the input that `seed` stands for.
+fn golden(plan: &Plan, params: &Params, seed: u64) -> Result<Golden> {
+    let shape = plan.input;
+    let mut input = vec![0.0; shape.len()];
+    golden_input(seed, &mut input);
+    let device = params.iter().next().map_or(candle_core::Device::Cpu, |(_, t)| t.device().clone());
+    let input = Tensor::from_vec(input, (1, shape.c, shape.h, shape.w), &device)?;
+    let logits = Net { plan, params }.forward(&input, Pass::Infer)?.logits;
+    Ok(Golden { seed, scores: logits.flatten_all()?.to_vec1()?, tolerance: GOLDEN_TOLERANCE })
+}
+
+/// A task bundle opened on the host, beside the backbone it belongs to.
+#[derive(Debug)]
+pub struct PackedTask {
+    /// The deployed network.
+    pub plan: Plan,
+    /// How images become network input.
+    pub preprocess: Preprocess,
+    params: Params,
+}
+
+impl PackedTask {
+    /// Takes the task's tensors from `bundle` and the universal kernels from `source`.
+    ///
+    /// # Errors
+    /// When the bundle belongs to another backbone, or a tensor is missing or damaged.
+    pub fn read(bundle: &Bundle<'_>, source: &Source) -> Result<PackedTask> {
+        let manifest = bundle.manifest();
+        if manifest.kind != Kind::Task || manifest.backbone.id != source.id {
+            return Err(Error::import(
+                format!("{} `{}`", manifest.kind.word(), manifest.name),
+                format!("backbone {}", crate::fit::hex(&manifest.backbone.id[..8])),
+                format!("a task made for backbone {} is needed", crate::fit::hex(&source.id[..8])),
+            ));
+        }
+        let mut params = Params::packed();
+        for spec in manifest.plan.tensors() {
+            let tensor = match spec.owner {
+                Owner::Backbone => source.params.get(&spec.name)?.clone(),
+                Owner::Task => Tensor::from_vec(
+                    bundle.decode_f32(&spec.name)?,
+                    spec.shape.as_slice(),
+                    &candle_core::Device::Cpu,
+                )?,
+            };
+            params.freeze(spec.name, tensor);
+        }
+        Ok(PackedTask { plan: manifest.plan.clone(), preprocess: manifest.preprocess, params })
+    }
+
+    /// Class scores of normalised images `(n, 3, h, w)`.
+    ///
+    /// # Errors
+    /// When the images do not fit the plan.
+    pub fn classify(&self, images: &Tensor) -> Result<Tensor> {
+        Ok(Net { plan: &self.plan, params: &self.params }.forward(images, Pass::Infer)?.logits)
+    }
+}

@@ -1,0 +1,132 @@
+//! A training run on disk after an epoch: numbers, velocities, and where it stood.
+
+use crate::net::Params;
+use crate::train::Sgd;
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use safetensors::tensor::{SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// What a checkpoint holds beside tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Stage of the pipeline (`teach`, `train`, `prune-3`).
+    pub stage: String,
+    /// Everything that shapes the run, written out; a checkpoint of another run is not continued.
+    pub fingerprint: String,
+    /// Epochs done.
+    pub epoch: usize,
+    /// Epochs of the whole run.
+    pub epochs: usize,
+    /// Right answers and images of the last validation.
+    pub validation: (usize, usize),
+}
+
+const PARAM: &str = "param/";
+const VELOCITY: &str = "velocity/";
+
+impl Checkpoint {
+    /// Whether the run it belongs to has ended.
+    pub fn is_complete(&self) -> bool {
+        self.epoch >= self.epochs
+    }
+
+    /// Writes the checkpoint so that the file at `path` is the old or the new one, never half of either.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or a tensor that cannot be read from its device.
+    pub fn write(&self, path: &Path, params: &Params, sgd: &Sgd) -> Result<()> {
+        let numbers = params.iter().map(|(name, t)| (format!("{PARAM}{name}"), t));
+        let velocity = sgd.velocity().iter().map(|(name, t)| (format!("{VELOCITY}{name}"), t));
+        let mut held = Vec::new();
+        for (name, tensor) in numbers.chain(velocity) {
+            let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            held.push((name, tensor.dims().to_vec(), bytes));
+        }
+        let views: Vec<(&str, TensorView<'_>)> = held
+            .iter()
+            .map(|(name, shape, bytes)| {
+                let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+                view.map(|view| (name.as_str(), view)).map_err(|e| unreadable(path, &e))
+            })
+            .collect::<Result<_>>()?;
+        let facts: HashMap<String, String> = [
+            ("stage", self.stage.clone()),
+            ("fingerprint", self.fingerprint.clone()),
+            ("epoch", self.epoch.to_string()),
+            ("epochs", self.epochs.to_string()),
+            ("right", self.validation.0.to_string()),
+            ("validated", self.validation.1.to_string()),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_string(), value))
+        .collect();
+        let bytes = safetensors::serialize(views, Some(facts)).map_err(|e| unreadable(path, &e))?;
+        bundles::container::write_atomically(path, &bytes)?;
+        Ok(())
+    }
+
+    /// Reads the header only; `None` when there is no file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Training`] when the file is not a checkpoint.
+    pub fn peek(path: &Path) -> Result<Option<Checkpoint>> {
+        Ok(load(path)?.map(|(checkpoint, _)| checkpoint))
+    }
+
+    /// Restores numbers (into tensors `params` already has) and velocities.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Training`], or a tensor that does not fit `params`.
+    pub fn restore(path: &Path, params: &mut Params, sgd: &mut Sgd, device: &Device) -> Result<Checkpoint> {
+        let missing = || unreadable(path, &"it does not exist");
+        let (checkpoint, bytes) = load(path)?.ok_or_else(missing)?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(path, &e))?;
+        let mut velocity = BTreeMap::new();
+        for (name, view) in tensors.iter() {
+            let values: Vec<f32> =
+                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let tensor = Tensor::from_vec(values, view.shape(), device)?;
+            if let Some(name) = name.strip_prefix(PARAM) {
+                params.set(name, &tensor)?;
+            } else if let Some(name) = name.strip_prefix(VELOCITY) {
+                velocity.insert(name.to_string(), tensor);
+            }
+        }
+        sgd.set_velocity(velocity);
+        Ok(checkpoint)
+    }
+}
+
+fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::training(
+        path.display(),
+        format!("not a checkpoint that can be continued ({why})"),
+        "remove it or choose another work folder",
+    )
+}
+
+fn load(path: &Path) -> Result<Option<(Checkpoint, Vec<u8>)>> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(Error::Io { path: path.into(), source }),
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| unreadable(path, &e))?;
+    let facts = header.metadata().clone().unwrap_or_default();
+    let text =
+        |key: &str| facts.get(key).cloned().ok_or_else(|| unreadable(path, &format!("it has no `{key}`")));
+    let number = |key: &str| {
+        text(key)?.parse::<usize>().map_err(|_| unreadable(path, &format!("`{key}` is not a number")))
+    };
+    let checkpoint = Checkpoint {
+        stage: text("stage")?,
+        fingerprint: text("fingerprint")?,
+        epoch: number("epoch")?,
+        epochs: number("epochs")?,
+        validation: (number("right")?, number("validated")?),
+    };
+    Ok(Some((checkpoint, bytes)))
+}

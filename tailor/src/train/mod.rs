@@ -1,0 +1,17 @@
+//! Training loops: teacher, student, retraining, all through one epoch loop with one checkpoint format.
+
+mod checkpoint;
+mod epochs;
+mod evaluate;
+mod losses;
+mod metrics;
+mod schedule;
+mod sgd;
+
+pub use checkpoint::Checkpoint;
+pub use epochs::{Course, Train};
+pub use evaluate::{Score, evaluate, right};
+pub use losses::{Objective, StepLoss, Terms, student_loss, teacher_loss};
+pub use metrics::{Log, Record};
+pub use schedule::Schedule;
+pub use sgd::Sgd;
