@@ -31,7 +31,7 @@ pub struct Cli {
 enum Command {
     Demo(demo::Demo),
     Import(import::Import),
-    Fit(fit::Fit),
+    Fit(Box<fit::Fit>),
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),

@@ -148,8 +148,10 @@ fn local_matching_from_recorded_values_equals_computing_the_cell_again() {
     for node in [1, 4, 9] {
         let forward = net.forward(&x, Pass::Trace).unwrap();
         let target = (forward.nodes[node].as_ref().unwrap().detach() * 0.5).unwrap();
+        assert!(forward.is_traced(node));
         let fast = net.match_locally(&forward, node, &target).unwrap();
         let plain = net.forward(&x, Pass::Train).unwrap();
+        assert!(!plain.is_traced(node));
         let slow = net.match_locally(&plain, node, &target).unwrap();
         assert!(furthest(&slow, &fast) < 1e-5);
         let (fast, slow) = (fast.backward().unwrap(), slow.backward().unwrap());
