@@ -47,13 +47,14 @@ pub(crate) fn forward(level: Level, s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<
         let taps = grid.taps(s.c_in, s.k);
         scratch::zeroed(grid.len(s.c_in), |cells| {
             grid.fill(x, s, cells);
-            scratch::with(block * grid.run, |run| {
+            let stride = grid.run_stride();
+            scratch::with(block * stride, |run| {
                 for (b, kernels) in packed.chunks_exact(count * block).enumerate() {
-                    tile::correlate(level, cells, &taps, kernels, run, grid.run, grid.run);
+                    tile::correlate(level, cells, &taps, kernels, run, stride, grid.run);
                     for o in 0..block.min(s.c_out - b * block) {
                         for (image, y) in y.chunks_exact_mut(s.image_out()).enumerate() {
                             let plane = &mut y[(b * block + o) * s.oh * s.ow..][..s.oh * s.ow];
-                            let from = o * grid.run + image * grid.rows * grid.row;
+                            let from = o * stride + image * grid.rows * grid.row;
                             for (i, line) in plane.chunks_exact_mut(s.ow).enumerate() {
                                 line.copy_from_slice(&run[from + i * grid.row..][..s.ow]);
                             }
@@ -148,17 +149,17 @@ pub(crate) fn backward_data(level: Level, s: &ConvShape, g: &[f32], w: &[f32]) -
 /// Gradient of `w` from the gradient `g (n, c_out, oh, ow)` of the output.
 pub(crate) fn backward_weights(level: Level, s: &ConvShape, x: &[f32], g: &[f32]) -> Vec<f32> {
     let count = s.c_in * s.k * s.k;
-    let group = s.group();
     if s.weights() > LARGE_KERNEL {
         // Every part owns some output channels and sees all images.
         let channels = s.c_out.div_ceil(PARTIALS).next_multiple_of(4);
         let mut dw = vec![0.; s.weights()];
         dw.par_chunks_mut(channels * count).enumerate().for_each(|(part, dw)| {
             let range = part * channels..part * channels + dw.len() / count;
-            accumulate(level, s, x, g, group, range, dw);
+            accumulate(level, s, x, g, s.long_group(), range, dw);
         });
         return dw;
     }
+    let group = s.group();
     let groups = s.n.div_ceil(group);
     let images = groups.div_ceil(PARTIALS) * group;
     let partials: Vec<Vec<f32>> = x
@@ -199,7 +200,7 @@ fn accumulate(
     }
     let whole = Grid::forward(s, group);
     scratch::zeroed(whole.len(s.c_in), |cells| {
-        scratch::zeroed(range.len() * whole.run, |runs| {
+        scratch::zeroed(range.len() * whole.run_stride(), |runs| {
             for (x, g) in images {
                 let count = x.len() / s.image_in();
                 let grid = Grid::forward(s, count);
@@ -210,7 +211,7 @@ fn accumulate(
                 grid.fill(x, s, cells);
                 grid.fill_runs(g, s, range.start, range.len(), runs);
                 let taps = grid.taps(s.c_in, s.k);
-                tile::dot(level, runs, grid.run, range.len(), cells, &taps, grid.run, dw);
+                tile::dot(level, runs, grid.run_stride(), range.len(), cells, &taps, grid.run, dw);
             }
         });
     });

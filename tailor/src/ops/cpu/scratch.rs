@@ -7,13 +7,17 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs `f` with `n` floats of arbitrary content.
+/// Floats per cache line.
+const LINE: usize = 16;
+
+/// Runs `f` with `n` floats of arbitrary content, starting on a cache line: a load across two lines costs double.
 pub(crate) fn with<R>(n: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = FREE.with(|free| free.borrow_mut().pop()).unwrap_or_default();
-    if buffer.len() < n {
-        buffer.resize(n, 0.);
+    if buffer.len() < n + LINE {
+        buffer.resize(n + LINE, 0.);
     }
-    let result = f(&mut buffer[..n]);
+    let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    let result = f(&mut buffer[start..start + n]);
     FREE.with(|free| free.borrow_mut().push(buffer));
     result
 }

@@ -58,7 +58,12 @@ impl ConvShape {
     /// Images handled together: enough pixels for long vector runs, at least four groups when there are four
     /// images. Depends on shapes only, so that results never depend on the number of threads.
     pub(crate) fn group(&self) -> usize {
-        if self.pointwise() { 1 } else { (1024 / (self.oh * self.ow)).clamp(1, self.n.div_ceil(4)) }
+        if self.pointwise() { 1 } else { self.long_group().min(self.n.div_ceil(4)) }
+    }
+
+    /// Images handled together where the images are not what is split among threads.
+    pub(crate) fn long_group(&self) -> usize {
+        if self.pointwise() { 1 } else { (1024 / (self.oh * self.ow)).clamp(1, self.n) }
     }
 }
 
@@ -102,6 +107,11 @@ impl Grid {
     /// Floats of `channels` planes.
     pub(crate) fn len(&self, channels: usize) -> usize {
         channels * self.phases * self.phases * self.plane
+    }
+
+    /// Floats from one channel's flat run to the next: whole cache lines.
+    pub(crate) fn run_stride(&self) -> usize {
+        self.run.next_multiple_of(16)
     }
 
     /// Offsets of all windows' elements in the order of the kernel's memory: channel, row, column.
@@ -153,13 +163,13 @@ impl Grid {
     }
 
     /// Copies channels `from..from + channels` of the output gradient `g (images, c_out, oh, ow)` into flat
-    /// runs of the forward grid's rhythm, `run` floats apart; the garbage between rows must be zero already.
+    /// runs of the forward grid's rhythm, `run_stride()` floats apart; the garbage between rows must be zero already.
     pub(crate) fn fill_runs(&self, g: &[f32], s: &ConvShape, from: usize, channels: usize, runs: &mut [f32]) {
         for (b, image) in g.chunks_exact(s.image_out()).enumerate() {
             let planes = image[from * s.oh * s.ow..].chunks_exact(s.oh * s.ow);
             for (c, plane) in planes.take(channels).enumerate() {
                 for (i, line) in plane.chunks_exact(s.ow).enumerate() {
-                    let to = c * self.run + (b * self.rows + i) * self.row;
+                    let to = c * self.run_stride() + (b * self.rows + i) * self.row;
                     runs[to..to + s.ow].copy_from_slice(line);
                 }
             }
