@@ -1,0 +1,152 @@
+//! How long does a frame of a whole network take? `cargo bench -p edge-runtime --bench frame`
+//!
+//! Prints median and best of single-thread frames for the networks the project measures itself by (with
+//! seeded random weights: speed does not depend on them). Any word restricts the list to names that contain it;
+//! `--threads N` and `--isa NAME` as they say.
+//!
+//! `--serve FILE --net NAME` is for a peer's script that wants to measure both sides in turn: it writes the
+//! network's tensors, an image and its scores to FILE (safetensors), then answers every line `N` on stdin by
+//! running N frames and printing their median and best in milliseconds.
+
+use bundles::plan::{Arch, Owner, Plan};
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Backbone, Session, Task};
+use std::collections::HashMap;
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Name, image size, classes.
+const NETWORKS: &[(&str, usize, usize)] = &[
+    ("cifar-resnet20-b", 32, 10),
+    ("cifar-resnet56-b", 32, 10),
+    ("resnet18", 224, 1000),
+    ("resnet34", 224, 1000),
+];
+
+type Tensors = HashMap<String, Vec<f32>>;
+
+/// Uniform numbers in -1..1.
+fn random(seed: &mut u32) -> f32 {
+    *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    (*seed >> 8) as f32 / (1 << 23) as f32 - 1.0
+}
+
+/// Weights that keep activations near one through any number of layers.
+fn weights(plan: &Plan) -> Tensors {
+    let mut seed = 1;
+    let mut tensors = Tensors::new();
+    for spec in plan.tensors() {
+        let fan_in: usize = spec.shape.iter().skip(1).product();
+        let (centre, spread) = match spec.name.rsplit('.').next() {
+            Some("scale") => (0.7, 0.1),
+            Some("shift" | "bias") => (0.0, 0.1),
+            _ => (0.0, (6.0 / fan_in as f32).sqrt()),
+        };
+        let numbers = (0..spec.shape.iter().product()).map(|_| centre + spread * random(&mut seed)).collect();
+        tensors.insert(spec.name, numbers);
+    }
+    tensors
+}
+
+/// A network ready to run.
+struct Network {
+    plan: Plan,
+    tensors: Tensors,
+    task: Task,
+    session: Session,
+    image: Vec<f32>,
+}
+
+impl Network {
+    fn new(&(name, size, classes): &(&str, usize, usize), isa: Isa, threads: usize) -> Network {
+        let arch: Arch = name.parse().expect("an architecture");
+        let plan = arch.plan(size, size, classes).expect("a plan").folded();
+        let tensors = weights(&plan);
+        let owned = |owner| {
+            let names = plan.tensors().into_iter().filter(move |spec| spec.owner == owner);
+            names.map(|spec| (spec.name.clone(), tensors[&spec.name].clone())).collect::<Tensors>()
+        };
+        let backbone: Arc<Backbone> = Backbone::from_tensors(isa, owned(Owner::Backbone));
+        let task = Task::from_tensors(&backbone, name, &plan, &owned(Owner::Task)).expect("a task");
+        let mut seed = 2;
+        let image = (0..plan.input.len()).map(|_| random(&mut seed)).collect();
+        Network { plan, tensors, task, session: Session::new(threads), image }
+    }
+
+    /// Median and best of `n` frames in milliseconds.
+    fn frames(&mut self, n: usize) -> (f64, f64) {
+        let mut times: Vec<f64> = Vec::with_capacity(n);
+        for _ in 0..n.max(1) {
+            let start = Instant::now();
+            self.session.run(&self.task, &self.image).expect("a frame");
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+        times.sort_unstable_by(f64::total_cmp);
+        (times[times.len() / 2], times[0])
+    }
+
+    /// Everything a peer needs to run the same network on the same image.
+    fn write(&mut self, path: &str) -> std::io::Result<()> {
+        let input = self.plan.input;
+        let scores = self.session.run(&self.task, &self.image).expect("a frame").to_vec();
+        let mut entries: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
+        for spec in self.plan.tensors() {
+            let numbers = &self.tensors[&spec.name];
+            entries.push((spec.name, spec.shape, numbers));
+        }
+        entries.push(("test.image".into(), vec![1, input.c, input.h, input.w], &self.image));
+        entries.push(("test.scores".into(), vec![1, scores.len()], &scores));
+        let (mut header, mut offset) = (String::from("{"), 0);
+        for (name, shape, numbers) in &entries {
+            let end = offset + 4 * numbers.len();
+            let comma = if offset == 0 { "" } else { "," };
+            header += &format!(
+                "{comma}\"{name}\":{{\"dtype\":\"F32\",\"shape\":{shape:?},\"data_offsets\":[{offset},{end}]}}"
+            );
+            offset = end;
+        }
+        header.push('}');
+        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        for number in entries.iter().flat_map(|(_, _, numbers)| numbers.iter()) {
+            file.write_all(&number.to_le_bytes())?;
+        }
+        file.flush()
+    }
+}
+
+fn main() -> std::io::Result<()> {
+    let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
+    let (mut isa, mut threads, mut serve, mut only) = (Isa::detect(), 1, None, String::new());
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().unwrap_or_default();
+        match arg.as_str() {
+            "--isa" => isa = value().parse().expect("an instruction set's name"),
+            "--threads" => threads = value().parse().expect("a number of threads"),
+            "--serve" => serve = Some(value()),
+            "--net" => only = value(),
+            _ => only = arg,
+        }
+    }
+    let mut chosen = NETWORKS.iter().filter(|(name, ..)| name.contains(&only));
+    if let Some(path) = serve {
+        let mut network = Network::new(chosen.next().expect("a network of that name"), isa, threads);
+        network.write(&path)?;
+        println!("ready");
+        for line in std::io::stdin().lock().lines() {
+            let (median, best) = network.frames(line?.trim().parse().expect("a number of frames"));
+            println!("{median} {best}");
+        }
+        return Ok(());
+    }
+    for entry in chosen {
+        let mut network = Network::new(entry, isa, threads);
+        network.frames(5);
+        let once = network.frames(3).1;
+        let (median, best) = network.frames(((2_000.0 / once) as usize).clamp(20, 3000));
+        println!("{:<18} {isa}, {threads} thread(s): median {median:.3} ms, best {best:.3} ms", entry.0);
+    }
+    Ok(())
+}
