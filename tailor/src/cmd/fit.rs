@@ -46,7 +46,8 @@ pub struct Fit {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Recipe")]
 struct Choices {
-    /// Default schedules: this project's for small images, or the paper's.
+    /// Defaults: this project's for small images, or the paper's recipe (long schedules, frozen norms, local
+    /// matching).
     #[arg(long, value_enum, default_value = "small")]
     schedule: Preset,
     /// Epochs of teacher, student, retraining; from the schedule when left out.
@@ -79,11 +80,11 @@ struct Choices {
     /// Formula of expected complexity.
     #[arg(long, value_enum, default_value = "product")]
     complexity: ComplexityArg,
-    /// Where matching gradients stop.
+    /// Where matching gradients stop: at their own cell's inputs, or nowhere.
     #[arg(long, value_enum)]
     matching: Option<MatchingArg>,
-    /// Also train the norms on universal kernels (they are task-owned, so this costs no bytes).
-    #[arg(long)]
+    /// Whether the norms on universal kernels train too (they are task-owned, so this costs no bytes).
+    #[arg(long, value_name = "BOOL")]
     free_norms: Option<bool>,
     /// How the number of dropped blocks is searched.
     #[arg(long, value_enum, default_value = "sweep")]

@@ -66,7 +66,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Defaults for 32-pixel backbones: few epochs, one-cycle schedules.
+    /// Defaults for 32-pixel backbones: few epochs, one-cycle schedules, norms on universal kernels trained
+    /// along (a task owns them anyway) and, so that they learn from the teacher, matching end to end.
     pub fn small() -> Recipe {
         Recipe {
             teach: Stage { epochs: 12, batch: 64, schedule: Schedule::OneCycle { peak: 0.05 } },
@@ -80,8 +81,8 @@ impl Recipe {
             theta: 0.05,
             tolerance: 0.005,
             formula: Formula::Product,
-            local_matching: true,
-            free_norms: false,
+            local_matching: false,
+            free_norms: true,
             search: Search::Sweep,
             validation: 0.15,
             augment: Augment::default(),
@@ -89,13 +90,15 @@ impl Recipe {
         }
     }
 
-    /// The paper's schedule (224 px): step drops every 20 epochs.
+    /// The paper's recipe (224 px): step drops every 20 epochs, frozen norms, local matching.
     pub fn paper() -> Recipe {
         let step = |rate| Schedule::Step { rate, every: 20, factor: 0.1 };
         Recipe {
             teach: Stage { epochs: 50, batch: 64, schedule: step(0.01) },
             train: Stage { epochs: 50, batch: 32, schedule: step(0.1) },
             retrain: Stage { epochs: 60, batch: 32, schedule: step(0.01) },
+            local_matching: true,
+            free_norms: false,
             ..Recipe::small()
         }
     }

@@ -1,0 +1,187 @@
+//! The two programs as a user runs them: import, fit, look, verify, and run on the device side.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// A program of this workspace, built in the profile the tests were.
+fn program(name: &str) -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let folder = test.ancestors().nth(2).unwrap().to_path_buf();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--workspace", "--bins"]);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        build.env("CARGO_TARGET_DIR", folder.parent().unwrap());
+        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        assert!(build.status().unwrap().success(), "the programs do not build");
+        folder
+    });
+    Command::new(folder.join(name))
+}
+
+fn run(name: &str, args: &[&str]) -> Output {
+    program(name).args(args).output().unwrap()
+}
+
+fn stdout(name: &str, args: &[&str]) -> String {
+    let output = run(name, args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {args:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// (exit code, stderr) of a command that must fail.
+fn failure(name: &str, args: &[&str]) -> (i32, String) {
+    let output = run(name, args);
+    assert!(!output.status.success(), "{name} {args:?} succeeded");
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn samples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../bundles/samples")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A number in a flat piece of JSON, by its key.
+fn number(json: &str, key: &str) -> f64 {
+    let (_, rest) = json.split_once(&format!("\"{key}\":")).unwrap_or_else(|| panic!("no {key} in {json}"));
+    let end = rest.find([',', '}', ']']).unwrap();
+    rest[..end].trim().parse().unwrap_or_else(|_| panic!("{key} in {json}"))
+}
+
+/// A backbone and a few small images of two kinds that anyone tells apart: bright on top, bright below.
+struct Bench {
+    folder: tempfile::TempDir,
+    backbone: PathBuf,
+    images: PathBuf,
+}
+
+fn bench() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let backbone = folder.path().join("net.backbone");
+    let weights = samples().join("cifar100-resnet20.safetensors");
+    stdout("tailor", &["import", text(&weights), "--out", text(&backbone)]);
+    let images = folder.path().join("images");
+    for (split, count) in [("train", 24), ("test", 6)] {
+        for class in ["above", "below"] {
+            let place = images.join(split).join(class);
+            std::fs::create_dir_all(&place).unwrap();
+            for i in 0..count {
+                let picture = image::GrayImage::from_fn(12, 12, |x, y| {
+                    let bright = (y < 6) == (class == "above");
+                    let noise = (x * 31 + y * 17 + i * 13) % 40;
+                    image::Luma([if bright { 180 + noise as u8 } else { 20 + noise as u8 }])
+                });
+                picture.save(place.join(format!("{i}.png"))).unwrap();
+            }
+        }
+    }
+    Bench { folder, backbone, images }
+}
+
+const QUICK: [&str; 8] =
+    ["--epochs", "2,2,1", "--search", "bisect", "--validation", "0.34", "--teach-rate", "one-cycle:0.02"];
+
+#[test]
+fn a_folder_of_images_becomes_a_task_that_the_runtime_answers() {
+    let bench = bench();
+    let work = bench.folder.path().join("run");
+    let mut args = vec!["fit", "--backbone", text(&bench.backbone), "--data", text(&bench.images)];
+    args.extend(["--work", text(&work), "--name", "halves", "--json"]);
+    args.extend(QUICK);
+    let report = stdout("tailor", &args);
+    assert_eq!(number(&report, "classes"), 2.0);
+    assert!(number(&report, "blocks") <= 9.0);
+    let task = work.join("halves.task");
+    assert_eq!(number(&report, "bundle_bytes"), std::fs::metadata(&task).unwrap().len() as f64);
+    let drawing = std::fs::read_to_string(work.join("architecture.svg")).unwrap();
+    assert!(drawing.starts_with("<svg") && drawing.contains("halves"));
+
+    // Once more: everything is there, nothing is trained, and the answer is the same to the byte.
+    let packed = std::fs::read(&task).unwrap();
+    let metrics = std::fs::read(work.join("metrics.csv")).unwrap();
+    assert_eq!(stdout("tailor", &args), report);
+    assert_eq!(std::fs::read(&task).unwrap(), packed);
+    assert_eq!(std::fs::read(work.join("metrics.csv")).unwrap(), metrics);
+    // Other options must not silently continue what was begun with these.
+    let mut other = args.clone();
+    other.extend(["--seed", "2"]);
+    let (_, why) = failure("tailor", &other);
+    assert!(why.contains("other options") && why.contains("teach.safetensors"), "{why}");
+
+    let on_host = ["eval", "--backbone", text(&bench.backbone), "--task", text(&task), "--data"];
+    let on_host = stdout("tailor", &[&on_host[..], &[text(&bench.images), "--json"]].concat());
+    assert_eq!(number(&on_host, "n"), 12.0);
+    assert!((number(&on_host, "accuracy") - number(&report, "test")).abs() < 1e-9);
+
+    let device = ["--backbone", text(&bench.backbone), "--task", text(&task)];
+    let tested = stdout("edge-runtime", &[&["self-test"], &device[..]].concat());
+    assert!(tested.contains("halves"), "{tested}");
+    let pictures: Vec<PathBuf> = (0..6).map(|i| bench.images.join(format!("test/above/{i}.png"))).collect();
+    let mut frames = vec!["run", "--json"];
+    frames.extend(device);
+    frames.extend(pictures.iter().map(|p| text(p)));
+    let answers = stdout("edge-runtime", &frames);
+    assert_eq!(answers.lines().count(), 6);
+    assert!(answers.lines().all(|line| line.contains("\"task\":\"halves\"") && line.contains("\"label\"")));
+
+    let shown = stdout("tailor", &["inspect", text(&task)]);
+    assert!(shown.contains("above, below") && shown.contains("development key"), "{shown}");
+}
+
+#[test]
+fn signatures_are_made_checked_and_asked_for() {
+    let bench = bench();
+    let (key, other) = (bench.folder.path().join("release.key"), bench.folder.path().join("other.key"));
+    stdout("tailor", &["keygen", "--out", text(&key), "--name", "release"]);
+    stdout("tailor", &["keygen", "--out", text(&other)]);
+    let (_, why) = failure("tailor", &["keygen", "--out", text(&key)]);
+    assert!(why.contains("never overwritten"), "{why}");
+    let public = |key: &Path| format!("{}.pub", text(key));
+    let file = text(&bench.backbone);
+
+    assert!(stdout("tailor", &["verify", file]).contains("development key"));
+    assert_eq!(failure("tailor", &["verify", file, "--key", &public(&key)]).0, 3);
+    stdout("tailor", &["sign", file, "--key", text(&key)]);
+    assert!(stdout("tailor", &["verify", file, "--key", &public(&key)]).contains("signed by release"));
+    assert_eq!(failure("tailor", &["verify", file, "--key", &public(&other)]).0, 3);
+
+    let mut bytes = std::fs::read(&bench.backbone).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&bench.backbone, bytes).unwrap();
+    let (code, why) = failure("tailor", &["verify", file]);
+    assert_eq!(code, 3, "{why}");
+}
+
+#[test]
+fn bad_data_and_bad_options_are_named_before_any_work() {
+    let bench = bench();
+    let work = bench.folder.path().join("run");
+    let fit = |extra: &[&str]| {
+        let mut args = vec!["fit", "--backbone", text(&bench.backbone), "--data", text(&bench.images)];
+        args.extend(["--work", text(&work)]);
+        args.extend(extra);
+        failure("tailor", &args)
+    };
+    assert_eq!(fit(&["--validation", "0.9"]).0, 2);
+    assert_eq!(fit(&["--epochs", "0,1,1"]).0, 2);
+    assert_eq!(fit(&["--teach-rate", "linear:1"]).0, 2);
+    assert!(!work.exists());
+
+    let broken = bench.images.join("train/above/3.png");
+    std::fs::write(&broken, b"not a picture").unwrap();
+    let (_, why) = fit(&[]);
+    assert!(why.contains("3.png"), "{why}");
+    std::fs::remove_file(&broken).unwrap();
+    std::fs::rename(bench.images.join("test/below"), bench.images.join("test/under")).unwrap();
+    let (_, why) = fit(&[]);
+    assert!(why.contains("under"), "{why}");
+}
