@@ -1,1 +1,104 @@
-//! Device profiles (to come with the first target).
+//! Device profiles: what a bundle can be packed for, as plain data.
+//!
+//! A profile says which instruction set the CPU engine will find, how much memory there is, and, for what
+//! comes later on the GPU, its CUDA architecture and JetPack release. Figures are the vendor's.
+
+/// A kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Profile {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What it is, for people.
+    pub about: &'static str,
+    /// Rust's target triple for `edge-runtime`.
+    pub triple: &'static str,
+    /// Instruction set of the CPU kernels, as `edge-runtime probe` names it.
+    pub isa: &'static str,
+    /// Memory in MiB, shared by CPU and GPU on a Jetson.
+    pub memory_mib: u32,
+    /// CUDA compute capability as in `sm_87`, where there is a CUDA GPU.
+    pub cuda: Option<u16>,
+    /// Newest JetPack release that supports it, where that applies.
+    pub jetpack: Option<&'static str>,
+}
+
+const AARCH64: &str = "aarch64-unknown-linux-gnu";
+const X86_64: &str = "x86_64-unknown-linux-gnu";
+
+/// Every known device, Jetsons first, oldest first.
+pub const PROFILES: [Profile; 8] = [
+    jetson("jetson-nano", "Jetson Nano (Cortex-A57, Maxwell)", 4096, 53, "4.6"),
+    jetson("jetson-tx2", "Jetson TX2 (Cortex-A57 and Denver 2, Pascal)", 8192, 62, "4.6"),
+    jetson("jetson-xavier-nx", "Jetson Xavier NX (Carmel, Volta)", 8192, 72, "5.1"),
+    jetson("jetson-orin-nano", "Jetson Orin Nano (Cortex-A78AE, Ampere)", 8192, 87, "6.2"),
+    jetson("jetson-agx-orin", "Jetson AGX Orin (Cortex-A78AE, Ampere)", 65536, 87, "6.2"),
+    Profile {
+        name: "raspberry-pi-4",
+        about: "Raspberry Pi 4 (Cortex-A72)",
+        triple: AARCH64,
+        isa: "neon",
+        memory_mib: 4096,
+        cuda: None,
+        jetpack: None,
+    },
+    x86("x86-avx2", "x86-64 with AVX2 and FMA", "avx2"),
+    x86("x86-avx512", "x86-64 with AVX-512", "avx512"),
+];
+
+const fn jetson(
+    name: &'static str,
+    about: &'static str,
+    memory_mib: u32,
+    cuda: u16,
+    jetpack: &'static str,
+) -> Profile {
+    Profile {
+        name,
+        about,
+        triple: AARCH64,
+        isa: "neon",
+        memory_mib,
+        cuda: Some(cuda),
+        jetpack: Some(jetpack),
+    }
+}
+
+const fn x86(name: &'static str, about: &'static str, isa: &'static str) -> Profile {
+    Profile { name, about, triple: X86_64, isa, memory_mib: 8192, cuda: None, jetpack: None }
+}
+
+impl Profile {
+    /// The profile of that name.
+    ///
+    /// # Errors
+    /// The names there are, as a sentence.
+    pub fn named(name: &str) -> Result<&'static Profile, String> {
+        PROFILES.iter().find(|p| p.name == name).ok_or_else(|| {
+            let names: Vec<&str> = PROFILES.iter().map(|p| p.name).collect();
+            format!("no target is called `{name}`; there are {}", names.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for profile in &PROFILES {
+            assert_eq!(Profile::named(profile.name), Ok(profile));
+            assert_eq!(PROFILES.iter().filter(|p| p.name == profile.name).count(), 1);
+        }
+        let error = Profile::named("jetson").unwrap_err();
+        assert!(error.contains("jetson-nano") && error.contains("x86-avx512"), "{error}");
+    }
+
+    #[test]
+    fn instruction_sets_belong_to_their_architecture() {
+        for profile in &PROFILES {
+            assert_eq!(profile.triple == AARCH64, profile.isa == "neon", "{}", profile.name);
+            assert_eq!(profile.cuda.is_some(), profile.jetpack.is_some(), "{}", profile.name);
+        }
+    }
+}

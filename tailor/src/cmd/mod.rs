@@ -7,6 +7,8 @@ mod fit;
 mod import;
 mod inspect;
 mod keys;
+mod pack;
+mod targets;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -32,11 +34,13 @@ enum Command {
     Demo(demo::Demo),
     Import(import::Import),
     Fit(Box<fit::Fit>),
+    Pack(pack::Pack),
     Eval(eval::Eval),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Keygen(keys::Keygen),
     Sign(keys::Sign),
+    Targets(targets::Targets),
     Completions(completions::Completions),
 }
 
@@ -47,11 +51,13 @@ impl Cli {
             Command::Demo(cmd) => cmd.run(),
             Command::Import(cmd) => cmd.run(),
             Command::Fit(cmd) => cmd.run(),
+            Command::Pack(cmd) => cmd.run(),
             Command::Eval(cmd) => cmd.run(),
             Command::Inspect(cmd) => cmd.run(),
             Command::Verify(cmd) => cmd.run(),
             Command::Keygen(cmd) => cmd.run(),
             Command::Sign(cmd) => cmd.run(),
+            Command::Targets(cmd) => cmd.run(),
             Command::Completions(cmd) => cmd.run(),
         };
         match outcome {
@@ -70,6 +76,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         .chain()
         .find_map(|cause| {
             if let Some(error) = cause.downcast_ref::<crate::Error>() {
+                return Some(error.exit_code());
+            }
+            if let Some(error) = cause.downcast_ref::<edge_runtime::Error>() {
                 return Some(error.exit_code());
             }
             cause.downcast_ref::<bundles::Error>().map(bundles::Error::exit_code)

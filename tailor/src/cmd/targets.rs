@@ -1,0 +1,29 @@
+//! `tailor targets`: the devices bundles can be packed for.
+
+use targets::PROFILES;
+
+/// Lists the devices that `tailor pack --target` knows.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: tailor targets --json")]
+pub struct Targets {
+    /// One JSON object per line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Targets {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        for p in &PROFILES {
+            if self.json {
+                let line = serde_json::json!({
+                    "name": p.name, "about": p.about, "triple": p.triple, "isa": p.isa,
+                    "memory_mib": p.memory_mib, "cuda": p.cuda, "jetpack": p.jetpack,
+                });
+                println!("{line}");
+            } else {
+                println!("{:<18} {:<7} {:>6} MiB  {}", p.name, p.isa, p.memory_mib, p.about);
+            }
+        }
+        Ok(())
+    }
+}
