@@ -1,7 +1,13 @@
 //! One plan, two interpreters: random networks give the same scores under candle and on the device's engine.
 
+/// The device's own generator of random networks, so that both sides are drawn from the same ones.
 #[path = "../../edge-runtime/tests/runtime/random.rs"]
 mod random;
+
+mod naive {
+    /// Values by tensor name.
+    pub type Tensors = std::collections::HashMap<String, Vec<f32>>;
+}
 
 use bundles::plan::{Arch, Owner, Plan, Skips};
 use candle_core::{Device, Tensor};
