@@ -207,7 +207,8 @@ impl Tailoring<'_> {
     ) -> Result<Score> {
         let recipe = self.recipe;
         let seed = recipe.seed;
-        let loader = self.loader(self.train, how.batch)?;
+        // A few dozen images are a normal case: then an epoch is one step over all of them.
+        let loader = self.loader(self.train, how.batch.min(self.train.len()))?;
         let train = Train {
             steps: loader.steps(),
             batches: &|epoch| loader.train(seed, epoch as u64, recipe.augment),

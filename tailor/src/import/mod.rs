@@ -21,7 +21,7 @@ use bundles::plan::{Arch, Plan, Shortcut};
 use std::{collections::BTreeMap, path::Path};
 
 /// What batch-norms add to the variance: PyTorch's default, which every supported source keeps.
-const NORM_EPS: f32 = 1e-5;
+const NORM_EPS: f32 = crate::net::NORM_EPS as f32;
 
 /// A source network in the plan's own terms.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,4 +10,6 @@ mod tests;
 pub use complexity::{Complexity, Formula};
 pub use forward::{Forward, Net, Pass, Stats};
 pub use gates::alphas;
+#[cfg(test)]
+pub(crate) use params::training_tensors;
 pub use params::{NORM_EPS, Params};

@@ -7,6 +7,8 @@ mod losses;
 mod metrics;
 mod schedule;
 mod sgd;
+#[cfg(test)]
+mod tests;
 
 pub use checkpoint::Checkpoint;
 pub use epochs::{Course, Train};
