@@ -163,10 +163,11 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // The message of a wrapped error is part of ours, so the chain goes on behind it.
         match self {
-            Error::Io { source, .. } => Some(source),
-            Error::Bundle(error) => Some(error),
-            Error::Tensor(error) => Some(error),
+            Error::Io { source, .. } => source.source(),
+            Error::Bundle(error) => error.source(),
+            Error::Tensor(error) => error.source(),
             _ => None,
         }
     }

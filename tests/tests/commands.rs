@@ -175,6 +175,9 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
     assert_eq!(fit(&["--epochs", "0,1,1"]).0, 2);
     assert_eq!(fit(&["--teach-rate", "linear:1"]).0, 2);
     assert!(!work.exists());
+    let (_, why) =
+        failure("tailor", &["eval", "--backbone", "nowhere.backbone", "--data", text(&bench.images)]);
+    assert_eq!((why.matches("nowhere.backbone").count(), why.matches("os error").count()), (1, 1), "{why}");
 
     let broken = bench.images.join("train/above/3.png");
     std::fs::write(&broken, b"not a picture").unwrap();
