@@ -2,6 +2,7 @@
 
 use super::level::Level;
 use super::shape::{BackGrid, ConvShape, Grid, phases};
+use super::winograd::{self, Room};
 use super::{scratch, tile};
 use rayon::prelude::*;
 
@@ -28,10 +29,25 @@ fn pack(channels: usize, taps: usize, block: usize, value: impl Fn(usize, usize)
     packed
 }
 
+/// Kernels as [`winograd::forward`] reads them.
+pub(crate) fn winograd_kernels(level: Level, s: &ConvShape, w: &[f32]) -> Vec<f32> {
+    let count = s.c_in * s.k * s.k;
+    pack(s.c_out, count, level.lanes(), |o, t| w[o * count + t])
+}
+
+/// Kernels as [`winograd::backward_data`] reads them: channels exchanged, taps in reverse.
+pub(crate) fn turned_kernels(level: Level, s: &ConvShape, w: &[f32]) -> Vec<f32> {
+    let kk = s.k * s.k;
+    pack(s.c_in, s.c_out * kk, level.lanes(), |i, t| w[((t / kk) * s.c_in + i) * kk + kk - 1 - t % kk])
+}
+
 /// `y (n, c_out, oh, ow)` from `x (n, c_in, h, w)` and `w (c_out, c_in, k, k)`.
 pub(crate) fn forward(level: Level, s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<f32> {
-    let block = level.co_block();
     let count = s.c_in * s.k * s.k;
+    if winograd::handles(level, s) {
+        return winograd::forward(level, s, x, &winograd_kernels(level, s, w), Room::USUAL);
+    }
+    let block = level.co_block();
     let packed = pack(s.c_out, count, block, |o, t| w[o * count + t]);
     let mut y = vec![0.; s.n * s.image_out()];
     let group = s.group();
@@ -84,9 +100,12 @@ fn planes(level: Level, x: &[f32], taps: &[u32], packed: &[f32], y: &mut [f32], 
 
 /// Gradient of `x` from the gradient `g (n, c_out, oh, ow)` of the output.
 pub(crate) fn backward_data(level: Level, s: &ConvShape, g: &[f32], w: &[f32]) -> Vec<f32> {
+    let kk = s.k * s.k;
+    if winograd::handles(level, s) {
+        return winograd::backward_data(level, s, g, &turned_kernels(level, s, w), Room::USUAL);
+    }
     let block = level.co_block();
     let mut dx = vec![0.; s.n * s.image_in()];
-    let kk = s.k * s.k;
     if s.pointwise() {
         let packed = pack(s.c_in, s.c_out, block, |i, o| w[o * s.c_in + i]);
         let taps: Vec<u32> = (0..s.c_out).map(|c| (c * s.h * s.w) as u32).collect();
@@ -148,6 +167,9 @@ pub(crate) fn backward_data(level: Level, s: &ConvShape, g: &[f32], w: &[f32]) -
 
 /// Gradient of `w` from the gradient `g (n, c_out, oh, ow)` of the output.
 pub(crate) fn backward_weights(level: Level, s: &ConvShape, x: &[f32], g: &[f32]) -> Vec<f32> {
+    if winograd::handles(level, s) {
+        return winograd::backward_weights(level, s, x, g, Room::USUAL);
+    }
     let count = s.c_in * s.k * s.k;
     if s.weights() > LARGE_KERNEL {
         // Every part owns some output channels and sees all images.

@@ -1,8 +1,15 @@
 //! One vector register of `f32` lanes, in AVX-512, AVX2 and portable form: each kernel is written once over this trait.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
+// Constant bounds keep register arrays in registers.
+#![allow(clippy::needless_range_loop)]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+
+/// Most floats a register holds.
+pub(crate) const WIDEST: usize = 16;
+/// One pointer per row of a square of registers, of which the first [`Lanes::N`] count.
+pub(crate) type Rows<P> = [P; WIDEST];
 
 /// A register of [`Lanes::N`] floats.
 ///
@@ -12,6 +19,8 @@ use std::arch::x86_64::*;
 pub(crate) trait Lanes: Copy {
     /// Floats per register.
     const N: usize;
+    /// Registers there are.
+    const REGISTERS: usize;
     unsafe fn zero() -> Self;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
@@ -20,6 +29,11 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store_first(self, p: *mut f32, n: usize);
     /// `self * b + c`.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    unsafe fn add(self, b: Self) -> Self;
+    unsafe fn sub(self, b: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
+    /// Reads `N` rows of `N` floats and writes the columns: float `i` of `from[j]` becomes float `j` of `to[i]`.
+    unsafe fn transpose(from: &Rows<*const f32>, to: &Rows<*mut f32>);
     /// Sum of all lanes.
     unsafe fn sum(self) -> f32;
 }
@@ -32,6 +46,7 @@ pub(crate) struct Avx512(__m512);
 #[cfg(target_arch = "x86_64")]
 impl Lanes for Avx512 {
     const N: usize = 16;
+    const REGISTERS: usize = 32;
     #[inline(always)]
     unsafe fn zero() -> Self {
         Avx512(_mm512_setzero_ps())
@@ -61,6 +76,51 @@ impl Lanes for Avx512 {
         Avx512(_mm512_fmadd_ps(self.0, b.0, c.0))
     }
     #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        Avx512(_mm512_add_ps(self.0, b.0))
+    }
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        Avx512(_mm512_sub_ps(self.0, b.0))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        Avx512(_mm512_mul_ps(self.0, b.0))
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: &Rows<*const f32>, to: &Rows<*mut f32>) {
+        let mut r = [_mm512_setzero_ps(); 16];
+        for i in 0..16 {
+            r[i] = _mm512_loadu_ps(from[i]);
+        }
+        // Squares of 2, then 4 floats within each 128-bit quarter, then the quarters themselves.
+        let mut t = r;
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        for i in 0..4 {
+            let (a, b) = (_mm512_castps_pd(t[4 * i]), _mm512_castps_pd(t[4 * i + 2]));
+            r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            let (a, b) = (_mm512_castps_pd(t[4 * i + 1]), _mm512_castps_pd(t[4 * i + 3]));
+            r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+        for i in 0..4 {
+            t[i] = _mm512_shuffle_f32x4::<0x88>(r[i], r[i + 4]);
+            t[i + 4] = _mm512_shuffle_f32x4::<0xdd>(r[i], r[i + 4]);
+            t[i + 8] = _mm512_shuffle_f32x4::<0x88>(r[i + 8], r[i + 12]);
+            t[i + 12] = _mm512_shuffle_f32x4::<0xdd>(r[i + 8], r[i + 12]);
+        }
+        for i in 0..4 {
+            _mm512_storeu_ps(to[i], _mm512_shuffle_f32x4::<0x88>(t[i], t[i + 8]));
+            _mm512_storeu_ps(to[i + 4], _mm512_shuffle_f32x4::<0x88>(t[i + 4], t[i + 12]));
+            _mm512_storeu_ps(to[i + 8], _mm512_shuffle_f32x4::<0xdd>(t[i], t[i + 8]));
+            _mm512_storeu_ps(to[i + 12], _mm512_shuffle_f32x4::<0xdd>(t[i + 4], t[i + 12]));
+        }
+    }
+    #[inline(always)]
     unsafe fn sum(self) -> f32 {
         _mm512_reduce_add_ps(self.0)
     }
@@ -81,6 +141,7 @@ unsafe fn mask8(n: usize) -> __m256i {
 #[cfg(target_arch = "x86_64")]
 impl Lanes for Avx2 {
     const N: usize = 8;
+    const REGISTERS: usize = 16;
     #[inline(always)]
     unsafe fn zero() -> Self {
         Avx2(_mm256_setzero_ps())
@@ -110,6 +171,40 @@ impl Lanes for Avx2 {
         Avx2(_mm256_fmadd_ps(self.0, b.0, c.0))
     }
     #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        Avx2(_mm256_add_ps(self.0, b.0))
+    }
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        Avx2(_mm256_sub_ps(self.0, b.0))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        Avx2(_mm256_mul_ps(self.0, b.0))
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: &Rows<*const f32>, to: &Rows<*mut f32>) {
+        let mut r = [_mm256_setzero_ps(); 8];
+        for i in 0..8 {
+            r[i] = _mm256_loadu_ps(from[i]);
+        }
+        let mut t = r;
+        for i in 0..4 {
+            t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        for i in 0..2 {
+            r[4 * i] = _mm256_shuffle_ps::<0x44>(t[4 * i], t[4 * i + 2]);
+            r[4 * i + 1] = _mm256_shuffle_ps::<0xee>(t[4 * i], t[4 * i + 2]);
+            r[4 * i + 2] = _mm256_shuffle_ps::<0x44>(t[4 * i + 1], t[4 * i + 3]);
+            r[4 * i + 3] = _mm256_shuffle_ps::<0xee>(t[4 * i + 1], t[4 * i + 3]);
+        }
+        for i in 0..4 {
+            _mm256_storeu_ps(to[i], _mm256_permute2f128_ps::<0x20>(r[i], r[i + 4]));
+            _mm256_storeu_ps(to[i + 4], _mm256_permute2f128_ps::<0x31>(r[i], r[i + 4]));
+        }
+    }
+    #[inline(always)]
     unsafe fn sum(self) -> f32 {
         let mut lane = [0f32; 8];
         _mm256_storeu_ps(lane.as_mut_ptr(), self.0);
@@ -124,6 +219,7 @@ pub(crate) struct Portable([f32; 4]);
 
 impl Lanes for Portable {
     const N: usize = 4;
+    const REGISTERS: usize = 16;
     #[inline(always)]
     unsafe fn zero() -> Self {
         Portable([0.; 4])
@@ -157,6 +253,25 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
         Portable(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] + b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn sub(self, b: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] - b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] * b.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: &Rows<*const f32>, to: &Rows<*mut f32>) {
+        let rows: [Portable; 4] = std::array::from_fn(|j| Portable::load(from[j]));
+        for (i, &to) in to.iter().enumerate().take(4) {
+            Portable(std::array::from_fn(|j| rows[j].0[i])).store(to);
+        }
     }
     #[inline(always)]
     unsafe fn sum(self) -> f32 {

@@ -34,6 +34,15 @@ impl Level {
         levels
     }
 
+    /// Floats of one register.
+    pub(crate) fn lanes(self) -> usize {
+        match self {
+            Level::Portable => 4,
+            Level::Avx2 => 8,
+            Level::Avx512 => 16,
+        }
+    }
+
     /// Output channels one register tile covers: the block that weights are packed in.
     pub(crate) fn co_block(self) -> usize {
         match self {

@@ -10,3 +10,4 @@ pub(crate) mod scratch;
 pub(crate) mod shape;
 pub(crate) mod simple;
 pub(crate) mod tile;
+pub(crate) mod winograd;

@@ -4,6 +4,7 @@ use super::{Rng, close};
 use crate::ops::cpu::conv;
 use crate::ops::cpu::level::Level;
 use crate::ops::cpu::shape::ConvShape;
+use crate::ops::cpu::winograd::{self, Room};
 
 struct Reference {
     y: Vec<f32>,
@@ -95,9 +96,14 @@ fn random_shapes() {
 fn one_thread_or_three() {
     let mut rng = Rng::new(3);
     let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-    for [n, c_in, size, c_out, k, stride] in
-        [[13, 8, 9, 12, 3, 1], [6, 90, 9, 90, 3, 2], [7, 16, 8, 24, 1, 1]]
-    {
+    let shapes = [
+        [13, 8, 9, 12, 3, 1],
+        [6, 90, 9, 90, 3, 2],
+        [7, 16, 8, 24, 1, 1],
+        [9, 32, 12, 48, 3, 1],
+        [5, 96, 7, 96, 3, 1],
+    ];
+    for [n, c_in, size, c_out, k, stride] in shapes {
         let s = ConvShape::new(&[n, c_in, size, size], &[c_out, c_in, k, k], stride, k / 2).unwrap();
         let (x, w, g) =
             (rng.floats(s.n * s.image_in()), rng.floats(s.weights()), rng.floats(s.n * s.image_out()));
@@ -107,5 +113,52 @@ fn one_thread_or_three() {
             (y, conv::backward_data(level, &s, &g, &w), conv::backward_weights(level, &s, &x, &g))
         };
         assert_eq!(pool(1).install(run), pool(3).install(run), "{s:?}");
+    }
+}
+
+/// Every way through Winograd's method: few and many weights, bands within and across images, images in turns, maps
+/// smaller than a tile or a register, channels that fill no register.
+#[test]
+fn winograd_on_any_shape_and_in_any_room() {
+    let mut rng = Rng::new(4);
+    let rooms = [
+        Room::USUAL,
+        Room { weights: 0, ..Room::USUAL },
+        Room { band: 1, ..Room::USUAL },
+        Room { weights: 0, band: 1, shared: 1 },
+    ];
+    let mut done = 0;
+    while done < 60 {
+        let x = [1 + rng.below(6), 1 + rng.below(36), 1 + rng.below(12), 1 + rng.below(21)];
+        let Ok(s) = ConvShape::new(&x, &[1 + rng.below(70), x[1], 3, 3], 1, rng.below(3)) else { continue };
+        done += 1;
+        let (x, w, g) =
+            (rng.floats(s.n * s.image_in()), rng.floats(s.weights()), rng.floats(s.n * s.image_out()));
+        let want = reference(&s, &x, &w, &g);
+        for level in Level::available() {
+            let (kernels, turned) =
+                (conv::winograd_kernels(level, &s, &w), conv::turned_kernels(level, &s, &w));
+            for room in rooms {
+                let what = |of: &str| format!("{level:?} {of} {s:?} {room:?}");
+                close(&what("y"), &winograd::forward(level, &s, &x, &kernels, room), &want.y, 2e-5);
+                let dx = winograd::backward_data(level, &s, &g, &turned, room);
+                close(&what("dx"), &dx, &want.dx, 2e-5);
+                let dw = winograd::backward_weights(level, &s, &x, &g, room);
+                close(&what("dw"), &dw, &want.dw, 2e-5);
+            }
+        }
+    }
+}
+
+/// The shapes that networks are made of go the fast way, and those it would slow down do not.
+#[test]
+fn winograd_takes_wide_layers_only() {
+    let cases =
+        [(16, 32, 16, true), (64, 8, 64, true), (512, 7, 512, true), (3, 32, 16, false), (16, 2, 16, false)];
+    for (c_in, size, c_out, want) in cases {
+        let s = ConvShape::new(&[8, c_in, size, size], &[c_out, c_in, 3, 3], 1, 1).unwrap();
+        for level in Level::available().into_iter().filter(|level| *level != Level::Portable) {
+            assert_eq!(winograd::handles(level, &s), want, "{level:?} {s:?}");
+        }
     }
 }

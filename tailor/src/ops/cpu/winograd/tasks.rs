@@ -1,0 +1,423 @@
+//! What one thread does at a time, for every instruction set: each task is plain data and runs on lanes of any width.
+#![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
+
+use super::RUN;
+use super::form::PLANES;
+use super::product::{self, Place};
+use super::tiles::{Source, Tiling, restore, restore_kernel, transform, transform_kernel};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::cpu::lanes::{Avx2, Avx512};
+use crate::ops::cpu::lanes::{Lanes, Portable};
+use crate::ops::cpu::level::Level;
+use crate::ops::cpu::scratch;
+use std::ops::Range;
+
+/// Tiles multiplied at a time where weights are many.
+const LONG_BAND: usize = 64;
+
+/// One thread's work.
+pub(super) trait Task {
+    /// Floats of scratch it needs, for registers of `lanes`.
+    fn scratch(&self, lanes: usize) -> usize;
+
+    /// # Safety
+    /// The instruction set of `V`; `scratch` as long as asked for.
+    unsafe fn work<V: Lanes>(&self, scratch: &mut [f32]);
+}
+
+/// Runs a task on the lanes of `level`.
+pub(super) fn run<T: Task>(level: Level, task: &T) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    unsafe fn avx512(task: &impl Task, scratch: &mut [f32]) {
+        task.work::<Avx512>(scratch);
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2(task: &impl Task, scratch: &mut [f32]) {
+        task.work::<Avx2>(scratch);
+    }
+    scratch::with(task.scratch(level.lanes()), |scratch| {
+        // SAFETY: levels come from `Level::available`, so their instructions exist; what a task reads and writes
+        // was checked where it was made.
+        unsafe {
+            match level {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => avx512(task, scratch),
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx2 => avx2(task, scratch),
+                _ => task.work::<Portable>(scratch),
+            }
+        }
+    });
+}
+
+/// Floats from one plane of `blocks * tiles` registers to the next: not a power of two, so that the planes of one tile
+/// do not all fall in the same cache set.
+pub(super) fn pitch(blocks: usize, tiles: usize, lanes: usize) -> usize {
+    (blocks * tiles + 1) * lanes
+}
+
+/// Floats that several tasks write, each its own part.
+#[derive(Clone, Copy)]
+pub(super) struct Target(*mut f32);
+
+impl Target {
+    pub(super) fn new(first: *mut f32) -> Target {
+        Target(first)
+    }
+}
+
+// SAFETY: an address; the tasks that write through it own disjoint images, rows or channels of what lies there.
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+/// Where the transformed tiles of a band lie.
+#[derive(Clone, Copy)]
+struct Tiles {
+    /// First tile of the band in plane 0, block 0.
+    values: *const f32,
+    /// From one block to the next.
+    block: usize,
+    /// From one plane to the next.
+    plane: usize,
+}
+
+/// Transforms one block of output channels' kernels.
+pub(super) struct Kernel<'a> {
+    /// `[c_in * 9][N]`.
+    pub packed: &'a [f32],
+    pub c_in: usize,
+    /// Input channels in whole blocks.
+    pub padded: usize,
+    /// `[plane][padded][N]`, zero in padded channels.
+    pub u: Target,
+}
+
+impl Task for Kernel<'_> {
+    fn scratch(&self, _: usize) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn work<V: Lanes>(&self, _: &mut [f32]) {
+        transform_kernel::<V>(self.packed.as_ptr(), self.c_in, self.padded, self.u.0);
+    }
+}
+
+/// A whole correlation: what its parts share.
+pub(super) struct Correlate<'a> {
+    pub t: Tiling,
+    pub source: Source<'a>,
+    /// Transformed weights, `[output block][plane][padded][N]`.
+    pub u: &'a [f32],
+    /// `(n, c_out, oh, ow)`.
+    pub y: Target,
+    /// Input channels in whole blocks.
+    pub padded: usize,
+    /// Output blocks.
+    pub blocks: usize,
+}
+
+impl Correlate<'_> {
+    /// Products and outputs of `blocks` for one band.
+    #[inline(always)]
+    unsafe fn outputs<V: Lanes>(
+        &self,
+        x: Tiles,
+        band: Range<usize>,
+        blocks: Range<usize>,
+        products: &mut [f32],
+        map: &mut [f32],
+    ) {
+        let tiles = band.len() * self.t.columns;
+        let mut block = blocks.start;
+        while block < blocks.end {
+            let left = blocks.end - block;
+            let q = if left >= 4 && V::REGISTERS >= 32 { 4 } else { left.min(2) };
+            let plane = pitch(q, tiles, V::N);
+            debug_assert!(products.len() >= PLANES * plane);
+            for f in 0..PLANES {
+                let at = Place {
+                    x: x.values.add(f * x.plane),
+                    w: self.u.as_ptr().add((block * PLANES + f) * self.padded * V::N),
+                    out: products.as_mut_ptr().add(f * plane),
+                    blocks: self.padded / V::N,
+                    x_block: x.block,
+                    w_block: PLANES * self.padded * V::N,
+                    out_block: tiles * V::N,
+                };
+                match q {
+                    4 => product::multiply::<V, 4>(at, tiles),
+                    2 => product::multiply::<V, 2>(at, tiles),
+                    _ => product::multiply::<V, 1>(at, tiles),
+                }
+            }
+            for i in 0..q {
+                let from = products.as_ptr().add(i * tiles * V::N);
+                restore::<V>(&self.t, block + i, band.clone(), from, plane, map.as_mut_ptr(), self.y.0);
+            }
+            block += q;
+        }
+    }
+}
+
+/// All steps for some images (tile rows `rows`), band by band. Writes these images.
+pub(super) struct Whole<'a> {
+    pub job: &'a Correlate<'a>,
+    pub rows: Range<usize>,
+    /// Tile rows of a band.
+    pub band: usize,
+}
+
+impl Whole<'_> {
+    /// Floats of the padded input map, the output map, the planes and the products.
+    fn parts(&self, lanes: usize) -> [usize; 4] {
+        let Correlate { t, padded, blocks, .. } = self.job;
+        let rows = self.band.min(self.rows.len());
+        let (map, tiles) = (t.map_len(rows, lanes), rows * t.columns);
+        let planes = PLANES * pitch(padded / lanes, tiles, lanes);
+        [map, map, planes, PLANES * pitch(RUN.min(*blocks), tiles, lanes)]
+    }
+}
+
+impl Task for Whole<'_> {
+    fn scratch(&self, lanes: usize) -> usize {
+        self.parts(lanes).iter().sum()
+    }
+
+    #[inline(always)]
+    unsafe fn work<V: Lanes>(&self, scratch: &mut [f32]) {
+        let [map, _, planes, _] = self.parts(V::N);
+        let (inputs, rest) = scratch.split_at_mut(map);
+        let (outputs, rest) = rest.split_at_mut(map);
+        let (planes, products) = rest.split_at_mut(planes);
+        inputs.fill(0.);
+        let Correlate { t, source, padded, blocks, .. } = self.job;
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let band = row..(row + self.band).min(self.rows.end);
+            let tiles = band.len() * t.columns;
+            let x = Tiles {
+                values: planes.as_ptr(),
+                block: tiles * V::N,
+                plane: pitch(padded / V::N, tiles, V::N),
+            };
+            for block in 0..padded / V::N {
+                let to = planes.as_mut_ptr().add(block * x.block);
+                transform::<V, false>(t, source, block, band.clone(), inputs.as_mut_ptr(), to, x.plane);
+            }
+            self.job.outputs::<V>(x, band.clone(), 0..*blocks, products, outputs);
+            row = band.end;
+        }
+    }
+}
+
+/// Transforms the tiles of some images into planes that all threads share.
+pub(super) struct Planes<'a> {
+    pub t: Tiling,
+    pub source: Source<'a>,
+    /// Tile rows of the planes.
+    pub all: Range<usize>,
+    /// Tile rows that are this task's.
+    pub rows: Range<usize>,
+    pub planes: Target,
+}
+
+impl Task for Planes<'_> {
+    fn scratch(&self, lanes: usize) -> usize {
+        self.t.map_len(self.rows.len(), lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn work<V: Lanes>(&self, map: &mut [f32]) {
+        map.fill(0.);
+        let blocks = self.source.channels.div_ceil(V::N);
+        let tiles = self.all.len() * self.t.columns;
+        let first = (self.rows.start - self.all.start) * self.t.columns;
+        for block in 0..blocks {
+            let to = self.planes.0.add((block * tiles + first) * V::N);
+            let plane = pitch(blocks, tiles, V::N);
+            transform::<V, false>(
+                &self.t,
+                &self.source,
+                block,
+                self.rows.clone(),
+                map.as_mut_ptr(),
+                to,
+                plane,
+            );
+        }
+    }
+}
+
+/// Products and outputs of some output blocks, over shared planes. Writes these channels of the images of `rows`.
+pub(super) struct Outputs<'a> {
+    pub job: &'a Correlate<'a>,
+    pub planes: &'a [f32],
+    pub rows: Range<usize>,
+    pub blocks: Range<usize>,
+}
+
+impl Outputs<'_> {
+    fn band(&self) -> usize {
+        (LONG_BAND / self.job.t.columns).clamp(1, self.rows.len())
+    }
+
+    /// Floats of the output map and the products.
+    fn parts(&self, lanes: usize) -> [usize; 2] {
+        let t = &self.job.t;
+        let products = PLANES * pitch(self.blocks.len(), self.band() * t.columns, lanes);
+        [t.map_len(self.band(), lanes), products]
+    }
+}
+
+impl Task for Outputs<'_> {
+    fn scratch(&self, lanes: usize) -> usize {
+        self.parts(lanes).iter().sum()
+    }
+
+    #[inline(always)]
+    unsafe fn work<V: Lanes>(&self, scratch: &mut [f32]) {
+        let (map, products) = scratch.split_at_mut(self.parts(V::N)[0]);
+        let (t, blocks) = (&self.job.t, self.job.padded / V::N);
+        let tiles = self.rows.len() * t.columns;
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let band = row..(row + self.band()).min(self.rows.end);
+            let first = (row - self.rows.start) * t.columns;
+            let x = Tiles {
+                values: self.planes.as_ptr().add(first * V::N),
+                block: tiles * V::N,
+                plane: pitch(blocks, tiles, V::N),
+            };
+            self.job.outputs::<V>(x, band.clone(), self.blocks.clone(), products, map);
+            row = band.end;
+        }
+    }
+}
+
+/// Adds the gradient of all transformed weights over some images, band by band.
+pub(super) struct WeightsByImage<'a> {
+    pub t: Tiling,
+    pub x: Source<'a>,
+    pub g: Source<'a>,
+    pub rows: Range<usize>,
+    pub band: usize,
+    /// `[output block][plane][padded][N]`, this task's own.
+    pub du: Target,
+}
+
+impl WeightsByImage<'_> {
+    /// Floats of two padded maps, the planes of the data and those of the gradient.
+    fn parts(&self, lanes: usize) -> [usize; 4] {
+        let rows = self.band.min(self.rows.len());
+        let (map, tiles) = (self.t.map_len(rows, lanes), rows * self.t.columns);
+        let planes = |channels: usize| PLANES * pitch(channels.div_ceil(lanes), tiles, lanes);
+        [map, map, planes(self.t.c_in), planes(self.t.c_out)]
+    }
+}
+
+impl Task for WeightsByImage<'_> {
+    fn scratch(&self, lanes: usize) -> usize {
+        self.parts(lanes).iter().sum()
+    }
+
+    #[inline(always)]
+    unsafe fn work<V: Lanes>(&self, scratch: &mut [f32]) {
+        let [map, _, x_len, _] = self.parts(V::N);
+        let (maps, planes) = scratch.split_at_mut(2 * map);
+        maps.fill(0.);
+        let (x_map, g_map) = maps.split_at_mut(map);
+        let (x_planes, g_planes) = planes.split_at_mut(x_len);
+        let t = &self.t;
+        let (blocks_in, blocks_out) = (t.c_in.div_ceil(V::N), t.c_out.div_ceil(V::N));
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            let band = row..(row + self.band).min(self.rows.end);
+            let tiles = band.len() * t.columns;
+            let (x_plane, g_plane) = (pitch(blocks_in, tiles, V::N), pitch(blocks_out, tiles, V::N));
+            for block in 0..blocks_in {
+                let to = x_planes.as_mut_ptr().add(block * tiles * V::N);
+                transform::<V, false>(t, &self.x, block, band.clone(), x_map.as_mut_ptr(), to, x_plane);
+            }
+            for block in 0..blocks_out {
+                let to = g_planes.as_mut_ptr().add(block * tiles * V::N);
+                transform::<V, true>(t, &self.g, block, band.clone(), g_map.as_mut_ptr(), to, g_plane);
+            }
+            for out in 0..blocks_out {
+                for f in 0..PLANES {
+                    let g = g_planes.as_ptr().add(f * g_plane + out * tiles * V::N);
+                    for block in 0..blocks_in {
+                        let x = x_planes.as_ptr().add(f * x_plane + block * tiles * V::N);
+                        let at = ((out * PLANES + f) * blocks_in + block) * V::N * V::N;
+                        product::correlate::<V>(x, g, tiles, self.du.0.add(at));
+                    }
+                }
+            }
+            row = band.end;
+        }
+    }
+}
+
+/// Adds the gradient of one output block's transformed weights over the images of shared planes.
+pub(super) struct WeightsByChannel<'a> {
+    pub t: Tiling,
+    pub g: Source<'a>,
+    pub planes: &'a [f32],
+    pub rows: Range<usize>,
+    pub block: usize,
+    /// `[plane][padded][N]`, this task's own.
+    pub du: Target,
+}
+
+impl Task for WeightsByChannel<'_> {
+    fn scratch(&self, lanes: usize) -> usize {
+        let tiles = self.rows.len() * self.t.columns;
+        self.t.map_len(self.rows.len(), lanes) + PLANES * pitch(1, tiles, lanes)
+    }
+
+    #[inline(always)]
+    unsafe fn work<V: Lanes>(&self, scratch: &mut [f32]) {
+        let t = &self.t;
+        let (map, planes) = scratch.split_at_mut(t.map_len(self.rows.len(), V::N));
+        map.fill(0.);
+        let tiles = self.rows.len() * t.columns;
+        let blocks = t.c_in.div_ceil(V::N);
+        let (x_plane, g_plane) = (pitch(blocks, tiles, V::N), pitch(1, tiles, V::N));
+        let (to, rows) = (planes.as_mut_ptr(), self.rows.clone());
+        transform::<V, true>(t, &self.g, self.block, rows, map.as_mut_ptr(), to, g_plane);
+        for f in 0..PLANES {
+            for block in 0..blocks {
+                let x = self.planes.as_ptr().add(f * x_plane + block * tiles * V::N);
+                let du = self.du.0.add((f * blocks + block) * V::N * V::N);
+                product::correlate::<V>(x, planes.as_ptr().add(f * g_plane), tiles, du);
+            }
+        }
+    }
+}
+
+/// The gradient of one output block's weights from partial gradients of their transform.
+pub(super) struct KernelGradient<'a> {
+    /// Partial sums, each `[plane][padded][N]`.
+    pub du: Vec<&'a [f32]>,
+    pub c_in: usize,
+    /// Input channels in whole blocks.
+    pub padded: usize,
+    /// Output channels of the block.
+    pub present: usize,
+    /// `(present, c_in, 3, 3)`, this task's own.
+    pub dw: Target,
+}
+
+impl Task for KernelGradient<'_> {
+    fn scratch(&self, _: usize) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn work<V: Lanes>(&self, _: &mut [f32]) {
+        restore_kernel::<V>(&self.du, self.c_in, self.padded, self.present, self.dw.0);
+    }
+}
