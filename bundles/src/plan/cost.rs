@@ -1,6 +1,6 @@
 //! What a plan costs: parameters and multiply-adds, by two counters.
 
-use super::{Op, Owner, Plan, Shape};
+use super::{Op, Owner, Path, Plan, Shape};
 use crate::Result;
 use std::collections::HashSet;
 use std::ops::{Add, AddAssign};
@@ -81,17 +81,21 @@ impl Plan {
         };
         let source = |node: usize| nodes.get(node).copied().flatten().unwrap_or(self.input);
         let mut counted = HashSet::new();
-        let mut line = |ops, start, at| line(ops, start, counter, at, &mut counted);
-        let stem = line(&self.stem, self.input, at_node_0);
+        let mut line = |ops: &[Op], shared, start, at| line(ops, shared, start, counter, at, &mut counted);
+        let stem = line(&self.stem, 0, self.input, at_node_0);
         let mut gates = Vec::with_capacity(self.cells.len());
         for cell in &self.cells {
             let mut costs = Vec::with_capacity(cell.gates.len());
             for gate in &cell.gates {
-                costs.push(gate.paths.iter().map(|p| line(&p.ops, source(gate.source), None)).sum());
+                let path = |(i, path): (usize, &Path)| {
+                    let begun = gate.paths[..i].iter().map(|other| common(&other.ops, &path.ops)).max();
+                    line(&path.ops, begun.unwrap_or(0), source(gate.source), None)
+                };
+                costs.push(gate.paths.iter().enumerate().map(path).sum());
             }
             gates.push(costs);
         }
-        let head = line(&self.head, source(self.cells.len()), None);
+        let head = line(&self.head, 0, source(self.cells.len()), None);
         Ok(Costs { stem, gates, head })
     }
 
@@ -116,11 +120,18 @@ impl Plan {
     }
 }
 
+/// Operations that two paths from one source begin with in common: a pre-activation block's norm, which body and
+/// projection both read, is computed once.
+fn common(a: &[Op], b: &[Op]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 /// Cost of a straight line that starts from shape `x`. With `counted_at`, convolutions and norms are counted
-/// as if their output had that height and width. A tensor two paths share is a parameter once: `counted`
-/// remembers names.
+/// as if their output had that height and width. The first `shared` operations were done for another path. A
+/// tensor two paths share is a parameter once: `counted` remembers names.
 fn line(
     ops: &[Op],
+    shared: usize,
     start: Shape,
     counter: Counter,
     counted_at: Option<Shape>,
@@ -128,13 +139,14 @@ fn line(
 ) -> Cost {
     let mut x = start;
     let mut cost = Cost::default();
-    for op in ops {
+    for (i, op) in ops.iter().enumerate() {
         // The plan has passed its checks, so the shape cannot fail here; a zero cost would be the worst of it.
         x = op.output(x).unwrap_or(x);
         let pixels = counted_at.map_or(x.h * x.w, |at| at.h * at.w) as u64;
         let tensors = op.tensors();
         let params = tensors.iter().filter(|t| counted.insert(t.name.clone())).map(|t| t.len() as u64).sum();
         let macs = match op {
+            _ if i < shared => 0,
             Op::Conv(c) => (c.c_in * c.kernel * c.kernel) as u64 * c.c_out as u64 * pixels,
             Op::Affine(a) => {
                 let each = match counter {
