@@ -1,0 +1,6 @@
+//! Whole training steps through the functions training itself uses: against PyTorch's, and on any number of threads.
+
+mod cases;
+mod golden;
+mod networks;
+mod threads;
