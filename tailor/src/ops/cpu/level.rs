@@ -13,11 +13,29 @@ pub(crate) enum Level {
     Avx512,
 }
 
+#[cfg(test)]
+thread_local! {
+    static FORCED: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
+}
+
 impl Level {
     /// The best level this processor has.
     pub(crate) fn best() -> Level {
+        #[cfg(test)]
+        if let Some(level) = FORCED.get() {
+            return level;
+        }
         static BEST: OnceLock<Level> = OnceLock::new();
         *BEST.get_or_init(|| *Level::available().last().unwrap_or(&Level::Portable))
+    }
+
+    /// Runs `f` with this level as the best one, on this thread.
+    #[cfg(test)]
+    pub(crate) fn force<R>(self, f: impl FnOnce() -> R) -> R {
+        let before = FORCED.replace(Some(self));
+        let result = f();
+        FORCED.set(before);
+        result
     }
 
     /// All levels this processor can run.

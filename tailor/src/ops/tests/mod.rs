@@ -5,6 +5,8 @@ mod conv;
 mod kernels;
 mod matching;
 mod ops;
+mod plain;
+mod slopes;
 
 use candle_core::{Device, Tensor, Var};
 
