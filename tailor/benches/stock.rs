@@ -13,7 +13,10 @@ use std::time::Instant;
 const BATCH: usize = 64;
 
 fn main() -> Result<()> {
-    tailor::threads::calm_candle();
+    tailor::startup::run(measure_all)
+}
+
+fn measure_all() -> Result<()> {
     let mut random = Random::new(2);
     let x = random.normal(&[BATCH, 3, 32, 32], 1.)?;
     let labels = random.labels(BATCH, 10)?;

@@ -48,7 +48,10 @@ fn measure(spec: &Spec, step: &str, batch: usize, seconds: f64) -> Result<()> {
 }
 
 fn main() -> Result<()> {
-    tailor::threads::calm_candle();
+    tailor::startup::run(measure_all)
+}
+
+fn measure_all() -> Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let value = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1));
     let seconds = value("--seconds").and_then(|s| s.parse().ok()).unwrap_or(5.);

@@ -12,7 +12,7 @@ pub mod pack;
 pub mod progress;
 pub mod random;
 pub mod source;
-pub mod threads;
+pub mod startup;
 pub mod train;
 pub mod weights;
 

@@ -8,6 +8,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    tailor::threads::calm_candle();
-    tailor::cmd::Cli::parse().run()
+    tailor::startup::run(|| tailor::cmd::Cli::parse().run())
 }

@@ -37,8 +37,8 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Resul
     let x = x.contiguous()?;
     let value = kernel::max(&s, &floats(&x)?);
     let kept = x.clone();
-    node1("max_pool2d", &x, value, shape, move |_, g| {
-        Ok(Some(plain(kernel::max_backward(&s, &floats(&kept)?, &floats(g)?), kept.shape())?))
+    node1("max_pool2d", &x, value, shape, move |y, g| {
+        Ok(Some(plain(kernel::max_backward(&s, &floats(&kept)?, &floats(y)?, &floats(g)?), kept.shape())?))
     })
 }
 

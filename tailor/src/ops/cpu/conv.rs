@@ -1,6 +1,7 @@
 //! Convolution on the CPU: forward, gradient of the data, gradient of the weights.
 
 use super::level::Level;
+use super::output::by_chunk;
 use super::shape::{BackGrid, ConvShape, Grid, phases};
 use super::winograd::{self, Room};
 use super::{scratch, tile};
@@ -49,17 +50,17 @@ pub(crate) fn forward(level: Level, s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<
     }
     let block = level.co_block();
     let packed = pack(s.c_out, count, block, |o, t| w[o * count + t]);
-    let mut y = vec![0.; s.n * s.image_out()];
     let group = s.group();
     if s.pointwise() {
         let taps: Vec<u32> = (0..s.c_in).map(|c| (c * s.h * s.w) as u32).collect();
-        y.par_chunks_mut(s.image_out()).zip(x.par_chunks(s.image_in())).for_each(|(y, x)| {
-            planes(level, x, &taps, &packed, y, s.oh * s.ow);
+        return by_chunk(s.n * s.image_out(), s.image_out(), |image, y| {
+            planes(level, &x[image * s.image_in()..][..s.image_in()], &taps, &packed, y, s.oh * s.ow);
         });
-        return y;
     }
-    y.par_chunks_mut(group * s.image_out()).zip(x.par_chunks(group * s.image_in())).for_each(|(y, x)| {
-        let grid = Grid::forward(s, x.len() / s.image_in());
+    by_chunk(s.n * s.image_out(), group * s.image_out(), |part, y| {
+        let images = y.len() / s.image_out();
+        let x = &x[part * group * s.image_in()..][..images * s.image_in()];
+        let grid = Grid::forward(s, images);
         let taps = grid.taps(s.c_in, s.k);
         scratch::zeroed(grid.len(s.c_in), |cells| {
             grid.fill(x, s, cells);
@@ -79,8 +80,7 @@ pub(crate) fn forward(level: Level, s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<
                 }
             });
         });
-    });
-    y
+    })
 }
 
 /// A pointwise convolution of one image, straight from and to its planes of `len` pixels.
@@ -105,14 +105,12 @@ pub(crate) fn backward_data(level: Level, s: &ConvShape, g: &[f32], w: &[f32]) -
         return winograd::backward_data(level, s, g, &turned_kernels(level, s, w), Room::USUAL);
     }
     let block = level.co_block();
-    let mut dx = vec![0.; s.n * s.image_in()];
     if s.pointwise() {
         let packed = pack(s.c_in, s.c_out, block, |i, o| w[o * s.c_in + i]);
         let taps: Vec<u32> = (0..s.c_out).map(|c| (c * s.h * s.w) as u32).collect();
-        dx.par_chunks_mut(s.image_in()).zip(g.par_chunks(s.image_out())).for_each(|(dx, g)| {
-            planes(level, g, &taps, &packed, dx, s.h * s.w);
+        return by_chunk(s.n * s.image_in(), s.image_in(), |image, dx| {
+            planes(level, &g[image * s.image_out()..][..s.image_out()], &taps, &packed, dx, s.h * s.w);
         });
-        return dx;
     }
     let (vertical, horizontal) = (phases(s, s.h), phases(s, s.w));
     let mut parts = Vec::new();
@@ -130,8 +128,9 @@ pub(crate) fn backward_data(level: Level, s: &ConvShape, g: &[f32], w: &[f32]) -
         }
     }
     let group = s.group();
-    dx.par_chunks_mut(group * s.image_in()).zip(g.par_chunks(group * s.image_out())).for_each(|(dx, g)| {
-        let images = g.len() / s.image_out();
+    by_chunk(s.n * s.image_in(), group * s.image_in(), |part, dx| {
+        let images = dx.len() / s.image_in();
+        let g = &g[part * group * s.image_out()..][..images * s.image_out()];
         let grid = BackGrid::new(s, images);
         scratch::zeroed(s.c_out * grid.plane, |cells| {
             grid.fill(g, s, cells);
@@ -161,8 +160,7 @@ pub(crate) fn backward_data(level: Level, s: &ConvShape, g: &[f32], w: &[f32]) -
                 });
             }
         });
-    });
-    dx
+    })
 }
 
 /// Gradient of `w` from the gradient `g (n, c_out, oh, ow)` of the output.

@@ -5,6 +5,7 @@ pub(crate) mod lanes;
 pub(crate) mod level;
 pub(crate) mod levels;
 pub(crate) mod norm;
+pub(crate) mod output;
 pub(crate) mod pool;
 pub(crate) mod scratch;
 pub(crate) mod shape;

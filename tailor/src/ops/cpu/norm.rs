@@ -3,7 +3,12 @@
 
 use super::level::Level;
 use super::levels::{lane_sums, levels};
+use super::output::{by_chunk, filled, zeroed};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
+
+/// A channel's plane in every image, not written yet.
+type Unwritten<'a> = Vec<&'a mut [MaybeUninit<f32>]>;
 
 /// Batch statistics per channel.
 #[derive(Debug, Clone)]
@@ -65,14 +70,26 @@ levels! {
     }
 }
 
-/// `(n, c, pixels)` planes of a mutable buffer, regrouped by channel.
-fn by_channel(x: &mut [f32], c: usize, pixels: usize) -> Vec<Vec<&mut [f32]>> {
-    let mut channels: Vec<Vec<&mut [f32]>> =
-        (0..c).map(|_| Vec::with_capacity(x.len() / (c * pixels))).collect();
-    for (i, plane) in x.chunks_exact_mut(pixels).enumerate() {
-        channels[i % c].push(plane);
+/// `len` floats `(n, c, pixels)` made channel by channel on all threads, and what `make` returns of each: it gets the
+/// planes of one channel and writes every one of them.
+#[allow(unsafe_code)]
+fn by_channel<R: Send>(
+    len: usize,
+    c: usize,
+    pixels: usize,
+    make: impl Fn(usize, Unwritten<'_>) -> R + Sync,
+) -> (Vec<f32>, Vec<R>) {
+    // SAFETY: every element belongs to a plane, every plane to a channel, and `make` zeroes each before it writes.
+    unsafe {
+        filled(len, |out| {
+            let mut channels: Vec<Unwritten<'_>> =
+                (0..c).map(|_| Vec::with_capacity(out.len() / (c * pixels))).collect();
+            for (i, plane) in out.chunks_exact_mut(pixels).enumerate() {
+                channels[i % c].push(plane);
+            }
+            channels.into_par_iter().enumerate().map(|(channel, planes)| make(channel, planes)).collect()
+        })
     }
-    channels
 }
 
 /// Scale and shift that normalise with `stats` and apply the affine of channel `c`.
@@ -93,23 +110,18 @@ pub(crate) fn forward(
     relu: bool,
 ) -> (Vec<f32>, Statistics) {
     let c = weight.len();
-    let mut y = vec![0.; x.len()];
     let count = (x.len() / c) as f64;
-    let stats: Vec<(f32, f32)> = by_channel(&mut y, c, pixels)
-        .into_par_iter()
-        .enumerate()
-        .map(|(channel, planes)| {
-            let source = || x[channel * pixels..].chunks(c * pixels).map(|rest| &rest[..pixels]);
-            let mean = source().map(|p| f64::from(sum(level, p))).sum::<f64>() / count;
-            let var = source().map(|p| f64::from(squares(level, p, mean as f32))).sum::<f64>() / count;
-            let stats = Statistics { mean: vec![mean as f32], var: vec![var as f32] };
-            let (_, scale, shift) = folded(&stats, 0, weight[channel], bias[channel], eps);
-            for (y, x) in planes.into_iter().zip(source()) {
-                scale_shift(level, x, scale, shift, relu, y);
-            }
-            (mean as f32, var as f32)
-        })
-        .collect();
+    let (y, stats) = by_channel(x.len(), c, pixels, |channel, planes| {
+        let source = || x[channel * pixels..].chunks(c * pixels).map(|rest| &rest[..pixels]);
+        let mean = source().map(|p| f64::from(sum(level, p))).sum::<f64>() / count;
+        let var = source().map(|p| f64::from(squares(level, p, mean as f32))).sum::<f64>() / count;
+        let stats = Statistics { mean: vec![mean as f32], var: vec![var as f32] };
+        let (_, scale, shift) = folded(&stats, 0, weight[channel], bias[channel], eps);
+        for (y, x) in planes.into_iter().zip(source()) {
+            scale_shift(level, x, scale, shift, relu, zeroed(y));
+        }
+        (mean as f32, var as f32)
+    });
     let (mean, var) = stats.into_iter().unzip();
     (y, Statistics { mean, var })
 }
@@ -137,33 +149,31 @@ pub(crate) fn backward(
     relu: bool,
 ) -> NormGradients {
     let c = weight.len();
-    let mut dx = vec![0.; x.len()];
     let count = (x.len() / c) as f32;
-    let affine: Vec<(f32, f32)> = by_channel(&mut dx, c, pixels)
-        .into_par_iter()
-        .enumerate()
-        .map(|(channel, planes)| {
-            let (inverse, scale, shift) = folded(stats, channel, weight[channel], bias[channel], eps);
-            let mean = stats.mean[channel];
-            let plane = |i: usize| (i * c + channel) * pixels..(i * c + channel + 1) * pixels;
-            let (mut d_bias, mut d_weight) = (0f64, 0f64);
-            for i in 0..planes.len() {
-                let [s, sx] = reduce(level, &x[plane(i)], &g[plane(i)], scale, shift, relu, mean);
-                d_bias += f64::from(s);
-                d_weight += f64::from(sx);
-            }
-            let (d_bias, d_weight) = (d_bias as f32, d_weight as f32 * inverse);
-            let slope = -scale * d_weight * inverse / count;
-            let abc = [scale, slope, -scale * d_bias / count - mean * slope];
-            for (i, dx) in planes.into_iter().enumerate() {
-                combine(level, &x[plane(i)], &g[plane(i)], scale, shift, relu, abc, dx);
-            }
-            (d_weight, d_bias)
-        })
-        .collect();
+    let (dx, affine) = by_channel(x.len(), c, pixels, |channel, planes| {
+        let (inverse, scale, shift) = folded(stats, channel, weight[channel], bias[channel], eps);
+        let mean = stats.mean[channel];
+        let plane = |i: usize| (i * c + channel) * pixels..(i * c + channel + 1) * pixels;
+        let (mut d_bias, mut d_weight) = (0f64, 0f64);
+        for i in 0..planes.len() {
+            let [s, sx] = reduce(level, &x[plane(i)], &g[plane(i)], scale, shift, relu, mean);
+            d_bias += f64::from(s);
+            d_weight += f64::from(sx);
+        }
+        let (d_bias, d_weight) = (d_bias as f32, d_weight as f32 * inverse);
+        let slope = -scale * d_weight * inverse / count;
+        let abc = [scale, slope, -scale * d_bias / count - mean * slope];
+        for (i, dx) in planes.into_iter().enumerate() {
+            combine(level, &x[plane(i)], &g[plane(i)], scale, shift, relu, abc, zeroed(dx));
+        }
+        (d_weight, d_bias)
+    });
     let (weight, bias) = affine.into_iter().unzip();
     NormGradients { dx, weight, bias }
 }
+
+/// Planes of one task where channels do not matter.
+const PLANES: usize = 16;
 
 /// `y = [relu](x * scale[c] + shift[c])` over `x (n, c, pixels)`.
 pub(crate) fn affine(
@@ -175,14 +185,13 @@ pub(crate) fn affine(
     relu: bool,
 ) -> Vec<f32> {
     let c = scale.len();
-    let mut y = vec![0.; x.len()];
-    let image = c * pixels;
-    y.par_chunks_mut(image).zip(x.par_chunks(image)).for_each(|(y, x)| {
-        for (i, (y, x)) in y.chunks_mut(pixels).zip(x.chunks(pixels)).enumerate() {
-            scale_shift(level, x, scale[i], shift[i], relu, y);
+    by_chunk(x.len(), pixels * PLANES, |part, y| {
+        for (i, y) in y.chunks_mut(pixels).enumerate() {
+            let plane = part * PLANES + i;
+            let (x, channel) = (&x[plane * pixels..][..pixels], plane % c);
+            scale_shift(level, x, scale[channel], shift[channel], relu, y);
         }
-    });
-    y
+    })
 }
 
 /// Gradient of `x` of [`affine`].
@@ -196,13 +205,12 @@ pub(crate) fn affine_backward(
     relu: bool,
 ) -> Vec<f32> {
     let c = scale.len();
-    let mut dx = vec![0.; x.len()];
-    let image = c * pixels;
-    dx.par_chunks_mut(image).enumerate().for_each(|(n, dx)| {
+    by_chunk(x.len(), pixels * PLANES, |part, dx| {
         for (i, dx) in dx.chunks_mut(pixels).enumerate() {
-            let plane = n * image + i * pixels..n * image + (i + 1) * pixels;
-            combine(level, &x[plane.clone()], &g[plane], scale[i], shift[i], relu, [scale[i], 0., 0.], dx);
+            let plane = part * PLANES + i;
+            let (range, channel) = (plane * pixels..(plane + 1) * pixels, plane % c);
+            let (scale, shift) = (scale[channel], shift[channel]);
+            combine(level, &x[range.clone()], &g[range], scale, shift, relu, [scale, 0., 0.], dx);
         }
-    });
-    dx
+    })
 }

@@ -1,6 +1,6 @@
 //! Pooling on the CPU: padded max-pool and average pool, forward and backward, over planes.
 
-use rayon::prelude::*;
+use super::output::by_chunk;
 
 /// Extents of one pooling over planes of `h * w`.
 #[derive(Debug, Clone, Copy)]
@@ -26,60 +26,55 @@ impl PoolShape {
 const PLANES: usize = 32;
 
 fn map_planes(x: &[f32], size_in: usize, size_out: usize, f: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
-    let mut y = vec![0.; x.len() / size_in * size_out];
-    y.par_chunks_mut(PLANES * size_out).zip(x.par_chunks(PLANES * size_in)).for_each(|(y, x)| {
+    by_chunk(x.len() / size_in * size_out, PLANES * size_out, |part, y| {
+        let x = &x[part * PLANES * size_in..];
         for (y, x) in y.chunks_exact_mut(size_out).zip(x.chunks_exact(size_in)) {
             f(x, y);
         }
-    });
-    y
+    })
 }
 
 /// Largest value of each window; padding never wins.
 pub(crate) fn max(s: &PoolShape, x: &[f32]) -> Vec<f32> {
     map_planes(x, s.h * s.w, s.oh * s.ow, |x, y| {
-        let mut tallest = vec![0f32; s.w];
+        // The column-wise largest of the window's rows, with the padding at both ends: every window is whole there.
+        let mut tallest = vec![f32::NEG_INFINITY; s.w + 2 * s.pad];
         for (i, line) in y.chunks_exact_mut(s.ow).enumerate() {
-            tallest.fill(f32::NEG_INFINITY);
+            let inner = &mut tallest[s.pad..][..s.w];
+            inner.fill(f32::NEG_INFINITY);
             for r in s.window(i, s.h) {
-                tallest.iter_mut().zip(&x[r * s.w..(r + 1) * s.w]).for_each(|(t, x)| *t = t.max(*x));
+                inner.iter_mut().zip(&x[r * s.w..(r + 1) * s.w]).for_each(|(t, x)| *t = t.max(*x));
             }
-            for (j, y) in line.iter_mut().enumerate() {
-                *y = tallest[s.window(j, s.w)].iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+            line.fill(f32::NEG_INFINITY);
+            for k in 0..s.kernel {
+                let column = tallest[k..].iter().step_by(s.stride);
+                line.iter_mut().zip(column).for_each(|(y, t)| *y = y.max(*t));
             }
         }
     })
 }
 
-/// Gradient of [`max`]: each window's goes to its first largest element, as in PyTorch.
-pub(crate) fn max_backward(s: &PoolShape, x: &[f32], g: &[f32]) -> Vec<f32> {
+/// Gradient of [`max`], whose result was `y`: each window's goes to its first largest element, as in PyTorch.
+pub(crate) fn max_backward(s: &PoolShape, x: &[f32], y: &[f32], g: &[f32]) -> Vec<f32> {
     let (size_in, size_out) = (s.h * s.w, s.oh * s.ow);
-    let mut dx = vec![0.; x.len()];
-    dx.par_chunks_mut(PLANES * size_in)
-        .zip(x.par_chunks(PLANES * size_in).zip(g.par_chunks(PLANES * size_out)))
-        .for_each(|(dx, (x, g))| {
-            for ((dx, x), g) in
-                dx.chunks_exact_mut(size_in).zip(x.chunks_exact(size_in)).zip(g.chunks_exact(size_out))
-            {
-                for i in 0..s.oh {
-                    for j in 0..s.ow {
-                        let (mut best, mut at) = (f32::NEG_INFINITY, None);
-                        for r in s.window(i, s.h) {
-                            for c in s.window(j, s.w) {
-                                if at.is_none() || x[r * s.w + c] > best {
-                                    best = x[r * s.w + c];
-                                    at = Some(r * s.w + c);
-                                }
-                            }
-                        }
-                        if let Some(at) = at {
-                            dx[at] += g[i * s.ow + j];
-                        }
-                    }
+    by_chunk(x.len(), PLANES * size_in, |part, dx| {
+        let (x, from) = (&x[part * PLANES * size_in..], part * PLANES * size_out);
+        let outputs = y[from..].chunks_exact(size_out).zip(g[from..].chunks_exact(size_out));
+        for ((dx, x), (y, g)) in dx.chunks_exact_mut(size_in).zip(x.chunks_exact(size_in)).zip(outputs) {
+            for i in 0..s.oh {
+                let rows = s.window(i, s.h);
+                for j in 0..s.ow {
+                    let (columns, largest) = (s.window(j, s.w), y[i * s.ow + j]);
+                    let first = rows.clone().find_map(|r| {
+                        let line = &x[r * s.w..][columns.clone()];
+                        line.iter().position(|x| *x == largest).map(|c| r * s.w + columns.start + c)
+                    });
+                    // Nothing equals a NaN: its window's gradient has to go somewhere.
+                    dx[first.unwrap_or(rows.start * s.w + columns.start)] += g[i * s.ow + j];
                 }
             }
-        });
-    dx
+        }
+    })
 }
 
 /// Mean of each window (no padding).

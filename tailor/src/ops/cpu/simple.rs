@@ -2,6 +2,7 @@
 
 use super::level::Level;
 use super::levels::{lane_sums, levels};
+use super::output::by_chunk;
 use rayon::prelude::*;
 
 /// Elements handled by one task.
@@ -46,22 +47,19 @@ levels! {
     }
 }
 
+/// The `i`-th chunk of `x`.
+fn chunk(x: &[f32], i: usize) -> &[f32] {
+    &x[i * CHUNK..x.len().min((i + 1) * CHUNK)]
+}
+
 /// `[relu](p * a + q * b)`.
 pub(crate) fn blend_all(level: Level, a: &[f32], b: &[f32], p: f32, q: f32, relu: bool) -> Vec<f32> {
-    let mut y = vec![0.; a.len()];
-    y.par_chunks_mut(CHUNK)
-        .zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)))
-        .for_each(|(y, (a, b))| blend(level, a, b, p, q, relu, y));
-    y
+    by_chunk(a.len(), CHUNK, |i, y| blend(level, chunk(a, i), chunk(b, i), p, q, relu, y))
 }
 
 /// `p * g'`.
 pub(crate) fn gate_all(level: Level, g: &[f32], y: &[f32], p: f32, relu: bool) -> Vec<f32> {
-    let mut d = vec![0.; g.len()];
-    d.par_chunks_mut(CHUNK)
-        .zip(g.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)))
-        .for_each(|(d, (g, y))| gate(level, g, y, p, relu, d));
-    d
+    by_chunk(g.len(), CHUNK, |i, d| gate(level, chunk(g, i), chunk(y, i), p, relu, d))
 }
 
 /// Sum of `g' * x`, the gradient of a gate.
@@ -107,9 +105,5 @@ levels! {
 
 /// `factor * (a - b)` where `a > 0` (everywhere if not `relu`): the gradient of [`mse`] before the ReLU that gave `a`.
 pub(crate) fn masked_difference_all(level: Level, a: &[f32], b: &[f32], factor: f32, relu: bool) -> Vec<f32> {
-    let mut d = vec![0.; a.len()];
-    d.par_chunks_mut(CHUNK)
-        .zip(a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)))
-        .for_each(|(d, (a, b))| masked_difference(level, a, b, factor, relu, d));
-    d
+    by_chunk(a.len(), CHUNK, |i, d| masked_difference(level, chunk(a, i), chunk(b, i), factor, relu, d))
 }

@@ -12,10 +12,12 @@ mod tasks;
 mod tiles;
 
 use super::level::Level;
+use super::output::filled;
 use super::scratch;
 use super::shape::ConvShape;
 use form::PLANES;
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use tasks::{
     Correlate, Kernel, KernelGradient, Outputs, Planes, Target, WeightsByChannel, WeightsByImage, Whole, run,
@@ -90,13 +92,22 @@ fn rows_of(t: &Tiling, first: usize, images: usize) -> Range<usize> {
 }
 
 fn correlate(level: Level, t: Tiling, x: &[f32], packed: &[f32], room: Room) -> Vec<f32> {
+    let write = |y: &mut [MaybeUninit<f32>]| {
+        write_correlation(level, t, x, packed, Target::new(y.as_mut_ptr().cast()), room);
+    };
+    #[allow(unsafe_code)]
+    // SAFETY: its tasks together cover all images and all output channels, and write each of their pixels.
+    let (y, ()) = unsafe { filled(t.n * t.c_out * t.oh * t.ow, write) };
+    y
+}
+
+/// Writes all of `y`, which has room for `(n, c_out, oh, ow)`.
+fn write_correlation(level: Level, t: Tiling, x: &[f32], packed: &[f32], y: Target, room: Room) {
     let lanes = level.lanes();
     let (padded, blocks) = (t.c_in.next_multiple_of(lanes), t.c_out.div_ceil(lanes));
     let (block_len, packed_len) = (PLANES * padded * lanes, t.c_in * 9 * lanes);
     assert!(x.len() == t.n * t.c_in * t.h * t.w && packed.len() == blocks * packed_len);
     let small = blocks * block_len <= room.weights;
-    let len = t.n * t.c_out * t.oh * t.ow;
-    let mut y: Vec<f32> = Vec::with_capacity(len);
     scratch::zeroed(blocks * block_len, |u| {
         let kernel = |(u, packed): (&mut [f32], &[f32])| {
             run(level, &Kernel { packed, c_in: t.c_in, padded, u: Target::new(u.as_mut_ptr()) });
@@ -107,8 +118,7 @@ fn correlate(level: Level, t: Tiling, x: &[f32], packed: &[f32], room: Room) -> 
             u.par_chunks_exact_mut(block_len).zip(packed.par_chunks_exact(packed_len)).for_each(kernel);
         }
         let source = Source { values: x, channels: t.c_in, h: t.h, w: t.w, pad: t.pad };
-        let to = Target::new(y.spare_capacity_mut().as_mut_ptr().cast());
-        let job = Correlate { t, source, u, y: to, padded, blocks };
+        let job = Correlate { t, source, u, y, padded, blocks };
         if small {
             let band = band_rows(&t, padded, room);
             let images = images_per_task(&t, band);
@@ -128,13 +138,6 @@ fn correlate(level: Level, t: Tiling, x: &[f32], packed: &[f32], room: Room) -> 
             });
         }
     });
-    #[allow(unsafe_code)]
-    // SAFETY: `len` floats of capacity were asked for, and the tasks, which together cover all images and all
-    // output channels, wrote each of them.
-    unsafe {
-        y.set_len(len);
-    }
-    y
 }
 
 /// Runs `then` with the transformed tiles of `rows`, all channels, made by all threads.

@@ -1,0 +1,58 @@
+//! What the process settles before it works: candle's pool, the allocator's pages, and the thread that `main` runs on.
+#![allow(unsafe_code)]
+
+use libmimalloc_sys::{mi_option_set, mi_option_t, mi_option_use_numa_nodes};
+
+/// mimalloc's `purge_delay`, which the bindings leave out; options never change their numbers.
+const PURGE_DELAY: mi_option_t = mi_option_use_numa_nodes - 1;
+
+/// Stack of a thread of the pool: candle walks its graph by recursion, and `main` runs on such a thread.
+const STACK: usize = 16 << 20;
+
+/// Settles all of it, then runs `main` on a thread of rayon's global pool, where an operation begins at once instead of
+/// waking another thread first.
+///
+/// Call it first in the program's `main`, with mimalloc as the global allocator.
+pub fn run<R: Send>(main: impl FnOnce() -> R + Send) -> R {
+    calm_candle();
+    keep_pages();
+    // Fails only where somebody built the pool before, which then stays as it is.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
+    rayon::scope(|_| main())
+}
+
+/// Keeps candle's own element-wise pool to the calling thread.
+///
+/// Its threads wait for each other by spinning. Beside anything else that runs, the spinning thread holds the
+/// very core its partner waits for, and a step takes several times as long. The operations that matter have
+/// kernels of their own ([`ops`](crate::ops)) on rayon's threads, which sleep when they wait.
+/// An explicit `CANDLE_NUM_THREADS` of the user's stays.
+fn calm_candle() {
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: called first in `main`, before any other thread exists that could read the environment.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
+}
+
+/// Lets mimalloc keep freed pages: what one training step frees, the next one wants again. Giving them back costs a
+/// page fault each, a third of a student's step.
+fn keep_pages() {
+    // SAFETY: sets one number in mimalloc's table of options.
+    unsafe { mi_option_set(PURGE_DELAY, -1) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number is only right if it is the option whose default is a second.
+    #[test]
+    fn the_purge_delay_is_the_option_we_think_it_is() {
+        // SAFETY: reads and writes one number in mimalloc's table of options.
+        unsafe {
+            assert_eq!(libmimalloc_sys::mi_option_get(PURGE_DELAY), 1000);
+            keep_pages();
+            assert_eq!(libmimalloc_sys::mi_option_get(PURGE_DELAY), -1);
+        }
+    }
+}
