@@ -121,6 +121,7 @@ const PROJECT: Case = Case {
     smoothing: 0.0,
     kind: student(false, true, Formula::Product),
 };
+const FULL: Case = Case { arch: "cifar-resnet8-b", width: (1, 1), size: 12, ..PROJECT };
 const PAD: Case = Case { arch: "cifar-resnet14-a", width: (3, 16), ..PROJECT };
 const IMAGENET: Case = Case { arch: "resnet18-s2", width: (6, 64), size: 32, ..PROJECT };
 const BOTTLENECK: Case = Case { arch: "resnet50-s2", width: (1, 16), ..IMAGENET };
@@ -150,6 +151,12 @@ fn a_pruned_student() {
     check("student-pruned", Case { kind, ..PROJECT });
 }
 
+/// Wide enough for every convolution that has a fast way on wide layers to take it; maps of 12, 6 and 3 pixels.
+#[test]
+fn a_student_of_full_width() {
+    check("student-full-width", FULL);
+}
+
 #[test]
 fn a_student_with_a_pooled_stem() {
     check("student-imagenet", IMAGENET);
@@ -173,7 +180,7 @@ fn a_student_of_average_pooled_shortcuts() {
 #[test]
 fn teachers() {
     let teachers = [
-        ("teacher-project", Case { width: (3, 16), smoothing: 0.1, ..PROJECT }),
+        ("teacher-project", Case { width: (1, 2), smoothing: 0.1, ..FULL }),
         ("teacher-pad", PAD),
         ("teacher-imagenet", IMAGENET),
         ("teacher-bottleneck", BOTTLENECK),
