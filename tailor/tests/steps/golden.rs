@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use tailor::net::Formula;
 
 /// Largest accepted difference over the largest element of a gradient, or of a parameter's change.
-const TOLERANCE: f32 = 1e-4;
+const TOLERANCE: f32 = 2e-4;
 /// Likewise of losses and scores.
 const LOSS_TOLERANCE: f32 = 1e-5;
 /// Accepted besides in a gradient: a gate's is a difference of sums that may be a thousand times as large.
