@@ -9,6 +9,7 @@ pub mod import;
 pub mod net;
 pub mod ops;
 pub mod pack;
+pub mod pretrain;
 pub mod progress;
 pub mod random;
 pub mod source;

@@ -26,6 +26,8 @@ pub struct Source {
     pub folded: bool,
     /// Whether the source classifier is there.
     pub classifier: bool,
+    /// What the source classifier's scores stand for; empty when the source did not say.
+    pub labels: Vec<String>,
     /// Bytes of the file.
     pub bytes: u64,
 }
@@ -51,8 +53,14 @@ impl Source {
             id,
             folded: backbone.folded,
             classifier: backbone.classifier,
+            labels: backbone.labels,
             bytes,
         })
+    }
+
+    /// Image height and width it was trained for.
+    pub fn size(&self) -> usize {
+        self.plan.input.h
     }
 
     /// Gives folded norms back the statistics they lost, as seen on `images` `(n, 3, h, w)`: weight, bias,

@@ -136,6 +136,59 @@ fn a_folder_of_images_becomes_a_task_that_the_runtime_answers() {
     assert!(shown.contains("above, below") && shown.contains("development key"), "{shown}");
 }
 
+/// Trains a small backbone on the images of `bench`.
+fn pretrain<'a>(bench: &'a Bench, work: &'a Path, extra: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["pretrain", "--data", text(&bench.images), "--work", text(work), "--size", "16"];
+    args.extend([
+        "--arch",
+        "cifar-resnet8-b",
+        "--batch",
+        "8",
+        "--epochs",
+        "6",
+        "--validation",
+        "0.25",
+        "--json",
+    ]);
+    args.extend(extra);
+    args
+}
+
+#[test]
+fn a_backbone_from_scratch_goes_straight_into_eval_fit_and_the_runtime() {
+    let bench = bench();
+    let (source, task) = (bench.folder.path().join("source"), bench.folder.path().join("run"));
+    let report = stdout("tailor", &pretrain(&bench, &source, &[]));
+    let backbone = source.join("images.backbone");
+    assert_eq!(number(&report, "bytes"), std::fs::metadata(&backbone).unwrap().len() as f64);
+    assert_eq!((number(&report, "val_n"), number(&report, "test_n")), (12.0, 12.0));
+    assert!(number(&report, "test") > 0.9, "{report}");
+
+    let mut eval = vec!["eval", "--backbone", text(&backbone), "--data", text(&bench.images), "--json"];
+    let again = stdout("tailor", &eval);
+    assert_eq!(number(&again, "accuracy"), number(&report, "test"));
+    let shown = stdout("tailor", &["inspect", text(&backbone)]);
+    assert!(shown.contains("above, below") && shown.contains("input 3x16x16"), "{shown}");
+
+    // The images' size, normalisation and identity go along without being said again.
+    let mut fit = vec!["fit", "--backbone", text(&backbone), "--data", text(&bench.images)];
+    fit.extend(["--work", text(&task), "--name", "halves", "--json"]);
+    fit.extend(QUICK);
+    let tailored = stdout("tailor", &fit);
+    assert!(number(&tailored, "teacher_val") > 0.9, "{tailored}");
+    let bundle = task.join("halves.task");
+    let tested =
+        stdout("edge-runtime", &["self-test", "--backbone", text(&backbone), "--task", text(&bundle)]);
+    assert!(tested.contains("halves"), "{tested}");
+
+    // Other classes are no measure of it.
+    std::fs::rename(bench.images.join("train/below"), bench.images.join("train/under")).unwrap();
+    std::fs::rename(bench.images.join("test/below"), bench.images.join("test/under")).unwrap();
+    eval.pop();
+    let (_, why) = failure("tailor", &eval);
+    assert!(why.contains("above, under") && why.contains("above, below"), "{why}");
+}
+
 #[test]
 fn signatures_are_made_checked_and_asked_for() {
     let bench = bench();

@@ -64,7 +64,7 @@ impl Demo {
             let work = Work::open(folder.join(sample.name))?;
             let job = Job {
                 name: sample.name,
-                dataset: load_images(&data, source.arch.native_size(), &progress.for_task(sample.name))?,
+                dataset: load_images(&data, source.size(), &progress.for_task(sample.name))?,
                 source,
                 data_name: sample.images.name,
                 recipe: &recipe(sample),

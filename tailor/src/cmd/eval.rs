@@ -27,7 +27,7 @@ pub struct Eval {
     /// Which part of the images.
     #[arg(long, value_enum, default_value = "test")]
     split: Part,
-    /// Image height and width; the architecture's own (or the task's) when left out.
+    /// Image height and width; the backbone's own (or the task's) when left out.
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// JSON on stdout instead of text.
@@ -68,7 +68,7 @@ impl Eval {
             Some(task) => {
                 (task.preprocess.height, task.preprocess.mean, task.preprocess.std, task.plan.classes())
             }
-            None => (source.arch.native_size(), source.mean, source.std, source.plan.classes()),
+            None => (source.size(), source.mean, source.std, source.plan.classes()),
         };
         let dataset = load_images(&self.data, self.size.unwrap_or(native), &Progress::visible())?;
         if dataset.classes.len() != classes {
@@ -76,6 +76,14 @@ impl Eval {
                 "{}: {} classes, but the network tells {classes} apart",
                 self.data.display(),
                 dataset.classes.len()
+            );
+        }
+        if task.is_none() && !source.labels.is_empty() && source.labels != dataset.classes {
+            bail!(
+                "{}: its classes ({}) are not those the network was trained on ({})",
+                self.data.display(),
+                dataset.classes.join(", "),
+                source.labels.join(", ")
             );
         }
         let split = match self.split {

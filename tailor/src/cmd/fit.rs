@@ -1,6 +1,6 @@
 //! `tailor fit`: a folder of labelled images becomes a task bundle.
 
-use crate::cmd::{keys, load_images};
+use crate::cmd::{keys, load_images, stem};
 use crate::data::Augment;
 use crate::fit::{BackboneSize, Job, Recipe, Search, Work};
 use crate::net::Formula;
@@ -11,13 +11,13 @@ use anyhow::Context;
 use bundles::plan::Skips;
 use candle_core::Device;
 use clap::ValueEnum;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Teaches, trains, prunes and packs one task; run again after an interruption it goes on where it was.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor fit --backbone net.backbone --data photos.zip --work run/photos")]
 pub struct Fit {
-    /// Backbone file made by `tailor import`.
+    /// Backbone file made by `tailor import` or `tailor pretrain`.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
     /// Images: a folder with train/CLASS/… (optional val/, test/), or a .zip of one.
@@ -29,7 +29,7 @@ pub struct Fit {
     /// Name of the task; the data's file name when left out.
     #[arg(long)]
     name: Option<String>,
-    /// Image height and width; the architecture's own when left out.
+    /// Image height and width; the backbone's own when left out.
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// Secret key to sign the bundle with; the development key when left out.
@@ -178,7 +178,7 @@ impl Fit {
         };
         let device = Device::Cpu;
         let source = Source::open(&self.backbone, &device)?;
-        let size = self.size.unwrap_or(source.arch.native_size());
+        let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         let name = match &self.name {
             Some(name) => name.clone(),
@@ -227,8 +227,4 @@ fn three(text: &str) -> Result<[usize; 3], String> {
     numbers
         .and_then(|n| n.try_into().ok())
         .ok_or_else(|| "three numbers are needed, for example 12,15,8".into())
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().map_or_else(|| "task".into(), |name| name.to_string_lossy().into_owned())
 }

@@ -1,5 +1,6 @@
 //! `tailor import`: published weights become a backbone file.
 
+use crate::cmd::channels;
 use crate::import::{self, Request};
 use anyhow::Context;
 use bundles::plan::{Arch, Counter};
@@ -65,11 +66,4 @@ impl Import {
         }
         Ok(())
     }
-}
-
-/// One number per colour channel.
-fn channels(text: &str) -> Result<[f32; 3], String> {
-    let numbers: Option<Vec<f32>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
-    let three = numbers.and_then(|n| <[f32; 3]>::try_from(n).ok());
-    three.ok_or_else(|| "three numbers are needed, for example 0.485,0.456,0.406".into())
 }

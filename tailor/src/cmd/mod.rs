@@ -8,10 +8,14 @@ mod import;
 mod inspect;
 mod keys;
 mod pack;
+mod pretrain;
 mod targets;
 mod verify;
 
+use crate::data::{self, Dataset, Found};
+use crate::progress::Progress;
 use clap::{Parser, Subcommand};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Exit code of everything that has no code of its own.
@@ -33,6 +37,7 @@ pub struct Cli {
 enum Command {
     Demo(demo::Demo),
     Import(import::Import),
+    Pretrain(Box<pretrain::Pretrain>),
     Fit(Box<fit::Fit>),
     Pack(pack::Pack),
     Eval(eval::Eval),
@@ -50,6 +55,7 @@ impl Cli {
         let outcome = match self.command {
             Command::Demo(cmd) => cmd.run(),
             Command::Import(cmd) => cmd.run(),
+            Command::Pretrain(cmd) => cmd.run(),
             Command::Fit(cmd) => cmd.run(),
             Command::Pack(cmd) => cmd.run(),
             Command::Eval(cmd) => cmd.run(),
@@ -86,18 +92,31 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         .unwrap_or(FAILED)
 }
 
+/// Finds and reads a set of images with a bar, resized to `size` x `size`.
+fn load_images(path: &Path, size: usize, progress: &Progress) -> crate::Result<Dataset> {
+    read_images(data::find(path)?, size, progress)
+}
+
 /// Reads a set of images with a bar, resized to `size` x `size`.
-fn load_images(
-    path: &std::path::Path,
-    size: usize,
-    progress: &crate::progress::Progress,
-) -> crate::Result<crate::data::Dataset> {
+fn read_images(found: Found, size: usize, progress: &Progress) -> crate::Result<Dataset> {
     let bar = std::cell::OnceCell::new();
-    let dataset = crate::data::load(path, &crate::data::Options::new(size, size), &|done, total| {
+    let dataset = found.read(&data::Options::new(size, size), &|done, total| {
         bar.get_or_init(|| progress.stage("images", total as u64, 0)).at(done as u64);
     })?;
     if let Some(bar) = bar.into_inner() {
         bar.finish(&format!("{} classes", dataset.classes.len()));
     }
     Ok(dataset)
+}
+
+/// What a task or backbone is called after its data.
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or_else(|| "task".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// One number per colour channel.
+fn channels(text: &str) -> Result<[f32; 3], String> {
+    let numbers: Option<Vec<f32>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+    let three = numbers.and_then(|n| <[f32; 3]>::try_from(n).ok());
+    three.ok_or_else(|| "three numbers are needed, for example 0.485,0.456,0.406".into())
 }

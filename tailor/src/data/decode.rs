@@ -53,10 +53,18 @@ pub(super) fn decode_one(bytes: &[u8], size: Size, out: &mut [u8]) -> Result<(),
         let mut resizer = Resizer::new(from, size, 3).map_err(|e| e.to_string())?;
         return resizer.resize(image.into_rgb8().as_raw(), out).map_err(|e| e.to_string());
     }
-    let mut grey = vec![0; size.area()];
+    grey(image.into_luma8().as_raw(), from, size, out)
+}
+
+/// A grey image of `from` pixels as RGB pixels `(size.height, size.width, 3)`, every channel the same.
+///
+/// # Errors
+/// A sentence saying why it cannot be resized.
+pub(super) fn grey(pixels: &[u8], from: Size, size: Size, out: &mut [u8]) -> Result<(), String> {
+    let mut resized = vec![0; size.area()];
     let mut resizer = Resizer::new(from, size, 1).map_err(|e| e.to_string())?;
-    resizer.resize(image.into_luma8().as_raw(), &mut grey).map_err(|e| e.to_string())?;
-    for (pixel, value) in out.chunks_exact_mut(3).zip(grey) {
+    resizer.resize(pixels, &mut resized).map_err(|e| e.to_string())?;
+    for (pixel, value) in out.chunks_exact_mut(3).zip(resized) {
         pixel.fill(value);
     }
     Ok(())

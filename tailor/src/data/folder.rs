@@ -61,7 +61,7 @@ impl Source {
         }
         let file = fs::File::open(path).map_err(Error::io(path))?;
         let archive = ZipArchive::new(BufReader::new(file)).map_err(|error| {
-            let want = "--data takes an ImageFolder directory (train/CLASS/*.png) or a .zip of one";
+            let want = "--data takes an ImageFolder directory (train/CLASS/*.png), a .zip of one, or a directory of IDX files";
             Error::data(path.display(), format!("neither a directory nor a readable .zip ({error})"), want)
         })?;
         for name in archive.file_names() {
@@ -125,7 +125,8 @@ const SPLITS: [(&str, &[&str]); 3] =
     [("train", &["train"]), ("val", &["val", "valid", "validation"]), ("test", &["test"])];
 
 fn no_train(place: impl std::fmt::Display) -> Error {
-    let want = "images must lie in train/CLASS/, one folder per class (val/ and test/ are optional)";
+    let want = "images must lie in train/CLASS/, one folder per class (val/ and test/ are optional), or as IDX files \
+                (train-images-idx3-ubyte and train-labels-idx1-ubyte, or .gz) in the folder given";
     Error::data(place, "no `train` folder", want)
 }
 

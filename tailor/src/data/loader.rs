@@ -24,6 +24,20 @@ pub struct Augment {
     pub flip: bool,
 }
 
+impl Augment {
+    /// Refuses shifts that would leave little of an image of `size` pixels.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn check(&self, size: usize) -> Result<()> {
+        if self.crop_pad > size / 2 {
+            let want = format!("at most {}, half of the {size} pixels of an image", size / 2);
+            return Err(Error::config(format!("--crop {}", self.crop_pad), want));
+        }
+        Ok(())
+    }
+}
+
 /// One batch.
 #[derive(Debug, Clone)]
 pub struct Batch {

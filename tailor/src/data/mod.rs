@@ -1,5 +1,5 @@
-//! Labelled images: read from an ImageFolder (directory or .zip), checked, resized, held decoded, and fed
-//! to training in batches.
+//! Labelled images: read from an ImageFolder (directory or .zip) or IDX files, checked, resized, held decoded,
+//! and fed to training in batches.
 //!
 //! [`load`] reads and checks everything once; [`hold_out`] sets a validation split apart; a [`Loader`]
 //! turns a split into normalised batches, prepared ahead on another thread. Every random choice is a
@@ -8,18 +8,20 @@
 
 mod decode;
 mod folder;
+mod found;
 mod hold_out;
+mod idx;
 mod loader;
 #[cfg(test)]
 mod tests;
 
 pub use bundles::preprocess::Size;
+pub use found::{Counts, Found, find};
 pub use hold_out::hold_out;
 pub use loader::{Augment, Batch, Batches, Loader};
 
 use crate::{Error, Result};
-use folder::{Entry, Source};
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 /// Decoded images of one size, `u8` in `(n, height, width, 3)` order. Cheap to clone: the pixels are shared.
 #[derive(Debug, Clone)]
@@ -117,10 +119,10 @@ impl Split {
     }
 }
 
-/// An ImageFolder in memory.
+/// A set of labelled images in memory.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// Class names in label order: the folders' names, sorted as text.
+    /// Class names in label order: an ImageFolder's are the folders' names, sorted as text.
     pub classes: Vec<String>,
     /// `train/`.
     pub train: Split,
@@ -146,89 +148,42 @@ impl Options {
     }
 }
 
-/// Reads, checks, decodes and resizes an ImageFolder: a directory, or a .zip of one, with `train/CLASS/`,
-/// optionally `val/CLASS/` and `test/CLASS/`, of PNG and JPEG images, grey or RGB, of any size.
+/// Reads, checks, decodes and resizes a set of labelled images, in one of two forms.
 ///
-/// One folder around `train/` is accepted. `progress` is called with (images done, images in all).
+/// An ImageFolder: a directory, or a .zip of one, with `train/CLASS/`, optionally `val/CLASS/` and
+/// `test/CLASS/`, of PNG and JPEG images, grey or RGB, of any size. One folder around `train/` is accepted.
+///
+/// IDX files: a directory with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, optionally `t10k-…` of
+/// both, each plain or `.gz`. Grey is replicated; `classes.txt` may name the classes, one a line.
+///
+/// `progress` is called with (images done, images in all).
 ///
 /// # Errors
 /// [`Error::Data`] naming the file or folder at fault: no `train`, fewer than two classes, an empty class,
 /// classes that differ between splits, a broken or oversized image, an unsafe zip entry, too much for
 /// [`Options::memory`]; [`Error::Io`] when `path` cannot be opened.
 pub fn load(path: &Path, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
-    let (mut source, listing) = Source::open(path)?;
-    let classes = listing.classes;
-    check_classes(&source, &classes, &listing.train)?;
-    check_same_classes(&source, &classes, "val", &listing.val)?;
-    check_same_classes(&source, &classes, "test", &listing.test)?;
+    find(path)?.read(options, progress)
+}
 
-    let total = listing.train.len() + listing.val.len() + listing.test.len();
-    let bytes = total.saturating_mul(options.size.area()).saturating_mul(3);
-    if bytes > options.memory {
-        let found = format!(
-            "{total} images of {}x{} pixels take {} MiB decoded, more than the {} MiB allowed",
-            options.size.width,
-            options.size.height,
-            bytes >> 20,
-            options.memory >> 20
-        );
-        return Err(Error::data(path.display(), found, "use a smaller image size or fewer images"));
+/// Mean and standard deviation of each channel of `images`, of pixels scaled to 0..1.
+///
+/// A deviation below one grey level is raised to it: an empty channel stays harmless.
+pub fn statistics(images: &Images) -> ([f32; 3], [f32; 3]) {
+    let mut counts = [[0u64; 256]; 3];
+    for pixel in images.pixels.chunks_exact(3) {
+        for (counts, &value) in counts.iter_mut().zip(pixel) {
+            counts[usize::from(value)] += 1;
+        }
     }
-
-    let mut done = 0;
-    let mut read = |entries: Vec<Entry>| -> Result<Split> {
-        let label = |entry: &Entry| classes.binary_search(&entry.class).map_or(u32::MAX, |i| i as u32);
-        let labels = entries.iter().map(label).collect();
-        let files: Vec<String> = entries.into_iter().map(|entry| entry.file).collect();
-        let images = decode::decode(&mut source, &files, options.size, &mut |n| {
-            done += n;
-            progress(done, total);
-        })?;
-        Ok(Split { images, labels, files })
+    let moment = |counts: &[u64; 256], of: &dyn Fn(f64) -> f64| {
+        let n = counts.iter().sum::<u64>().max(1) as f64;
+        counts.iter().enumerate().map(|(v, &k)| of(v as f64 / 255.0) * k as f64).sum::<f64>() / n
     };
-    let train = read(listing.train)?;
-    let val = if listing.val.is_empty() { None } else { Some(read(listing.val)?) };
-    let test = if listing.test.is_empty() { None } else { Some(read(listing.test)?) };
-    Ok(Dataset { classes, train, val, test })
-}
-
-/// At least two classes, none of them empty.
-fn check_classes(source: &Source, classes: &[String], train: &[Entry]) -> Result<()> {
-    if let [] | [_] = classes {
-        let found = match classes {
-            [one] => format!("only one class, `{one}`"),
-            _ => "no class folder".into(),
-        };
-        let want = "at least two folders, one per class, are needed to tell classes apart";
-        return Err(Error::data(source.place("train"), found, want));
-    }
-    let filled: BTreeSet<&str> = train.iter().map(|entry| entry.class.as_str()).collect();
-    match classes.iter().find(|class| !filled.contains(class.as_str())) {
-        None => Ok(()),
-        Some(empty) => {
-            let want = "add PNG or JPEG images of this class, or remove the folder";
-            Err(Error::data(source.place(&format!("train/{empty}")), "a class folder without images", want))
-        }
-    }
-}
-
-/// The same classes as `train`, if the split is there at all.
-fn check_same_classes(source: &Source, classes: &[String], split: &str, entries: &[Entry]) -> Result<()> {
-    if entries.is_empty() {
-        return Ok(());
-    }
-    if let Some(entry) = entries.iter().find(|entry| classes.binary_search(&entry.class).is_err()) {
-        let found = format!("class `{}`, which `train` does not have", entry.class);
-        let want = format!("`train` and `{split}` must have the same class folders");
-        return Err(Error::data(source.place(&entry.file), found, want));
-    }
-    let filled: BTreeSet<&str> = entries.iter().map(|entry| entry.class.as_str()).collect();
-    match classes.iter().find(|class| !filled.contains(class.as_str())) {
-        None => Ok(()),
-        Some(missing) => {
-            let found = format!("no image of class `{missing}`, which `train` has");
-            let want = format!("`train` and `{split}` must have the same class folders");
-            Err(Error::data(source.place(split), found, want))
-        }
-    }
+    let mean = counts.each_ref().map(|counts| moment(counts, &|v| v));
+    let std = std::array::from_fn(|c| {
+        let variance = moment(&counts[c], &|v| (v - mean[c]).powi(2));
+        variance.sqrt().max(1.0 / 255.0) as f32
+    });
+    (mean.map(|m| m as f32), std)
 }

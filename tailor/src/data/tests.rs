@@ -4,6 +4,7 @@ use super::*;
 use candle_core::Device;
 use image::{ImageFormat, Luma, Rgb, RgbImage};
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{Cursor, Write},
     path::PathBuf,

@@ -92,7 +92,7 @@ impl Recipe {
 
     /// The paper's recipe (224 px): step drops every 20 epochs, frozen norms, local matching.
     pub fn paper() -> Recipe {
-        let step = |rate| Schedule::Step { rate, every: 20, factor: 0.1 };
+        let step = |rate| Schedule::Step { rate, every: 20, factor: 0.1, warm_up: 0 };
         Recipe {
             teach: Stage { epochs: 50, batch: 64, schedule: step(0.01) },
             train: Stage { epochs: 50, batch: 32, schedule: step(0.1) },

@@ -41,6 +41,11 @@ impl Work {
         self.folder.join(format!("{name}.task"))
     }
 
+    /// The backbone trained here, named `name`.
+    pub fn backbone(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.backbone"))
+    }
+
     /// The drawing of what survived.
     pub fn drawing(&self) -> PathBuf {
         self.folder.join("architecture.svg")

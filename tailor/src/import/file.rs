@@ -28,6 +28,7 @@ pub fn write_backbone(imported: &Imported, path: &Path) -> Result<[u8; 32]> {
     let (height, width) = (plan.input.h, plan.input.w);
     let preprocess = Preprocess::new(3, width, height, Resize::Bilinear, imported.mean, imported.std);
     let mut writer = Writer::new(Kind::Backbone, imported.arch.to_string(), plan.clone(), preprocess);
+    writer.labels(&imported.labels);
     for (key, value) in &imported.facts {
         writer.fact(key, value);
     }
@@ -138,6 +139,7 @@ pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
         arch: manifest.plan.arch.parse()?,
         tensors,
         classifier,
+        labels: manifest.labels.clone(),
         folded: facts.remove(FOLDED).is_some_and(|value| value == "true"),
         mean: manifest.preprocess.mean,
         std: manifest.preprocess.std,

@@ -62,6 +62,7 @@ pub(super) fn fit(arch: Arch, tensors: BTreeMap<String, Tensor>, place: &str) ->
         arch,
         tensors: taken,
         classifier,
+        labels: Vec::new(),
         folded: folded > 0,
         mean: [0.0; 3],
         std: [1.0; 3],

@@ -23,19 +23,24 @@ use std::{collections::BTreeMap, path::Path};
 /// What batch-norms add to the variance: PyTorch's default, which every supported source keeps.
 const NORM_EPS: f32 = crate::net::NORM_EPS as f32;
 
+/// Shape and values of tensors by name.
+pub type NamedValues = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
 /// A source network in the plan's own terms.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imported {
-    /// The backbone at its architecture's native image size, with the source's number of classes.
+    /// The backbone at the image size it was trained for (imported weights: its architecture's native one), with the source's number of classes.
     pub plan: Plan,
     /// What it was recognised as.
     pub arch: Arch,
     /// Shape and values by name: `{conv}.weight` for every kernel of the plan; `weight`, `bias`,
     /// `running_mean` and `running_var` for every norm (see [`Affine`](bundles::plan::Affine)); `fc.weight`
     /// and `fc.bias` if there is a classifier.
-    pub tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    pub tensors: NamedValues,
     /// Whether the source classifier came along.
     pub classifier: bool,
+    /// What the source classifier's scores stand for, in their order; empty when the source did not say.
+    pub labels: Vec<String>,
     /// Whether the norms came folded into convolution biases. They are then exact in inference but know no
     /// statistics: mean 0 and variance 1 stand in for them.
     pub folded: bool,

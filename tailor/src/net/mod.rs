@@ -3,6 +3,7 @@
 mod complexity;
 mod forward;
 mod gates;
+mod kaiming;
 mod params;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,5 @@ mod tests;
 pub use complexity::{Complexity, Formula};
 pub use forward::{Forward, Net, Pass, Stats};
 pub use gates::alphas;
-#[cfg(test)]
 pub(crate) use params::training_tensors;
 pub use params::{NORM_EPS, Params};

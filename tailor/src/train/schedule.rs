@@ -4,7 +4,8 @@ use crate::{Error, Result};
 use std::{fmt, str::FromStr};
 
 /// A learning-rate schedule. Written `one-cycle:0.05`, `step:0.01,20,0.1` (rate, epochs, factor) or
-/// `cosine:0.01`.
+/// `cosine:0.01`; the last two may end in `,warm-up=2`: in that many first epochs the rate rises from zero in a
+/// straight line and meets the schedule where it then is (Goyal et al., 2017). One-cycle has its own rise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Schedule {
     /// Rises from a 25th of `peak` over the first 30 % of the steps, falls to nearly zero over the rest, both
@@ -21,11 +22,15 @@ pub enum Schedule {
         every: usize,
         /// Multiplier of a drop.
         factor: f64,
+        /// Epochs of rising first; epochs between drops count from the start all the same.
+        warm_up: usize,
     },
     /// From `rate` to zero along half a cosine.
     Cosine {
         /// First rate.
         rate: f64,
+        /// Epochs of rising first.
+        warm_up: usize,
     },
 }
 
@@ -36,19 +41,52 @@ impl Schedule {
     /// Rate at step `step` of `steps` steps (`epochs` epochs in all).
     pub fn rate(&self, step: usize, steps: usize, epochs: usize) -> f64 {
         let progress = if steps > 1 { step as f64 / (steps - 1) as f64 } else { 1.0 };
-        match *self {
+        let rate = match *self {
             Schedule::OneCycle { peak } if progress < WARM_UP => {
                 between(peak / 25.0, peak, progress / WARM_UP)
             }
             Schedule::OneCycle { peak } => {
                 between(peak, peak / 250_000.0, (progress - WARM_UP) / (1.0 - WARM_UP))
             }
-            Schedule::Step { rate, every, factor } => {
+            Schedule::Step { rate, every, factor, .. } => {
                 let epoch = step * epochs / steps.max(1);
                 rate * factor.powi((epoch / every.max(1)) as i32)
             }
-            Schedule::Cosine { rate } => between(rate, 0.0, progress),
+            Schedule::Cosine { rate, .. } => between(rate, 0.0, progress),
+        };
+        // Epochs have equally many steps.
+        let rising = self.warm_up() * steps / epochs.max(1);
+        if step < rising { rate * (step + 1) as f64 / rising as f64 } else { rate }
+    }
+
+    /// Epochs of rising that were asked for.
+    fn warm_up(&self) -> usize {
+        match *self {
+            Schedule::OneCycle { .. } => 0,
+            Schedule::Step { warm_up, .. } | Schedule::Cosine { warm_up, .. } => warm_up,
         }
+    }
+
+    /// Refuses what would never happen in a run of `epochs`: a first drop, or the end of the warm-up, after its end.
+    /// `option` is what the user typed it behind.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn check(&self, epochs: usize, option: &str) -> Result<()> {
+        let refuse = |want: String| Err(Error::config(format!("{option} {self}"), want));
+        if let Schedule::Step { every, .. } = *self
+            && every >= epochs
+        {
+            return refuse(format!(
+                "in {epochs} epochs it never drops: give fewer than {epochs} epochs between drops, or train longer"
+            ));
+        }
+        if self.warm_up() > 0 && self.warm_up() >= epochs {
+            return refuse(format!(
+                "{epochs} epochs end before the warm-up does: shorten it, or train longer"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -61,27 +99,42 @@ impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Schedule::OneCycle { peak } => write!(f, "one-cycle:{peak}"),
-            Schedule::Step { rate, every, factor } => write!(f, "step:{rate},{every},{factor}"),
-            Schedule::Cosine { rate } => write!(f, "cosine:{rate}"),
+            Schedule::Step { rate, every, factor, .. } => write!(f, "step:{rate},{every},{factor}"),
+            Schedule::Cosine { rate, .. } => write!(f, "cosine:{rate}"),
+        }?;
+        match self.warm_up() {
+            0 => Ok(()),
+            epochs => write!(f, ",{WARM_UP_WORD}={epochs}"),
         }
     }
 }
+
+/// How a warm-up is written.
+const WARM_UP_WORD: &str = "warm-up";
 
 impl FromStr for Schedule {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Schedule> {
         let parsed = || {
-            let (kind, numbers) = text.split_once(':')?;
-            let numbers: Vec<f64> = numbers.split(',').map(|n| n.parse().ok()).collect::<Option<_>>()?;
-            if numbers.iter().any(|n| !n.is_finite() || *n <= 0.0) {
-                return None;
+            let (kind, rest) = text.split_once(':')?;
+            let (mut numbers, mut warm_up) = (Vec::new(), 0);
+            for part in rest.split(',') {
+                match part.split_once('=') {
+                    // The warm-up comes last, once.
+                    _ if warm_up > 0 => return None,
+                    Some((WARM_UP_WORD, epochs)) => {
+                        warm_up = epochs.parse().ok().filter(|&epochs: &usize| epochs > 0)?;
+                    }
+                    Some(_) => return None,
+                    None => numbers.push(part.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0)?),
+                }
             }
             match (kind, numbers.as_slice()) {
-                ("one-cycle", &[peak]) => Some(Schedule::OneCycle { peak }),
-                ("cosine", &[rate]) => Some(Schedule::Cosine { rate }),
+                ("one-cycle", &[peak]) if warm_up == 0 => Some(Schedule::OneCycle { peak }),
+                ("cosine", &[rate]) => Some(Schedule::Cosine { rate, warm_up }),
                 ("step", &[rate, every, factor]) if every.fract() == 0.0 => {
-                    Some(Schedule::Step { rate, every: every as usize, factor })
+                    Some(Schedule::Step { rate, every: every as usize, factor, warm_up })
                 }
                 _ => None,
             }
@@ -89,7 +142,8 @@ impl FromStr for Schedule {
         parsed().ok_or_else(|| {
             Error::config(
                 format!("schedule `{text}`"),
-                "one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR with positive numbers",
+                "one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR with positive numbers, the last two with \
+                 ,warm-up=EPOCHS behind if wanted",
             )
         })
     }
@@ -111,6 +165,11 @@ mod tests {
             ("step:0.1,2,0.1", 39, 0.1),
             ("step:0.1,2,0.1", 41, 0.01),
             ("step:0.1,2,0.1", 100, 0.001),
+            ("step:0.1,2,0.1,warm-up=1", 0, 0.005),
+            ("step:0.1,2,0.1,warm-up=1", 19, 0.1),
+            ("step:0.1,2,0.1,warm-up=1", 41, 0.01),
+            ("cosine:0.1,warm-up=3", 29, 0.5 * between(0.1, 0.0, 0.29)),
+            ("cosine:0.1,warm-up=3", 60, between(0.1, 0.0, 0.6)),
         ];
         for (text, step, want) in cases {
             let schedule: Schedule = text.parse().unwrap();
@@ -122,11 +181,41 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_the_forms_that_exist() {
-        for text in
-            ["", "one-cycle", "one-cycle:-1", "step:0.1", "step:0.1,1.5,0.1", "linear:0.1", "cosine:x"]
-        {
+        for text in [
+            "",
+            "one-cycle",
+            "one-cycle:-1",
+            "step:0.1",
+            "step:0.1,1.5,0.1",
+            "linear:0.1",
+            "cosine:x",
+            "one-cycle:0.1,warm-up=2",
+            "cosine:0.1,warm-up=0",
+            "cosine:warm-up=2,0.1",
+            "cosine:0.1,cool=2",
+        ] {
             let error = text.parse::<Schedule>().unwrap_err().to_string();
             assert!(error.contains("one-cycle:PEAK"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_would_never_happen_is_refused() {
+        for (text, epochs, fine) in [
+            ("step:0.1,20,0.1", 21, true),
+            ("step:0.1,20,0.1", 20, false),
+            ("cosine:0.1,warm-up=2", 3, true),
+            ("cosine:0.1,warm-up=2", 2, false),
+            ("one-cycle:0.1", 1, true),
+        ] {
+            let schedule: Schedule = text.parse().unwrap();
+            match schedule.check(epochs, "--rate") {
+                Ok(()) => assert!(fine, "{text} in {epochs} epochs"),
+                Err(error) => {
+                    let message = error.to_string();
+                    assert!(!fine && message.starts_with(&format!("--rate {text}")), "{message}");
+                }
+            }
         }
     }
 }

@@ -132,7 +132,7 @@ fn a_diverging_run_stops_and_says_so() {
         stage: "teach",
         fingerprint: "",
         epochs: 1,
-        schedule: Schedule::Cosine { rate: 0.1 },
+        schedule: Schedule::Cosine { rate: 0.1, warm_up: 0 },
         momentum: 0.9,
         decay: 0.0,
         checkpoint: None,

@@ -1,0 +1,157 @@
+//! `tailor pretrain`: labelled images of the source domain become a backbone.
+
+use crate::cmd::{channels, read_images, stem};
+use crate::data;
+use crate::fit::{Work, count, hex};
+use crate::pretrain::{Job, Recipe, Report};
+use crate::progress::Progress;
+use crate::train::{Schedule, Score};
+use anyhow::Context;
+use bundles::plan::Arch;
+use candle_core::Device;
+use std::path::{Path, PathBuf};
+
+/// Trains a backbone from scratch on images of your own source domain, for `tailor fit` to tailor tasks to.
+///
+/// Run again after an interruption it goes on where it was. Validation (val/ of the data, or a share of train/)
+/// only tells how it goes; the numbers of the last epoch are what is written.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples: tailor pretrain --data parts.zip --work run/parts --flip\n          \
+                  tailor pretrain --data /usr/share/fashion-mnist --arch cifar-resnet20-b --size 28 --flip \\\n          \
+                  \x20       --work run/fashion --rate one-cycle:0.1 --epochs 15 --crop 2\n          \
+                  tailor fit --backbone run/parts/parts.backbone --data bolts/ --work run/bolts")]
+pub struct Pretrain {
+    /// Images: a folder with train/CLASS/… (optional val/, test/), a .zip of one, or a folder of IDX files
+    /// (train-images-idx3-ubyte and so on, or .gz; classes.txt may name the classes).
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// Folder for checkpoint, metrics and backbone.
+    #[arg(long, value_name = "DIR")]
+    work: PathBuf,
+    /// Where the backbone goes; WORK/NAME.backbone, with the data's file name, when left out.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Architecture: cifar-resnet20-b (or -a; depth 6n+2), resnet18, resnet34, resnet50 (with -s1 to -s3 for
+    /// their first stages), wrn16-1 (depth 6n+4), wrn26-decathlon.
+    #[arg(long, default_value = "cifar-resnet20-b")]
+    arch: Arch,
+    /// Image height and width; the architecture's own when left out.
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// JSON report on stdout instead of text.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    choices: Choices,
+}
+
+/// Choices of the recipe.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Recipe")]
+struct Choices {
+    /// Passes over the training images.
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Images per step.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Learning rate: one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR, the last two with `,warm-up=EPOCHS`
+    /// if need be.
+    #[arg(long, value_name = "SCHEDULE")]
+    rate: Option<Schedule>,
+    /// Optimiser momentum.
+    #[arg(long)]
+    momentum: Option<f64>,
+    /// Weight decay.
+    #[arg(long)]
+    decay: Option<f64>,
+    /// Share of the target spread evenly over all classes.
+    #[arg(long, value_name = "FRACTION")]
+    label_smoothing: Option<f64>,
+    /// Share of train/ held out when there is no val/; 0 trains on everything.
+    #[arg(long, value_name = "FRACTION")]
+    validation: Option<f64>,
+    /// Shift training images by up to this many pixels; an eighth of the image when left out.
+    #[arg(long, value_name = "PIXELS")]
+    crop: Option<usize>,
+    /// Mirror training images (not for digits, letters or signs).
+    #[arg(long)]
+    flip: bool,
+    /// Mean of each channel of pixels scaled to 0..1; measured on the training images when left out.
+    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    mean: Option<[f32; 3]>,
+    /// Standard deviation of each channel.
+    #[arg(long, value_name = "R,G,B", value_parser = channels)]
+    std: Option<[f32; 3]>,
+    /// Seed of every random choice.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Pretrain {
+    fn recipe(&self) -> crate::Result<Recipe> {
+        let choices = &self.choices;
+        let mut recipe = Recipe::new(self.arch, self.size.unwrap_or(self.arch.native_size()));
+        recipe.epochs = choices.epochs.unwrap_or(recipe.epochs);
+        recipe.batch = choices.batch.unwrap_or(recipe.batch);
+        recipe.schedule = choices.rate.unwrap_or(recipe.schedule);
+        recipe.momentum = choices.momentum.unwrap_or(recipe.momentum);
+        recipe.decay = choices.decay.unwrap_or(recipe.decay);
+        recipe.label_smoothing = choices.label_smoothing.unwrap_or(recipe.label_smoothing);
+        recipe.validation = choices.validation.unwrap_or(recipe.validation);
+        recipe.augment.crop_pad = choices.crop.unwrap_or(recipe.augment.crop_pad);
+        recipe.augment.flip = choices.flip;
+        (recipe.mean, recipe.std, recipe.seed) = (choices.mean, choices.std, choices.seed);
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let recipe = self.recipe().with_context(|| format!("--arch {}", self.arch))?;
+        let device = Device::Cpu;
+        let found = data::find(&self.data)?;
+        recipe.check_counts(found.counts())?;
+        let name = stem(&self.data);
+        let work = Work::open(&self.work)?;
+        let out = self.out.clone().unwrap_or_else(|| work.backbone(&name));
+        let progress = Progress::visible();
+        let dataset = read_images(found, recipe.size, &progress)?;
+        let job = Job {
+            recipe: &recipe,
+            dataset,
+            data_name: &name,
+            work: &work,
+            out: &out,
+            device: &device,
+            progress: &progress,
+        };
+        let report = job.run()?;
+        if self.json {
+            let mut line = report.json();
+            line["file"] = out.display().to_string().into();
+            line["arch"] = recipe.arch.to_string().into();
+            line["size"] = recipe.size.into();
+            line["epochs"] = recipe.epochs.into();
+            println!("{line}");
+            return Ok(());
+        }
+        print(&report, &recipe, &out);
+        Ok(())
+    }
+}
+
+fn print(report: &Report, recipe: &Recipe, out: &Path) {
+    let row = |what: &str, value: String| println!("{what:<16} {value}");
+    let percent = |score: Option<Score>| match score {
+        Some(s) => format!("{:.2} ± {:.2} % of {} images", 100.0 * s.accuracy(), 100.0 * s.margin(), s.n),
+        None => "-".into(),
+    };
+    row("backbone", format!("{} ({:.1} KiB)", out.display(), report.bytes as f64 / 1024.0));
+    row("id", hex(&report.id[..8]));
+    row("network", format!("{}, {} px, {} classes", recipe.arch, recipe.size, report.classes));
+    row("parameters", format!("{}, without the classifier", count(report.params)));
+    row("multiply-adds", count(report.macs));
+    row("normalisation", format!("mean {:?}, deviation {:?}", report.mean, report.std));
+    row("validation", percent(report.validation));
+    row("test", percent(report.test));
+}

@@ -1,0 +1,157 @@
+//! A set of images found on disk: its classes and counts are known and checked, no pixel is read yet.
+
+use super::folder::{Entry, Listing, Source};
+use super::{Dataset, Options, Split, decode, idx};
+use crate::{Error, Result};
+use std::{collections::BTreeSet, path::Path};
+
+/// A set of labelled images whose files were listed and checked. [`Found::read`] decodes them.
+pub struct Found {
+    classes: Vec<String>,
+    counts: Counts,
+    form: Form,
+    place: String,
+}
+
+/// Number of images of each split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// `train/`.
+    pub train: usize,
+    /// `val/`, 0 when there is none.
+    pub val: usize,
+    /// `test/`, 0 when there is none.
+    pub test: usize,
+}
+
+enum Form {
+    Folder(Source, Listing),
+    Idx(idx::Set),
+}
+
+/// Finds what [`load`](super::load) would read.
+///
+/// # Errors
+/// As [`load`](super::load), except for what is wrong inside an image.
+pub fn find(path: &Path) -> Result<Found> {
+    if let Some(set) = idx::find(path)? {
+        let counts = Counts {
+            train: set.train.labels.len(),
+            val: 0,
+            test: set.test.as_ref().map_or(0, |test| test.labels.len()),
+        };
+        let place = path.display().to_string();
+        return Ok(Found { classes: set.classes.clone(), counts, form: Form::Idx(set), place });
+    }
+    let (source, listing) = Source::open(path)?;
+    let classes = listing.classes.clone();
+    check_classes(&source, &classes, &listing.train)?;
+    check_same_classes(&source, &classes, "val", &listing.val)?;
+    check_same_classes(&source, &classes, "test", &listing.test)?;
+    let counts = Counts { train: listing.train.len(), val: listing.val.len(), test: listing.test.len() };
+    Ok(Found { classes, counts, form: Form::Folder(source, listing), place: path.display().to_string() })
+}
+
+impl Found {
+    /// Class names in label order.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Number of images of each split.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Decodes and resizes every image. `progress` is called with (images done, images in all).
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming a broken or oversized image, or too much for [`Options::memory`].
+    pub fn read(self, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
+        let Counts { train, val, test } = self.counts;
+        let total = train + val + test;
+        let bytes = total.saturating_mul(options.size.area()).saturating_mul(3);
+        if bytes > options.memory {
+            let found = format!(
+                "{total} images of {}x{} pixels take {} MiB decoded, more than the {} MiB allowed",
+                options.size.width,
+                options.size.height,
+                bytes >> 20,
+                options.memory >> 20
+            );
+            return Err(Error::data(self.place, found, "use a smaller image size or fewer images"));
+        }
+        let mut done = 0;
+        let mut count = |n| {
+            done += n;
+            progress(done, total);
+        };
+        let classes = self.classes;
+        match self.form {
+            Form::Idx(set) => {
+                let train = set.train.read(options.size, &mut count)?;
+                let test = set.test.map(|test| test.read(options.size, &mut count)).transpose()?;
+                Ok(Dataset { classes, train, val: None, test })
+            }
+            Form::Folder(mut source, listing) => {
+                let mut read = |entries: Vec<Entry>| -> Result<Option<Split>> {
+                    if entries.is_empty() {
+                        return Ok(None);
+                    }
+                    let label =
+                        |entry: &Entry| classes.binary_search(&entry.class).map_or(u32::MAX, |i| i as u32);
+                    let labels = entries.iter().map(label).collect();
+                    let files: Vec<String> = entries.into_iter().map(|entry| entry.file).collect();
+                    let images = decode::decode(&mut source, &files, options.size, &mut count)?;
+                    Ok(Some(Split { images, labels, files }))
+                };
+                // `find` saw an image of every class in it.
+                let train = read(listing.train)?
+                    .ok_or_else(|| Error::data(&self.place, "no training image", "add some"))?;
+                let (val, test) = (read(listing.val)?, read(listing.test)?);
+                Ok(Dataset { classes, train, val, test })
+            }
+        }
+    }
+}
+
+/// At least two classes, none of them empty.
+fn check_classes(source: &Source, classes: &[String], train: &[Entry]) -> Result<()> {
+    if let [] | [_] = classes {
+        let found = match classes {
+            [one] => format!("only one class, `{one}`"),
+            _ => "no class folder".into(),
+        };
+        let want = "at least two folders, one per class, are needed to tell classes apart";
+        return Err(Error::data(source.place("train"), found, want));
+    }
+    let filled: BTreeSet<&str> = train.iter().map(|entry| entry.class.as_str()).collect();
+    match classes.iter().find(|class| !filled.contains(class.as_str())) {
+        None => Ok(()),
+        Some(empty) => {
+            let want = "add PNG or JPEG images of this class, or remove the folder";
+            Err(Error::data(source.place(&format!("train/{empty}")), "a class folder without images", want))
+        }
+    }
+}
+
+/// The same classes as `train`, if the split is there at all.
+fn check_same_classes(source: &Source, classes: &[String], split: &str, entries: &[Entry]) -> Result<()> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    if let Some(entry) = entries.iter().find(|entry| classes.binary_search(&entry.class).is_err()) {
+        let found = format!("class `{}`, which `train` does not have", entry.class);
+        let want = format!("`train` and `{split}` must have the same class folders");
+        return Err(Error::data(source.place(&entry.file), found, want));
+    }
+    let filled: BTreeSet<&str> = entries.iter().map(|entry| entry.class.as_str()).collect();
+    match classes.iter().find(|class| !filled.contains(class.as_str())) {
+        None => Ok(()),
+        Some(missing) => {
+            let found = format!("no image of class `{missing}`, which `train` has");
+            let want = format!("`train` and `{split}` must have the same class folders");
+            Err(Error::data(source.place(split), found, want))
+        }
+    }
+}

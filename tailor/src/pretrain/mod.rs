@@ -1,0 +1,183 @@
+//! A backbone from scratch, on the user's own source data.
+
+mod recipe;
+
+pub use recipe::Recipe;
+
+use crate::data::{Dataset, Loader, Split, hold_out, statistics};
+use crate::fit::{Work, hex};
+use crate::import::{Imported, NamedValues, write_backbone};
+use crate::net::{Net, Params, training_tensors};
+use crate::progress::Progress;
+use crate::train::{Course, Score, Train, evaluate, teacher_loss};
+use crate::{Error, Result};
+use bundles::plan::{Counter, Plan};
+use candle_core::Device;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Images per batch when nothing is trained.
+const EVAL_BATCH: usize = 100;
+
+/// Name of the only stage, in progress, metrics and checkpoint.
+const STAGE: &str = "pretrain";
+
+/// Everything a backbone from scratch is made from.
+pub struct Job<'a> {
+    /// Every choice.
+    pub recipe: &'a Recipe,
+    /// The images.
+    pub dataset: Dataset,
+    /// Where the images came from, for the run's identity and the file's facts.
+    pub data_name: &'a str,
+    /// Where the run lives.
+    pub work: &'a Work,
+    /// The backbone file to write.
+    pub out: &'a Path,
+    /// Where numbers are computed.
+    pub device: &'a Device,
+    /// What a person sees.
+    pub progress: &'a Progress,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Hash of the universal kernels.
+    pub id: [u8; 32],
+    /// Number of classes.
+    pub classes: usize,
+    /// Accuracy on validation, unless nothing was held out.
+    pub validation: Option<Score>,
+    /// Accuracy on test, where there is one. Nothing was chosen by it.
+    pub test: Option<Score>,
+    /// Mean of each channel that images are normalised with.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel.
+    pub std: [f32; 3],
+    /// Parameters of stem and blocks.
+    pub params: u64,
+    /// Multiply-adds of stem and blocks for one image.
+    pub macs: u64,
+    /// Bytes of the backbone file.
+    pub bytes: u64,
+}
+
+impl Job<'_> {
+    /// Runs or continues the training and writes the backbone file.
+    ///
+    /// # Errors
+    /// Whatever data, training or disk report.
+    pub fn run(self) -> Result<Report> {
+        let recipe = self.recipe;
+        let Dataset { classes, train, val, test } = self.dataset;
+        let (train, val) = match val {
+            Some(val) => (train, Some(val)),
+            None if recipe.validation == 0.0 => (train, None),
+            None => hold_out(train, recipe.validation, recipe.seed).map(|(train, val)| (train, Some(val)))?,
+        };
+        let (mean, std) = match (recipe.mean, recipe.std) {
+            (Some(mean), Some(std)) => (mean, std),
+            _ => statistics(&train.images),
+        };
+        let plan = recipe.arch.plan(recipe.size, recipe.size, classes.len())?;
+        let mut params = Params::from_scratch(&plan, recipe.seed, self.device)?;
+        let loader = Loader::new(&train, mean, std, recipe.batch, self.device)?;
+        let score = |params: &Params, split: &Split| -> Result<Score> {
+            let loader = Loader::new(split, mean, std, EVAL_BATCH, self.device)?;
+            evaluate(&Net { plan: &plan, params }, loader.eval())
+        };
+        let stage = Train {
+            steps: loader.steps(),
+            batches: &|epoch| loader.train(recipe.seed, epoch as u64, recipe.augment),
+            loss: &|params, batch| teacher_loss(&plan, params, batch, recipe.label_smoothing),
+            validate: &|params| val.as_ref().map_or(Ok(Score::default()), |val| score(params, val)),
+        };
+        let fingerprint = format!(
+            "data {} {} classes {} images | {}",
+            self.data_name,
+            classes.len(),
+            train.len(),
+            recipe.fingerprint()
+        );
+        let course = Course {
+            stage: STAGE,
+            fingerprint: &fingerprint,
+            epochs: recipe.epochs,
+            schedule: recipe.schedule,
+            momentum: recipe.momentum,
+            decay: recipe.decay,
+            checkpoint: Some(&self.work.checkpoint(STAGE)),
+            log: Some(&self.work.log()),
+            progress: self.progress,
+        };
+        let validation = Some(course.run(&mut params, &stage)?).filter(|_| val.is_some());
+        let test = test.as_ref().map(|test| score(&params, test)).transpose()?;
+
+        let mut facts = BTreeMap::from([
+            ("data".to_string(), self.data_name.to_string()),
+            ("epochs".to_string(), recipe.epochs.to_string()),
+            ("seed".to_string(), recipe.seed.to_string()),
+        ]);
+        for (key, score) in [("validation", validation), ("test", test)] {
+            if let Some(score) = score {
+                facts.insert(key.into(), format!("{:.4}", score.accuracy()));
+            }
+        }
+        let cost = plan.costs(Counter::True)?.without_head();
+        let count = classes.len();
+        let backbone = Imported {
+            tensors: tensors(&plan, &params)?,
+            plan,
+            arch: recipe.arch,
+            classifier: true,
+            labels: classes,
+            folded: false,
+            mean,
+            std,
+            facts,
+            notes: Vec::new(),
+        };
+        let id = write_backbone(&backbone, self.out)?;
+        let bytes = std::fs::metadata(self.out).map_err(Error::io(self.out))?.len();
+        Ok(Report {
+            id,
+            classes: count,
+            validation,
+            test,
+            mean,
+            std,
+            params: cost.params,
+            macs: cost.macs,
+            bytes,
+        })
+    }
+}
+
+/// Shape and values of everything `plan` trains, by name.
+fn tensors(plan: &Plan, params: &Params) -> Result<NamedValues> {
+    let names = plan.ops().flat_map(training_tensors);
+    names
+        .map(|name| Ok((name.clone(), (params.get(&name)?.dims().to_vec(), params.values(&name)?))))
+        .collect()
+}
+
+impl Report {
+    /// As JSON, accuracies as fractions.
+    pub fn json(&self) -> serde_json::Value {
+        let fraction = |score: Option<Score>| score.map(|s| s.accuracy());
+        serde_json::json!({
+            "id": hex(&self.id),
+            "classes": self.classes,
+            "val": fraction(self.validation),
+            "val_n": self.validation.map(|s| s.n),
+            "test": fraction(self.test),
+            "test_n": self.test.map(|s| s.n),
+            "mean": self.mean,
+            "std": self.std,
+            "params": self.params,
+            "macs": self.macs,
+            "bytes": self.bytes,
+        })
+    }
+}

@@ -1,0 +1,178 @@
+//! Every choice that shapes a backbone trained from scratch.
+
+use crate::data::{Augment, Counts};
+use crate::train::Schedule;
+use crate::{Error, Result};
+use bundles::plan::Arch;
+
+/// Options of one training from scratch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// Architecture of the backbone.
+    pub arch: Arch,
+    /// Image height and width in pixels.
+    pub size: usize,
+    /// Passes over the training split.
+    pub epochs: usize,
+    /// Images per step.
+    pub batch: usize,
+    /// Learning rate.
+    pub schedule: Schedule,
+    /// Optimiser momentum.
+    pub momentum: f64,
+    /// Weight decay, on every number.
+    pub decay: f64,
+    /// Share of the target spread evenly over all classes.
+    pub label_smoothing: f64,
+    /// Share of the training split held out for validation when the data has no `val`; 0 trains on everything
+    /// and validates on nothing.
+    pub validation: f64,
+    /// Random changes to training images.
+    pub augment: Augment,
+    /// Mean of each channel, of pixels scaled to 0..1; measured on the training images when `None`.
+    pub mean: Option<[f32; 3]>,
+    /// Standard deviation of each channel; measured as well when `None`.
+    pub std: Option<[f32; 3]>,
+    /// Seed of every random choice.
+    pub seed: u64,
+}
+
+impl Recipe {
+    /// Defaults for `arch` at `size` pixels: 15 epochs of one-cycle, shifts by an eighth of the image.
+    pub fn new(arch: Arch, size: usize) -> Recipe {
+        Recipe {
+            arch,
+            size,
+            epochs: 15,
+            batch: 128,
+            schedule: Schedule::OneCycle { peak: 0.1 },
+            momentum: 0.9,
+            decay: 5e-4,
+            label_smoothing: 0.1,
+            validation: 0.1,
+            augment: Augment { crop_pad: size / 8, flip: false },
+            mean: None,
+            std: None,
+            seed: 1,
+        }
+    }
+
+    /// Refuses what cannot work, before anything is read.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the option; [`Error::Bundle`] when the images are too small for the network.
+    pub fn check(&self) -> Result<()> {
+        let bad =
+            |option: &str, got: String, want: &str| Err(Error::config(format!("--{option} {got}"), want));
+        self.arch.plan(self.size, self.size, 2)?;
+        if self.epochs == 0 {
+            return bad("epochs", "0".into(), "at least 1");
+        }
+        if self.batch < 2 {
+            return bad("batch", self.batch.to_string(), "at least 2 (one image has no batch statistics)");
+        }
+        if !(0.0..=0.5).contains(&self.validation) {
+            return bad("validation", self.validation.to_string(), "a fraction from 0 to 0.5");
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return bad("label-smoothing", self.label_smoothing.to_string(), "a fraction from 0 to below 1");
+        }
+        if !(0.0..1.0).contains(&self.momentum) {
+            return bad("momentum", self.momentum.to_string(), "from 0 to below 1");
+        }
+        if !self.decay.is_finite() || self.decay < 0.0 {
+            return bad("decay", self.decay.to_string(), "a number from 0");
+        }
+        if self.mean.is_some() != self.std.is_some() {
+            let (given, other) = if self.mean.is_some() { ("mean", "std") } else { ("std", "mean") };
+            return Err(Error::config(
+                format!("--{given}"),
+                format!("--{other} belongs to it: give both or neither"),
+            ));
+        }
+        if let Some(std) = self.std.filter(|std| std.iter().any(|s| !s.is_finite() || *s <= 0.0)) {
+            return bad("std", format!("{std:?}"), "positive numbers, of pixels scaled to 0..1");
+        }
+        if let Some(mean) = self.mean.filter(|mean| mean.iter().any(|m| !m.is_finite())) {
+            return bad("mean", format!("{mean:?}"), "numbers, of pixels scaled to 0..1");
+        }
+        self.schedule.check(self.epochs, "--rate")?;
+        self.augment.check(self.size)
+    }
+
+    /// Refuses what does not fit the data, before any image is decoded.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a batch is larger than what is left to train on.
+    pub fn check_counts(&self, counts: Counts) -> Result<()> {
+        // What `hold_out` takes differs from this by at most half an image of each class.
+        let held = if counts.val > 0 { 0.0 } else { self.validation };
+        let left = (counts.train as f64 * (1.0 - held)) as usize;
+        if self.batch > left {
+            let want = format!("at most {left}, the number of training images");
+            return Err(Error::config(format!("--batch {}", self.batch), want));
+        }
+        Ok(())
+    }
+
+    /// Everything that shapes the run, written out.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!(
+            "{} {} px, {} epochs of {}, rate {}, momentum {} decay {} smoothing {} validation {} {:?} {:?} {:?} seed {}",
+            self.arch,
+            self.size,
+            self.epochs,
+            self.batch,
+            self.schedule,
+            self.momentum,
+            self.decay,
+            self.label_smoothing,
+            self.validation,
+            self.augment,
+            self.mean,
+            self.std,
+            self.seed
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictions_are_refused_by_the_option_at_fault() {
+        let good = || Recipe::new("cifar-resnet20-b".parse().unwrap(), 32);
+        good().check().unwrap();
+        type Spoil = fn(&mut Recipe);
+        let cases: [(&str, Spoil); 10] = [
+            ("--epochs 0", |r| r.epochs = 0),
+            ("--batch 1", |r| r.batch = 1),
+            ("--validation 0.7", |r| r.validation = 0.7),
+            ("--label-smoothing 1", |r| r.label_smoothing = 1.0),
+            ("--momentum 1", |r| r.momentum = 1.0),
+            ("--decay -1", |r| r.decay = -1.0),
+            ("--mean", |r| r.mean = Some([0.5; 3])),
+            ("--std [0.5, 0.0, 0.5]", |r| (r.mean, r.std) = (Some([0.5; 3]), Some([0.5, 0.0, 0.5]))),
+            ("--crop 17", |r| r.augment.crop_pad = 17),
+            ("--rate step:0.1,15,0.1", |r| r.schedule = "step:0.1,15,0.1".parse().unwrap()),
+        ];
+        for (option, spoil) in cases {
+            let mut recipe = good();
+            spoil(&mut recipe);
+            let error = recipe.check().unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+            assert!(error.to_string().starts_with(option), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_batch_must_find_enough_images() {
+        let mut recipe = Recipe::new("cifar-resnet20-b".parse().unwrap(), 32);
+        recipe.batch = 90;
+        let counts = |train, val| Counts { train, val, test: 0 };
+        assert!(recipe.check_counts(counts(100, 0)).is_ok());
+        assert!(recipe.check_counts(counts(99, 0)).is_err());
+        assert!(recipe.check_counts(counts(90, 10)).is_ok());
+    }
+}
