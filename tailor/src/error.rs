@@ -64,6 +64,13 @@ pub enum Error {
         /// What to do about it.
         want: String,
     },
+    /// Someone asked a training run to stop.
+    Interrupted {
+        /// The stage, epoch and step it had reached.
+        place: String,
+        /// The checkpoint it goes on from, where the run keeps one.
+        kept: Option<PathBuf>,
+    },
     /// A network lacks a tensor its plan reads.
     MissingTensor {
         /// The tensor.
@@ -126,11 +133,12 @@ impl Error {
 
 impl Error {
     /// Exit code of a command that fails with this: 2 usage, 3 signature or corruption, 4 incompatible,
-    /// 1 anything else.
+    /// 130 interrupted (as shells count a Ctrl-C), 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config { .. } => 2,
             Error::Untrusted { .. } => 3,
+            Error::Interrupted { .. } => 130,
             Error::Bundle(error) => error.exit_code(),
             _ => 1,
         }
@@ -146,6 +154,12 @@ impl fmt::Display for Error {
             | Error::Training { place, found, want } => write!(f, "{place}: {found}; {want}"),
             Error::Weights { path, found, want } => write!(f, "{}: {found}; {want}", path.display()),
             Error::Config { option, want } => write!(f, "{option}: {want}"),
+            Error::Interrupted { place, kept: Some(path) } => {
+                write!(f, "{place}: interrupted; the same command goes on from {}", path.display())
+            }
+            Error::Interrupted { place, kept: None } => {
+                write!(f, "{place}: interrupted, and nothing was kept")
+            }
             Error::MissingTensor { name } => {
                 write!(f, "tensor `{name}` is missing; the weights belong to another network")
             }

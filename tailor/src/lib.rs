@@ -6,6 +6,7 @@ pub mod draw;
 mod error;
 pub mod fit;
 pub mod import;
+pub mod interrupt;
 pub mod net;
 pub mod ops;
 pub mod pack;

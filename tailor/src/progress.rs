@@ -1,5 +1,7 @@
-//! What a person sees while a long step runs: a bar on stderr when it is a terminal, nothing otherwise.
+//! What a person sees while a long step runs, on stderr: a bar on a terminal, a line per epoch elsewhere. And what
+//! they can say: stop.
 
+use crate::interrupt::Interrupt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Source of progress bars.
@@ -7,16 +9,31 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub struct Progress {
     visible: bool,
     prefix: String,
+    interrupt: Interrupt,
 }
 
 /// One bar.
 #[derive(Debug)]
-pub struct Bar(Option<ProgressBar>);
+pub struct Bar {
+    bar: Option<ProgressBar>,
+    name: String,
+}
 
 impl Progress {
-    /// Shows bars on stderr; indicatif itself hides them when stderr is not a terminal.
+    /// Shows bars on stderr, or lines where that is no terminal.
     pub fn visible() -> Progress {
-        Progress { visible: true, prefix: String::new() }
+        Progress { visible: true, ..Progress::default() }
+    }
+
+    /// The same, for work that `interrupt` may stop.
+    #[must_use]
+    pub fn stopped_by(self, interrupt: Interrupt) -> Progress {
+        Progress { interrupt, ..self }
+    }
+
+    /// Whether anybody wants the work to stop.
+    pub fn interrupt(&self) -> &Interrupt {
+        &self.interrupt
     }
 
     /// Shows nothing.
@@ -27,30 +44,31 @@ impl Progress {
     /// The same with `name` in front of each stage, for work that handles several tasks.
     #[must_use]
     pub fn for_task(&self, name: &str) -> Progress {
-        Progress { visible: self.visible, prefix: format!("{name} ") }
+        Progress { prefix: format!("{name} "), ..self.clone() }
     }
 
     /// A bar for a stage of `total` steps of which `done` are behind already.
     pub fn stage(&self, name: &str, total: u64, done: u64) -> Bar {
+        let name = format!("{}{name}", self.prefix);
         if !self.visible {
-            return Bar(None);
+            return Bar { bar: None, name };
         }
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(4));
         let style = "{prefix:>16} [{bar:24}] {eta:>4} left  {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style.progress_chars("=> "));
         }
-        bar.set_prefix(format!("{}{name}", self.prefix));
+        bar.set_prefix(name.clone());
         bar.set_position(done);
         bar.reset_eta();
-        Bar(Some(bar))
+        Bar { bar: Some(bar), name }
     }
 }
 
 impl Bar {
     /// One step further; `line` is only asked for when someone can see it.
     pub fn step(&self, line: impl FnOnce() -> String) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.inc(1);
             if !bar.is_hidden() {
                 bar.set_message(line());
@@ -58,17 +76,48 @@ impl Bar {
         }
     }
 
+    /// An epoch further: a line of its own where no bar can be drawn, as in a job's log.
+    pub fn epoch(&self, line: impl FnOnce() -> String) {
+        if self.bar.as_ref().is_some_and(ProgressBar::is_hidden) {
+            eprintln!("{}: {}", self.name, line());
+        }
+    }
+
     /// Sets the position outright.
     pub fn at(&self, done: u64) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.set_position(done);
         }
     }
 
     /// Ends the bar and leaves it standing with a last word.
     pub fn finish(self, last: &str) {
-        if let Some(bar) = self.0 {
+        if let Some(bar) = self.bar {
             bar.finish_with_message(last.to_string());
+        }
+    }
+}
+
+/// Seconds as `45 s`, `12 min` or `3 h 20 min`.
+pub fn duration(seconds: f64) -> String {
+    let minutes = (seconds / 60.0).round() as u64;
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{minutes} min"),
+        _ => format!("{} h {} min", minutes / 60, minutes % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_are_rounded_to_what_matters() {
+        let cases =
+            [(0.4, "0 s"), (89.0, "89 s"), (95.0, "2 min"), (3600.0, "60 min"), (12_000.0, "3 h 20 min")];
+        for (seconds, want) in cases {
+            assert_eq!(duration(seconds), want);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The two programs as a user runs them: import, fit, look, verify, and run on the device side.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// A program of this workspace, built in the profile the tests were.
@@ -139,17 +140,7 @@ fn a_folder_of_images_becomes_a_task_that_the_runtime_answers() {
 /// Trains a small backbone on the images of `bench`.
 fn pretrain<'a>(bench: &'a Bench, work: &'a Path, extra: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["pretrain", "--data", text(&bench.images), "--work", text(work), "--size", "16"];
-    args.extend([
-        "--arch",
-        "cifar-resnet8-b",
-        "--batch",
-        "8",
-        "--epochs",
-        "6",
-        "--validation",
-        "0.25",
-        "--json",
-    ]);
+    args.extend(["--arch", "cifar-resnet8-b", "--batch", "8", "--validation", "0.25", "--json"]);
     args.extend(extra);
     args
 }
@@ -158,7 +149,7 @@ fn pretrain<'a>(bench: &'a Bench, work: &'a Path, extra: &[&'a str]) -> Vec<&'a 
 fn a_backbone_from_scratch_goes_straight_into_eval_fit_and_the_runtime() {
     let bench = bench();
     let (source, task) = (bench.folder.path().join("source"), bench.folder.path().join("run"));
-    let report = stdout("tailor", &pretrain(&bench, &source, &[]));
+    let report = stdout("tailor", &pretrain(&bench, &source, &["--epochs", "6"]));
     let backbone = source.join("images.backbone");
     assert_eq!(number(&report, "bytes"), std::fs::metadata(&backbone).unwrap().len() as f64);
     assert_eq!((number(&report, "val_n"), number(&report, "test_n")), (12.0, 12.0));
@@ -187,6 +178,98 @@ fn a_backbone_from_scratch_goes_straight_into_eval_fit_and_the_runtime() {
     eval.pop();
     let (_, why) = failure("tailor", &eval);
     assert!(why.contains("above, under") && why.contains("above, below"), "{why}");
+}
+
+/// Starts `tailor`, stops it by `stop` as soon as its stderr says `word`, and returns (exit code, stderr).
+fn stopped(args: &[&str], word: &str, stop: &dyn Fn(&mut Child)) -> (Option<i32>, String) {
+    let mut child =
+        program("tailor").args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut seen = String::new();
+    for line in lines.by_ref() {
+        let found = line.contains(word);
+        seen += &line;
+        if found {
+            break;
+        }
+    }
+    assert!(seen.contains(word), "it ended before {word}: {seen}");
+    stop(&mut child);
+    seen.extend(lines);
+    (child.wait().unwrap().code(), seen)
+}
+
+/// Pulls the plug.
+fn kill(child: &mut Child) {
+    child.kill().unwrap();
+}
+
+/// Presses Ctrl-C.
+fn interrupt(child: &mut Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+}
+
+/// Every epoch as recorded, without its speed.
+fn epochs(work: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(work.join("metrics.csv")).unwrap();
+    text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_string()).collect()
+}
+
+#[test]
+fn a_run_killed_and_interrupted_ends_as_if_nothing_had_happened() {
+    let bench = bench();
+    let folder = |name: &str| bench.folder.path().join(name);
+    let (whole, broken) = (folder("whole"), folder("broken"));
+    let many = ["--epochs", "40", "--crop", "2", "--flip"];
+    let (args, again) = (pretrain(&bench, &whole, &many), pretrain(&bench, &broken, &many));
+    let want = stdout("tailor", &args);
+    let (code, _) = stopped(&again, "epoch 1/40", &kill);
+    assert_eq!(code, None, "it ended before it was killed");
+    let (code, seen) = stopped(&again, "epoch ", &interrupt);
+    assert!(code == Some(130) && seen.contains("interrupted; the same command goes on from"), "{seen}");
+    assert!(!broken.join("images.backbone").exists());
+    let got = stdout("tailor", &again);
+    assert_eq!(want.replace("whole", "broken"), got);
+    let backbones = [&whole, &broken].map(|work| std::fs::read(work.join("images.backbone")).unwrap());
+    assert!(backbones[0] == backbones[1], "the backbones differ");
+    assert_eq!(epochs(&whole), epochs(&broken));
+    assert_eq!(epochs(&whole).len(), 41);
+
+    let fit = |work: &'static str| -> Vec<String> {
+        let (work, backbone) = (folder(work), whole.join("images.backbone"));
+        let args =
+            ["fit", "--backbone", text(&backbone), "--data", text(&bench.images), "--work", text(&work)];
+        let options = [
+            "--name",
+            "halves",
+            "--epochs",
+            "20,20,2",
+            "--train-rate",
+            "one-cycle:0.01",
+            "--search",
+            "bisect",
+            "--validation",
+            "0.34",
+        ];
+        args.iter().chain(&options).map(|arg| (*arg).to_string()).collect()
+    };
+    let (args, again) = (fit("fitted"), fit("refitted"));
+    let again: Vec<&str> = again.iter().map(String::as_str).collect();
+    stdout("tailor", &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(stopped(&again, "teach: epoch 1/20", &interrupt).0, Some(130));
+    assert_eq!(stopped(&again, "train: epoch 1/20", &kill).0, None);
+    stdout("tailor", &again);
+    let tasks = ["fitted", "refitted"].map(|work| std::fs::read(folder(work).join("halves.task")).unwrap());
+    assert!(tasks[0] == tasks[1], "the tasks differ");
+    assert_eq!(epochs(&folder("fitted")), epochs(&folder("refitted")));
+    for stage in ["teach", "train"] {
+        let events = ["fitted", "refitted"].map(|work| {
+            let file = folder(work).join("tensorboard").join(stage).join("events.out.tfevents.0.tailor");
+            std::fs::metadata(file).unwrap().len()
+        });
+        assert_eq!(events[0], events[1], "{stage}");
+    }
 }
 
 #[test]
@@ -224,10 +307,42 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
         args.extend(extra);
         failure("tailor", &args)
     };
-    assert_eq!(fit(&["--validation", "0.9"]).0, 2);
-    assert_eq!(fit(&["--epochs", "0,1,1"]).0, 2);
-    assert_eq!(fit(&["--teach-rate", "linear:1"]).0, 2);
+    // Not one of these reads a picture: a broken one would be named instead.
+    let spoilt = bench.images.join("train/above/3.png");
+    let picture = std::fs::read(&spoilt).unwrap();
+    std::fs::write(&spoilt, b"not a picture").unwrap();
+    let cases: [(&[&str], &str); 13] = [
+        (&["--validation", "0.9"], "--validation 0.9"),
+        (&["--epochs", "0,1,1"], "--epochs 0 (teach)"),
+        (&["--teach-rate", "linear:1"], "one-cycle:PEAK"),
+        (&["--teach-rate", "one-cycle:0.1,warm-up=3"], "one-cycle:PEAK"),
+        (&["--schedule", "paper", "--epochs", "50,20,60"], "--train-rate step:0.1,20,0.1"),
+        (&["--retrain-rate", "cosine:0.1,warm-up=8"], "--retrain-rate cosine:0.1,warm-up=8"),
+        (&["--matching", "local", "--gamma2", "0"], "--gamma2 is 0"),
+        (&["--complexity", "paper", "--gamma1", "0"], "--gamma1 is 0"),
+        (&["--crop", "17"], "--crop 17"),
+        (&["--batch", "8,8,64"], "--batch 64"),
+        (&["--tolerance", "101"], "--tolerance 101"),
+        (&["--name", "a/b"], "--name"),
+        (&["--name", ".hidden"], "--name"),
+    ];
+    for (options, named) in cases {
+        let (code, why) = fit(options);
+        assert!(code == 2 && why.contains(named), "{options:?}: {code}, {why}");
+    }
+    for class in ["above", "below"] {
+        std::fs::create_dir_all(bench.images.join("val").join(class)).unwrap();
+        std::fs::write(bench.images.join("val").join(class).join("0.png"), b"not a picture").unwrap();
+    }
+    let (code, why) = fit(&["--validation", "0.2"]);
+    assert!(code == 2 && why.contains("val/ of its own"), "{why}");
+    std::fs::remove_dir_all(bench.images.join("val")).unwrap();
+    for options in [["--batch", "64"], ["--std", "1,1,1"], ["--rate", "step:0.1,15,0.1"], ["--crop", "9"]] {
+        let (code, why) = failure("tailor", &pretrain(&bench, &work, &options));
+        assert!(code == 2 && why.contains(options[0]), "{options:?}: {code}, {why}");
+    }
     assert!(!work.exists());
+    std::fs::write(&spoilt, picture).unwrap();
     let (_, why) =
         failure("tailor", &["eval", "--backbone", "nowhere.backbone", "--data", text(&bench.images)]);
     assert_eq!((why.matches("nowhere.backbone").count(), why.matches("os error").count()), (1, 1), "{why}");

@@ -7,6 +7,7 @@ use crate::cmd::load_images;
 use crate::data::Augment;
 use crate::fit::{BackboneSize, Job, Recipe, Report, Search, Stage, Work};
 use crate::import::{self, Request};
+use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::Schedule;
@@ -47,7 +48,7 @@ fn recipe(sample: &Sample) -> Recipe {
 
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let progress = Progress::visible();
+        let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let folder = &self.out;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let weights = samples::unpack(folder, &samples::WEIGHTS)?;

@@ -1,8 +1,10 @@
 //! `tailor fit`: a folder of labelled images becomes a task bundle.
 
-use crate::cmd::{keys, load_images, stem};
-use crate::data::Augment;
+use crate::Error;
+use crate::cmd::{keys, read_images, stem};
+use crate::data::{self, Augment, Counts};
 use crate::fit::{BackboneSize, Job, Recipe, Search, Work};
+use crate::interrupt::Interrupt;
 use crate::net::Formula;
 use crate::progress::Progress;
 use crate::source::Source;
@@ -53,7 +55,11 @@ struct Choices {
     /// Epochs of teacher, student, retraining; from the schedule when left out.
     #[arg(long, value_name = "N,N,N", value_parser = three)]
     epochs: Option<[usize; 3]>,
-    /// Learning-rate schedule of the teacher (one-cycle:PEAK, cosine:RATE, step:RATE,EPOCHS,FACTOR).
+    /// Images per step of teacher, student, retraining; from the schedule, or all there are, when left out.
+    #[arg(long, value_name = "N,N,N", value_parser = three)]
+    batch: Option<[usize; 3]>,
+    /// Learning-rate schedule of the teacher: one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR, the last two
+    /// with `,warm-up=EPOCHS` if need be.
     #[arg(long, value_name = "SCHEDULE")]
     teach_rate: Option<Schedule>,
     /// Learning-rate schedule of the student.
@@ -77,9 +83,9 @@ struct Choices {
     /// Accepted loss of validation accuracy, in percentage points.
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     tolerance: f64,
-    /// Formula of expected complexity.
-    #[arg(long, value_enum, default_value = "product")]
-    complexity: ComplexityArg,
+    /// Formula of expected complexity; product when left out.
+    #[arg(long, value_enum)]
+    complexity: Option<ComplexityArg>,
     /// Where matching gradients stop: at their own cell's inputs, or nowhere.
     #[arg(long, value_enum)]
     matching: Option<MatchingArg>,
@@ -136,6 +142,9 @@ impl Choices {
         if let Some([teach, train, retrain]) = self.epochs {
             (recipe.teach.epochs, recipe.train.epochs, recipe.retrain.epochs) = (teach, train, retrain);
         }
+        if let Some([teach, train, retrain]) = self.batch {
+            (recipe.teach.batch, recipe.train.batch, recipe.retrain.batch) = (teach, train, retrain);
+        }
         let rates = [self.teach_rate, self.train_rate, self.retrain_rate];
         for (stage, rate) in
             [&mut recipe.teach, &mut recipe.train, &mut recipe.retrain].into_iter().zip(rates)
@@ -148,8 +157,8 @@ impl Choices {
         recipe.theta = self.theta.unwrap_or(recipe.theta);
         recipe.tolerance = self.tolerance / 100.0;
         recipe.formula = match self.complexity {
-            ComplexityArg::Product => Formula::Product,
-            ComplexityArg::Paper => Formula::Paper,
+            Some(ComplexityArg::Paper) => Formula::Paper,
+            Some(ComplexityArg::Product) | None => Formula::Product,
         };
         recipe.local_matching = match self.matching {
             Some(MatchingArg::Local) => true,
@@ -165,7 +174,33 @@ impl Choices {
         recipe.augment = Augment { crop_pad: self.crop.unwrap_or(recipe.augment.crop_pad), flip: self.flip };
         recipe.seed = self.seed;
         recipe.check()?;
+        self.check_against(&recipe)?;
         Ok(recipe)
+    }
+
+    /// Refuses what was asked for and would have no effect.
+    fn check_against(&self, recipe: &Recipe) -> crate::Result<()> {
+        let idle = |option: &str, weight: &str| {
+            let want = format!("without effect where --{weight} is 0: leave one of them out");
+            Err(Error::config(format!("--{option}"), want))
+        };
+        if self.matching.is_some() && recipe.gamma2 == 0.0 {
+            return idle("matching", "gamma2");
+        }
+        if self.complexity.is_some() && recipe.gamma1 == 0.0 {
+            return idle("complexity", "gamma1");
+        }
+        Ok(())
+    }
+
+    /// Refuses what does not fit the images, before any of them is decoded.
+    fn check_data(&self, recipe: &Recipe, counts: Counts) -> crate::Result<()> {
+        if let Some(fraction) = self.validation.filter(|_| counts.val > 0) {
+            let want = "the data has a val/ of its own: leave the option out, or that folder";
+            return Err(Error::config(format!("--validation {fraction}"), want));
+        }
+        let mut batches = self.batch.into_iter().flatten();
+        batches.try_for_each(|batch| counts.check_batch(batch, recipe.validation))
     }
 }
 
@@ -184,8 +219,12 @@ impl Fit {
             Some(name) => name.clone(),
             None => stem(&self.data),
         };
-        let progress = Progress::visible();
-        let dataset = load_images(&self.data, size, &progress)?;
+        check_name(&name)?;
+        recipe.augment.check(size)?;
+        let found = data::find(&self.data)?;
+        self.choices.check_data(&recipe, found.counts())?;
+        let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
+        let dataset = read_images(found, size, &progress)?;
         let work = Work::open(&self.work)?;
         let backbone = BackboneSize::of(&source.plan, source.bytes)?;
         let job = Job {
@@ -219,6 +258,15 @@ impl Fit {
         }
         Ok(())
     }
+}
+
+/// The container's rule for names, before hours of training find it out.
+fn check_name(name: &str) -> crate::Result<()> {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.trim() != name {
+        let want = "a name without slash, leading dot, or space at either end";
+        return Err(Error::config(format!("--name {name:?}"), want));
+    }
+    Ok(())
 }
 
 /// Three numbers with commas between them.

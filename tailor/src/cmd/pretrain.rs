@@ -3,6 +3,7 @@
 use crate::cmd::{channels, read_images, stem};
 use crate::data;
 use crate::fit::{Work, count, hex};
+use crate::interrupt::Interrupt;
 use crate::pretrain::{Job, Recipe, Report};
 use crate::progress::Progress;
 use crate::train::{Schedule, Score};
@@ -49,26 +50,26 @@ pub struct Pretrain {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Recipe")]
 struct Choices {
-    /// Passes over the training images.
+    /// Passes over the training images; 15 when left out.
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
-    /// Images per step.
+    /// Images per step; 128 when left out.
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Learning rate: one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR, the last two with `,warm-up=EPOCHS`
-    /// if need be.
+    /// if need be; one-cycle:0.1 when left out.
     #[arg(long, value_name = "SCHEDULE")]
     rate: Option<Schedule>,
-    /// Optimiser momentum.
+    /// Optimiser momentum; 0.9 when left out.
     #[arg(long)]
     momentum: Option<f64>,
-    /// Weight decay.
+    /// Weight decay; 0.0005 when left out.
     #[arg(long)]
     decay: Option<f64>,
-    /// Share of the target spread evenly over all classes.
+    /// Share of the target spread evenly over all classes; 0.1 when left out.
     #[arg(long, value_name = "FRACTION")]
     label_smoothing: Option<f64>,
-    /// Share of train/ held out when there is no val/; 0 trains on everything.
+    /// Share of train/ held out when there is no val/; 0 trains on everything, 0.1 when left out.
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f64>,
     /// Shift training images by up to this many pixels; an eighth of the image when left out.
@@ -110,11 +111,11 @@ impl Pretrain {
         let recipe = self.recipe().with_context(|| format!("--arch {}", self.arch))?;
         let device = Device::Cpu;
         let found = data::find(&self.data)?;
-        recipe.check_counts(found.counts())?;
+        found.counts().check_batch(recipe.batch, recipe.validation)?;
         let name = stem(&self.data);
         let work = Work::open(&self.work)?;
         let out = self.out.clone().unwrap_or_else(|| work.backbone(&name));
-        let progress = Progress::visible();
+        let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, recipe.size, &progress)?;
         let job = Job {
             recipe: &recipe,

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 /// [`Error::Config`] for a fraction outside 0..1, [`Error::Data`] for a class with a single image.
 pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<(Split, Split)> {
     if !(fraction > 0.0 && fraction < 1.0) {
-        return Err(Error::config(format!("--val-fraction {fraction}"), "between 0 and 1, both excluded"));
+        return Err(Error::config(format!("--validation {fraction}"), "between 0 and 1, both excluded"));
     }
     let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (i, &label) in train.labels.iter().enumerate() {

@@ -323,6 +323,14 @@ fn stopping_early_and_impossible_batches() {
     assert!(Loader::new(&numbered(5, 3), [0.0; 3], [1.0; 3], 0, &Device::Cpu).is_err());
 }
 
+#[test]
+fn a_batch_must_find_enough_images() {
+    let counts = |train, val| Counts { train, val, test: 0 };
+    assert!(counts(100, 0).check_batch(90, 0.1).is_ok());
+    assert!(counts(99, 0).check_batch(90, 0.1).is_err());
+    assert!(counts(90, 10).check_batch(90, 0.1).is_ok());
+}
+
 /// The checksum of a PNG chunk, bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {

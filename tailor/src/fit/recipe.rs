@@ -112,15 +112,16 @@ impl Recipe {
             |option: &str, got: String, want: &str| Err(Error::config(format!("--{option} {got}"), want));
         for (name, stage) in [("teach", &self.teach), ("train", &self.train), ("retrain", &self.retrain)] {
             if stage.epochs == 0 {
-                return bad(&format!("{name}-epochs"), "0".into(), "at least 1");
+                return bad("epochs", format!("0 ({name})"), "at least 1");
             }
             if stage.batch < 2 {
                 return bad(
-                    &format!("{name}-batch"),
-                    stage.batch.to_string(),
+                    "batch",
+                    format!("{} ({name})", stage.batch),
                     "at least 2 (batch statistics of one image are no statistics)",
                 );
             }
+            stage.schedule.check(stage.epochs, &format!("--{name}-rate"))?;
         }
         if !(0.0..=0.5).contains(&self.validation) || self.validation == 0.0 {
             return bad("validation", self.validation.to_string(), "a fraction above 0, up to 0.5");
@@ -131,13 +132,16 @@ impl Recipe {
         for (name, value) in [
             ("gamma1", self.gamma1),
             ("gamma2", self.gamma2),
-            ("tolerance", self.tolerance),
             ("momentum", self.momentum),
             ("decay", self.decay),
         ] {
             if !value.is_finite() || value < 0.0 {
                 return bad(name, value.to_string(), "a number from 0");
             }
+        }
+        if !(0.0..=1.0).contains(&self.tolerance) {
+            let points = (100.0 * self.tolerance).to_string();
+            return bad("tolerance", points, "percentage points from 0 to 100");
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Every choice that shapes a backbone trained from scratch.
 
-use crate::data::{Augment, Counts};
+use crate::data::Augment;
 use crate::train::Schedule;
 use crate::{Error, Result};
 use bundles::plan::Arch;
@@ -100,21 +100,6 @@ impl Recipe {
         self.augment.check(self.size)
     }
 
-    /// Refuses what does not fit the data, before any image is decoded.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when a batch is larger than what is left to train on.
-    pub fn check_counts(&self, counts: Counts) -> Result<()> {
-        // What `hold_out` takes differs from this by at most half an image of each class.
-        let held = if counts.val > 0 { 0.0 } else { self.validation };
-        let left = (counts.train as f64 * (1.0 - held)) as usize;
-        if self.batch > left {
-            let want = format!("at most {left}, the number of training images");
-            return Err(Error::config(format!("--batch {}", self.batch), want));
-        }
-        Ok(())
-    }
-
     /// Everything that shapes the run, written out.
     pub(crate) fn fingerprint(&self) -> String {
         format!(
@@ -164,15 +149,5 @@ mod tests {
             assert_eq!(error.exit_code(), 2, "{error}");
             assert!(error.to_string().starts_with(option), "{error}");
         }
-    }
-
-    #[test]
-    fn a_batch_must_find_enough_images() {
-        let mut recipe = Recipe::new("cifar-resnet20-b".parse().unwrap(), 32);
-        recipe.batch = 90;
-        let counts = |train, val| Counts { train, val, test: 0 };
-        assert!(recipe.check_counts(counts(100, 0)).is_ok());
-        assert!(recipe.check_counts(counts(99, 0)).is_err());
-        assert!(recipe.check_counts(counts(90, 10)).is_ok());
     }
 }

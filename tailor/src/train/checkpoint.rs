@@ -1,7 +1,7 @@
-//! A training run on disk after an epoch: numbers, velocities, and where it stood.
+//! A training run on disk: numbers, velocities, and where it stood.
 
 use crate::net::Params;
-use crate::train::Sgd;
+use crate::train::{Sgd, Sums};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use safetensors::tensor::{SafeTensors, TensorView};
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// What a checkpoint holds beside tensors.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     /// Stage of the pipeline (`teach`, `train`, `prune-3`).
     pub stage: String,
@@ -17,6 +17,8 @@ pub struct Checkpoint {
     pub fingerprint: String,
     /// Epochs done.
     pub epoch: usize,
+    /// What the epoch under way has done; nothing when it was written between two.
+    pub sums: Sums,
     /// Epochs of the whole run.
     pub epochs: usize,
     /// Right answers and images of the last validation.
@@ -56,6 +58,7 @@ impl Checkpoint {
             ("stage", self.stage.clone()),
             ("fingerprint", self.fingerprint.clone()),
             ("epoch", self.epoch.to_string()),
+            ("sums", self.sums.to_string()),
             ("epochs", self.epochs.to_string()),
             ("right", self.validation.0.to_string()),
             ("validated", self.validation.1.to_string()),
@@ -125,6 +128,7 @@ fn load(path: &Path) -> Result<Option<(Checkpoint, Vec<u8>)>> {
         stage: text("stage")?,
         fingerprint: text("fingerprint")?,
         epoch: number("epoch")?,
+        sums: text("sums")?.parse().map_err(|()| unreadable(path, &"`sums` is not what it should be"))?,
         epochs: number("epochs")?,
         validation: (number("right")?, number("validated")?),
     };

@@ -1,14 +1,15 @@
 //! The epoch loop every training stage runs through: steps, running statistics, validation, checkpoint.
 
-use super::evaluate::right;
-use super::{Checkpoint, Log, Record, Schedule, Score, Sgd, StepLoss};
+use super::{Checkpoint, Log, Schedule, Score, Sgd, StepLoss, Sums};
 use crate::data::{Batch, Batches};
 use crate::net::Params;
-use crate::progress::Progress;
+use crate::progress::{Progress, duration};
 use crate::{Error, Result};
-use candle_core::Tensor;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// An epoch that lasts longer is kept on the way, so that a power cut costs no more than this.
+const KEEP_EVERY: Duration = Duration::from_secs(120);
 
 /// The moving parts of a stage: its data, its loss, its validation.
 pub struct Train<'a> {
@@ -45,73 +46,128 @@ pub struct Course<'a> {
     pub progress: &'a Progress,
 }
 
+/// Where a run stands.
+#[derive(Default)]
+struct At {
+    /// Epochs done.
+    epoch: usize,
+    /// What the epoch under way has done.
+    sums: Sums,
+    /// The newest validation.
+    score: Score,
+}
+
 impl Course<'_> {
     /// Trains `params` to the end of the course and returns the last validation score. Continues from the
-    /// checkpoint when there is one of the same run; the result is the same as without interruption.
+    /// checkpoint when there is one of the same run, in the middle of an epoch if need be; the result is the same
+    /// as without interruption.
     ///
     /// # Errors
-    /// [`Error::Training`] when the loss stops being a number; whatever data, loss or disk report.
+    /// [`Error::Interrupted`] when someone asked for a stop, once the run is on disk; [`Error::Training`] when the
+    /// loss stops being a number; whatever data, loss or disk report.
     pub fn run(&self, params: &mut Params, train: &Train<'_>) -> Result<Score> {
+        let working = self.progress.interrupt().begin();
         let mut sgd = Sgd::new(self.momentum, self.decay);
-        let (start, mut score) = self.resume(params, &mut sgd)?;
+        let mut at = self.resume(params, &mut sgd)?;
+        if let Some(log) = self.log {
+            log.rewind(self.stage, at.epoch)?;
+        }
         let total = self.epochs * train.steps;
-        let bar = self.progress.stage(self.stage, total as u64, (start * train.steps) as u64);
-        for epoch in start..self.epochs {
-            let clock = Instant::now();
-            let mut sums = Sums::default();
-            let mut rate = 0.0;
-            for (step, batch) in (train.batches)(epoch)?.enumerate() {
+        let begun = at.epoch * train.steps + at.sums.steps;
+        let bar = self.progress.stage(self.stage, total as u64, begun as u64);
+        let start = Instant::now();
+        let mut kept = Instant::now();
+        while at.epoch < self.epochs {
+            let (epoch, done) = (at.epoch, at.sums.steps);
+            let rate = |step: usize| self.schedule.rate(epoch * train.steps + step, total, self.epochs);
+            let mut clock = Instant::now();
+            for (step, batch) in (train.batches)(epoch)?.enumerate().skip(done) {
                 let batch = batch?;
-                let StepLoss { total: loss, terms, logits, stats } = (train.loss)(params, &batch)?;
-                rate = self.schedule.rate(epoch * train.steps + step, total, self.epochs);
-                sgd.step(params, &loss.backward()?, rate)?;
-                for stat in stats {
-                    params.track(&stat.norm, &stat.mean, &stat.var)?;
-                }
-                sums.images += batch.labels.dim(0)?;
-                sums.steps += 1;
-                sums.right += right(&logits, &batch.labels)?;
-                sums.loss += scalar(&loss)?;
-                sums.classification += scalar(&terms.classification)?;
-                sums.complexity = add(sums.complexity, &terms.complexity)?;
-                sums.matching = add(sums.matching, &terms.matching)?;
-                if !sums.loss.is_finite() {
+                let loss = (train.loss)(params, &batch)?;
+                self.step(params, &mut sgd, &loss, rate(step))?;
+                at.sums.add(&loss, &batch.labels)?;
+                at.sums.seconds += clock.elapsed().as_secs_f64();
+                clock = Instant::now();
+                if !at.sums.is_finite() {
                     return Err(Error::training(
-                        format!("{}, epoch {}, step {}", self.stage, epoch + 1, step + 1),
+                        self.place(&at, train),
                         "the loss is no longer a number",
                         "lower the learning rate",
                     ));
                 }
-                bar.step(|| sums.line(epoch + 1, self.epochs, clock.elapsed().as_secs_f64(), score));
+                bar.step(|| format!("epoch {}/{}  {}", at.epoch + 1, self.epochs, at.sums.line(at.score)));
+                if working.is_unwanted() || kept.elapsed() > KEEP_EVERY {
+                    self.keep(&at, params, &sgd)?;
+                    kept = Instant::now();
+                }
+                if working.is_unwanted() {
+                    return Err(self.interrupted(&at, train));
+                }
             }
-            let seconds = clock.elapsed().as_secs_f64();
-            score = (train.validate)(params)?;
-            let record = sums.record(self.stage, epoch + 1, rate, seconds, score);
+            at.score = (train.validate)(params)?;
+            let last = rate(train.steps.saturating_sub(1));
+            let record = at.sums.record(self.stage, epoch + 1, last, at.score);
+            let line = at.sums.line(at.score);
+            at = At { epoch: epoch + 1, sums: Sums::default(), score: at.score };
             if let Some(log) = self.log {
-                log.rewind(self.stage, epoch)?;
                 log.append(&record)?;
             }
-            if let Some(path) = self.checkpoint {
-                self.here(epoch + 1, score).write(path, params, &sgd)?;
+            self.keep(&at, params, &sgd)?;
+            kept = Instant::now();
+            bar.epoch(|| {
+                let steps = at.epoch * train.steps;
+                let left =
+                    start.elapsed().as_secs_f64() / (steps - begun).max(1) as f64 * (total - steps) as f64;
+                format!("epoch {}/{}  {line}  {} left", at.epoch, self.epochs, duration(left))
+            });
+            if working.is_unwanted() {
+                return Err(self.interrupted(&at, train));
             }
         }
-        bar.finish(&format!("validation {:.1} %", 100.0 * score.accuracy()));
+        let score = at.score;
+        bar.finish(&match score.n {
+            0 => "done".into(),
+            _ => format!("validation {:.1} %", 100.0 * score.accuracy()),
+        });
         Ok(score)
     }
 
-    fn here(&self, epoch: usize, score: Score) -> Checkpoint {
-        Checkpoint {
-            stage: self.stage.into(),
-            fingerprint: self.fingerprint.into(),
-            epoch,
-            epochs: self.epochs,
-            validation: (score.right, score.n),
+    fn step(&self, params: &mut Params, sgd: &mut Sgd, loss: &StepLoss, rate: f64) -> Result<()> {
+        sgd.step(params, &loss.total.backward()?, rate)?;
+        for stat in &loss.stats {
+            params.track(&stat.norm, &stat.mean, &stat.var)?;
+        }
+        Ok(())
+    }
+
+    /// Which step a run has taken last, in words.
+    fn place(&self, at: &At, train: &Train<'_>) -> String {
+        match at.sums.steps {
+            0 => format!("{}, after epoch {} of {}", self.stage, at.epoch, self.epochs),
+            step => format!("{}, epoch {}, step {step} of {}", self.stage, at.epoch + 1, train.steps),
         }
     }
 
-    fn resume(&self, params: &mut Params, sgd: &mut Sgd) -> Result<(usize, Score)> {
-        let Some(path) = self.checkpoint else { return Ok((0, Score::default())) };
-        let Some(found) = Checkpoint::peek(path)? else { return Ok((0, Score::default())) };
+    fn interrupted(&self, at: &At, train: &Train<'_>) -> Error {
+        Error::Interrupted { place: self.place(at, train), kept: self.checkpoint.map(Path::to_path_buf) }
+    }
+
+    fn keep(&self, at: &At, params: &Params, sgd: &Sgd) -> Result<()> {
+        let Some(path) = self.checkpoint else { return Ok(()) };
+        let checkpoint = Checkpoint {
+            stage: self.stage.into(),
+            fingerprint: self.fingerprint.into(),
+            epoch: at.epoch,
+            sums: at.sums.clone(),
+            epochs: self.epochs,
+            validation: (at.score.right, at.score.n),
+        };
+        checkpoint.write(path, params, sgd)
+    }
+
+    fn resume(&self, params: &mut Params, sgd: &mut Sgd) -> Result<At> {
+        let Some(path) = self.checkpoint else { return Ok(At::default()) };
+        let Some(found) = Checkpoint::peek(path)? else { return Ok(At::default()) };
         if found.stage != self.stage || found.fingerprint != self.fingerprint || found.epochs != self.epochs {
             return Err(Error::training(
                 path.display(),
@@ -122,66 +178,6 @@ impl Course<'_> {
         let device = params.iter().next().map(|(_, t)| t.device().clone());
         Checkpoint::restore(path, params, sgd, &device.unwrap_or(candle_core::Device::Cpu))?;
         let (right, n) = found.validation;
-        Ok((found.epoch, Score { right, n }))
-    }
-}
-
-/// Running sums of one epoch.
-#[derive(Default)]
-struct Sums {
-    images: usize,
-    steps: usize,
-    right: usize,
-    loss: f64,
-    classification: f64,
-    complexity: Option<f64>,
-    matching: Option<f64>,
-}
-
-impl Sums {
-    fn mean(&self, sum: f64) -> f64 {
-        sum / self.steps.max(1) as f64
-    }
-
-    fn line(&self, epoch: usize, epochs: usize, seconds: f64, last: Score) -> String {
-        let mut line = format!("epoch {epoch}/{epochs}  ce {:.3}", self.mean(self.classification));
-        if let Some(sum) = self.complexity {
-            line += &format!("  cost {:.3}", self.mean(sum));
-        }
-        if let Some(sum) = self.matching {
-            line += &format!("  match {:.4}", self.mean(sum));
-        }
-        let accuracy = 100.0 * self.right as f64 / self.images.max(1) as f64;
-        line += &format!("  train {accuracy:.1} %");
-        if last.n > 0 {
-            line += &format!("  val {:.1} %", 100.0 * last.accuracy());
-        }
-        line + &format!("  {:.0} img/s", self.images as f64 / seconds.max(1e-9))
-    }
-
-    fn record(&self, stage: &str, epoch: usize, rate: f64, seconds: f64, score: Score) -> Record {
-        Record {
-            stage: stage.into(),
-            epoch,
-            rate,
-            loss: self.mean(self.loss),
-            classification: self.mean(self.classification),
-            complexity: self.complexity.map(|sum| self.mean(sum)),
-            matching: self.matching.map(|sum| self.mean(sum)),
-            train_accuracy: self.right as f64 / self.images.max(1) as f64,
-            val_accuracy: score.accuracy(),
-            images_per_second: self.images as f64 / seconds.max(1e-9),
-        }
-    }
-}
-
-fn scalar(x: &Tensor) -> Result<f64> {
-    Ok(f64::from(x.to_scalar::<f32>()?))
-}
-
-fn add(sum: Option<f64>, term: &Option<Tensor>) -> Result<Option<f64>> {
-    match term {
-        Some(term) => Ok(Some(sum.unwrap_or(0.0) + scalar(term)?)),
-        None => Ok(sum),
+        Ok(At { epoch: found.epoch, sums: found.sums, score: Score { right, n } })
     }
 }

@@ -7,6 +7,8 @@ mod losses;
 mod metrics;
 mod schedule;
 mod sgd;
+mod sums;
+mod tensorboard;
 #[cfg(test)]
 mod tests;
 
@@ -17,3 +19,4 @@ pub use losses::{Objective, StepLoss, Terms, student_loss, teacher_loss};
 pub use metrics::{Log, Record};
 pub use schedule::Schedule;
 pub use sgd::Sgd;
+pub use sums::Sums;

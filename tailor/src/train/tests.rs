@@ -24,8 +24,20 @@ fn split() -> Split {
     }
 }
 
-/// Trains a small network; `fail_at` breaks off at the start of that epoch, as a power cut would.
-fn run(folder: &Path, fingerprint: &str, fail_at: Option<usize>) -> Result<Vec<(String, Vec<f32>)>> {
+/// How a run is disturbed.
+#[derive(Clone, Copy)]
+enum Trouble {
+    None,
+    /// It breaks off at the start of that epoch, as a power cut would.
+    Cut(usize),
+    /// Someone presses Ctrl-C during that step of this run (from 1).
+    Stop(usize),
+}
+
+/// Trains a small network.
+fn run(folder: &Path, fingerprint: &str, trouble: Trouble) -> Result<Vec<(String, Vec<f32>)>> {
+    let progress = Progress::hidden();
+    let steps = std::cell::Cell::new(0);
     let arch: Arch = "cifar-resnet8-a".parse().unwrap();
     let plan: Plan = arch.plan(8, 8, 2).unwrap();
     let loader = Loader::new(&split(), [0.5; 3], [0.25; 3], 8, &Device::Cpu)?;
@@ -33,12 +45,18 @@ fn run(folder: &Path, fingerprint: &str, fail_at: Option<usize>) -> Result<Vec<(
     let train = Train {
         steps: loader.steps(),
         batches: &|epoch| {
-            if fail_at == Some(epoch) {
+            if matches!(trouble, Trouble::Cut(at) if at == epoch) {
                 return Err(Error::training("here", "interrupted", "go on"));
             }
             loader.train(3, epoch as u64, Augment { crop_pad: 1, flip: true })
         },
-        loss: &|params, batch| teacher_loss(&plan, params, batch, 0.0),
+        loss: &|params, batch| {
+            steps.set(steps.get() + 1);
+            if matches!(trouble, Trouble::Stop(at) if at == steps.get()) {
+                progress.interrupt().request();
+            }
+            teacher_loss(&plan, params, batch, 0.0)
+        },
         validate: &|params| evaluate(&Net { plan: &plan, params }, loader.eval()),
     };
     let log = Log::new(folder.join("metrics.csv"));
@@ -51,7 +69,7 @@ fn run(folder: &Path, fingerprint: &str, fail_at: Option<usize>) -> Result<Vec<(
         decay: 5e-4,
         checkpoint: Some(&folder.join("teach.safetensors")),
         log: Some(&log),
-        progress: &Progress::hidden(),
+        progress: &progress,
     };
     course.run(&mut params, &train)?;
     params.iter().map(|(name, t)| Ok((name.to_string(), t.flatten_all()?.to_vec1()?))).collect()
@@ -77,34 +95,71 @@ fn start(plan: &Plan) -> Result<Params> {
     Params::teacher(plan, &backbone, 1, &Device::Cpu)
 }
 
+/// Everything recorded but the speed.
+fn records(folder: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(folder.join("metrics.csv")).unwrap();
+    text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_string()).collect()
+}
+
+#[track_caller]
+fn assert_same(want: &[(String, Vec<f32>)], got: &[(String, Vec<f32>)]) {
+    assert_eq!(want.len(), got.len());
+    for (want, got) in want.iter().zip(got) {
+        let same = want.1.iter().zip(&got.1).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(want.0 == got.0 && same, "{}", want.0);
+    }
+}
+
 #[test]
 fn an_interrupted_run_ends_bit_for_bit_where_an_uninterrupted_one_does() {
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let want = run(whole.path(), "a", None).unwrap();
+    let want = run(whole.path(), "a", Trouble::None).unwrap();
     for epoch in 1..EPOCHS {
-        assert!(run(cut.path(), "a", Some(epoch)).is_err());
+        assert!(run(cut.path(), "a", Trouble::Cut(epoch)).is_err());
     }
-    let got = run(cut.path(), "a", None).unwrap();
-    assert_eq!(want.len(), got.len());
-    for (want, got) in want.iter().zip(&got) {
-        assert!(
-            want.0 == got.0 && want.1.iter().zip(&got.1).all(|(a, b)| a.to_bits() == b.to_bits()),
-            "{}",
-            want.0
-        );
+    let got = run(cut.path(), "a", Trouble::None).unwrap();
+    assert_same(&want, &got);
+    assert_eq!(records(whole.path()), records(cut.path()));
+    assert_eq!(records(whole.path()).len(), 1 + EPOCHS);
+}
+
+#[test]
+fn a_run_stopped_at_any_step_goes_on_from_there() {
+    let whole = tempfile::tempdir().unwrap();
+    let want = run(whole.path(), "a", Trouble::None).unwrap();
+    // 24 images in batches of 8: three steps an epoch.
+    for step in 1..=3 * EPOCHS {
+        let stopped = tempfile::tempdir().unwrap();
+        let error = run(stopped.path(), "a", Trouble::Stop(step)).unwrap_err();
+        assert_eq!(error.exit_code(), 130);
+        let place = match step % 3 {
+            0 => format!("teach, epoch {}, step 3 of 3", step / 3),
+            rest => format!("teach, epoch {}, step {rest} of 3", step / 3 + 1),
+        };
+        let message = error.to_string();
+        assert!(message.starts_with(&place) && message.contains("teach.safetensors"), "{message}");
+        let got = run(stopped.path(), "a", Trouble::None).unwrap();
+        assert_same(&want, &got);
+        assert_eq!(records(whole.path()), records(stopped.path()), "stopped at step {step}");
     }
-    let lines = |folder: &Path| std::fs::read_to_string(folder.join("metrics.csv")).unwrap().lines().count();
-    assert_eq!((lines(whole.path()), lines(cut.path())), (1 + EPOCHS, 1 + EPOCHS));
+    // Every single step interrupted, each run does at least one.
+    let stopped = tempfile::tempdir().unwrap();
+    for _ in 0..3 * EPOCHS {
+        assert!(run(stopped.path(), "a", Trouble::Stop(1)).is_err());
+    }
+    let got = run(stopped.path(), "a", Trouble::None).unwrap();
+    assert_same(&want, &got);
+    assert_eq!(records(whole.path()), records(stopped.path()));
 }
 
 #[test]
 fn a_checkpoint_of_other_options_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    run(folder.path(), "a", None).unwrap();
-    let error = run(folder.path(), "b", None).unwrap_err().to_string();
+    run(folder.path(), "a", Trouble::None).unwrap();
+    let error = run(folder.path(), "b", Trouble::None).unwrap_err().to_string();
     assert!(error.contains("other options"), "{error}");
     std::fs::write(folder.path().join("teach.safetensors"), b"half a file").unwrap();
-    let error = run(folder.path(), "a", None).unwrap_err().to_string();
+    let error = run(folder.path(), "a", Trouble::None).unwrap_err().to_string();
     assert!(error.contains("not a checkpoint"), "{error}");
 }
 
