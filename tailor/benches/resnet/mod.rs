@@ -84,10 +84,8 @@ pub struct ConvNorm {
 /// The primitives a network is built from: ours, or candle's own.
 #[derive(Clone, Copy)]
 pub struct Kit {
-    /// `conv2d(x, w, stride, pad)`.
-    pub conv: fn(&Tensor, &Tensor, usize, usize) -> Result<Tensor>,
-    /// `[relu](batch_norm(x, weight, bias))`.
-    pub norm: fn(&Tensor, &Tensor, &Tensor, bool) -> Result<Tensor>,
+    /// `[relu](batch_norm(conv2d(x)))`.
+    pub unit: fn(&Tensor, &ConvNorm, bool) -> Result<Tensor>,
     /// `relu(a + b)`.
     pub sum: fn(&Tensor, &Tensor) -> Result<Tensor>,
     /// 3x3 max-pool, stride 2, pad 1.
@@ -96,24 +94,39 @@ pub struct Kit {
 
 /// `tailor::ops`.
 pub const OURS: Kit = Kit {
-    conv: |x, w, stride, pad| ops::conv2d(x, w, stride, pad, false),
-    norm: |x, w, b, relu| Ok(ops::batch_norm(x, w, b, 1e-5, relu, false)?.y),
+    unit: |x, c, relu| Ok(ops::conv_norm(x, c.op(relu, false))?.norm.y),
     sum: |a, b| ops::gated_sum(&[a.clone(), b.clone()], &[None, None], None, true),
     pool: |x| ops::max_pool2d(x, 3, 2, 1),
 };
 
 /// Candle's own ops.
 pub const STOCK: Kit = Kit {
-    conv: |x, w, stride, pad| x.conv2d(w, pad, stride, 1, 1),
-    norm: |x, w, b, relu| Ok(ops::stock::batch_norm(x, w, b, 1e-5, relu)?.y),
+    unit: |x, c, relu| {
+        let y = x.conv2d(&c.kernel, c.pad, c.stride, 1, 1)?;
+        Ok(ops::stock::batch_norm(&y, &c.weight, &c.bias, 1e-5, relu)?.y)
+    },
     sum: |a, b| (a + b)?.relu(),
     pool: |x| ops::stock::max_pool2d(x, 3, 2, 1),
 };
 
 impl ConvNorm {
     fn forward(&self, kit: &Kit, x: &Tensor, relu: bool) -> Result<Tensor> {
-        let y = (kit.conv)(x, &self.kernel, self.stride, self.pad)?;
-        (kit.norm)(&y, &self.weight, &self.bias, relu)
+        (kit.unit)(x, self, relu)
+    }
+
+    /// Itself as our op's argument.
+    pub fn op(&self, relu: bool, frozen: bool) -> ops::ConvNorm<'_> {
+        ops::ConvNorm {
+            kernel: &self.kernel,
+            stride: self.stride,
+            pad: self.pad,
+            frozen_kernel: frozen,
+            weight: &self.weight,
+            bias: &self.bias,
+            eps: 1e-5,
+            relu,
+            frozen_affine: frozen,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Block, ConvNorm, Net, Random, Spec};
 use candle_core::{D, DType, Device, Result, Tensor, Var};
-use tailor::ops::{self, ProxyTrace};
+use tailor::ops::{self, ConvNormOutput, ProxyTrace};
 
 /// Nearest source nodes per cell.
 const K: usize = 3;
@@ -124,8 +124,7 @@ impl Student {
         relu: bool,
         seen: &mut Vec<(Tensor, Tensor)>,
     ) -> Result<Tensor> {
-        let y = ops::conv2d(x, &c.kernel, c.stride, c.pad, true)?;
-        let out = ops::batch_norm(&y, &c.weight, &c.bias, EPS, relu, true)?;
+        let out = ops::conv_norm(x, c.op(relu, true))?.norm;
         seen.push((out.mean, out.var));
         Ok(out.y)
     }
@@ -173,8 +172,7 @@ impl Student {
             for (j, proxy) in self.proxies[l].iter().enumerate() {
                 let (source, s, c) = (&nodes[proxy.source], proxy.scale, &proxy.conv);
                 let pooled = if s > 1 { ops::max_pool2d(source, s + 1, s, s / 2)? } else { source.clone() };
-                let conv_out = ops::conv2d(&pooled, &c.kernel, 1, 0, false)?;
-                let out = ops::batch_norm(&conv_out, &c.weight, &c.bias, EPS, false, false)?;
+                let ConvNormOutput { conv_out, norm: out } = ops::conv_norm(&pooled, c.op(false, false))?;
                 seen.push((out.mean.clone(), out.var.clone()));
                 terms.push(out.y);
                 gates.push(Some(1 + j));

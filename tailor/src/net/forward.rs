@@ -1,9 +1,9 @@
 //! One forward pass of a plan: stem, cells, head, with batch-norms in training or inference mode.
 
 use super::{NORM_EPS, Params, alphas};
-use crate::ops::{self, ProxyTrace};
+use crate::ops::{self, BatchNormOutput, ConvNorm, ConvNormOutput, ProxyTrace};
 use crate::{Error, Result};
-use bundles::plan::{Cell, Gate, Op, Plan, Role};
+use bundles::plan::{Affine, Cell, Conv, Gate, Op, Plan, Role};
 use candle_core::Tensor;
 use std::collections::HashSet;
 
@@ -75,6 +75,21 @@ struct Walk {
     pass: Pass,
     stats: Vec<Stats>,
     seen: HashSet<String>,
+}
+
+impl Walk {
+    /// Whether norms use the batch's own statistics.
+    fn trains(&self) -> bool {
+        matches!(self.pass, Pass::Train | Pass::Trace)
+    }
+
+    /// Records batch statistics. A norm that two paths share sees one batch, so its statistics count once.
+    fn saw(&mut self, norm: &str, out: &BatchNormOutput) {
+        if self.seen.insert(norm.into()) {
+            let (mean, var) = (out.mean.clone(), out.var.clone());
+            self.stats.push(Stats { norm: norm.into(), mean, var });
+        }
+    }
 }
 
 impl Net<'_> {
@@ -197,22 +212,20 @@ impl Net<'_> {
         gate: usize,
         walk: &mut Walk,
     ) -> Result<(Tensor, ProxyTrace)> {
-        let (front, back) = ops.split_at(ops.len() - 2);
-        let pooled = self.line(front, x, walk)?;
-        let conv_out = self.line(&back[..1], &pooled, walk)?;
-        let term = self.line(&back[1..], &conv_out, walk)?;
-        let (Op::Conv(conv), Op::Affine(norm)) = (&back[0], &back[1]) else {
+        let [front @ .., Op::Conv(conv), Op::Affine(norm)] = ops else {
             return Err(Error::MissingTensor { name: "proxy convolution".into() });
         };
-        let stats = walk.stats.last().ok_or_else(|| Error::MissingTensor { name: norm.name.clone() })?;
+        let pooled = self.line(front, x, walk)?;
+        let ConvNormOutput { conv_out, norm: BatchNormOutput { y: term, mean, var } } =
+            self.conv_norm(conv, norm, &pooled, false, walk)?;
         let trace = ProxyTrace {
             pooled: pooled.detach(),
-            conv_out: conv_out.detach(),
+            conv_out,
             weight: self.params.get(&format!("{}.weight", conv.name))?.clone(),
             norm_weight: self.params.get(&format!("{}.weight", norm.name))?.clone(),
             norm_bias: self.params.get(&format!("{}.bias", norm.name))?.clone(),
-            mean: stats.mean.clone(),
-            var: stats.var.clone(),
+            mean,
+            var,
             eps: NORM_EPS,
             gate,
         };
@@ -224,6 +237,15 @@ impl Net<'_> {
         let mut x = x.clone();
         let mut i = 0;
         while i < line.len() {
+            if let [Op::Conv(conv), Op::Affine(norm), rest @ ..] = &line[i..]
+                && walk.trains()
+                && !conv.bias
+            {
+                let relu = matches!(rest, [Op::Relu, ..]);
+                x = self.conv_norm(conv, norm, &x, relu, walk)?.norm.y;
+                i += 2 + usize::from(relu);
+                continue;
+            }
             let fuse_relu = matches!(line.get(i + 1), Some(Op::Relu));
             x = match &line[i] {
                 Op::Conv(conv) => {
@@ -260,7 +282,7 @@ impl Net<'_> {
     }
 
     fn norm(&self, name: &str, x: &Tensor, relu: bool, walk: &mut Walk) -> Result<Tensor> {
-        if matches!(walk.pass, Pass::Infer | Pass::Observe) {
+        if !walk.trains() {
             if walk.pass == Pass::Observe && walk.seen.insert(name.into()) {
                 walk.stats.push(observed(name, x)?);
             }
@@ -271,11 +293,34 @@ impl Net<'_> {
         let weight = self.params.get(&weight_name)?;
         let bias = self.params.get(&format!("{name}.bias"))?;
         let out = ops::batch_norm(x, weight, bias, NORM_EPS, relu, !self.params.is_free(&weight_name))?;
-        // A norm that two paths share sees one batch, so its statistics count once.
-        if walk.seen.insert(name.into()) {
-            walk.stats.push(Stats { norm: name.into(), mean: out.mean, var: out.var });
-        }
+        walk.saw(name, &out);
         Ok(out.y)
+    }
+
+    /// A convolution and its norm in training, as one operation.
+    fn conv_norm(
+        &self,
+        conv: &Conv,
+        norm: &Affine,
+        x: &Tensor,
+        relu: bool,
+        walk: &mut Walk,
+    ) -> Result<ConvNormOutput> {
+        let (kernel, weight) = (format!("{}.weight", conv.name), format!("{}.weight", norm.name));
+        let of = ConvNorm {
+            kernel: self.params.get(&kernel)?,
+            stride: conv.stride,
+            pad: conv.pad,
+            frozen_kernel: !self.params.is_free(&kernel),
+            weight: self.params.get(&weight)?,
+            bias: self.params.get(&format!("{}.bias", norm.name))?,
+            eps: NORM_EPS,
+            relu,
+            frozen_affine: !self.params.is_free(&weight),
+        };
+        let out = ops::conv_norm(x, of)?;
+        walk.saw(&norm.name, &out.norm);
+        Ok(out)
     }
 }
 

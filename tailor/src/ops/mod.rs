@@ -6,6 +6,7 @@
 //! results are the same, bit for bit, whatever the number of threads.
 
 mod conv;
+mod conv_norm;
 mod cpu;
 mod gate;
 mod loss;
@@ -19,6 +20,7 @@ pub mod stock;
 mod tests;
 
 pub use conv::conv2d;
+pub use conv_norm::{ConvNorm, ConvNormOutput, conv_norm};
 pub use gate::gated_sum;
 pub use loss::{cross_entropy, mse};
 pub use matching::{ProxyTrace, local_match};

@@ -26,6 +26,14 @@ pub(crate) fn channels(what: &str, x: &Tensor, vectors: [&Tensor; 2]) -> Result<
     Ok((n, c, h * w))
 }
 
+/// Mean and unbiased variance `(c,)` of batch statistics over `count` values per channel.
+pub(crate) fn unbiased(stats: &kernel::Statistics, count: usize) -> Result<(Tensor, Tensor)> {
+    let count = count as f32;
+    let var: Vec<f32> = stats.var.iter().map(|v| v * (count / (count - 1.).max(1.))).collect();
+    let c = var.len();
+    Ok((plain(stats.mean.clone(), c)?, plain(var, c)?))
+}
+
 /// Batch-norm in training mode: `y = [relu]((x - mean) / sqrt(var + eps) * weight + bias)` with the batch's own
 /// mean and biased variance, gradients flowing through both.
 ///
@@ -41,7 +49,7 @@ pub fn batch_norm(
     relu: bool,
     frozen_affine: bool,
 ) -> Result<BatchNormOutput> {
-    let (n, c, pixels) = channels("batch_norm", x, [weight, bias])?;
+    let (n, _, pixels) = channels("batch_norm", x, [weight, bias])?;
     let fix = |t: &Tensor| if frozen_affine { t.detach() } else { t.clone() };
     let (weight, bias) = (fix(weight), fix(bias));
     if !x.device().is_cpu() {
@@ -51,9 +59,7 @@ pub fn batch_norm(
     let level = Level::best();
     let (value, stats) =
         kernel::forward(level, &floats(&x)?, pixels, &floats(&weight)?, &floats(&bias)?, eps, relu);
-    let count = (n * pixels) as f32;
-    let unbiased = stats.var.iter().map(|v| v * (count / (count - 1.).max(1.))).collect();
-    let (mean, var) = (plain(stats.mean.clone(), c)?, plain(unbiased, c)?);
+    let (mean, var) = unbiased(&stats, n * pixels)?;
     let shape = x.shape().clone();
     let kept = (x.clone(), weight.clone(), bias.clone());
     let y = node3("batch_norm", (&x, &weight, &bias), value, shape, move |_, g| {

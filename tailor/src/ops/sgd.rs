@@ -43,7 +43,7 @@ impl InplaceOp3 for Velocity {
         lp: &Layout,
     ) -> Result<()> {
         let (v, g, p) = (write(v, lv)?, read(g, lg)?, read(p, lp)?);
-        simple::velocity(Level::best(), v, g, p, self.momentum, self.weight_decay);
+        simple::velocity_all(Level::best(), v, g, p, self.momentum, self.weight_decay);
         Ok(())
     }
 }
@@ -53,7 +53,7 @@ impl InplaceOp2 for Descend {
         "sgd descent"
     }
     fn cpu_fwd(&self, p: &mut CpuStorage, lp: &Layout, v: &CpuStorage, lv: &Layout) -> Result<()> {
-        simple::descend(Level::best(), write(p, lp)?, read(v, lv)?, self.lr);
+        simple::descend_all(Level::best(), write(p, lp)?, read(v, lv)?, self.lr);
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::net::Params;
+use crate::ops;
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 use std::collections::BTreeMap;
@@ -40,14 +41,12 @@ impl Sgd {
         for (name, var) in params.vars() {
             let Some(grad) = grads.get(var) else { continue };
             let decay = if name.ends_with(".alpha") { 0.0 } else { self.decay };
-            let pull = if decay > 0.0 { (grad + (var.as_tensor() * decay)?)? } else { grad.clone() };
-            let velocity = match self.velocity.get(name) {
-                Some(old) => ((old * self.momentum)? + pull)?,
-                None => pull,
+            if !self.velocity.contains_key(name) {
+                self.velocity.insert(name.to_string(), var.zeros_like()?.detach());
             }
-            .detach();
-            var.set(&(var.as_tensor() - (&velocity * rate)?)?.detach())?;
-            self.velocity.insert(name.to_string(), velocity);
+            if let Some(velocity) = self.velocity.get_mut(name) {
+                ops::sgd_step(var, grad, velocity, rate, self.momentum, decay)?;
+            }
         }
         Ok(())
     }

@@ -91,6 +91,24 @@ levels! {
         p.iter_mut().zip(v).for_each(|(p, v)| *p -= lr * v);
     }
 }
+/// `velocity = momentum * velocity + (gradient + decay * parameter)`.
+pub(crate) fn velocity_all(level: Level, v: &mut [f32], g: &[f32], p: &[f32], momentum: f32, decay: f32) {
+    in_chunks(v, |i, v| velocity(level, v, chunk(g, i), chunk(p, i), momentum, decay));
+}
+
+/// `parameter -= lr * velocity`.
+pub(crate) fn descend_all(level: Level, p: &mut [f32], v: &[f32], lr: f32) {
+    in_chunks(p, |i, p| descend(level, p, chunk(v, i), lr));
+}
+
+/// Small tensors, of which a network has dozens, stay on the calling thread.
+fn in_chunks(x: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
+    if x.len() <= CHUNK {
+        return f(0, x);
+    }
+    x.par_chunks_mut(CHUNK).enumerate().for_each(|(i, x)| f(i, x));
+}
+
 levels! {
     /// `d = f * (a - b)` where `a > 0` (everywhere if not `relu`).
     fn masked_difference(a: &[f32], b: &[f32], f: f32, relu: bool, d: &mut [f32]) {
