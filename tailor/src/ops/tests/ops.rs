@@ -128,3 +128,52 @@ fn losses() {
         agree("cross_entropy", &mut rng, &vars, |v| ops::cross_entropy(&v[0], &labels, smoothing), slow);
     }
 }
+
+/// One operation gives the bits of the two it is made of, values, statistics and gradients, frozen parts or not.
+#[test]
+fn a_convolution_and_its_norm_are_the_two_in_turn() {
+    let mut rng = Rng::new(14);
+    let bits = |t: &Tensor| -> Vec<u32> {
+        t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect()
+    };
+    for (c_in, k, stride, pad) in [(5, 3, 1, 1), (32, 3, 1, 1), (5, 3, 2, 1), (5, 1, 1, 0)] {
+        for frozen in [(false, false), (true, true), (true, false), (false, true)] {
+            for relu in [false, true] {
+                let vars =
+                    [rng.var(&[3, c_in, 9, 9]), rng.var(&[17, c_in, k, k]), rng.var(&[17]), rng.var(&[17])];
+                let [x, kernel, weight, bias] = &vars;
+                let of = ops::ConvNorm {
+                    kernel,
+                    stride,
+                    pad,
+                    frozen_kernel: frozen.0,
+                    weight,
+                    bias,
+                    eps: 1e-5,
+                    relu,
+                    frozen_affine: frozen.1,
+                };
+                let one = ops::conv_norm(x, of).unwrap();
+                let z = ops::conv2d(x, kernel, stride, pad, frozen.0).unwrap();
+                let two = ops::batch_norm(&z, weight, bias, 1e-5, relu, frozen.1).unwrap();
+                let pairs = [
+                    (&one.conv_out, &z),
+                    (&one.norm.y, &two.y),
+                    (&one.norm.mean, &two.mean),
+                    (&one.norm.var, &two.var),
+                ];
+                for (a, b) in pairs {
+                    assert_eq!(bits(a), bits(b), "{of:?}");
+                }
+                let cotangent = rng.var(two.y.dims());
+                let grads = |y: &Tensor| {
+                    (y * cotangent.as_detached_tensor()).unwrap().sum_all().unwrap().backward().unwrap()
+                };
+                let (a, b) = (grads(&one.norm.y), grads(&two.y));
+                for (i, var) in vars.iter().enumerate() {
+                    assert_eq!(a.get(var).map(bits), b.get(var).map(bits), "gradient {i}, {of:?}");
+                }
+            }
+        }
+    }
+}
