@@ -55,6 +55,15 @@ pub enum Error {
         /// What it may be.
         want: String,
     },
+    /// A device that was asked for cannot be used.
+    Device {
+        /// The device as the user named it (`cuda:0`).
+        device: String,
+        /// What stands in the way.
+        found: String,
+        /// What to do about it.
+        want: String,
+    },
     /// A training run could not go on.
     Training {
         /// The stage and epoch, for example `train, epoch 3`.
@@ -138,6 +147,7 @@ impl Error {
         match self {
             Error::Config { .. } => 2,
             Error::Untrusted { .. } => 3,
+            Error::Device { .. } => 4,
             Error::Interrupted { .. } => 130,
             Error::Bundle(error) => error.exit_code(),
             _ => 1,
@@ -152,6 +162,7 @@ impl fmt::Display for Error {
             Error::Data { place, found, want }
             | Error::Import { place, found, want }
             | Error::Training { place, found, want } => write!(f, "{place}: {found}; {want}"),
+            Error::Device { device, found, want } => write!(f, "--device {device}: {found}; {want}"),
             Error::Weights { path, found, want } => write!(f, "{}: {found}; {want}", path.display()),
             Error::Config { option, want } => write!(f, "{option}: {want}"),
             Error::Interrupted { place, kept: Some(path) } => {

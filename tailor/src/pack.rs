@@ -171,8 +171,7 @@ fn golden(plan: &Plan, params: &Params, seed: u64) -> Result<Golden> {
     let shape = plan.input;
     let mut input = vec![0.0; shape.len()];
     golden_input(seed, &mut input);
-    let device = params.iter().next().map_or(candle_core::Device::Cpu, |(_, t)| t.device().clone());
-    let input = Tensor::from_vec(input, (1, shape.c, shape.h, shape.w), &device)?;
+    let input = Tensor::from_vec(input, (1, shape.c, shape.h, shape.w), &params.device())?;
     let logits = Net { plan, params }.forward(&input, Pass::Infer)?.logits;
     Ok(Golden { seed, scores: logits.flatten_all()?.to_vec1()?, tolerance: GOLDEN_TOLERANCE })
 }
@@ -205,11 +204,10 @@ impl PackedTask {
         for spec in manifest.plan.tensors() {
             let tensor = match spec.owner {
                 Owner::Backbone => source.params.get(&spec.name)?.clone(),
-                Owner::Task => Tensor::from_vec(
-                    bundle.decode_f32(&spec.name)?,
-                    spec.shape.as_slice(),
-                    &candle_core::Device::Cpu,
-                )?,
+                Owner::Task => {
+                    let values = bundle.decode_f32(&spec.name)?;
+                    Tensor::from_vec(values, spec.shape.as_slice(), &source.params.device())?
+                }
             };
             params.freeze(spec.name, tensor);
         }

@@ -334,6 +334,14 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
         std::fs::create_dir_all(bench.images.join("val").join(class)).unwrap();
         std::fs::write(bench.images.join("val").join(class).join("0.png"), b"not a picture").unwrap();
     }
+    // This program was built without GPU support; `auto` falls back, and its images are read and found broken.
+    for device in ["cuda", "cuda:1"] {
+        let (code, why) = fit(&["--device", device]);
+        assert!(code == 4 && why.contains("without GPU support") && why.contains("--device cpu"), "{why}");
+    }
+    let (code, why) = fit(&["--device", "auto"]);
+    assert!(code == 1 && why.contains("computing on the CPU") && why.contains("cannot be decoded"), "{why}");
+    assert_eq!(fit(&["--device", "gpu"]).0, 2);
     let (code, why) = fit(&["--validation", "0.2"]);
     assert!(code == 2 && why.contains("val/ of its own"), "{why}");
     std::fs::remove_dir_all(bench.images.join("val")).unwrap();

@@ -3,7 +3,7 @@
 mod device;
 mod samples;
 
-use crate::cmd::load_images;
+use crate::cmd::{On, load_images};
 use crate::data::Augment;
 use crate::fit::{BackboneSize, Job, Recipe, Report, Search, Stage, Work};
 use crate::import::{self, Request};
@@ -12,7 +12,6 @@ use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::Schedule;
 use anyhow::Context;
-use candle_core::Device;
 use device::Timing;
 use samples::Sample;
 use std::path::{Path, PathBuf};
@@ -27,6 +26,8 @@ pub struct Demo {
     /// Folder for everything the demo makes.
     #[arg(long, value_name = "DIR", default_value = "demo-out")]
     out: PathBuf,
+    #[command(flatten)]
+    on: On,
     /// End with one JSON document on stdout instead of a table.
     #[arg(long)]
     json: bool,
@@ -48,6 +49,7 @@ fn recipe(sample: &Sample) -> Recipe {
 
 impl Demo {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let device = self.on.open()?;
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let folder = &self.out;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
@@ -60,7 +62,7 @@ impl Demo {
         let mut size = None;
         for sample in &samples::TASKS {
             let data = samples::unpack(folder, &sample.images)?;
-            let source = Source::open(&backbone, &Device::Cpu)?;
+            let source = Source::open(&backbone, &device)?;
             size = Some(BackboneSize::of(&source.plan, source.bytes)?);
             let work = Work::open(folder.join(sample.name))?;
             let job = Job {
@@ -71,7 +73,7 @@ impl Demo {
                 recipe: &recipe(sample),
                 work: &work,
                 signers: &[],
-                device: &Device::Cpu,
+                device: &device,
                 progress: &progress.for_task(sample.name),
             };
             reports.push(job.run()?);

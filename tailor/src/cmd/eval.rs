@@ -1,13 +1,12 @@
 //! `tailor eval`: accuracy of a backbone's source classifier, or of a packed task, on a set of images.
 
-use crate::cmd::load_images;
+use crate::cmd::{On, load_images};
 use crate::data::Loader;
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::right;
 use anyhow::{Context, bail};
 use bundles::container::Bundle;
-use candle_core::Device;
 use clap::ValueEnum;
 use std::path::PathBuf;
 
@@ -30,6 +29,8 @@ pub struct Eval {
     /// Image height and width; the backbone's own (or the task's) when left out.
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
+    #[command(flatten)]
+    on: On,
     /// JSON on stdout instead of text.
     #[arg(long)]
     json: bool,
@@ -47,7 +48,7 @@ const BATCH: usize = 100;
 
 impl Eval {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let device = Device::Cpu;
+        let device = self.on.open()?;
         let source = Source::open(&self.backbone, &device)?;
         let task = match &self.task {
             Some(path) => {

@@ -1,7 +1,7 @@
 //! `tailor fit`: a folder of labelled images becomes a task bundle.
 
 use crate::Error;
-use crate::cmd::{keys, read_images, stem};
+use crate::cmd::{On, keys, read_images, stem};
 use crate::data::{self, Augment, Counts};
 use crate::fit::{BackboneSize, Job, Recipe, Search, Work};
 use crate::interrupt::Interrupt;
@@ -11,7 +11,6 @@ use crate::source::Source;
 use crate::train::Schedule;
 use anyhow::Context;
 use bundles::plan::Skips;
-use candle_core::Device;
 use clap::ValueEnum;
 use std::path::PathBuf;
 
@@ -37,6 +36,8 @@ pub struct Fit {
     /// Secret key to sign the bundle with; the development key when left out.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    #[command(flatten)]
+    on: On,
     /// JSON report on stdout instead of a table.
     #[arg(long)]
     json: bool,
@@ -211,7 +212,7 @@ impl Fit {
             Some(path) => vec![keys::read_key(path)?],
             None => Vec::new(),
         };
-        let device = Device::Cpu;
+        let device = self.on.open()?;
         let source = Source::open(&self.backbone, &device)?;
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;

@@ -13,7 +13,9 @@ mod targets;
 mod verify;
 
 use crate::data::{self, Dataset, Found};
+use crate::device::Choice;
 use crate::progress::Progress;
+use candle_core::Device;
 use clap::{Parser, Subcommand};
 use std::path::Path;
 use std::process::ExitCode;
@@ -90,6 +92,25 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             cause.downcast_ref::<bundles::Error>().map(bundles::Error::exit_code)
         })
         .unwrap_or(FAILED)
+}
+
+/// Where a command computes.
+#[derive(Debug, Clone, Copy, clap::Args)]
+struct On {
+    /// Where to compute: cpu, cuda (or cuda:N; an NVIDIA GPU), or auto, a GPU if there is one.
+    #[arg(long, value_name = "DEVICE", default_value_t = Choice::Cpu)]
+    device: Choice,
+}
+
+impl On {
+    /// The device; how `auto` was decided is said on stderr.
+    fn open(self) -> crate::Result<Device> {
+        let (device, note) = self.device.open()?;
+        if let Some(note) = note {
+            eprintln!("tailor: {note}");
+        }
+        Ok(device)
+    }
 }
 
 /// Finds and reads a set of images with a bar, resized to `size` x `size`.

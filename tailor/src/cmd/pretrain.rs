@@ -1,6 +1,6 @@
 //! `tailor pretrain`: labelled images of the source domain become a backbone.
 
-use crate::cmd::{channels, read_images, stem};
+use crate::cmd::{On, channels, read_images, stem};
 use crate::data;
 use crate::fit::{Work, count, hex};
 use crate::interrupt::Interrupt;
@@ -9,7 +9,6 @@ use crate::progress::Progress;
 use crate::train::{Schedule, Score};
 use anyhow::Context;
 use bundles::plan::Arch;
-use candle_core::Device;
 use std::path::{Path, PathBuf};
 
 /// Trains a backbone from scratch on images of your own source domain, for `tailor fit` to tailor tasks to.
@@ -39,6 +38,8 @@ pub struct Pretrain {
     /// Image height and width; the architecture's own when left out.
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
+    #[command(flatten)]
+    on: On,
     /// JSON report on stdout instead of text.
     #[arg(long)]
     json: bool,
@@ -109,7 +110,7 @@ impl Pretrain {
 
     pub(super) fn run(self) -> anyhow::Result<()> {
         let recipe = self.recipe().with_context(|| format!("--arch {}", self.arch))?;
-        let device = Device::Cpu;
+        let device = self.on.open()?;
         let found = data::find(&self.data)?;
         found.counts().check_batch(recipe.batch, recipe.validation)?;
         let name = stem(&self.data);

@@ -88,6 +88,11 @@ impl Params {
         })
     }
 
+    /// Where the numbers are; the CPU when there are none.
+    pub fn device(&self) -> Device {
+        self.iter().next().map_or(Device::Cpu, |(_, tensor)| tensor.device().clone())
+    }
+
     /// Overwrites the values of an existing tensor, which stays free or frozen.
     ///
     /// # Errors

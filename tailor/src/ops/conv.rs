@@ -18,7 +18,7 @@ use candle_core::{Result, Shape, Tensor};
 pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, pad: usize, frozen: bool) -> Result<Tensor> {
     let s = ConvShape::new(x.dims(), w.dims(), stride, pad)?;
     let w = if frozen { w.detach() } else { w.clone() };
-    if !x.device().is_cpu() {
+    if stock::composed(x) {
         return stock::conv2d(x, &w, stride, pad);
     }
     let (x, w) = (x.contiguous()?, w.contiguous()?);

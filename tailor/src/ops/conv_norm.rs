@@ -5,7 +5,7 @@ use super::cpu::shape::ConvShape;
 use super::cpu::{conv, norm};
 use super::node::{floats, node3, plain, wanted};
 use super::norm::{channels, unbiased};
-use super::{BatchNormOutput, batch_norm, conv2d};
+use super::{BatchNormOutput, batch_norm, conv2d, stock};
 use candle_core::{Result, Tensor};
 
 /// What a convolution and its batch-norm are made of.
@@ -49,7 +49,7 @@ pub struct ConvNormOutput {
 /// Shapes that do not fit each other.
 pub fn conv_norm(x: &Tensor, of: ConvNorm<'_>) -> Result<ConvNormOutput> {
     let ConvNorm { stride, pad, eps, relu, frozen_affine, .. } = of;
-    if !x.device().is_cpu() {
+    if stock::composed(x) {
         let z = conv2d(x, of.kernel, stride, pad, of.frozen_kernel)?;
         let norm = batch_norm(&z, of.weight, of.bias, eps, relu, frozen_affine)?;
         return Ok(ConvNormOutput { conv_out: z.detach(), norm });

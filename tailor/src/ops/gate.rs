@@ -31,7 +31,7 @@ pub fn gated_sum(
     if let Some(gate) = gate_of.iter().flatten().find(|gate| **gate >= gates) {
         bail!("gated_sum: a term asks for gate {gate} of {gates}")
     }
-    if !first.device().is_cpu() {
+    if stock::composed(first) {
         return stock::gated_sum(terms, gate_of, alpha, relu);
     }
     let alpha = alpha.map(Tensor::contiguous).transpose()?;

@@ -79,7 +79,7 @@ pub fn local_match(
     if block_gate >= gates && !block.is_empty() {
         bail!("local_match: the block asks for gate {block_gate} of {gates}")
     }
-    if !y.device().is_cpu() {
+    if stock::composed(y) {
         return stock::local_match(target, relu, block, block_gate, proxies, alpha);
     }
     let fixed = |t: &Tensor| t.detach().contiguous();

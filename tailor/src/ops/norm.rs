@@ -52,7 +52,7 @@ pub fn batch_norm(
     let (n, _, pixels) = channels("batch_norm", x, [weight, bias])?;
     let fix = |t: &Tensor| if frozen_affine { t.detach() } else { t.clone() };
     let (weight, bias) = (fix(weight), fix(bias));
-    if !x.device().is_cpu() {
+    if stock::composed(x) {
         return stock::batch_norm(x, &weight, &bias, eps, relu);
     }
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
@@ -81,7 +81,7 @@ pub fn batch_norm(
 pub fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     let (_, _, pixels) = channels("affine", x, [scale, shift])?;
     let (scale, shift) = (scale.detach(), shift.detach());
-    if !x.device().is_cpu() {
+    if stock::composed(x) {
         return stock::affine(x, &scale, &shift, relu);
     }
     let (x, scale, shift) = (x.contiguous()?, scale.contiguous()?, shift.contiguous()?);

@@ -31,7 +31,7 @@ fn pool_shape(
 /// A window that does not fit `x`, or more padding than half of it.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Result<Tensor> {
     let (s, shape) = pool_shape("max_pool2d", x, kernel, stride, pad)?;
-    if !x.device().is_cpu() {
+    if stock::composed(x) {
         return stock::max_pool2d(x, kernel, stride, pad);
     }
     let x = x.contiguous()?;
@@ -48,7 +48,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Resul
 /// A window that does not fit `x`.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (s, shape) = pool_shape("avg_pool2d", x, kernel, stride, 0)?;
-    if !x.device().is_cpu() {
+    if stock::composed(x) {
         return stock::avg_pool2d(x, kernel, stride);
     }
     let x = x.contiguous()?;
@@ -73,7 +73,7 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
 /// `x` without four axes, or stride 0.
 pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
     let (s, shape) = pool_shape("subsample", x, 1, stride, 0)?;
-    if !x.device().is_cpu() {
+    if stock::composed(x) {
         return stock::subsample(x, stride);
     }
     let x = x.contiguous()?;

@@ -2,6 +2,7 @@
 
 use super::cpu::level::Level;
 use super::cpu::simple;
+use super::stock;
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
 
 /// `velocity = momentum * velocity + (gradient + weight_decay * parameter)`.
@@ -81,7 +82,7 @@ pub fn sgd_step(
             velocity.dims()
         )
     }
-    if parameter.device().is_cpu() {
+    if !stock::composed(parameter) {
         let step = Velocity { momentum: momentum as f32, weight_decay: weight_decay as f32 };
         velocity.inplace_op3(&gradient.contiguous()?, parameter.as_tensor(), &step)?;
         return parameter.inplace_op2(velocity, &Descend { lr: lr as f32 });

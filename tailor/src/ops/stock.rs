@@ -4,6 +4,17 @@
 use super::matching::ProxyTrace;
 use super::norm::BatchNormOutput;
 use candle_core::{Result, Tensor};
+use std::sync::LazyLock;
+
+/// Whether the environment asks for these compositions everywhere: `TAILOR_OPS=stock`.
+static EVERYWHERE: LazyLock<bool> =
+    LazyLock::new(|| std::env::var_os("TAILOR_OPS").is_some_and(|v| v == "stock"));
+
+/// Whether an operation on `x` is composed of candle's own: on every device but the CPU, and on the CPU where the
+/// environment says `TAILOR_OPS=stock`, so that what a GPU would be asked to do can be tested without one.
+pub(super) fn composed(x: &Tensor) -> bool {
+    !x.device().is_cpu() || *EVERYWHERE
+}
 
 /// [`conv2d`](super::conv2d).
 pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, pad: usize) -> Result<Tensor> {
@@ -68,7 +79,7 @@ fn windows(x: &Tensor, kernel: usize, stride: usize) -> Result<Vec<Tensor>> {
     (0..kernel * kernel).map(|t| strided(x, (t / kernel, t % kernel), stride, out)).collect()
 }
 
-/// [`max_pool2d`](super::max_pool2d); equal largest elements share the gradient instead of the first taking all.
+/// [`max_pool2d`](super::max_pool2d); of equal largest elements the first has the gradient, as there.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Result<Tensor> {
     let mut padded = x.clone();
     for axis in [2, 3] {
@@ -82,7 +93,8 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Resul
     let windows = windows(&padded, kernel, stride)?;
     let mut largest = windows[0].clone();
     for window in &windows[1..] {
-        largest = largest.maximum(window)?;
+        // Not `maximum`, whose gradient equal elements share.
+        largest = window.gt(&largest)?.where_cond(window, &largest)?;
     }
     Ok(largest)
 }

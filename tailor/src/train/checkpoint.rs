@@ -3,7 +3,7 @@
 use crate::net::Params;
 use crate::train::{Sgd, Sums};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use safetensors::tensor::{SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -79,11 +79,13 @@ impl Checkpoint {
         Ok(load(path)?.map(|(checkpoint, _)| checkpoint))
     }
 
-    /// Restores numbers (into tensors `params` already has) and velocities.
+    /// Restores numbers (into tensors `params` already has) and velocities, on the device of `params` whatever it
+    /// was written from.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Training`], or a tensor that does not fit `params`.
-    pub fn restore(path: &Path, params: &mut Params, sgd: &mut Sgd, device: &Device) -> Result<Checkpoint> {
+    pub fn restore(path: &Path, params: &mut Params, sgd: &mut Sgd) -> Result<Checkpoint> {
+        let device = params.device();
         let missing = || unreadable(path, &"it does not exist");
         let (checkpoint, bytes) = load(path)?.ok_or_else(missing)?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(path, &e))?;
@@ -91,7 +93,7 @@ impl Checkpoint {
         for (name, view) in tensors.iter() {
             let values: Vec<f32> =
                 view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            let tensor = Tensor::from_vec(values, view.shape(), device)?;
+            let tensor = Tensor::from_vec(values, view.shape(), &device)?;
             if let Some(name) = name.strip_prefix(PARAM) {
                 params.set(name, &tensor)?;
             } else if let Some(name) = name.strip_prefix(VELOCITY) {

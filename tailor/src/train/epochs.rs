@@ -175,8 +175,7 @@ impl Course<'_> {
                 "repeat its options, remove the file, or choose another work folder",
             ));
         }
-        let device = params.iter().next().map(|(_, t)| t.device().clone());
-        Checkpoint::restore(path, params, sgd, &device.unwrap_or(candle_core::Device::Cpu))?;
+        Checkpoint::restore(path, params, sgd)?;
         let (right, n) = found.validation;
         Ok(At { epoch: found.epoch, sums: found.sums, score: Score { right, n } })
     }

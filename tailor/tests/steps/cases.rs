@@ -1,8 +1,8 @@
 //! The cases of `fixtures/steps.py` as this project builds and trains them.
 
+use crate::device::device;
 use crate::networks::{self, CLASSES, Way};
 use bundles::plan::{Arch, Counter, Plan, Skips};
-use candle_core::Device;
 use candle_core::backprop::GradStore;
 use tailor::data::Batch;
 use tailor::net::{Complexity, Formula, Net, Params};
@@ -54,7 +54,7 @@ impl Case {
         let backbone = networks::slim(&arch.plan(self.size, self.size, CLASSES).unwrap(), num, den);
         let teacher = (backbone.clone(), networks::backbone("teacher", &backbone));
         let sgd = Sgd::new(MOMENTUM, DECAY);
-        let device = &Device::Cpu;
+        let device = device();
         let Kind::Student { free_norms, formula, cut, .. } = self.kind else {
             let mut params =
                 Params::teacher(&backbone, &networks::backbone("student", &backbone), 1, device).unwrap();

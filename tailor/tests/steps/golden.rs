@@ -6,8 +6,9 @@
 //! a tie that `f32` could take its other branch.
 
 use crate::cases::{Case, Kind, RATES};
+use crate::device::device;
 use crate::networks::{self, Way};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use std::collections::{BTreeSet, HashMap};
 use tailor::net::Formula;
 
@@ -44,7 +45,7 @@ fn close(what: &str, got: &[f32], want: &[f32], tolerance: f32, rounding: f32) -
 /// Runs the case's three steps and compares everything the fixture holds, and that it holds everything.
 fn check(name: &str, case: Case) {
     let path = format!("{}/fixtures/steps/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
-    let figures: Figures = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let figures: Figures = candle_core::safetensors::load(path, device()).unwrap();
     let seed = figures["seed"].to_vec1::<u32>().unwrap()[0];
     let mut training = case.start();
     let before: HashMap<String, Vec<f32>> =

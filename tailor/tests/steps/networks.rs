@@ -1,8 +1,9 @@
 //! Small networks, their numbers and their images, made by the formulas of `fixtures/steps.py`.
 
+use crate::device::device;
 use bundles::container::golden_input;
 use bundles::plan::{Affine, Conv, GateId, Linear, Op, Owner, Plan, Role};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use std::collections::BTreeSet;
 use tailor::data::Batch;
 use tailor::net::Params;
@@ -32,7 +33,7 @@ pub fn start(role: &str, name: &str, shape: &[usize]) -> Tensor {
     };
     let numbers = splitmix(&format!("{role}/{name}"), shape.iter().product());
     let values: Vec<f32> = numbers.into_iter().map(|u| (centre + spread * f64::from(u)) as f32).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values, shape, device()).unwrap()
 }
 
 /// Every number that `plan` needs in training, frozen, as a backbone.
@@ -68,8 +69,8 @@ pub fn batch(seed: u32, step: usize, size: usize) -> Batch {
     let values = numbers.into_iter().map(|u| 2.0 * u).collect();
     let labels = (0..IMAGES).map(|i| ((3 * i + step) % CLASSES) as u32).collect();
     Batch {
-        images: Tensor::from_vec(values, (IMAGES, 3, size, size), &Device::Cpu).unwrap(),
-        labels: Tensor::from_vec(labels, IMAGES, &Device::Cpu).unwrap(),
+        images: Tensor::from_vec(values, (IMAGES, 3, size, size), device()).unwrap(),
+        labels: Tensor::from_vec(labels, IMAGES, device()).unwrap(),
         indices: (0..IMAGES).collect(),
     }
 }
