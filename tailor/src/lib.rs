@@ -5,6 +5,7 @@ pub mod data;
 pub mod device;
 pub mod draw;
 mod error;
+pub mod export;
 pub mod fit;
 pub mod import;
 pub mod interrupt;

@@ -3,7 +3,7 @@
 use crate::net::{Net, Params, Pass, alphas};
 use crate::source::Source;
 use crate::{Error, Result};
-use bundles::container::{Bundle, Golden, Kind, Preprocess, SigningKey, Writer, golden_input};
+use bundles::container::{Bundle, Golden, Kind, Manifest, Preprocess, SigningKey, Writer, golden_input};
 use bundles::plan::{Op, Owner, Plan, Role};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
@@ -176,6 +176,22 @@ fn golden(plan: &Plan, params: &Params, seed: u64) -> Result<Golden> {
     Ok(Golden { seed, scores: logits.flatten_all()?.to_vec1()?, tolerance: GOLDEN_TOLERANCE })
 }
 
+/// Refuses a bundle that is no task made for the backbone of this id.
+///
+/// # Errors
+/// [`Error::Bundle`], `Incompatible`.
+pub fn check_backbone(manifest: &Manifest, id: &[u8; 32]) -> Result<()> {
+    if manifest.kind == Kind::Task && manifest.backbone.id == *id {
+        return Ok(());
+    }
+    let short = |id: &[u8; 32]| crate::fit::hex(&id[..8]);
+    Err(Error::Bundle(bundles::Error::Incompatible {
+        what: format!("{} `{}`", manifest.kind.word(), manifest.name),
+        want: format!("backbone {}", short(&manifest.backbone.id)),
+        got: format!("backbone {}; give the backbone the task was made for", short(id)),
+    }))
+}
+
 /// A task bundle opened on the host, beside the backbone it belongs to.
 #[derive(Debug)]
 pub struct PackedTask {
@@ -193,13 +209,7 @@ impl PackedTask {
     /// When the bundle belongs to another backbone, or a tensor is missing or damaged.
     pub fn read(bundle: &Bundle<'_>, source: &Source) -> Result<PackedTask> {
         let manifest = bundle.manifest();
-        if manifest.kind != Kind::Task || manifest.backbone.id != source.id {
-            return Err(Error::import(
-                format!("{} `{}`", manifest.kind.word(), manifest.name),
-                format!("backbone {}", crate::fit::hex(&manifest.backbone.id[..8])),
-                format!("a task made for backbone {} is needed", crate::fit::hex(&source.id[..8])),
-            ));
-        }
+        check_backbone(manifest, &source.id)?;
         let mut params = Params::packed();
         for spec in manifest.plan.tensors() {
             let tensor = match spec.owner {

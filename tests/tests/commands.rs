@@ -298,6 +298,35 @@ fn signatures_are_made_checked_and_asked_for() {
 }
 
 #[test]
+fn a_backbone_is_exported_whole_or_not_at_all() {
+    let bench = bench();
+    let model = bench.folder.path().join("net.onnx");
+    let export = ["export", "--backbone", text(&bench.backbone), "--onnx", text(&model)];
+    let shown = stdout("tailor", &export);
+    assert!(shown.contains("image (1x3x32x32) to scores (1x100)"), "{shown}");
+    let bytes = std::fs::read(&model).unwrap();
+    let shown = stdout("tailor", &[&export[..], &["--json"]].concat());
+    assert_eq!((number(&shown, "bytes"), number(&shown, "opset")), (bytes.len() as f64, 13.0));
+    assert!(shown.contains("\"shape\":[1,3,32,32]"), "{shown}");
+    assert_eq!(std::fs::read(&model).unwrap(), bytes);
+    let shown = stdout("tailor", &[&export[..], &["--dynamic-batch", "--with-preprocessing"]].concat());
+    assert!(shown.contains("pixels (batchx3x32x32) to scores (batchx100)"), "{shown}");
+
+    // What cannot be exported leaves the file that is there.
+    let bytes = std::fs::read(&model).unwrap();
+    let packed = bench.folder.path().join("packed.backbone");
+    let pack = ["pack", text(&bench.backbone), "--target", "jetson-orin-nano", "--out", text(&packed)];
+    stdout("tailor", &pack);
+    let (code, why) = failure("tailor", &["export", "--backbone", text(&packed), "--onnx", text(&model)]);
+    assert_eq!(code, 4, "{why}");
+    assert!(why.contains("packed.backbone") && why.contains("tailor import"), "{why}");
+    let as_task = [&export[..], &["--task", text(&bench.backbone)]].concat();
+    let (_, why) = failure("tailor", &as_task);
+    assert!(why.contains("a task is needed here"), "{why}");
+    assert_eq!(std::fs::read(&model).unwrap(), bytes);
+}
+
+#[test]
 fn bad_data_and_bad_options_are_named_before_any_work() {
     let bench = bench();
     let work = bench.folder.path().join("run");

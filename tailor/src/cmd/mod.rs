@@ -3,6 +3,7 @@
 mod completions;
 mod demo;
 mod eval;
+mod export;
 mod fit;
 mod import;
 mod inspect;
@@ -43,6 +44,7 @@ enum Command {
     Fit(Box<fit::Fit>),
     Pack(pack::Pack),
     Eval(eval::Eval),
+    Export(export::Export),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Keygen(keys::Keygen),
@@ -61,6 +63,7 @@ impl Cli {
             Command::Fit(cmd) => cmd.run(),
             Command::Pack(cmd) => cmd.run(),
             Command::Eval(cmd) => cmd.run(),
+            Command::Export(cmd) => cmd.run(),
             Command::Inspect(cmd) => cmd.run(),
             Command::Verify(cmd) => cmd.run(),
             Command::Keygen(cmd) => cmd.run(),

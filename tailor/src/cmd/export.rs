@@ -1,0 +1,90 @@
+//! `tailor export`: a task on its backbone, or a backbone alone, as an ONNX model for other runtimes.
+
+use crate::export::{Network, OPSET, Options, Port, onnx};
+use anyhow::Context;
+use bundles::container::{Bundle, write_atomically};
+use std::path::{Path, PathBuf};
+
+/// Writes a network as ONNX, for ONNX Runtime, TensorRT and others.
+///
+/// With --task, the tailored network; without, the backbone with its source classifier, or down to its features
+/// where it has none. The scores are those of `edge-runtime`, before any softmax.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: tailor export --backbone net.backbone --task run/digits.task --onnx digits.onnx"
+)]
+pub struct Export {
+    /// Backbone file made by `tailor import`.
+    #[arg(long, value_name = "FILE")]
+    backbone: PathBuf,
+    /// Task bundle made for this backbone.
+    #[arg(long, value_name = "FILE")]
+    task: Option<PathBuf>,
+    /// Where the model goes.
+    #[arg(long, value_name = "FILE")]
+    onnx: PathBuf,
+    /// Leave the number of images per call to the caller; one when left out.
+    #[arg(long)]
+    dynamic_batch: bool,
+    /// Normalise inside: the model then takes resized images as numbers in 0..255, `(1, c, h, w)`.
+    #[arg(long)]
+    with_preprocessing: bool,
+    /// JSON on stdout instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Export {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let bytes = read(&self.backbone)?;
+        let backbone = Bundle::parse(&bytes).with_context(|| self.backbone.display().to_string())?;
+        let network = match &self.task {
+            None => Network::backbone(&backbone).with_context(|| self.backbone.display().to_string())?,
+            Some(path) => {
+                let bytes = read(path)?;
+                let task = Bundle::parse(&bytes).with_context(|| path.display().to_string())?;
+                Network::task(&task, &backbone).with_context(|| path.display().to_string())?
+            }
+        };
+        let options =
+            Options { dynamic_batch: self.dynamic_batch, with_preprocessing: self.with_preprocessing };
+        let exported = onnx(&network, options)?;
+        write_atomically(&self.onnx, &exported.bytes)?;
+
+        let id = crate::fit::hex(&network.backbone);
+        if self.json {
+            let port = |port: &Port| {
+                let batch = if self.dynamic_batch { "batch".into() } else { serde_json::Value::from(1) };
+                let dims = std::iter::once(batch).chain(port.dims.iter().map(|&d| d.into()));
+                serde_json::json!({ "name": port.name, "shape": dims.collect::<Vec<_>>() })
+            };
+            let document = serde_json::json!({
+                "file": self.onnx.display().to_string(), "bytes": exported.bytes.len(), "opset": OPSET,
+                "kind": network.kind.word(), "name": network.name, "arch": network.plan.arch, "backbone": id,
+                "nodes": exported.nodes, "parameters": exported.parameters,
+                "input": port(&exported.input), "output": port(&exported.output),
+            });
+            println!("{document}");
+        } else {
+            let port = |port: &Port| {
+                let dims = port.dims.iter().map(|d| format!("x{d}")).collect::<String>();
+                format!("{} ({}{dims})", port.name, if self.dynamic_batch { "batch" } else { "1" })
+            };
+            println!(
+                "{}: {} `{}` as ONNX (operator set {OPSET}): {} to {}, {} nodes, {} bytes",
+                self.onnx.display(),
+                network.kind.word(),
+                network.name,
+                port(&exported.input),
+                port(&exported.output),
+                exported.nodes,
+                exported.bytes.len()
+            );
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
+}

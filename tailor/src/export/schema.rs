@@ -1,0 +1,204 @@
+//! The part of ONNX's `onnx.proto3` that an exported network uses, field numbers as published there.
+
+use prost::{Enumeration, Message, Oneof};
+
+/// Element type of 32-bit floats (`TensorProto.DataType.FLOAT`).
+pub const FLOAT: i32 = 1;
+/// Element type of 64-bit integers (`TensorProto.DataType.INT64`).
+pub const INT64: i32 = 7;
+
+/// A whole file.
+#[derive(Clone, PartialEq, Message)]
+pub struct Model {
+    /// Version of the file format.
+    #[prost(int64, tag = "1")]
+    pub ir_version: i64,
+    /// The program that wrote it.
+    #[prost(string, tag = "2")]
+    pub producer_name: String,
+    /// That program's version.
+    #[prost(string, tag = "3")]
+    pub producer_version: String,
+    /// A sentence for people.
+    #[prost(string, tag = "6")]
+    pub doc_string: String,
+    /// The network.
+    #[prost(message, optional, tag = "7")]
+    pub graph: Option<Graph>,
+    /// Operator sets its nodes are taken from.
+    #[prost(message, repeated, tag = "8")]
+    pub opset_import: Vec<OperatorSet>,
+    /// Keys and values of the exporter's own.
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<Entry>,
+}
+
+/// A version of an operator set; the empty domain is ONNX's own.
+#[derive(Clone, PartialEq, Message)]
+pub struct OperatorSet {
+    /// Whose operators.
+    #[prost(string, tag = "1")]
+    pub domain: String,
+    /// Version.
+    #[prost(int64, tag = "2")]
+    pub version: i64,
+}
+
+/// A key and its value.
+#[derive(Clone, PartialEq, Message)]
+pub struct Entry {
+    /// Unique in its list.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// Any text.
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// Nodes in topological order, with their constants, inputs and outputs.
+#[derive(Clone, PartialEq, Message)]
+pub struct Graph {
+    /// Operations.
+    #[prost(message, repeated, tag = "1")]
+    pub node: Vec<Node>,
+    /// Name of the network.
+    #[prost(string, tag = "2")]
+    pub name: String,
+    /// Constants.
+    #[prost(message, repeated, tag = "5")]
+    pub initializer: Vec<Tensor>,
+    /// What a caller gives.
+    #[prost(message, repeated, tag = "11")]
+    pub input: Vec<ValueInfo>,
+    /// What a caller gets.
+    #[prost(message, repeated, tag = "12")]
+    pub output: Vec<ValueInfo>,
+}
+
+/// One operation.
+#[derive(Clone, PartialEq, Message)]
+pub struct Node {
+    /// Names of the values it reads.
+    #[prost(string, repeated, tag = "1")]
+    pub input: Vec<String>,
+    /// Names of the values it makes.
+    #[prost(string, repeated, tag = "2")]
+    pub output: Vec<String>,
+    /// Its own name.
+    #[prost(string, tag = "3")]
+    pub name: String,
+    /// Operator.
+    #[prost(string, tag = "4")]
+    pub op_type: String,
+    /// Its parameters.
+    #[prost(message, repeated, tag = "5")]
+    pub attribute: Vec<Attribute>,
+}
+
+/// A parameter of a node: the field that `kind` names holds its value.
+#[derive(Clone, PartialEq, Message)]
+pub struct Attribute {
+    /// As the operator calls it.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Value of [`AttributeKind::Float`].
+    #[prost(float, tag = "2")]
+    pub f: f32,
+    /// Value of [`AttributeKind::Int`].
+    #[prost(int64, tag = "3")]
+    pub i: i64,
+    /// Value of [`AttributeKind::Ints`].
+    #[prost(int64, repeated, tag = "8")]
+    pub ints: Vec<i64>,
+    /// Which of them.
+    #[prost(enumeration = "AttributeKind", tag = "20")]
+    pub kind: i32,
+}
+
+/// Types of attributes (`AttributeProto.AttributeType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
+#[repr(i32)]
+pub enum AttributeKind {
+    /// None given.
+    Undefined = 0,
+    /// One float.
+    Float = 1,
+    /// One integer.
+    Int = 2,
+    /// A list of integers.
+    Ints = 7,
+}
+
+/// A constant.
+#[derive(Clone, PartialEq, Message)]
+pub struct Tensor {
+    /// Extent of each axis.
+    #[prost(int64, repeated, tag = "1")]
+    pub dims: Vec<i64>,
+    /// [`FLOAT`] or [`INT64`].
+    #[prost(int32, tag = "2")]
+    pub data_type: i32,
+    /// Name that nodes read it by.
+    #[prost(string, tag = "8")]
+    pub name: String,
+    /// Elements, little-endian, row-major.
+    #[prost(bytes = "vec", tag = "9")]
+    pub raw_data: Vec<u8>,
+}
+
+/// A named value and its type.
+#[derive(Clone, PartialEq, Message)]
+pub struct ValueInfo {
+    /// Name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Type.
+    #[prost(message, optional, tag = "2")]
+    pub r#type: Option<Type>,
+}
+
+/// A type; only tensors here.
+#[derive(Clone, PartialEq, Message)]
+pub struct Type {
+    /// Element type and shape.
+    #[prost(message, optional, tag = "1")]
+    pub tensor_type: Option<TensorType>,
+}
+
+/// Type of a tensor.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorType {
+    /// As in [`Tensor::data_type`].
+    #[prost(int32, tag = "1")]
+    pub elem_type: i32,
+    /// Extent of each axis.
+    #[prost(message, optional, tag = "2")]
+    pub shape: Option<TensorShape>,
+}
+
+/// Axes of a tensor.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorShape {
+    /// Outermost first.
+    #[prost(message, repeated, tag = "1")]
+    pub dim: Vec<Dimension>,
+}
+
+/// One axis.
+#[derive(Clone, PartialEq, Message)]
+pub struct Dimension {
+    /// Its extent.
+    #[prost(oneof = "Extent", tags = "1, 2")]
+    pub value: Option<Extent>,
+}
+
+/// Extent of an axis: known, or a name for what a caller chooses.
+#[derive(Clone, PartialEq, Oneof)]
+pub enum Extent {
+    /// Known.
+    #[prost(int64, tag = "1")]
+    Fixed(i64),
+    /// Chosen by the caller.
+    #[prost(string, tag = "2")]
+    Named(String),
+}
