@@ -152,6 +152,8 @@ struct Direct {
 unsafe impl Sync for Direct {}
 
 impl Work for Direct {
+    const PORTABLE: bool = false;
+
     #[inline(always)]
     unsafe fn part<V: Simd>(&self, part: usize) {
         let (oh, blocks) = (self.s.out_h(), self.s.c_out.div_ceil(V::LANES));
@@ -174,6 +176,9 @@ impl Work for Direct {
         }
     }
 }
+
+/// Most pixels of a tile on any instruction set.
+const MOST: usize = 14;
 
 /// One tile's place: everything but the number of pixels and blocks.
 struct Spot {
@@ -212,6 +217,8 @@ impl Direct {
                 inner: self.s.kernel * width,
                 w_next: self.per_block,
             };
+            // SAFETY: the features are the caller's promise.
+            let mut sums = unsafe { [V::splat(0.0); 4 * MOST] };
             for y in rows.clone() {
                 let (mut block, mut left) = (first, count);
                 while left > 0 {
@@ -245,11 +252,25 @@ impl Direct {
                                 first: pass_start == 0,
                                 last: pass_start + pass == blocks,
                             };
-                            let place = (&self.finish, self.s.out_h() * ow * V::LANES, &spot);
+                            let map = self.s.out_h() * ow * V::LANES;
+                            let place = (map, &spot, &mut sums);
                             match q {
                                 4 => with_pixels!(pixels, V::PIXELS[2], tile::<V, 4, STEP, PLAIN>(place)),
                                 2 => with_pixels!(pixels, V::PIXELS[1], tile::<V, 2, STEP, PLAIN>(place)),
                                 _ => with_pixels!(pixels, V::PIXELS[0], tile::<V, 1, STEP, PLAIN>(place)),
+                            }
+                            for j in 0..q {
+                                let channel = spot.channel + j * V::LANES;
+                                let factors = self.finish.factors::<V>(channel);
+                                let at = channel / V::LANES * map + spot.at;
+                                for p in 0..pixels {
+                                    let sum = sums[j * MOST + p];
+                                    if spot.last {
+                                        self.finish.store(sum, factors, at + p * V::LANES);
+                                    } else {
+                                        sum.store(spot.partial.add(j * map + p * V::LANES));
+                                    }
+                                }
                             }
                         }
                         column += pixels;
@@ -263,10 +284,11 @@ impl Direct {
     }
 }
 
-/// `P` pixels of `Q` blocks: sums, then either on to the next pass or to the output. `map` floats per block.
+/// Sums of `P` pixels of `Q` blocks, into `out[q * MOST + p]`; `map` floats per block. There is one such function
+/// for each size of tile, so what follows the sums happens outside, once for all sizes.
 #[inline(always)]
 unsafe fn tile<V: Simd, const P: usize, const Q: usize, const STEP: usize, const PLAIN: bool>(
-    (finish, map, spot): (&Finish, usize, &Spot),
+    (map, spot, out): (usize, &Spot, &mut [V; 4 * MOST]),
 ) {
     // SAFETY: the caller placed the tile inside its maps.
     unsafe {
@@ -280,14 +302,8 @@ unsafe fn tile<V: Simd, const P: usize, const Q: usize, const STEP: usize, const
         }
         let acc = sums::<V, P, Q, STEP, PLAIN>(acc, spot.x, spot.w, &spot.reach);
         for q in 0..Q {
-            let channel = spot.channel + q * V::LANES;
-            let factors = finish.factors::<V>(channel);
             for p in 0..P {
-                if spot.last {
-                    finish.store(acc[p][q], factors, channel / V::LANES * map + spot.at + p * V::LANES);
-                } else {
-                    acc[p][q].store(spot.partial.add(q * map + p * V::LANES));
-                }
+                out[q * MOST + p] = acc[p][q];
             }
         }
     }

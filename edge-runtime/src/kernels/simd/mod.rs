@@ -41,6 +41,9 @@ pub(super) trait Simd: Copy {
 
 /// A piece of parallel work over channel blocks.
 pub(super) trait Work: Sync {
+    /// False for work that [`Isa::Portable`] is never given, so that no code is made for it.
+    const PORTABLE: bool = true;
+
     /// Does part `part` with vectors `V`. Implementations are `#[inline(always)]`.
     ///
     /// # Safety
@@ -52,7 +55,7 @@ pub(super) trait Work: Sync {
 ///
 /// # Safety
 /// The machine runs `isa`, and what the work's pointers promise holds.
-pub(super) unsafe fn run(isa: Isa, work: &impl Work, parts: usize, pool: &Pool) {
+pub(super) unsafe fn run<W: Work>(isa: Isa, work: &W, parts: usize, pool: &Pool) {
     pool.run(parts, &|part| {
         // SAFETY: the machine has the features by this function's contract; `run` hands every part out once.
         unsafe {
@@ -63,7 +66,8 @@ pub(super) unsafe fn run(isa: Isa, work: &impl Work, parts: usize, pool: &Pool) 
                 Isa::Avx2 => x86::part_avx2(work, part),
                 #[cfg(target_arch = "aarch64")]
                 Isa::Neon => neon::part_neon(work, part),
-                _ => work.part::<array::Array8>(part),
+                _ if W::PORTABLE => work.part::<array::Array8>(part),
+                _ => debug_assert!(false, "a portable program chose a method that has no portable code"),
             }
         }
     });

@@ -192,48 +192,41 @@ struct Band {
 }
 
 impl<F: Form> Work for Winograd<F> {
+    const PORTABLE: bool = false;
+
+    // One call of each step: all that is called is inlined here, and would be there once more for every call.
     #[inline(always)]
     unsafe fn part<V: Simd>(&self, part: usize) {
         let Layout { tiles_y, tiles_x, blocks, out_blocks, group, .. } = self.layout;
-        let products = self.products.wrapping_add(part * self.products_len);
-        let all = Band { rows: 0..tiles_y, tiles: tiles_y * tiles_x, planes: self.planes, products };
-        // SAFETY: the caller's promise; bands, blocks and rows lie inside the map and belong to this part alone.
-        unsafe {
-            match self.phase {
-                Phase::Whole => {
-                    let mut rows = share(tiles_y, part, self.threads);
-                    while !rows.is_empty() {
-                        let end = rows.end.min(rows.start + self.layout.band);
-                        let planes = self.planes.add(part * self.planes_len);
-                        let band = Band {
-                            rows: rows.start..end,
-                            tiles: (end - rows.start) * tiles_x,
-                            planes,
-                            products,
-                        };
-                        rows.start = end;
-                        for block in 0..blocks {
-                            for row in band.rows.clone() {
-                                self.transform::<V>(&band, block, row);
-                            }
-                        }
-                        let mut first = 0;
-                        while first < out_blocks {
-                            self.multiply::<V>(&band, first, group.min(out_blocks - first));
-                            first += group;
-                        }
-                    }
+        let groups = out_blocks.div_ceil(group);
+        // A band of the whole map where phases are separate; then planes are everyone's.
+        let (mut rows, planes) = match self.phase {
+            Phase::Whole => (share(tiles_y, part, self.threads), part * self.planes_len),
+            Phase::Transform | Phase::Multiply => (0..tiles_y, 0),
+        };
+        while !rows.is_empty() {
+            let end = rows.end.min(rows.start + self.layout.band);
+            let count = end - rows.start;
+            let band = Band {
+                rows: rows.start..end,
+                tiles: count * tiles_x,
+                planes: self.planes.wrapping_add(planes),
+                products: self.products.wrapping_add(part * self.products_len),
+            };
+            rows.start = end;
+            let (transforms, products) = match self.phase {
+                Phase::Whole => (0..blocks * count, 0..groups),
+                Phase::Transform => (share(blocks * count, part, self.threads), 0..0),
+                Phase::Multiply => (0..0, share(groups, part, self.threads)),
+            };
+            // SAFETY: the caller's promise; bands, blocks and rows lie inside the map and belong to this part alone.
+            unsafe {
+                for unit in transforms {
+                    self.transform::<V>(&band, unit / count, band.rows.start + unit % count);
                 }
-                Phase::Transform => {
-                    for unit in share(blocks * tiles_y, part, self.threads) {
-                        self.transform::<V>(&all, unit / tiles_y, unit % tiles_y);
-                    }
-                }
-                Phase::Multiply => {
-                    for unit in share(out_blocks.div_ceil(group), part, self.threads) {
-                        let first = unit * group;
-                        self.multiply::<V>(&all, first, group.min(out_blocks - first));
-                    }
+                for unit in products {
+                    let first = unit * group;
+                    self.multiply::<V>(&band, first, group.min(out_blocks - first));
                 }
             }
         }
