@@ -2,16 +2,21 @@
 
 use crate::bundle::{self, Trusting};
 use crate::engine::{Program, Tensors, params};
-use crate::kernels::{self, ConvShape, Floats, Isa};
+use crate::kernels::{self, ConvShape, Floats, Isa, int8};
 use crate::map::Map;
 use crate::{Error, Result};
-use bundles::container::{self, BackboneRef, Bundle, Dtype, Kind, Layout, Manifest, Trust, TrustedKey};
-use bundles::plan::{Conv, Owner};
+use bundles::container::{
+    self, BackboneRef, Bundle, Dtype, Kind, Layout, Manifest, Section, Trust, TrustedKey,
+};
+use bundles::plan::{Conv, Op, Owner};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Revision of the packed order of int8 kernels, which is the same for every instruction set.
+pub const INT8_REVISION: u32 = 1;
 
 /// Revision of the packed kernel order, written into files packed for an instruction set. It changes when
 /// [`kernels::pack`] changes what it writes.
@@ -53,6 +58,30 @@ impl Kernel {
     }
 }
 
+/// A convolution kernel as bytes in the order that [`int8::conv`] reads, with the scale of each output channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel8 {
+    bytes: Bytes8,
+    pub scales: Arc<Vec<f32>>,
+}
+
+#[derive(Debug, Clone)]
+enum Bytes8 {
+    Mapped { map: Arc<Map>, range: Range<usize> },
+    Packed(Arc<Vec<i8>>),
+}
+
+impl Kernel8 {
+    /// The packed weights.
+    pub fn weights(&self) -> &[i8] {
+        match &self.bytes {
+            // The range was checked when this value was made.
+            Bytes8::Mapped { map, range } => kernels::signed(map.bytes().get(range.clone()).unwrap_or(&[])),
+            Bytes8::Packed(bytes) => bytes,
+        }
+    }
+}
+
 /// What it cost to bring a generic backbone into this machine's layout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Repacked {
@@ -79,6 +108,7 @@ pub struct Backbone {
 #[derive(Debug, Default)]
 struct Packed {
     kernels: HashMap<(String, ConvShape), Kernel>,
+    int8: HashMap<String, Kernel8>,
     cost: Repacked,
 }
 
@@ -137,7 +167,14 @@ impl Backbone {
         let source = Source::File(Box::new(contents));
         let backbone = Backbone { isa: options.isa, trusting, source, packed: Mutex::default() };
         // Every kernel in the shape the backbone's own network runs it, so that a task finds it ready.
-        Program::compile(&file, &plan, options.isa, &|conv, shape| backbone.kernel(conv, shape))?;
+        if backbone.is_int8() {
+            let convs = plan.ops().filter_map(|op| if let Op::Conv(conv) = op { Some(conv) } else { None });
+            for conv in convs.filter(|conv| conv.owner == Owner::Backbone) {
+                backbone.kernel8(conv)?;
+            }
+        } else {
+            Program::compile(&file, &plan, options.isa, &|conv, shape| backbone.kernel(conv, shape))?;
+        }
         if backbone.repacked().kernels > 0 {
             // What was repacked is not read again in its plain order.
             map.release();
@@ -174,6 +211,12 @@ impl Backbone {
     /// Bytes of the file.
     pub fn file_bytes(&self) -> usize {
         self.contents().map_or(0, |contents| contents.map.bytes().len())
+    }
+
+    /// Whether its file holds kernels as bytes: then it runs tasks that were packed for that, and no others.
+    pub fn is_int8(&self) -> bool {
+        let sections = self.contents().map_or(&[][..], |contents| &contents.manifest.sections);
+        sections.iter().any(|section| section.owner == Owner::Backbone && section.dtype == Dtype::I8)
     }
 
     /// What repacking has cost so far; zero for a file packed for this machine.
@@ -244,6 +287,62 @@ impl Backbone {
         Ok(Some(Kernel::Mapped { map: Arc::clone(&contents.map), range: range.clone() }))
     }
 
+    /// The kernel of `conv` as bytes: where it lies in the file, or rounded from plain numbers.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it is packed in
+    /// another order, [`Error::Container`] for scales that are none.
+    pub(crate) fn kernel8(&self, conv: &Conv) -> Result<Kernel8> {
+        let name = format!("{}.weight", conv.name);
+        let mut packed = self.packed();
+        if let Some(kernel) = packed.int8.get(&name) {
+            return Ok(kernel.clone());
+        }
+        let shape = int8_shape(conv);
+        let kernel = match self.mapped8(&name, conv, int8::packed_len(&shape))? {
+            Some(kernel) => kernel,
+            None => {
+                let start = Instant::now();
+                let plain = self.tensor(&name, conv.c_out * conv.c_in * conv.kernel * conv.kernel)?;
+                let (mut rounded, mut scales) = (vec![0; plain.len()], vec![0.0; conv.c_out]);
+                let mut bytes = vec![0; int8::packed_len(&shape)];
+                int8::quantise_rows(&plain, conv.c_out, &mut rounded, &mut scales)
+                    .and_then(|()| int8::pack(&shape, &rounded, &mut bytes))
+                    .map_err(|source| Error::Kernel { step: name.clone(), source })?;
+                packed.cost.kernels += 1;
+                packed.cost.bytes += bytes.len();
+                packed.cost.time += start.elapsed();
+                Kernel8 { bytes: Bytes8::Packed(Arc::new(bytes)), scales: Arc::new(scales) }
+            }
+        };
+        packed.int8.insert(name, kernel.clone());
+        Ok(kernel)
+    }
+
+    /// An int8 kernel that lies in the file; `None` when it lies there as plain numbers.
+    fn mapped8(&self, name: &str, conv: &Conv, len: usize) -> Result<Option<Kernel8>> {
+        let Some(contents) = self.contents() else { return Ok(None) };
+        let Some((index, range)) = contents.tensors.get(name) else { return Ok(None) };
+        let Some(section) = contents.manifest.sections.get(*index) else { return Ok(None) };
+        if section.dtype != Dtype::I8 {
+            return Ok(None);
+        }
+        let layout = Layout::Blocked { isa: container::Isa::Portable, revision: INT8_REVISION };
+        let shape = [conv.c_out, conv.c_in, conv.kernel, conv.kernel];
+        if section.layout != layout || section.shape != shape || range.len() != len {
+            return Err(Error::Incompatible {
+                file: contents.file.clone(),
+                want: format!("{:?} (tensor `{name}`, {} bytes)", section.layout, range.len()),
+                got: format!("{layout:?} ({len} bytes)"),
+            });
+        }
+        let scale_name = Section::scale_name(name);
+        let scales = contents.tensor(&scale_name, conv.c_out)?;
+        bundle::check_scales(&contents.file, &scale_name, &scales)?;
+        let bytes = Bytes8::Mapped { map: Arc::clone(&contents.map), range: range.clone() };
+        Ok(Some(Kernel8 { bytes, scales: Arc::new(scales) }))
+    }
+
     /// Reads a backbone-owned tensor in its plain order.
     pub(crate) fn tensor(&self, name: &str, len: usize) -> Result<Vec<f32>> {
         match &self.source {
@@ -283,6 +382,12 @@ impl Contents {
         };
         if numbers.len() == want { Ok(numbers) } else { Err(wrong(Some(numbers.len()))) }
     }
+}
+
+/// The part of a convolution's shape that the order of its int8 weights depends on.
+pub(crate) fn int8_shape(conv: &Conv) -> ConvShape {
+    let &Conv { c_in, c_out, kernel, stride, pad, .. } = conv;
+    ConvShape { c_in, h: kernel, w: kernel, c_out, kernel, stride, pad, input_nchw: false }
 }
 
 /// The name that files have for an instruction set's layout.

@@ -1,8 +1,11 @@
 //! What this runtime asks of a container before it uses it, and a task bundle as a source of tensors.
 
-use crate::engine::Tensors;
+use crate::engine::{self, Tensors};
+use crate::kernels::{self, int8::Grid};
 use crate::{Error, Result};
-use bundles::container::{Bundle, Decoder, Kind, Layout, Manifest, RUNTIME_ABI, Trust, TrustedKey};
+use bundles::container::{
+    Bundle, Decoder, Dtype, Kind, Layout, Manifest, RUNTIME_ABI, Section, Trust, TrustedKey,
+};
 use bundles::plan::Owner;
 use std::cell::RefCell;
 
@@ -73,6 +76,43 @@ pub(crate) fn check_tensors(file: &str, bundle: &Bundle<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Refuses scales that are no positive numbers.
+pub(crate) fn check_scales(file: &str, name: &str, scales: &[f32]) -> Result<()> {
+    match scales.iter().find(|scale| !(scale.is_normal() && **scale > 0.0)) {
+        Some(scale) => Err(corrupt(file, format!("tensor {name}"), "finite scales above zero", scale)),
+        None => Ok(()),
+    }
+}
+
+/// [`Error::Container`] for numbers that the container's own rules do not look at.
+pub(crate) fn corrupt(file: &str, what: String, want: &str, got: impl ToString) -> Error {
+    let source = bundles::Error::Corrupt { what, want: want.into(), got: got.to_string() };
+    Error::Container { file: file.into(), source }
+}
+
+/// The scales of an int8 task's maps, in the order of [`Plan::maps`](bundles::plan::Plan::maps); `None` for a
+/// task that computes in floats.
+///
+/// # Errors
+/// [`Error::Container`] for numbers that are no scales, and for zero points that are no bytes.
+pub(crate) fn grids(file: &str, bundle: &Bundle<'_>) -> Result<Option<Vec<Grid>>> {
+    let plan = &bundle.manifest().plan;
+    let Some(name) = plan.maps_name().filter(|name| bundle.section(name).is_ok()) else { return Ok(None) };
+    // As many rows as the plan has maps: the container has seen to that.
+    let numbers = bundle.decode_f32(&name).map_err(Error::container(file))?;
+    let mut grids = Vec::with_capacity(numbers.len() / 2);
+    for (&[scale, zero], map) in numbers.as_chunks::<2>().0.iter().zip(plan.maps()) {
+        check_scales(file, &name, &[scale])?;
+        let most = if map.relu { 0.0 } else { 255.0 };
+        if !(0.0..=most).contains(&zero) || zero.fract() != 0.0 {
+            let what = format!("tensor {name}, zero point of {:?}", map.place);
+            return Err(corrupt(file, what, "a whole number from 0 to 255, 0 behind a ReLU", zero));
+        }
+        grids.push(Grid { scale, zero: zero as u8 });
+    }
+    Ok(Some(grids))
+}
+
 /// A task bundle's tensors; keeps its decoder from one to the next.
 pub(crate) struct BundleTensors<'a> {
     file: String,
@@ -106,9 +146,33 @@ impl Tensors for BundleTensors<'_> {
             want: got,
             got: Some(len),
         })?;
-        self.decoder
-            .borrow_mut()
-            .decode_f32_into(self.bundle, section, out)
-            .map_err(Error::container(&self.file))
+        if section.dtype != Dtype::I8 {
+            let mut decoder = self.decoder.borrow_mut();
+            return decoder.decode_f32_into(self.bundle, section, out).map_err(Error::container(&self.file));
+        }
+        let rows = section.shape.first().copied().unwrap_or_default();
+        let (mut bytes, mut scales) = (vec![0; len], vec![0.0; rows]);
+        self.read_rows(name, &mut bytes, &mut scales)?;
+        let row = (len / rows.max(1)).max(1);
+        for ((out, bytes), scale) in out.chunks_mut(row).zip(bytes.chunks(row)).zip(scales) {
+            out.iter_mut().zip(bytes).for_each(|(x, &byte)| *x = f32::from(byte) * scale);
+        }
+        Ok(())
+    }
+
+    fn read_rows(&self, name: &str, out: &mut [i8], scales: &mut [f32]) -> Result<()> {
+        let section = self.bundle.section(name).map_err(Error::container(&self.file))?;
+        if section.dtype != Dtype::I8 {
+            let plain = engine::params::read(self, name, out.len())?;
+            return engine::params::round_rows(name, &plain, out, scales);
+        }
+        let scale_name = Section::scale_name(name);
+        self.read(&scale_name, scales)?;
+        check_scales(&self.file, &scale_name, scales)?;
+        let mut bytes = vec![0; out.len()];
+        let decoded = self.decoder.borrow_mut().decode_into(self.bundle, section, &mut bytes);
+        decoded.map_err(Error::container(&self.file))?;
+        out.copy_from_slice(kernels::signed(&bytes));
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Where a frame's time goes: the kernel calls of a task, and the time of each.
 
 use crate::engine::Observer;
+use crate::engine::int8;
 use crate::engine::step::Work;
 use crate::{Result, Session, Task};
 use bundles::plan::{Role, Shape};
@@ -37,6 +38,7 @@ impl Task {
                 output: step.to,
                 macs: match &step.work {
                     Work::Conv { shape, .. } => shape.macs() as u64,
+                    Work::Int8(int8::Work::Conv { shape, .. }) => shape.macs() as u64,
                     Work::Linear { .. } => (step.from.c * step.to.c) as u64,
                     _ => 0,
                 },

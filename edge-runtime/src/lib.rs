@@ -22,12 +22,12 @@ mod session;
 mod stats;
 mod task;
 
-pub use backbone::{Backbone, LAYOUT_REVISION, Options, Repacked, isa_in_files};
+pub use backbone::{Backbone, INT8_REVISION, LAYOUT_REVISION, Options, Repacked, isa_in_files};
 pub use engine::Tensors;
 pub use error::{Error, Result};
 pub use input::Frame;
 pub use layers::Layer;
-pub use repack::pack_backbone;
+pub use repack::{Packing, in_rows, pack_backbone};
 pub use runtime::{Runtime, Scores, TaskId};
 pub use session::Session;
 pub use stats::Stats;

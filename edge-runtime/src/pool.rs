@@ -138,9 +138,14 @@ impl Pool {
         assert!(!theirs, "a part of a parallel run panicked on a worker thread");
     }
 
-    /// Splits `data` into chunks of `chunk` floats (the last may be shorter) and calls `f(index, chunk)`
+    /// Splits `data` into chunks of `chunk` elements (the last may be shorter) and calls `f(index, chunk)`
     /// for each, in parallel.
-    pub fn for_each_chunk(&self, data: &mut [f32], chunk: usize, f: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+    pub fn for_each_chunk<T: Send>(
+        &self,
+        data: &mut [T],
+        chunk: usize,
+        f: &(dyn Fn(usize, &mut [T]) + Sync),
+    ) {
         if chunk == 0 {
             return;
         }
@@ -158,16 +163,17 @@ impl Pool {
 }
 
 /// A pointer that may cross threads: its user keeps what each thread touches disjoint.
-struct Base(*mut f32);
+struct Base<T>(*mut T);
 
-impl Base {
-    fn at(&self, offset: usize) -> *mut f32 {
+impl<T> Base<T> {
+    fn at(&self, offset: usize) -> *mut T {
         self.0.wrapping_add(offset)
     }
 }
 
-// SAFETY: see the type: the only user, `for_each_chunk`, gives each thread its own range.
-unsafe impl Sync for Base {}
+// SAFETY: see the type: the only user, `for_each_chunk`, gives each thread its own range of elements
+// that may be sent there.
+unsafe impl<T: Send> Sync for Base<T> {}
 
 impl Drop for Pool {
     fn drop(&mut self) {

@@ -1,25 +1,50 @@
-//! Packing a backbone for an instruction set on the workstation, so that the device reads it in place.
+//! Packing a backbone on the workstation: in the layout that a device's kernels read, or in fewer bits.
 
-use crate::backbone::{Kernel, LAYOUT_REVISION, isa_in_files};
+use crate::backbone::{INT8_REVISION, Kernel, LAYOUT_REVISION, int8_shape, isa_in_files};
 use crate::bundle;
 use crate::engine::Program;
-use crate::kernels::{self, ConvShape, Floats, Isa};
+use crate::kernels::{self, ConvShape, Floats, Isa, int8};
 use crate::{Error, Result};
-use bundles::container::{Bundle, Dtype, Kind, Layout, SigningKey, Writer};
-use bundles::plan::{Conv, Owner};
+use bundles::container::{self, Bundle, Dtype, Kind, Layout, Section, SigningKey, Writer};
+use bundles::plan::{Conv, Op, Owner};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
-/// The backbone `bytes` with its kernels in the layout that `isa` reads, for images of the size in its plan.
+/// How a backbone's kernels are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// f32 in the layout of an instruction set: mapped and used as they lie. Winograd kernels take up to four
+    /// times the room of plain ones.
+    F32(Isa),
+    /// f16 in plain order: half the file, brought into the device's layout (as f32) at open.
+    F16,
+    /// Bytes, with a scale per output channel, in the one order that all integer kernels read in place: a quarter
+    /// of the file. Runs tasks that were packed for it, and no others.
+    Int8,
+}
+
+impl fmt::Display for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Packing::F32(isa) => write!(f, "f32-{isa}"),
+            Packing::F16 => f.write_str("f16"),
+            Packing::Int8 => f.write_str("int8"),
+        }
+    }
+}
+
+/// The backbone `bytes` packed as `packing` says, for images of the size in its plan.
 ///
-/// Needs no machine with that instruction set. The id stays, so every task of this backbone runs on the packed
-/// file too; the variant gains the instruction set's name. Winograd kernels take up to four times the room of
-/// plain ones. Signed with `signers`, or the development key if there are none.
+/// Needs no machine with that instruction set. The id stays; the variant becomes the packing's name. f32 packings
+/// keep everything else in the file; the others keep what a device may use: the vectors that only training
+/// reads (companions of the source's norms) stay behind, and the source's own tensors are rounded too.
+/// Signed with `signers`, or the development key if there are none.
 ///
 /// # Errors
 /// What is wrong with the file; [`Error::Incompatible`] for kernels that are not plain f32.
-pub fn pack_backbone(file: &str, bytes: &[u8], isa: Isa, signers: &[SigningKey]) -> Result<Vec<u8>> {
+pub fn pack_backbone(file: &str, bytes: &[u8], packing: Packing, signers: &[SigningKey]) -> Result<Vec<u8>> {
     let container = || Error::container(file);
     let parsed = Bundle::parse(bytes).map_err(container())?;
     let manifest = parsed.manifest();
@@ -27,8 +52,8 @@ pub fn pack_backbone(file: &str, bytes: &[u8], isa: Isa, signers: &[SigningKey])
     parsed.verify_sections().map_err(container())?;
 
     let mut writer = Writer::new(Kind::Backbone, &manifest.name, manifest.plan.clone(), manifest.preprocess);
-    let variant = format!("{}-{isa}", manifest.backbone.variant);
-    writer.labels(manifest.labels.iter().map(String::as_str)).backbone(manifest.backbone.id, variant);
+    writer.labels(manifest.labels.iter().map(String::as_str));
+    writer.backbone(manifest.backbone.id, packing.to_string());
     writer.abi(manifest.abi).security_counter(manifest.security_counter);
     for golden in &manifest.golden {
         writer.golden(golden.clone());
@@ -36,32 +61,96 @@ pub fn pack_backbone(file: &str, bytes: &[u8], isa: Isa, signers: &[SigningKey])
     for (key, value) in &manifest.facts {
         writer.fact(key, value);
     }
-    let shapes = shapes(file, &parsed, isa)?;
-    for section in &manifest.sections {
-        let stored = parsed.raw(&section.name).map_err(container())?;
+    match packing {
+        Packing::F32(isa) => blocked(file, &parsed, isa, &mut writer)?,
+        Packing::F16 => rounded(file, &parsed, false, &mut writer)?,
+        Packing::Int8 => rounded(file, &parsed, true, &mut writer)?,
+    }
+    writer.finish(signers).map_err(container())
+}
+
+/// Adds every section, kernels in the layout of `isa`.
+fn blocked(file: &str, parsed: &Bundle<'_>, isa: Isa, writer: &mut Writer) -> Result<()> {
+    let container = || Error::container(file);
+    let shapes = shapes(file, parsed, isa)?;
+    for section in &parsed.manifest().sections {
         let shape = shapes.get(&section.name).filter(|_| section.owner == Owner::Backbone);
         let (layout, bytes) = match shape {
-            None => (section.layout, stored.to_vec()),
-            Some(shape) if section.dtype == Dtype::F32 && section.layout == Layout::Canonical => {
-                let plain: Vec<f32> = stored.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+            None => (section.layout, parsed.raw(&section.name).map_err(container())?.to_vec()),
+            Some(shape) => {
+                let plain = plain(file, parsed, section)?;
                 let mut packed = Floats::zeros(kernels::packed_len(isa, shape));
                 kernels::pack(isa, shape, &plain, &mut packed)
                     .map_err(|source| Error::Kernel { step: section.name.clone(), source })?;
                 let layout = Layout::Blocked { isa: isa_in_files(isa), revision: LAYOUT_REVISION };
                 (layout, packed.iter().flat_map(|x| x.to_le_bytes()).collect())
             }
-            Some(_) => {
-                return Err(Error::Incompatible {
-                    file: file.into(),
-                    want: format!("tensor `{}` as {:?}, {:?}", section.name, section.dtype, section.layout),
-                    got: "a packer of plain F32 kernels".into(),
-                });
-            }
         };
         let added = writer.tensor(&section.name, section.owner, section.dtype, layout, &section.shape, bytes);
         added.map_err(container())?;
     }
-    writer.finish(signers).map_err(container())
+    Ok(())
+}
+
+/// Adds the tensors of the plan rounded to f16, or to bytes in rows where `to_bytes` says so and there are rows.
+fn rounded(file: &str, parsed: &Bundle<'_>, to_bytes: bool, writer: &mut Writer) -> Result<()> {
+    let manifest = parsed.manifest();
+    let kernels: HashMap<String, &Conv> = manifest
+        .plan
+        .ops()
+        .filter_map(|op| match op {
+            Op::Conv(conv) if conv.owner == Owner::Backbone => Some((format!("{}.weight", conv.name), conv)),
+            _ => None,
+        })
+        .collect();
+    for section in manifest.sections.iter().filter(|section| !section.is_companion()) {
+        let (name, owner, shape) = (section.name.as_str(), section.owner, section.shape.as_slice());
+        let values = plain(file, parsed, section)?;
+        let kernel = kernels.get(name);
+        let added = match shape {
+            [rows, _, ..] if to_bytes => {
+                let (bytes, scales) = in_rows(name, &values, *rows)?;
+                match kernel {
+                    Some(conv) => {
+                        let shape8 = int8_shape(conv);
+                        let mut packed = vec![0; int8::packed_len(&shape8)];
+                        int8::pack(&shape8, &bytes, &mut packed)
+                            .map_err(|source| Error::Kernel { step: name.into(), source })?;
+                        let layout =
+                            Layout::Blocked { isa: container::Isa::Portable, revision: INT8_REVISION };
+                        writer.tensor_i8(name, owner, layout, shape, &packed, &scales)
+                    }
+                    None => writer.tensor_i8(name, owner, Layout::Canonical, shape, &bytes, &scales),
+                }
+            }
+            _ => writer.tensor_f16(name, owner, shape, &values),
+        };
+        added.map_err(Error::container(file))?;
+    }
+    Ok(())
+}
+
+/// A tensor as bytes, and the scale of each of its `rows`.
+///
+/// # Errors
+/// [`Error::Kernel`] when its length is no multiple of `rows`.
+pub fn in_rows(name: &str, values: &[f32], rows: usize) -> Result<(Vec<i8>, Vec<f32>)> {
+    let (mut bytes, mut scales) = (vec![0; values.len()], vec![0.0; rows]);
+    int8::quantise_rows(values, rows, &mut bytes, &mut scales)
+        .map_err(|source| Error::Kernel { step: name.into(), source })?;
+    Ok((bytes, scales))
+}
+
+/// The numbers of a section that is still as it was imported.
+fn plain(file: &str, parsed: &Bundle<'_>, section: &Section) -> Result<Vec<f32>> {
+    if (section.dtype, section.layout) != (Dtype::F32, Layout::Canonical) {
+        return Err(Error::Incompatible {
+            file: file.into(),
+            want: format!("tensor `{}` as {:?}, {:?}", section.name, section.dtype, section.layout),
+            got: "a packer of plain F32 tensors (pack the imported backbone)".into(),
+        });
+    }
+    parsed.decode_f32(&section.name).map_err(Error::container(file))
 }
 
 /// The shape each kernel runs in. A kernel that the plan uses in two ways that are packed differently is left

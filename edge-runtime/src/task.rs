@@ -5,6 +5,7 @@ use crate::bundle::{self, BundleTensors};
 use crate::engine::{Parts, Program, Tensors, params};
 use crate::input::Preparation;
 use crate::kernels::Floats;
+use crate::kernels::int8::Grid;
 use crate::{Error, Result};
 use bundles::container::{Bundle, Golden, Kind, Trust};
 use bundles::plan::{Plan, Shape};
@@ -80,8 +81,16 @@ impl Task {
             }
         }
         bundle::check_tensors(file, bundle)?;
+        let grids = bundle::grids(file, bundle)?;
+        if grids.is_none() && backbone.is_int8() {
+            return Err(Error::Incompatible {
+                file: file.into(),
+                want: "a backbone of f32 or f16 kernels, for it holds no scales of int8 maps".into(),
+                got: "packing `int8`".into(),
+            });
+        }
         let preparation = Preparation::new(file, &manifest.preprocess)?;
-        let mut task = Task::compile(backbone, &manifest.name, &manifest.plan)?;
+        let mut task = Task::compile(backbone, &manifest.name, &manifest.plan, grids.as_deref())?;
         task.preparation = Some(preparation);
         task.labels = manifest.labels.clone();
         task.golden = manifest.golden.clone();
@@ -101,14 +110,39 @@ impl Task {
         plan: &Plan,
         tensors: &dyn Tensors,
     ) -> Result<Task> {
-        let task = Task::compile(backbone, name, plan)?;
+        let task = Task::compile(backbone, name, plan, None)?;
         task.fill(tensors)?;
         Ok(task)
     }
 
-    fn compile(backbone: &Arc<Backbone>, name: &str, plan: &Plan) -> Result<Task> {
-        let kernel = |conv: &_, shape: &_| backbone.kernel(conv, shape);
-        let program = Program::compile(name, plan, backbone.isa, &kernel)?;
+    /// As [`from_tensors`](Task::from_tensors), in int8: `grids` in the order of [`Plan::maps`]. Kernels in floats
+    /// are rounded now.
+    ///
+    /// # Errors
+    /// As [`from_tensors`](Task::from_tensors); [`Error::Tensor`] for another number of grids.
+    pub fn from_tensors_int8(
+        backbone: &Arc<Backbone>,
+        name: &str,
+        plan: &Plan,
+        tensors: &dyn Tensors,
+        grids: &[Grid],
+    ) -> Result<Task> {
+        let task = Task::compile(backbone, name, plan, Some(grids))?;
+        task.fill(tensors)?;
+        Ok(task)
+    }
+
+    fn compile(backbone: &Arc<Backbone>, name: &str, plan: &Plan, grids: Option<&[Grid]>) -> Result<Task> {
+        let program = match grids {
+            None => {
+                let kernel = |conv: &_, shape: &_| backbone.kernel(conv, shape);
+                Program::compile(name, plan, backbone.isa, &kernel)?
+            }
+            Some(grids) => {
+                let kernel = |conv: &_| backbone.kernel8(conv);
+                Program::compile_int8(name, plan, backbone.isa, &kernel, grids)?
+            }
+        };
         Ok(Task {
             name: name.into(),
             labels: Vec::new(),

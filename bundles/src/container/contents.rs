@@ -1,14 +1,11 @@
 //! Whether a bundle's sections are the tensors that its plan calls for, and whether a task fits a backbone.
 
-use super::{Kind, Manifest, RUNTIME_ABI, Section};
+use super::section::COMPANION;
+use super::{Dtype, Kind, Layout, Manifest, RUNTIME_ABI, Section};
 use crate::plan::{Owner, TensorSpec};
 use crate::wire::corrupt;
 use crate::{Error, Result};
 use std::collections::HashMap;
-
-/// Separates a plan tensor's name from that of a companion, such as the scales of an int8 kernel:
-/// `layer1.0.conv1.weight#scale`.
-const COMPANION: char = '#';
 
 /// Checks that the plan itself holds together, that every section is one of its tensors (or a companion of
 /// one), and that none is missing of those that this kind of bundle owns.
@@ -35,6 +32,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<()> {
             None => return corrupt("tensors", "only those of the plan and their companions", name),
         }
     }
+    check_scales(manifest, &sections)?;
     let own = match manifest.kind {
         Kind::Backbone => Owner::Backbone,
         Kind::Task => Owner::Task,
@@ -44,6 +42,42 @@ pub(super) fn check(manifest: &Manifest) -> Result<()> {
             corrupt("tensors", format!("{}, which the plan calls for", spec.name), "none of that name")
         }
         None => Ok(()),
+    }
+}
+
+/// Bytes stand for numbers only beside their scales: an int8 tensor of the plan has one for each of its rows, and
+/// the scales of maps are as many as the plan has maps.
+fn check_scales(manifest: &Manifest, sections: &HashMap<&str, &Section>) -> Result<()> {
+    let is_table = |section: &Section, shape: &[usize]| {
+        (section.dtype, section.layout) == (Dtype::F32, Layout::Canonical) && section.shape == shape
+    };
+    for section in manifest.sections.iter().filter(|s| s.dtype == Dtype::I8 && !s.is_companion()) {
+        let rows = section.shape.first().copied().unwrap_or_default();
+        let name = Section::scale_name(&section.name);
+        match sections.get(name.as_str()) {
+            Some(scales) if is_table(scales, &[rows]) => {}
+            Some(scales) => {
+                let got = format!("{:?} {:?}", scales.dtype, scales.shape);
+                return corrupt(format!("tensor {name}"), format!("f32 of shape [{rows}], one per row"), got);
+            }
+            None => {
+                let want = format!("{name} beside int8 tensor {}", section.name);
+                return corrupt("tensors", want, "none of that name");
+            }
+        }
+    }
+    let Some(name) = manifest.plan.maps_name() else { return Ok(()) };
+    let want = [manifest.plan.maps().len(), 2];
+    match sections.get(name.as_str()) {
+        Some(maps) if !is_table(maps, &want) => {
+            let got = format!("{:?} {:?}", maps.dtype, maps.shape);
+            corrupt(
+                format!("tensor {name}"),
+                format!("f32 of shape {want:?}, one row per map of the plan"),
+                got,
+            )
+        }
+        _ => Ok(()),
     }
 }
 

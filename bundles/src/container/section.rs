@@ -3,6 +3,10 @@
 use super::Kind;
 use crate::plan::Owner;
 
+/// Separates a plan tensor's name from that of a companion, such as the scales of an int8 kernel:
+/// `layer1.0.conv1.weight#scale`.
+pub(super) const COMPANION: char = '#';
+
 /// Element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
@@ -110,6 +114,16 @@ impl Dtype {
 }
 
 impl Section {
+    /// Name of the companion that holds an int8 tensor's scales: f32, one for each index of its first axis.
+    pub fn scale_name(tensor: &str) -> String {
+        format!("{tensor}{COMPANION}scale")
+    }
+
+    /// True when it lies beside a tensor of the plan (`tensor#word`) and is none itself.
+    pub fn is_companion(&self) -> bool {
+        self.name.contains(COMPANION)
+    }
+
     /// Number of elements, or `None` when that is no u64.
     pub fn elements(&self) -> Option<u64> {
         self.shape.iter().try_fold(1u64, |n, &extent| n.checked_mul(extent as u64))

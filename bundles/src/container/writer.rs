@@ -114,6 +114,25 @@ impl Writer {
         self.tensor(name, owner, Dtype::F16, Layout::Canonical, shape, bytes)
     }
 
+    /// Adds a tensor of bytes in the order of `layout`, and its scales beside it, one for each index of the first
+    /// axis: an element stands for its byte times its row's scale.
+    ///
+    /// # Errors
+    /// `Corrupt` when `bytes` do not fill `shape` or a scale is not finite.
+    pub fn tensor_i8(
+        &mut self,
+        name: &str,
+        owner: Owner,
+        layout: Layout,
+        shape: &[usize],
+        bytes: &[i8],
+        scales: &[f32],
+    ) -> Result<&mut Writer> {
+        self.tensor_f32(&Section::scale_name(name), owner, &shape[..shape.len().min(1)], scales)?;
+        let bytes = bytes.iter().map(|&byte| byte as u8).collect();
+        self.tensor(name, owner, Dtype::I8, layout, shape, bytes)
+    }
+
     /// Adds a tensor as little-endian bytes of any element type and layout.
     ///
     /// # Errors

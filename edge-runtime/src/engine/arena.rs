@@ -18,11 +18,12 @@ pub(crate) struct Layout {
 
 /// Values a step touches besides the one it writes.
 fn reads(step: &Step) -> impl Iterator<Item = ValueId> {
-    let add = match &step.work {
-        Work::Conv { epilogue, .. } => epilogue.add.map(|(value, _)| value),
-        _ => None,
+    let (add, terms) = match &step.work {
+        Work::Conv { epilogue, .. } => (epilogue.add.map(|(value, _)| value), None),
+        Work::Int8(work) => work.reads(),
+        _ => (None, None),
     };
-    [Some(step.reads), add].into_iter().flatten()
+    [Some(step.reads), add, terms].into_iter().flatten()
 }
 
 /// Places values of `sizes` floats so that two values alive at one step never overlap.

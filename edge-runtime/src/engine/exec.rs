@@ -94,6 +94,9 @@ impl Program {
         pool: &Pool,
     ) -> Result<()> {
         let isa = self.isa;
+        if let Work::Int8(work) = &step.work {
+            return self.step8(step, work, part, input, space, pool);
+        }
         let add = match &step.work {
             Work::Conv { epilogue, .. } => epilogue.add,
             _ => None,
@@ -137,6 +140,8 @@ impl Program {
                 out.iter_mut().skip(step.to.c).for_each(|padding| *padding = 0.0);
                 kernels::linear(isa, x.c, step.to.c, weight, bias, from, out, pool)
             }
+            // Done above.
+            Work::Int8(_) => Ok(()),
             Work::Sum { factor, accumulate, relu } => {
                 let len = out.len();
                 kernels::add_scaled(isa, len, from, coef(*factor), *accumulate, *relu, out, pool)

@@ -19,8 +19,8 @@ pub(crate) type KernelSource<'a> = &'a dyn Fn(&Conv, &ConvShape) -> Result<Kerne
 #[derive(Debug)]
 pub(crate) struct Lowered {
     pub steps: Vec<Step>,
-    /// Shape of each value; value 0 is the network's input, plain `(c, h, w)`.
-    pub values: Vec<Shape>,
+    /// Floats each value takes in the arena; value 0 is the network's input, plain `(c, h, w)`.
+    pub sizes: Vec<usize>,
     /// The value that holds the scores.
     pub result: ValueId,
     /// Parameters of the stem, each cell, and the head.
@@ -38,14 +38,7 @@ pub(crate) struct Lowered {
 /// # Errors
 /// [`Error::TooLarge`] beyond a fixed number of steps; whatever `kernels` finds.
 pub(crate) fn lower(plan: &Plan, isa: Isa, kernels: KernelSource<'_>) -> Result<Lowered> {
-    let paths = plan.cells.iter().flat_map(|cell| &cell.gates).flat_map(|gate| &gate.paths).count();
-    if plan.ops().count() + paths + plan.cells.len() > MAX_STEPS {
-        return Err(Error::TooLarge {
-            what: format!("number of operations of {}", plan.arch),
-            need: plan.ops().count() + paths + plan.cells.len(),
-            limit: MAX_STEPS,
-        });
-    }
+    check_size(plan)?;
     let mut lowering = Lowering {
         isa,
         kernels,
@@ -70,7 +63,19 @@ pub(crate) fn lower(plan: &Plan, isa: Isa, kernels: KernelSource<'_>) -> Result<
         nodes.pop().flatten().ok_or_else(|| Error::Internal { what: "the last node is dead".into() })?;
     let result = lowering.line(last, &plan.head)?;
     let Lowering { steps, values, parts, .. } = lowering;
-    Ok(Lowered { steps, values, result, parts })
+    let sizes = values.iter().map(|&shape| kernels::blocked_len(isa, shape)).collect();
+    Ok(Lowered { steps, sizes, result, parts })
+}
+
+/// Refuses plans that would take too many steps.
+pub(super) fn check_size(plan: &Plan) -> Result<()> {
+    let paths = plan.cells.iter().flat_map(|cell| &cell.gates).flat_map(|gate| &gate.paths).count();
+    let need = plan.ops().count() + paths + plan.cells.len();
+    if need > MAX_STEPS {
+        let what = format!("number of operations of {}", plan.arch);
+        return Err(Error::TooLarge { what, need, limit: MAX_STEPS });
+    }
+    Ok(())
 }
 
 /// The value that the caller of a frame fills: the image, plain `(c, h, w)`.
@@ -389,11 +394,7 @@ impl Lowering<'_> {
         self.span(self.isa.padded(channels))
     }
 
-    /// Room in the current part's parameters, starting on a cache line.
     fn span(&mut self, len: usize) -> Span {
-        let part = &mut self.parts[self.part];
-        let start = part.len;
-        part.len = start.saturating_add(len).checked_next_multiple_of(16).unwrap_or(usize::MAX);
-        Span { start, len }
+        self.parts[self.part].span(len)
     }
 }

@@ -5,6 +5,7 @@
 
 mod arena;
 mod exec;
+pub(crate) mod int8;
 mod lower;
 pub(crate) mod params;
 pub(crate) mod step;
@@ -12,10 +13,10 @@ pub(crate) mod step;
 pub(crate) use exec::{Observer, Parts, Workspace};
 pub use params::Tensors;
 
-use crate::kernels::{self, Isa};
+use crate::kernels::{self, Isa, int8::Grid};
 use crate::{Error, Result};
 use bundles::plan::{Plan, Shape};
-use lower::{INPUT, KernelSource};
+use lower::{INPUT, KernelSource, Lowered};
 use std::ops::Range;
 use step::{PartSpec, Step, Work};
 
@@ -44,7 +45,26 @@ impl Program {
     /// Whatever [`Plan::check`] finds, [`Error::TooLarge`], and the errors of `kernels`.
     pub fn compile(file: &str, plan: &Plan, isa: Isa, kernels: KernelSource<'_>) -> Result<Program> {
         plan.check().map_err(Error::container(file))?;
-        let lowered = lower::lower(plan, isa, kernels)?;
+        Program::assemble(file, plan, isa, lower::lower(plan, isa, kernels)?)
+    }
+
+    /// Compiles `plan` to steps on bytes, its maps on `grids` (in the order of [`Plan::maps`]).
+    ///
+    /// # Errors
+    /// As [`compile`](Program::compile); [`Error::Tensor`] for another number of grids than the plan has maps;
+    /// [`Error::Incompatible`] for what has no form on bytes.
+    pub fn compile_int8(
+        file: &str,
+        plan: &Plan,
+        isa: Isa,
+        kernels: int8::KernelSource<'_>,
+        grids: &[Grid],
+    ) -> Result<Program> {
+        plan.check().map_err(Error::container(file))?;
+        Program::assemble(file, plan, isa, int8::lower(file, plan, isa, kernels, grids)?)
+    }
+
+    fn assemble(file: &str, plan: &Plan, isa: Isa, lowered: Lowered) -> Result<Program> {
         let too_large = |what: &str, floats: usize| {
             let (need, limit) = (floats.saturating_mul(4), MAX_FLOATS * 4);
             Error::TooLarge { what: format!("{file}: {what}, in bytes"), need, limit }
@@ -56,8 +76,7 @@ impl Program {
         if params > MAX_FLOATS {
             return Err(too_large("parameters of the task", params));
         }
-        let sizes: Vec<usize> =
-            lowered.values.iter().map(|&shape| kernels::blocked_len(isa, shape)).collect();
+        let sizes = lowered.sizes;
         if let Some(&size) = sizes.iter().find(|&&size| size > MAX_FLOATS) {
             return Err(too_large("one feature map", size));
         }
@@ -78,6 +97,7 @@ impl Program {
     pub fn scratch_len(&self, threads: usize) -> usize {
         let convs = self.steps.iter().filter_map(|step| match &step.work {
             Work::Conv { shape, .. } => Some(kernels::scratch_len(self.isa, shape, threads)),
+            Work::Int8(work) => Some(work.scratch_len()),
             _ => None,
         });
         convs.max().unwrap_or(0)

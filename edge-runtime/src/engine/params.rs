@@ -1,7 +1,7 @@
 //! A task's parameters: one allocation per part of the network, filled from the bundle's tensors.
 
 use super::step::{AffineRecipe, PartSpec, Recipe};
-use crate::kernels::{self, Floats, Isa};
+use crate::kernels::{self, Floats, Isa, int8};
 use crate::{Error, Result};
 use bundles::plan::Owner;
 
@@ -18,7 +18,7 @@ impl Span {
         part.get(self.start..self.start + self.len).unwrap_or(&[])
     }
 
-    fn of_mut(self, part: &mut [f32]) -> &mut [f32] {
+    pub(super) fn of_mut(self, part: &mut [f32]) -> &mut [f32] {
         part.get_mut(self.start..self.start + self.len).unwrap_or(&mut [])
     }
 }
@@ -34,6 +34,22 @@ pub trait Tensors {
     /// [`Error::Tensor`] when it is absent or does not hold `out.len()` numbers; whatever the source finds
     /// wrong with its bytes.
     fn read(&self, name: &str, out: &mut [f32]) -> Result<()>;
+
+    /// Writes tensor `name` as bytes, and the scale of each of its rows: as they are stored, or rounded now.
+    ///
+    /// # Errors
+    /// As [`read`](Tensors::read).
+    fn read_rows(&self, name: &str, out: &mut [i8], scales: &mut [f32]) -> Result<()> {
+        let mut plain = vec![0.0; out.len()];
+        self.read(name, &mut plain)?;
+        round_rows(name, &plain, out, scales)
+    }
+}
+
+/// Rounds a tensor that is stored in floats to bytes, each row by a scale of its own.
+pub(crate) fn round_rows(name: &str, plain: &[f32], out: &mut [i8], scales: &mut [f32]) -> Result<()> {
+    int8::quantise_rows(plain, scales.len(), out, scales)
+        .map_err(|source| Error::Kernel { step: name.into(), source })
 }
 
 impl Tensors for std::collections::HashMap<String, Vec<f32>> {
@@ -94,12 +110,13 @@ pub(crate) fn fill(
             Recipe::Affine(recipe) => {
                 affine(recipe, alpha(recipe.alpha), &mut part, task, backbone)?;
             }
+            Recipe::Int8(recipe) => super::int8::fill(recipe, &alpha, &mut part, task, backbone)?,
         }
     }
     Ok(part)
 }
 
-fn affine(
+pub(super) fn affine(
     recipe: &AffineRecipe,
     alpha: f32,
     part: &mut [f32],

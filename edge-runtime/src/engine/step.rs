@@ -1,5 +1,6 @@
 //! The compiled form of a plan: steps over values, and recipes for the parameters they read.
 
+use super::int8;
 use super::params::Span;
 use crate::backbone::Kernel;
 use crate::kernels::{ConvShape, Window};
@@ -59,6 +60,8 @@ pub(crate) enum Work {
         accumulate: bool,
         relu: bool,
     },
+    /// On bytes.
+    Int8(int8::Work),
 }
 
 /// Where a convolution's packed kernel lies.
@@ -99,6 +102,8 @@ pub(crate) enum Recipe {
     Copy { tensor: String, at: Span },
     /// One alpha.
     Alpha { index: usize, at: Span },
+    /// Factors of a step on bytes, and its kernel where the task owns it.
+    Int8(Box<int8::Recipe>),
 }
 
 /// See [`Recipe::Affine`]. Absent factors are one, absent summands zero.
@@ -123,4 +128,13 @@ pub(crate) struct PartSpec {
     pub recipes: Vec<Recipe>,
     /// Floats of the whole part.
     pub len: usize,
+}
+
+impl PartSpec {
+    /// Room for `len` floats, starting on a cache line.
+    pub fn span(&mut self, len: usize) -> Span {
+        let start = self.len;
+        self.len = start.saturating_add(len).checked_next_multiple_of(16).unwrap_or(usize::MAX);
+        Span { start, len }
+    }
 }

@@ -75,7 +75,7 @@ impl ConvShape {
         isa.padded(self.c_out).saturating_mul(self.out_h()).saturating_mul(self.out_w())
     }
 
-    fn check(&self) -> Result<(), KernelError> {
+    pub(super) fn check(&self) -> Result<(), KernelError> {
         let wrong = |what| Err(KernelError::Shape { what });
         match () {
             () if self.c_in == 0 || self.c_out == 0 => wrong("a convolution without channels"),

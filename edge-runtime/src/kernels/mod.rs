@@ -14,13 +14,14 @@ mod conv;
 mod direct;
 mod elementwise;
 mod floats;
+pub mod int8;
 mod isa;
 mod linear;
 mod plain;
 mod pooling;
 mod simd;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tile;
 mod winograd;
 
@@ -28,6 +29,7 @@ pub use blocked::{blocked_len, from_blocked, pad_channels, subsample, to_blocked
 pub use conv::{ConvShape, Epilogue, conv, pack, packed_len, scratch_len};
 pub use elementwise::{add_scaled, affine, relu};
 pub use floats::Floats;
+pub(crate) use floats::{bytes, bytes_mut, signed, signed_mut};
 pub use isa::{Isa, KernelError};
 pub use linear::linear;
 pub use pooling::{Window, avg_pool, global_avg_pool, max_pool};

@@ -4,6 +4,7 @@
 mod agreement;
 mod border;
 mod command;
+mod int8;
 mod naive;
 mod random;
 mod slots;

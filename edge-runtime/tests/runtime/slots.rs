@@ -4,7 +4,7 @@ use super::naive;
 use super::store::{self, NAMES, Packed};
 use bundles::container::{SigningKey, TrustedKey, golden_input, sign};
 use edge_runtime::kernels::Isa;
-use edge_runtime::{Backbone, Error, Frame, Options, Runtime, Task};
+use edge_runtime::{Backbone, Error, Frame, Options, Packing, Runtime, Task, pack_backbone};
 use std::sync::Arc;
 
 const ARCH: &str = "cifar-resnet20-b";
@@ -264,7 +264,7 @@ fn a_backbone_packed_for_this_machine_is_read_in_place() {
     let packed = store::packed(ARCH, SIZE, 12);
     let want = expected(&packed);
     for isa in Isa::ALL {
-        let bytes = edge_runtime::pack_backbone("b", &packed.backbone, isa, &[]).unwrap();
+        let bytes = pack_backbone("b", &packed.backbone, Packing::F32(isa), &[]).unwrap();
         let options = Options { isa, ..Options::default() };
         if !isa.runs_here() {
             continue;

@@ -4,7 +4,7 @@ use super::keys::read_key;
 use anyhow::Context;
 use bundles::container::write_atomically;
 use edge_runtime::kernels::Isa;
-use edge_runtime::pack_backbone;
+use edge_runtime::{Packing, pack_backbone};
 use std::path::PathBuf;
 use targets::Profile;
 
@@ -33,7 +33,7 @@ impl Pack {
         let isa: Isa = self.target.isa.parse()?;
         let place = self.backbone.display().to_string();
         let bytes = std::fs::read(&self.backbone).with_context(|| place.clone())?;
-        let packed = pack_backbone(&place, &bytes, isa, signers.as_slice())?;
+        let packed = pack_backbone(&place, &bytes, Packing::F32(isa), signers.as_slice())?;
         write_atomically(&self.out, &packed)?;
         println!(
             "{}: packed for {} ({} bytes, from {})",

@@ -344,3 +344,62 @@ fn labels_that_outnumber_classes_and_preprocessing_of_another_size() {
     assert!(message(attack(|m, _| m.name = "..".into())).contains("name"));
     assert!(message(attack(|m, _| m.backbone.id = [0; 32])).contains("backbone id"));
 }
+
+/// The tiny task with its classifier in int8; `change` tampers with what lies beside it.
+fn int8(change: impl FnOnce(&mut Manifest)) -> Result<()> {
+    let mut writer = tiny_task();
+    writer.tensor_f32("fc.weight#scale", Owner::Task, &[2], &[0.5, 0.25])?;
+    writer.tensor_f32("fc.weight#maps", Owner::Task, &[1, 2], &[0.1, 3.0])?;
+    let bytes = writer.finish(&[])?;
+    let mut manifest = Bundle::parse(&bytes)?.into_manifest();
+    let maps = manifest.plan.maps().len();
+    for section in &mut manifest.sections {
+        match section.name.as_str() {
+            "fc.weight" => {
+                (section.dtype, section.codec, section.filter) = (Dtype::I8, Codec::Raw, Filter::None);
+                section.raw_len = section.shape.iter().product::<usize>() as u64;
+                section.stored_len = section.raw_len;
+            }
+            "fc.weight#maps" => {
+                section.shape = vec![maps, 2];
+                (section.codec, section.filter) = (Codec::Raw, Filter::None);
+                (section.raw_len, section.stored_len) = (8 * maps as u64, 8 * maps as u64);
+            }
+            _ => {}
+        }
+    }
+    change(&mut manifest);
+    rules::check(&manifest)
+}
+
+#[test]
+fn bytes_without_their_scales() {
+    int8(|_| ()).unwrap();
+    let find = |manifest: &mut Manifest, name: &str| {
+        manifest.sections.iter().position(|section| section.name == name).unwrap()
+    };
+    let missing = int8(|m| {
+        let at = find(m, "fc.weight#scale");
+        m.sections.remove(at);
+    });
+    assert!(message(missing).contains("fc.weight#scale beside int8 tensor"));
+    let fewer = int8(|m| {
+        let at = find(m, "fc.weight#scale");
+        m.sections[at].shape = vec![1];
+        (m.sections[at].raw_len, m.sections[at].stored_len) = (4, 4);
+    });
+    assert!(message(fewer).contains("one per row"));
+    let halves = int8(|m| {
+        let at = find(m, "fc.weight#scale");
+        m.sections[at].dtype = Dtype::F16;
+        (m.sections[at].raw_len, m.sections[at].stored_len) = (4, 4);
+    });
+    assert!(message(halves).contains("one per row"));
+    let more = int8(|m| {
+        let at = find(m, "fc.weight#maps");
+        m.sections[at].shape[0] += 1;
+        m.sections[at].raw_len += 8;
+        m.sections[at].stored_len += 8;
+    });
+    assert!(message(more).contains("one row per map"));
+}

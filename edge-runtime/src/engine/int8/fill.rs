@@ -1,0 +1,68 @@
+//! Factors of steps on bytes: grids, scales of kernels, norms and alphas multiplied into one scale and shift.
+
+use super::step::{Add, Kernel, Recipe};
+use crate::engine::Tensors;
+use crate::engine::params::{self, Span};
+use crate::kernels::int8::{self, padded};
+use crate::kernels::{self, ConvShape};
+use crate::{Error, Result};
+
+/// Makes what one recipe asks for. With `s` and `z` scale and zero point of the input and `w` the kernel's scale,
+/// `(scale, shift)` of a convolution become `(scale s w, shift - scale s w z sum of weights)`, then everything is
+/// brought onto the output's grid.
+///
+/// # Errors
+/// Whatever [`Tensors`] finds.
+pub(crate) fn fill(
+    recipe: &Recipe,
+    alpha: &dyn Fn(Option<usize>) -> f32,
+    part: &mut [f32],
+    task: &dyn Tensors,
+    backbone: &dyn Fn(&str, usize) -> Result<Vec<f32>>,
+) -> Result<()> {
+    params::affine(&recipe.affine, alpha(recipe.affine.alpha), part, task, backbone)?;
+    let channels = recipe.affine.channels;
+    let rows = rows(&recipe.kernel, channels, part, task)?;
+    let inverse = recipe.to.map_or(1.0, |to| 1.0 / f64::from(to.scale));
+    let zero = recipe.to.map_or(0.0, |to| f64::from(to.zero));
+    let mut added = 0.0;
+    if let Some(Add { from, alpha: index, at }) = recipe.add {
+        let factor = f64::from(alpha(index)) * f64::from(from.scale) * inverse;
+        added = factor * f64::from(from.zero);
+        at.of_mut(part).fill(factor as f32);
+    }
+    let at = |span: Option<Span>| span.unwrap_or(Span { start: 0, len: 0 });
+    let (scale, shift) = (at(recipe.affine.scale), at(recipe.affine.shift));
+    for (c, &(weight, sum)) in rows.iter().enumerate() {
+        let (Some(a), Some(b)) = (scale.of(part).get(c), shift.of(part).get(c)) else { break };
+        let factor = f64::from(*a) * f64::from(recipe.from.scale) * weight * inverse;
+        let offset = f64::from(*b) * inverse + zero - factor * f64::from(recipe.from.zero) * sum - added;
+        scale.of_mut(part)[c] = factor as f32;
+        shift.of_mut(part)[c] = offset as f32;
+    }
+    Ok(())
+}
+
+/// For each channel the kernel's scale and the sum of its weights: what one step of the input, and its zero point,
+/// amount to.
+fn rows(kernel: &Kernel, channels: usize, part: &mut [f32], task: &dyn Tensors) -> Result<Vec<(f64, f64)>> {
+    match kernel {
+        Kernel::None => Ok(vec![(1.0, 1.0); channels]),
+        Kernel::Backbone(shape, kernel) => sums("kernel", shape, kernel.weights(), &kernel.scales),
+        Kernel::Task { tensor, shape, at } => {
+            let len = shape.c_out * shape.c_in * shape.kernel * shape.kernel;
+            let (mut plain, mut scales) = (vec![0; len], vec![0.0; shape.c_out]);
+            task.read_rows(tensor, &mut plain, &mut scales)?;
+            let packed = kernels::signed_mut(kernels::bytes_mut(at.of_mut(part)));
+            int8::pack(shape, &plain, packed)
+                .map_err(|source| Error::Kernel { step: tensor.clone(), source })?;
+            sums(tensor, shape, packed, &scales)
+        }
+    }
+}
+
+fn sums(name: &str, shape: &ConvShape, packed: &[i8], scales: &[f32]) -> Result<Vec<(f64, f64)>> {
+    let mut sums = vec![0; padded(shape.c_out)];
+    int8::row_sums(shape, packed, &mut sums).map_err(|source| Error::Kernel { step: name.into(), source })?;
+    Ok(scales.iter().zip(sums).map(|(&scale, sum)| (f64::from(scale), f64::from(sum))).collect())
+}

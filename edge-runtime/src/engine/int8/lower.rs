@@ -1,0 +1,413 @@
+//! From plan to steps on bytes: every fused group one step, each cell's sum collected in floats.
+
+use super::step::{Add, Finish, Kernel, Recipe, To, Weights, Work};
+use crate::backbone::{Kernel8, int8_shape};
+use crate::engine::lower::{INPUT, Lowered, check_size};
+use crate::engine::params::Span;
+use crate::engine::step::{self, AffineRecipe, Factor, PartSpec, Step, ValueId};
+use crate::kernels::int8::{self, Grid};
+use crate::kernels::{self, ConvShape, Isa, Window};
+use crate::{Error, Result};
+use bundles::plan::{Affine, Cell, Conv, Op, Owner, Place, Plan, Role, Shape, fused, is_term};
+use std::collections::HashMap;
+
+/// Where packed kernels of the backbone come from.
+pub(crate) type KernelSource<'a> = &'a dyn Fn(&Conv) -> Result<Kernel8>;
+
+/// Compiles `plan`, which [`Plan::check`] has accepted, to steps on bytes.
+///
+/// # Errors
+/// [`Error::TooLarge`] beyond a fixed number of steps; [`Error::Tensor`] for another number of grids than the plan
+/// has maps; [`Error::Incompatible`] for a head that convolves pooled features; whatever `kernels` finds.
+pub(crate) fn lower(
+    file: &str,
+    plan: &Plan,
+    isa: Isa,
+    kernels: KernelSource<'_>,
+    grids: &[Grid],
+) -> Result<Lowered> {
+    check_size(plan)?;
+    let maps = plan.maps();
+    if maps.len() != grids.len() {
+        let name = plan.maps_name().unwrap_or_default();
+        let (want, got) = (2 * maps.len(), Some(2 * grids.len()));
+        return Err(Error::Tensor { file: file.into(), name, want, got });
+    }
+    let mut lowering = Lowering {
+        file,
+        kernels,
+        grids: maps.iter().map(|map| map.place).zip(grids.iter().copied()).collect(),
+        steps: Vec::new(),
+        values: vec![Value { shape: plan.input, kind: Kind::Input }],
+        parts: (0..plan.cells.len() + 2).map(|_| PartSpec::default()).collect(),
+        part: 0,
+        gate: None,
+        known: HashMap::new(),
+    };
+    let stem = lowering.line(INPUT, &plan.stem, &|op| Place::Stem { op })?;
+    let mut nodes = vec![Some(lowering.bytes(stem, false)?)];
+    for (i, cell) in plan.cells.iter().enumerate() {
+        lowering.part = i + 1;
+        let node = if cell.is_dead() { None } else { Some(lowering.cell(i + 1, cell, &nodes)?) };
+        nodes.push(node);
+        lowering.gate = None;
+    }
+    lowering.part = plan.cells.len() + 1;
+    let last =
+        nodes.pop().flatten().ok_or_else(|| Error::Internal { what: "the last node is dead".into() })?;
+    let result = lowering.line(last, &plan.head, &|op| Place::Head { op })?;
+    let Lowering { steps, values, parts, .. } = lowering;
+    let sizes = values.iter().map(|value| value.floats(isa)).collect();
+    Ok(Lowered { steps, sizes, result, parts })
+}
+
+/// A feature map and the form it has.
+#[derive(Clone, Copy)]
+struct Value {
+    shape: Shape,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// The network's input: floats, plain.
+    Input,
+    /// Bytes, `[h][w][4]`.
+    Image,
+    /// Bytes in blocks.
+    Bytes(Grid),
+    /// A sum on its way: floats in blocks of the bytes'.
+    Sum,
+    /// Pooled features: floats.
+    Floats,
+}
+
+impl Value {
+    /// Floats it takes in the arena.
+    fn floats(&self, isa: Isa) -> usize {
+        match self.kind {
+            Kind::Input | Kind::Floats => kernels::blocked_len(isa, self.shape),
+            Kind::Image => self.shape.h.saturating_mul(self.shape.w),
+            Kind::Bytes(_) => int8::map_len(self.shape).div_ceil(4),
+            Kind::Sum => int8::map_len(self.shape),
+        }
+    }
+}
+
+/// One path's contribution to a cell: the value before its last convolution, and that convolution; or a finished
+/// value.
+struct Term<'p> {
+    gate: (Role, usize),
+    alpha: Option<usize>,
+    value: ValueId,
+    last: Option<(&'p Conv, Option<&'p Affine>)>,
+}
+
+struct Lowering<'a> {
+    file: &'a str,
+    kernels: KernelSource<'a>,
+    grids: HashMap<Place, Grid>,
+    steps: Vec<Step>,
+    values: Vec<Value>,
+    parts: Vec<PartSpec>,
+    part: usize,
+    gate: Option<(Role, usize)>,
+    /// Pools and moves of a value, which several paths may share; and the input as bytes.
+    known: HashMap<ValueId, Vec<(Option<Op>, ValueId)>>,
+}
+
+/// What a step on bytes is made of beside its input.
+#[derive(Default)]
+struct Dress<'p> {
+    conv: Option<&'p Conv>,
+    affine: Option<&'p Affine>,
+    alpha: Option<usize>,
+    /// A map of bytes that rides along, and its alpha.
+    add: Option<(ValueId, Option<usize>)>,
+    /// The sum so far, when this step ends it.
+    terms: Option<ValueId>,
+    /// Where it goes when that is a sum that exists already.
+    onto: Option<ValueId>,
+}
+
+impl Lowering<'_> {
+    fn cell(&mut self, node: usize, cell: &Cell, nodes: &[Option<ValueId>]) -> Result<ValueId> {
+        let scaled = cell.scaled_gates();
+        if scaled > 0 {
+            self.parts[self.part].alpha = Some((Plan::alpha_name(node), scaled));
+        }
+        let (mut convs, mut finished, mut alphas) = (Vec::new(), Vec::new(), 0);
+        for (g, gate) in cell.gates.iter().enumerate() {
+            let alpha = gate.scaled.then_some(alphas);
+            alphas += usize::from(gate.scaled);
+            let source = nodes.get(gate.source).copied().flatten().ok_or_else(|| Error::Internal {
+                what: format!("cell {node} reads node {}, which was not computed", gate.source),
+            })?;
+            for (p, path) in gate.paths.iter().enumerate() {
+                self.gate = Some((gate.role, gate.source));
+                let place = |op| Place::Path { node, gate: g, path: p, op };
+                let groups = fused(&path.ops);
+                let end = groups.last().map(|range| &path.ops[range.clone()]).filter(|group| is_term(group));
+                let front = path.ops.len() - end.map_or(0, <[Op]>::len);
+                let value = self.line(source, &path.ops[..front], &place)?;
+                let last = match end {
+                    Some([Op::Conv(conv)]) => Some((conv, None)),
+                    Some([Op::Conv(conv), Op::Affine(affine)]) => Some((conv, Some(affine))),
+                    _ => None,
+                };
+                let term = Term { gate: (gate.role, gate.source), alpha, value, last };
+                if term.last.is_some() { convs.push(term) } else { finished.push(term) }
+            }
+        }
+        // Terms beyond the number of convolutions open the sum; one rides along with each convolution.
+        let opening = finished.len().saturating_sub(convs.len());
+        let riders = finished.split_off(opening);
+        let mut riders = riders.into_iter();
+        let grid = self.grid(Place::Node { node })?;
+        let count = finished.len() + convs.len();
+        let mut sum = None;
+        for (i, term) in finished.into_iter().chain(convs).enumerate() {
+            self.gate = Some(term.gate);
+            let ends = i + 1 == count;
+            let rider = if term.last.is_some() { riders.next() } else { None };
+            let add = match rider {
+                Some(rider) => Some((self.bytes(rider.value, false)?, rider.alpha)),
+                None => None,
+            };
+            let dress = Dress {
+                conv: term.last.map(|(conv, _)| conv),
+                affine: term.last.and_then(|(_, affine)| affine),
+                alpha: term.alpha,
+                add,
+                terms: sum.filter(|_| ends),
+                onto: sum.filter(|_| !ends),
+            };
+            sum = Some(self.step(term.value, dress, ends.then_some(grid))?);
+        }
+        sum.ok_or_else(|| Error::Internal { what: format!("cell {node} has no terms") })
+    }
+
+    fn line(&mut self, from: ValueId, ops: &[Op], place: &dyn Fn(usize) -> Place) -> Result<ValueId> {
+        let mut value = from;
+        for range in fused(ops) {
+            let (group, place) = (&ops[range.clone()], place(range.end - 1));
+            value = match (group, self.values[value].kind) {
+                (_, Kind::Floats) => self.floats(value, group)?,
+                ([Op::Conv(conv), rest @ ..], _) => {
+                    let affine = rest.iter().find_map(|op| match op {
+                        Op::Affine(affine) => Some(affine),
+                        _ => None,
+                    });
+                    let dress = Dress { conv: Some(conv), affine, ..Dress::default() };
+                    let grid = self.grid(place)?;
+                    self.step(value, dress, Some(grid))?
+                }
+                ([Op::Affine(affine), ..], _) => {
+                    let grid = self.grid(place)?;
+                    self.step(value, Dress { affine: Some(affine), ..Dress::default() }, Some(grid))?
+                }
+                ([Op::Relu], _) => {
+                    let grid = self.grid(place)?;
+                    self.step(value, Dress::default(), Some(grid))?
+                }
+                ([op @ Op::Linear(_)], _) => {
+                    // The plan allows it on a single pixel, whose mean is itself.
+                    let pooled = self.shared(value, &Op::GlobalAvgPool)?;
+                    self.floats(pooled, std::slice::from_ref(op))?
+                }
+                ([op], _) => self.shared(value, op)?,
+                _ => return Err(Error::Internal { what: "a group of operations that none is".into() }),
+            };
+        }
+        Ok(value)
+    }
+
+    /// A step that moves or pools bytes, once for all who want it.
+    fn shared(&mut self, value: ValueId, op: &Op) -> Result<ValueId> {
+        let value = self.bytes(value, false)?;
+        // Looking at the latest few is enough for the paths of one cell, and bounds the search.
+        let mut known = self.known.get(&value).into_iter().flatten().rev().take(16);
+        if let Some((_, out)) = known.find(|(known, _)| known.as_ref() == Some(op)) {
+            return Ok(*out);
+        }
+        let Value { shape, kind: Kind::Bytes(grid) } = self.values[value] else {
+            return Err(Error::Internal { what: format!("{} of what is no map of bytes", op.kind()) });
+        };
+        let misfit = |want| Error::Internal { what: format!("{} got {shape}, needs {want}", op.kind()) };
+        let to = op.output(shape).map_err(misfit)?;
+        let (work, kind) = match *op {
+            Op::MaxPool { kernel, stride, pad } => {
+                (Work::MaxPool(Window { kernel, stride, pad }), Kind::Bytes(grid))
+            }
+            Op::AvgPool { kernel, stride } => {
+                (Work::AvgPool(Window { kernel, stride, pad: 0 }), Kind::Bytes(grid))
+            }
+            Op::Subsample { stride } => (Work::Subsample { stride }, Kind::Bytes(grid)),
+            Op::PadChannels { front, back } => {
+                (Work::PadChannels { front, back, zero: grid.zero }, Kind::Bytes(grid))
+            }
+            Op::GlobalAvgPool => (Work::GlobalAvgPool { of: grid }, Kind::Floats),
+            Op::Conv(_) | Op::Affine(_) | Op::Relu | Op::Linear(_) => {
+                return Err(Error::Internal { what: format!("a lone {}", op.kind()) });
+            }
+        };
+        let out = self.value(to, kind);
+        self.push(op.kind().to_string(), value, out, step::Work::Int8(work));
+        self.known.entry(value).or_default().push((Some(op.clone()), out));
+        Ok(out)
+    }
+
+    /// A group behind the pooled features, in floats.
+    fn floats(&mut self, value: ValueId, group: &[Op]) -> Result<ValueId> {
+        let (name, c, work) = match group {
+            [Op::Linear(linear)] => {
+                let (weight, bias) = (self.span(linear.c_in * linear.c_out), self.span(linear.c_out));
+                for (kind, at) in [("weight", weight), ("bias", bias)] {
+                    self.recipe(step::Recipe::Copy { tensor: format!("{}.{kind}", linear.name), at });
+                }
+                ("linear".into(), linear.c_out, step::Work::Linear { weight, bias })
+            }
+            [Op::Relu] => {
+                let work = step::Work::Sum { factor: Factor::One, accumulate: false, relu: true };
+                ("relu".into(), self.values[value].shape.c, work)
+            }
+            other => {
+                let kind = other.first().map_or("nothing", Op::kind);
+                return Err(Error::Incompatible {
+                    file: self.file.into(),
+                    want: format!("{kind} behind the global average pool"),
+                    got: "int8, which has only linear and relu there".into(),
+                });
+            }
+        };
+        let out = self.value(Shape::new(c, 1, 1), Kind::Floats);
+        self.push(name, value, out, work);
+        Ok(out)
+    }
+
+    /// One step on bytes, onto `grid` or, without one, into a sum.
+    fn step(&mut self, value: ValueId, dress: Dress<'_>, grid: Option<Grid>) -> Result<ValueId> {
+        let Dress { conv, affine, alpha, add, terms, onto } = dress;
+        // A kernel over a few channels reads the image as it is; in blocks it would be mostly padding.
+        let image = value == INPUT && conv.is_some_and(|conv| conv.c_in <= int8::IMAGE);
+        let value = self.bytes(value, image)?;
+        let Value { shape: x, kind } = self.values[value];
+        let from = match kind {
+            Kind::Bytes(grid) => grid,
+            Kind::Image => self.grid(Place::Input)?,
+            Kind::Input | Kind::Sum | Kind::Floats => {
+                return Err(Error::Internal { what: "a step on what is no map of bytes".into() });
+            }
+        };
+        let (to, mut name, kernel, work_kernel) = match conv {
+            None => (x, affine.map_or("sum", |affine| &affine.name).to_string(), Kernel::None, None),
+            Some(conv) => {
+                let s = ConvShape { h: x.h, w: x.w, input_nchw: image, ..int8_shape(conv) };
+                int8::check(&s).map_err(|source| Error::Kernel { step: conv.name.clone(), source })?;
+                let (recipe, weights) = match conv.owner {
+                    Owner::Backbone => {
+                        let kernel = (self.kernels)(conv)?;
+                        (Kernel::Backbone(s, kernel.clone()), Weights::Backbone(kernel))
+                    }
+                    Owner::Task => {
+                        let at = self.span(int8::packed_len(&s).div_ceil(4));
+                        let tensor = format!("{}.weight", conv.name);
+                        (Kernel::Task { tensor, shape: s, at }, Weights::Task(at))
+                    }
+                };
+                let name = match affine {
+                    Some(affine) => format!("{} + {}", conv.name, affine.name),
+                    None => conv.name.clone(),
+                };
+                (Shape::new(conv.c_out, s.out_h(), s.out_w()), name, recipe, Some((s, weights)))
+            }
+        };
+        let (scale, shift) = (self.span(int8::padded(to.c)), self.span(int8::padded(to.c)));
+        let ride = match add {
+            None => None,
+            Some((value, alpha)) => match self.values[value].kind {
+                Kind::Bytes(from) => Some((value, Add { from, alpha, at: self.span(1) })),
+                _ => return Err(Error::Internal { what: "a rider that is no map of bytes".into() }),
+            },
+        };
+        self.recipe(step::Recipe::Int8(Box::new(Recipe {
+            affine: AffineRecipe {
+                channels: to.c,
+                affine: affine.map(|affine| affine.name.clone()),
+                bias: conv.filter(|conv| conv.bias).map(|conv| (format!("{}.bias", conv.name), conv.owner)),
+                alpha,
+                scale: Some(scale),
+                shift: Some(shift),
+            },
+            kernel,
+            from,
+            to: grid,
+            add: ride.map(|(_, add)| add),
+        })));
+        let finish = Finish {
+            scale,
+            shift,
+            add: ride.map(|(value, add)| (value, add.at)),
+            terms: terms.map(|sum| (sum, grid.map_or(1.0, |grid| 1.0 / grid.scale))),
+            to: match (grid, onto) {
+                (Some(_), _) => To::Bytes,
+                (None, None) => To::Floats,
+                (None, Some(_)) => To::Onto,
+            },
+        };
+        for (word, there) in [("add", add.is_some()), ("sum", terms.or(onto).is_some())] {
+            if there {
+                name.push_str(" + ");
+                name.push_str(word);
+            }
+        }
+        let work = match work_kernel {
+            Some((shape, kernel)) => Work::Conv { shape, kernel, zero: from.zero, finish },
+            None => Work::Remap(finish),
+        };
+        let out = onto.unwrap_or_else(|| self.value(to, grid.map_or(Kind::Sum, Kind::Bytes)));
+        self.push(name, value, out, step::Work::Int8(work));
+        Ok(out)
+    }
+
+    /// The value as bytes: the network's input is rounded when the first step reads it.
+    fn bytes(&mut self, value: ValueId, image: bool) -> Result<ValueId> {
+        if value != INPUT {
+            return Ok(value);
+        }
+        let form = |kind: Kind| matches!(kind, Kind::Image) == image;
+        let known = self.known.get(&INPUT).into_iter().flatten();
+        if let Some((_, out)) = known.clone().find(|(_, out)| form(self.values[*out].kind)) {
+            return Ok(*out);
+        }
+        let grid = self.grid(Place::Input)?;
+        let kind = if image { Kind::Image } else { Kind::Bytes(grid) };
+        let out = self.value(self.values[INPUT].shape, kind);
+        self.push("image to bytes".into(), INPUT, out, step::Work::Int8(Work::Quantise { to: grid, image }));
+        self.known.entry(INPUT).or_default().push((None, out));
+        Ok(out)
+    }
+
+    fn grid(&self, place: Place) -> Result<Grid> {
+        let missing = || Error::Internal { what: format!("no grid for {place:?}") };
+        self.grids.get(&place).copied().ok_or_else(missing)
+    }
+
+    fn push(&mut self, name: String, reads: ValueId, writes: ValueId, work: step::Work) {
+        let (from, to) = (self.values[reads].shape, self.values[writes].shape);
+        self.steps.push(Step { name, part: self.part, gate: self.gate, reads, writes, from, to, work });
+    }
+
+    fn value(&mut self, shape: Shape, kind: Kind) -> ValueId {
+        self.values.push(Value { shape, kind });
+        self.values.len() - 1
+    }
+
+    fn recipe(&mut self, recipe: step::Recipe) {
+        self.parts[self.part].recipes.push(recipe);
+    }
+
+    fn span(&mut self, len: usize) -> Span {
+        self.parts[self.part].span(len)
+    }
+}

@@ -1,0 +1,391 @@
+//! Integer kernels against loops over plain maps, on every machine this one can be; integers must be equal.
+
+use super::conv::conv_on;
+use super::dot::Machine;
+use super::*;
+use crate::kernels::tests::Random;
+use crate::kernels::{ConvShape, Isa, Window};
+use crate::pool::Pool;
+use bundles::plan::{Op, Shape};
+
+fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
+    (0..len).map(|_| random.next() as u8).collect()
+}
+
+/// Bytes as weights have them: -127..=127.
+fn weights(random: &mut Random, len: usize) -> Vec<i8> {
+    bytes(random, len).into_iter().map(|b| (b as i8).max(-127)).collect()
+}
+
+/// Blocks (or an image) from plain `(c, h, w)`; what fills up is noise, which no kernel may see.
+fn map<T: Copy>(x: Shape, width: usize, plain: &[T], mut noise: impl FnMut() -> T) -> Vec<T> {
+    let pixels = x.h * x.w;
+    let mut out = Vec::new();
+    for block in 0..x.c.div_ceil(width) {
+        for pixel in 0..pixels {
+            for c in block * width..(block + 1) * width {
+                out.push(if c < x.c { plain[c * pixels + pixel] } else { noise() });
+            }
+        }
+    }
+    out
+}
+
+/// Plain `(c, h, w)` from blocks.
+fn plain<T: Copy>(x: Shape, map: &[T]) -> Vec<T> {
+    let pixels = x.h * x.w;
+    (0..x.len())
+        .map(|i| map[(i / pixels / BLOCK * pixels + i % pixels) * BLOCK + i / pixels % BLOCK])
+        .collect()
+}
+
+/// The sums of products, over plain maps, outside the input `zero`.
+fn sums(s: &ConvShape, w: &[i8], x: &[u8], zero: u8) -> Vec<i32> {
+    let (oh, ow) = (s.out_h(), s.out_w());
+    let mut out = Vec::with_capacity(s.c_out * oh * ow);
+    for co in 0..s.c_out {
+        for (oy, ox) in (0..oh).flat_map(|oy| (0..ow).map(move |ox| (oy, ox))) {
+            let mut sum = 0;
+            for ci in 0..s.c_in {
+                for (ky, kx) in (0..s.kernel).flat_map(|ky| (0..s.kernel).map(move |kx| (ky, kx))) {
+                    let y = (oy * s.stride + ky).wrapping_sub(s.pad);
+                    let column = (ox * s.stride + kx).wrapping_sub(s.pad);
+                    let inside = y < s.h && column < s.w;
+                    let q = if inside { x[(ci * s.h + y) * s.w + column] } else { zero };
+                    let weight = w[((co * s.c_in + ci) * s.kernel + ky) * s.kernel + kx];
+                    sum += i32::from(weight) * i32::from(q);
+                }
+            }
+            out.push(sum);
+        }
+    }
+    out
+}
+
+fn to_byte(t: f32) -> u8 {
+    t.clamp(0.0, 255.0).round_ties_even() as u8
+}
+
+/// A random convolution with everything that may be fused into it, on `machine`.
+fn check_conv(machine: Machine, s: &ConvShape, random: &mut Random, pool: &Pool) {
+    let (x, y) = (Shape::new(s.c_in, s.h, s.w), Shape::new(s.c_out, s.out_h(), s.out_w()));
+    let w = weights(random, s.c_out * s.c_in * s.kernel * s.kernel);
+    let input = bytes(random, x.len());
+    let zero = if random.flag() { 0 } else { random.next() as u8 };
+    let products = (s.c_in * s.kernel * s.kernel) as f32;
+    let channels = |random: &mut Random, size: f32| -> Vec<f32> {
+        random.floats(padded(s.c_out)).iter().map(|x| x * size).collect()
+    };
+    let scale = channels(random, 1.0 / (60.0 * products.sqrt()));
+    let shift = channels(random, 200.0);
+    let add = random.flag().then(|| (bytes(random, y.len()), random.floats(1)[0]));
+    let terms = random.flag().then(|| (random.floats(y.len()), 50.0 + random.floats(1)[0]));
+    let before: Vec<f32> = random.floats(y.len()).iter().map(|x| x * 90.0).collect();
+
+    let mut packed = vec![99; packed_len(s)];
+    pack(s, &w, &mut packed).unwrap();
+    let width = if s.input_nchw { IMAGE } else { BLOCK };
+    let blocked = map(x, width, &input, || random.next() as u8);
+    let add_map = add.as_ref().map(|(v, k)| (map(y, BLOCK, v, || 7), *k));
+    let terms_map = terms.as_ref().map(|(v, k)| (map(y, BLOCK, v, || 0.5), *k));
+    let e = Finish {
+        scale: &scale,
+        shift: &shift,
+        add: add_map.as_ref().map(|(v, k)| (v.as_slice(), *k)),
+        terms: terms_map.as_ref().map(|(v, k)| (v.as_slice(), *k)),
+    };
+    let pixels = y.h * y.w;
+    let expect = |onto: bool| -> Vec<f32> {
+        let sums = sums(s, &w, &input, zero).into_iter().enumerate();
+        sums.map(|(i, sum)| {
+            let mut t = sum as f32 * scale[i / pixels] + shift[i / pixels];
+            if let Some((v, k)) = &add {
+                t += f32::from(v[i]) * k;
+            }
+            match &terms {
+                _ if onto => t += before[i],
+                Some((v, k)) => t += v[i] * k,
+                None => {}
+            }
+            t
+        })
+        .collect()
+    };
+    let mut scratch = vec![3; scratch_len(s)];
+    let mut run = |out: &mut Out<'_>| {
+        conv_on(machine, s, &packed, &blocked, zero, &e, out, &mut scratch, pool).unwrap();
+    };
+    let what = format!("{machine:?}, {} threads, {s:?}", pool.threads());
+
+    let mut out = vec![1; map_len(y)];
+    run(&mut Out::Bytes(&mut out));
+    let want: Vec<u8> = expect(false).into_iter().map(to_byte).collect();
+    assert_eq!(plain(y, &out), want, "{what}, to bytes");
+    assert!(want.iter().any(|&q| q > 0 && q < 255) || want.len() < 9, "{what}: everything is clamped");
+
+    let mut out = vec![f32::NAN; map_len(y)];
+    run(&mut Out::Floats(&mut out));
+    assert_eq!(plain(y, &out), expect(false), "{what}, to floats");
+
+    let mut out = map(y, BLOCK, &before, || 0.0);
+    run(&mut Out::Onto(&mut out));
+    assert_eq!(plain(y, &out), expect(true), "{what}, onto floats");
+}
+
+#[test]
+fn convolution_gives_the_integers_of_its_definition_on_random_shapes() {
+    let pools = [Pool::single(), Pool::new(2), Pool::new(3)];
+    for machine in Machine::available() {
+        let mut random = Random(5);
+        for round in 0..120 {
+            let kernel = [1, 1, 3, 3, 3, 2, 5, 7][random.within(0, 7)];
+            let input_nchw = round % 5 == 0;
+            let s = ConvShape {
+                c_in: if input_nchw { random.within(1, 4) } else { random.within(1, 70) },
+                h: random.within(kernel, 17),
+                w: random.within(kernel, 33),
+                c_out: random.within(1, 90),
+                kernel,
+                stride: random.within(1, 3),
+                pad: random.within(0, kernel),
+                input_nchw,
+            };
+            check_conv(machine, &s, &mut random, &pools[round % 3]);
+        }
+    }
+}
+
+#[test]
+fn convolution_gives_the_integers_of_its_definition_on_the_shapes_of_real_networks() {
+    let shape = |c_in, size, c_out, kernel, stride| ConvShape {
+        c_in,
+        h: size,
+        w: size,
+        c_out,
+        kernel,
+        stride,
+        pad: kernel / 2,
+        input_nchw: c_in == 3,
+    };
+    let shapes = [
+        shape(3, 32, 16, 3, 1),
+        shape(3, 42, 64, 7, 2),
+        shape(16, 32, 16, 3, 1),
+        shape(16, 32, 32, 3, 2),
+        shape(64, 28, 64, 3, 1),
+        shape(128, 14, 64, 1, 2),
+        shape(128, 7, 80, 3, 1),
+    ];
+    let pools = [Pool::single(), Pool::new(2)];
+    for machine in Machine::available() {
+        for (index, s) in shapes.iter().enumerate() {
+            check_conv(machine, s, &mut Random(index as u64), &pools[index % 2]);
+        }
+    }
+}
+
+/// The largest sums there are: where products of bytes, added in pairs, no longer fit 16 bits.
+#[test]
+fn the_largest_bytes_and_weights_do_not_saturate() {
+    let s = ConvShape { c_in: 64, h: 5, w: 5, c_out: 16, kernel: 3, stride: 1, pad: 0, input_nchw: false };
+    for machine in Machine::available() {
+        for weight in [127i8, -127] {
+            let mut packed = vec![0; packed_len(&s)];
+            pack(&s, &vec![weight; 16 * 64 * 9], &mut packed).unwrap();
+            let input = vec![255; map_len(Shape::new(64, 5, 5))];
+            let mut out = vec![0.0; 9 * 16];
+            let e = Finish { scale: &[1.0; 16], shift: &[0.0; 16], add: None, terms: None };
+            let pool = Pool::single();
+            conv_on(machine, &s, &packed, &input, 0, &e, &mut Out::Floats(&mut out), &mut [], &pool).unwrap();
+            let want = 255.0 * 64.0 * 9.0 * f32::from(weight);
+            assert!(out.iter().all(|&x| x == want), "{machine:?}: {out:?}, want {want}");
+        }
+    }
+}
+
+#[test]
+fn maps_follow_their_definitions() {
+    let pools = [Pool::single(), Pool::new(2)];
+    let mut random = Random(9);
+    for isa in Isa::available() {
+        for round in 0..40 {
+            let pool = &pools[round % 2];
+            let x = Shape::new(random.within(1, 40), random.within(1, 12), random.within(1, 20));
+            let data = bytes(&mut random, x.len());
+            let input = map(x, BLOCK, &data, || 9);
+            let at = |c: usize, i: usize, j: usize| data[(c * x.h + i) * x.w + j];
+            let kernel = random.within(1, 3);
+            let (stride, pad) = (random.within(1, 3), random.within(0, kernel / 2));
+            let values = |pad: usize, c: usize, i: usize, j: usize| -> Vec<u8> {
+                let inside = |o: usize, n: usize| {
+                    let taps = o * stride..o * stride + kernel;
+                    taps.filter_map(move |p| p.checked_sub(pad)).filter(move |&p| p < n)
+                };
+                inside(i, x.h).flat_map(|y| inside(j, x.w).map(move |column| at(c, y, column))).collect()
+            };
+            let each = |y: Shape, f: &dyn Fn(usize, usize, usize) -> u8| -> Vec<u8> {
+                let place = |n: usize| (n / y.w / y.h, n / y.w % y.h, n % y.w);
+                (0..y.len()).map(|n| place(n)).map(|(c, i, j)| f(c, i, j)).collect()
+            };
+            if let Ok(y) = (Op::MaxPool { kernel, stride, pad }).output(x) {
+                let mut out = vec![1; map_len(y)];
+                max_pool(x, Window { kernel, stride, pad }, &input, &mut out, pool).unwrap();
+                let want = each(y, &|c, i, j| values(pad, c, i, j).into_iter().max().unwrap());
+                assert_eq!(plain(y, &out), want, "max-pool of {x}");
+            }
+            if let Ok(y) = (Op::AvgPool { kernel, stride }).output(x) {
+                let mut out = vec![1; map_len(y)];
+                avg_pool(x, Window { kernel, stride, pad: 0 }, &input, &mut out, pool).unwrap();
+                let want = each(y, &|c, i, j| {
+                    let sum: u32 = values(0, c, i, j).into_iter().map(u32::from).sum();
+                    to_byte(sum as f32 * (1.0 / (kernel * kernel) as f32))
+                });
+                assert_eq!(plain(y, &out), want, "average pool of {x}");
+            }
+            let y = Shape::new(x.c, x.h.div_ceil(stride), x.w.div_ceil(stride));
+            let mut out = vec![1; map_len(y)];
+            subsample(x, stride, &input, &mut out, pool).unwrap();
+            assert_eq!(plain(y, &out), each(y, &|c, i, j| at(c, i * stride, j * stride)), "subsample of {x}");
+
+            let (front, back) = (random.within(0, 20), random.within(0, 20));
+            let y = Shape { c: x.c + front + back, ..x };
+            let mut out = vec![1; map_len(y)];
+            pad_channels(x, front, back, 77, &input, &mut out, pool).unwrap();
+            let want =
+                each(y, &|c, i, j| if c < front || c >= front + x.c { 77 } else { at(c - front, i, j) });
+            assert_eq!(plain(y, &out), want, "channels around {x}");
+
+            let of = Grid { scale: 0.25, zero: 3 };
+            let mut out = vec![0.0; x.c];
+            global_avg_pool(x, of, &input, &mut out, pool).unwrap();
+            for (c, mean) in out.iter().enumerate() {
+                let values = data[c * x.h * x.w..][..x.h * x.w].iter();
+                let want = values.map(|&q| 0.25 * (f32::from(q) - 3.0)).sum::<f32>() / (x.h * x.w) as f32;
+                assert!((mean - want).abs() < 1e-4, "mean of {x}: {mean} against {want}");
+            }
+
+            let scale: Vec<f32> = random.floats(padded(x.c));
+            let shift: Vec<f32> = random.floats(padded(x.c)).iter().map(|x| x * 80.0).collect();
+            let terms = random.floats(x.len());
+            let e = Finish { scale: &scale, shift: &shift, add: None, terms: None };
+            let before = map(x, BLOCK, &terms, || 0.0);
+            let with = Finish { terms: Some((&before, 30.0)), ..e };
+            let pixels = x.h * x.w;
+            let t = |i: usize| f32::from(data[i]) * scale[i / pixels] + shift[i / pixels];
+            let mut out = vec![1; map_len(x)];
+            remap(isa, x, &input, &with, &mut Out::Bytes(&mut out), pool).unwrap();
+            let want: Vec<u8> = (0..x.len()).map(|i| to_byte(t(i) + terms[i] * 30.0)).collect();
+            assert_eq!(plain(x, &out), want, "remap of {x} on {isa}");
+            let mut out = before.clone();
+            remap(isa, x, &input, &e, &mut Out::Onto(&mut out), pool).unwrap();
+            let want: Vec<f32> = (0..x.len()).map(|i| t(i) + terms[i]).collect();
+            assert_eq!(plain(x, &out), want, "remap of {x} onto floats on {isa}");
+        }
+    }
+}
+
+#[test]
+fn images_and_maps_are_rounded_to_the_nearest_byte() {
+    let mut random = Random(4);
+    let to = Grid { scale: 0.0078, zero: 130 };
+    for isa in Isa::available() {
+        for (c, image) in [(1, true), (3, true), (4, true), (3, false), (20, false)] {
+            let x = Shape::new(c, 7, 9);
+            let input: Vec<f32> = random.floats(x.len()).iter().map(|x| 1.2 * x).collect();
+            let want: Vec<u8> = input.iter().map(|v| to_byte(v * (1.0 / to.scale) + 130.0)).collect();
+            let width = if image { IMAGE } else { BLOCK };
+            let mut out = vec![1; map(x, width, &want, || 0).len()];
+            quantise(isa, x, to, image, &input, &mut out, &Pool::new(2)).unwrap();
+            for (p, pixel) in out.chunks(width).take(63).enumerate() {
+                let channels = c.min(width);
+                let want: Vec<u8> = (0..channels).map(|c| want[c * 63 + p]).collect();
+                assert_eq!(pixel[..channels], want, "{isa}, {x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_are_rounded_by_scales_of_their_own() {
+    let w = [0.5, -1.0, 0.25, 0.0, 0.0, 0.0, 1e-42, -1e-42, 0.0, f32::MAX, -f32::MAX, 1.0];
+    let (mut q, mut scales) = ([9; 12], [9.0; 4]);
+    quantise_rows(&w, 4, &mut q, &mut scales).unwrap();
+    assert_eq!(q, [64, -127, 32, 0, 0, 0, 0, 0, 0, 127, -127, 0]);
+    assert_eq!(scales, [1.0 / 127.0, 1.0, 1.0, f32::MAX / 127.0]);
+    assert!(quantise_rows(&w, 5, &mut q, &mut scales).is_err());
+    assert!(quantise_rows(&w, 0, &mut q, &mut scales).is_err());
+}
+
+#[test]
+fn row_sums_are_those_of_the_weights() {
+    let s = ConvShape { c_in: 21, h: 5, w: 5, c_out: 19, kernel: 3, stride: 1, pad: 1, input_nchw: false };
+    let w = weights(&mut Random(1), 19 * 21 * 9);
+    let (mut packed, mut sums) = (vec![0; packed_len(&s)], vec![7; 32]);
+    pack(&s, &w, &mut packed).unwrap();
+    row_sums(&s, &packed, &mut sums).unwrap();
+    let want: Vec<i32> = w.chunks(21 * 9).map(|row| row.iter().map(|&w| i32::from(w)).sum()).collect();
+    assert_eq!(sums[..19], want);
+    assert_eq!(sums[19..], [0; 13]);
+}
+
+#[test]
+fn short_slices_and_impossible_shapes_are_refused() {
+    let pool = Pool::single();
+    let good = ConvShape { c_in: 20, h: 6, w: 6, c_out: 24, kernel: 3, stride: 1, pad: 1, input_nchw: false };
+    let packed = vec![0; packed_len(&good)];
+    let (input, floats) = (vec![0; 2 * 36 * 16], vec![0.0; 2 * 36 * 16]);
+    let channels = [0.0; 32];
+    let run = |s: &ConvShape, cut: &str| {
+        let less = |name: &str, len: usize| len - usize::from(cut == name);
+        let e = Finish {
+            scale: &channels[..less("scale", 32)],
+            shift: &channels[..less("shift", 32)],
+            add: Some((&input[..less("add", input.len())], 1.0)),
+            terms: Some((&floats[..less("terms", floats.len())], 1.0)),
+        };
+        let mut out = vec![0; less("out", input.len())];
+        let mut scratch = vec![0; less("scratch", scratch_len(&good))];
+        conv(
+            Isa::Portable,
+            s,
+            &packed[..less("weights", packed.len())],
+            &input[..less("input", input.len())],
+            0,
+            &e,
+            &mut Out::Bytes(&mut out),
+            &mut scratch,
+            &pool,
+        )
+    };
+    assert_eq!(run(&good, ""), Ok(()));
+    for cut in ["weights", "input", "out", "scale", "shift", "add", "terms", "scratch"] {
+        assert!(matches!(run(&good, cut), Err(KernelError::Short { .. })), "{cut} cut by one");
+    }
+    let huge = usize::MAX / 2;
+    for bad in [
+        ConvShape { stride: 0, ..good },
+        ConvShape { kernel: 0, ..good },
+        ConvShape { kernel: 9, ..good },
+        ConvShape { c_in: 0, ..good },
+        ConvShape { c_out: huge, ..good },
+        ConvShape { h: huge, w: huge, ..good },
+        ConvShape { input_nchw: true, ..good },
+        ConvShape { c_in: 1 << 16, kernel: 2, ..good },
+    ] {
+        assert!(run(&bad, "").is_err(), "{bad:?}");
+        assert!(pack(&bad, &[0; 8], &mut [0; 8]).is_err(), "{bad:?}");
+        assert_eq!(scratch_len(&bad), 0, "{bad:?}");
+    }
+    for x in [Shape::new(usize::MAX, usize::MAX, 1), Shape::new(0, 4, 4), Shape::new(4, 4, 4)] {
+        let window = Window { kernel: 3, stride: 2, pad: 1 };
+        let e = Finish { scale: &[], shift: &[], add: None, terms: None };
+        assert!(max_pool(x, window, &[], &mut [], &pool).is_err());
+        assert!(avg_pool(x, Window { pad: 0, ..window }, &[], &mut [], &pool).is_err());
+        assert!(subsample(x, 2, &[], &mut [], &pool).is_err());
+        assert!(pad_channels(x, 1, usize::MAX, 0, &[], &mut [], &pool).is_err());
+        let of = Grid { scale: 1.0, zero: 0 };
+        assert!(global_avg_pool(x, of, &[], &mut [], &pool).is_err());
+        assert!(quantise(Isa::Portable, x, of, false, &[], &mut [], &pool).is_err());
+        assert!(remap(Isa::Portable, x, &[], &e, &mut Out::Bytes(&mut []), &pool).is_err());
+    }
+}

@@ -1,0 +1,102 @@
+//! Kernels as bytes: rounding them, and the order that the convolution reads.
+//!
+//! Packed weights lie `[ceil(c_out / 16)]` times: the sums of the block's sixteen rows (i32, little-endian), then
+//! `[blocks][kernel][kernel][groups][16][4]`: four input channels of sixteen output channels at a time. A block has
+//! four groups, or, where it is the only one, as many as its channels need.
+
+use super::{BLOCK, GROUP, take, take_mut};
+use crate::kernels::{ConvShape, KernelError};
+
+/// Bytes of the sums that each output block starts with.
+pub(super) const SUMS: usize = 4 * BLOCK;
+
+/// Input blocks, and groups of four channels in each.
+pub(super) fn input_blocks(s: &ConvShape) -> (usize, usize) {
+    match s.c_in.div_ceil(BLOCK) {
+        1 => (1, s.c_in.div_ceil(GROUP)),
+        blocks => (blocks, BLOCK / GROUP),
+    }
+}
+
+/// Bytes of one output block, saturating.
+pub(super) fn per_block(s: &ConvShape) -> usize {
+    let (blocks, groups) = input_blocks(s);
+    let products =
+        [blocks, s.kernel, s.kernel, groups, BLOCK, GROUP].into_iter().fold(1, usize::saturating_mul);
+    products.saturating_add(SUMS)
+}
+
+/// Bytes of `s`'s packed weights, saturating.
+pub fn packed_len(s: &ConvShape) -> usize {
+    s.c_out.div_ceil(BLOCK).saturating_mul(per_block(s))
+}
+
+/// Packs weights `w`, plain `(c_out, c_in, kernel, kernel)`, into the order that the convolution reads.
+///
+/// # Errors
+/// An impossible shape, or a slice shorter than its shape.
+pub fn pack(s: &ConvShape, w: &[i8], out: &mut [i8]) -> Result<(), KernelError> {
+    super::conv::check(s)?;
+    let taps = s.kernel * s.kernel;
+    let w = take("weight", w, s.c_out * s.c_in * taps)?;
+    let out = take_mut("packed weight", out, packed_len(s))?;
+    let (_, groups) = input_blocks(s);
+    for (block, out) in out.chunks_exact_mut(per_block(s)).enumerate() {
+        let (sums, out) = out.split_at_mut(SUMS);
+        let mut totals = [0i32; BLOCK];
+        for (row, out) in out.as_chunks_mut::<{ BLOCK * GROUP }>().0.iter_mut().enumerate() {
+            let (group, row) = (row % groups, row / groups);
+            let (tap, first) = (row % taps, row / taps * BLOCK + group * GROUP);
+            for (o, out) in out.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
+                for (i, out) in out.iter_mut().enumerate() {
+                    let (co, ci) = (block * BLOCK + o, first + i);
+                    let real = co < s.c_out && ci < s.c_in;
+                    *out = if real { w[(co * s.c_in + ci) * taps + tap] } else { 0 };
+                    totals[o] += i32::from(*out);
+                }
+            }
+        }
+        let bytes = totals.iter().flat_map(|total| total.to_le_bytes());
+        sums.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte as i8);
+    }
+    Ok(())
+}
+
+/// The sum of each output channel's weights, out of packed ones; `sums` is padded to whole blocks.
+///
+/// # Errors
+/// A slice shorter than its shape.
+pub fn row_sums(s: &ConvShape, packed: &[i8], sums: &mut [i32]) -> Result<(), KernelError> {
+    let packed = take("packed weight", packed, packed_len(s))?;
+    let sums = take_mut("sums", sums, super::padded(s.c_out))?;
+    for (block, sums) in packed.chunks_exact(per_block(s)).zip(sums.chunks_exact_mut(BLOCK)) {
+        for (sum, bytes) in sums.iter_mut().zip(block.as_chunks::<4>().0) {
+            *sum = i32::from_le_bytes(bytes.map(|byte| byte as u8));
+        }
+    }
+    Ok(())
+}
+
+/// Rounds `rows` rows of `w` to -127..=127, each by a scale of its own, so that `w` is about `q * scale`.
+///
+/// A row of zeros (or of numbers too small for a scale) gets the scale 1.
+///
+/// # Errors
+/// A length that is no multiple of `rows`, or a slice of another length.
+pub fn quantise_rows(w: &[f32], rows: usize, q: &mut [i8], scales: &mut [f32]) -> Result<(), KernelError> {
+    if rows == 0 || !w.len().is_multiple_of(rows) {
+        return Err(KernelError::Shape { what: "weights that are no whole rows" });
+    }
+    let q = take_mut("rounded weight", q, w.len())?;
+    let scales = take_mut("scales", scales, rows)?;
+    let row = (w.len() / rows).max(1);
+    for ((w, q), scale) in w.chunks(row).zip(q.chunks_mut(row)).zip(scales) {
+        let most = w.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        *scale = Some(most / 127.0).filter(|scale| scale.is_normal()).unwrap_or(1.0);
+        for (q, w) in q.iter_mut().zip(w) {
+            // The cast saturates, and takes what is no number for zero.
+            *q = (w / *scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Networks in f16 and int8: the same on every machine, close to floats, and refused when they do not fit.
+
+use super::naive::{self, Tensors};
+use super::random::{self, Rng};
+use super::store::{self, Packed};
+use bundles::container::{Bundle, Dtype, Golden, Kind, Layout, Section, Writer};
+use bundles::plan::{Arch, Owner, Plan};
+use edge_runtime::kernels::{Isa, int8::Grid};
+use edge_runtime::{Backbone, Error, Options, Packing, Session, Task, in_rows, pack_backbone};
+use std::sync::Arc;
+
+/// Grids wide enough for maps near one.
+fn grids(plan: &Plan) -> Vec<Grid> {
+    let wide = |relu| {
+        if relu { Grid { scale: 4.0 / 255.0, zero: 0 } } else { Grid { scale: 6.0 / 255.0, zero: 120 } }
+    };
+    plan.maps().into_iter().map(|map| wide(map.relu)).collect()
+}
+
+fn of(all: &Tensors, plan: &Plan, owner: Owner) -> Tensors {
+    let specs = plan.tensors().into_iter().filter(|spec| spec.owner == owner);
+    specs.map(|spec| (spec.name.clone(), all[&spec.name].clone())).collect()
+}
+
+/// Largest difference, relative to the largest of `want`.
+fn distance(got: &[f32], want: &[f32]) -> f32 {
+    let size = want.iter().fold(1e-3f32, |size, x| size.max(x.abs()));
+    got.iter().zip(want).fold(0.0, |far: f32, (a, b)| far.max((a - b).abs() / size))
+}
+
+#[test]
+fn random_plans_give_the_same_integers_on_every_instruction_set_and_number_of_threads() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for seed in 1..=80 {
+        let rng = &mut Rng::new(seed);
+        let plan = random::plan(rng);
+        kinds.extend(plan.ops().map(|op| op.kind()));
+        let all = random::tensors(&plan, rng);
+        let input: Vec<f32> = (0..plan.input.len()).map(|_| rng.float()).collect();
+        let scores = |isa, threads| {
+            let backbone = Backbone::from_tensors(isa, of(&all, &plan, Owner::Backbone));
+            let own = of(&all, &plan, Owner::Task);
+            let task = Task::from_tensors_int8(&backbone, "random", &plan, &own, &grids(&plan)).unwrap();
+            Session::new(threads).run(&task, &input).unwrap().to_vec()
+        };
+        let want = scores(Isa::Portable, 1);
+        assert!(want.iter().all(|x| x.is_finite()), "seed {seed}");
+        for isa in Isa::available() {
+            let got = scores(isa, 1);
+            // Sums of the linear layers are floats, in an order of the instruction set's own.
+            assert!(distance(&got, &want) <= 1e-5, "seed {seed}, {isa}: {got:?} against {want:?}");
+            assert_eq!(scores(isa, 3), got, "seed {seed}, {isa}");
+        }
+    }
+    assert_eq!(kinds.len(), 9, "every primitive must have been drawn: {kinds:?}");
+}
+
+#[test]
+fn bytes_come_close_to_floats_where_maps_fit_their_grids() {
+    for (name, size) in
+        [("cifar-resnet20-a", 16), ("cifar-resnet20-b", 17), ("resnet18-s3", 33), ("wrn16-1", 16)]
+    {
+        let plan = name.parse::<Arch>().unwrap().plan(size, size, 7).unwrap();
+        let rng = &mut Rng::new(5);
+        let mut all = random::tensors(&plan, rng);
+        for (name, numbers) in &mut all {
+            // Norms that keep sums of two branches near one, so that nothing is clamped.
+            if name.ends_with(".scale") {
+                numbers.iter_mut().for_each(|x| *x = 0.6 + 0.1 * *x);
+            }
+        }
+        let input: Vec<f32> = (0..plan.input.len()).map(|_| rng.float()).collect();
+        let want: Vec<f32> = naive::scores(&plan, &all, &input).into_iter().map(|x| x as f32).collect();
+        let backbone = Backbone::from_tensors(Isa::detect(), of(&all, &plan, Owner::Backbone));
+        let own = of(&all, &plan, Owner::Task);
+        let task = Task::from_tensors_int8(&backbone, name, &plan, &own, &grids(&plan)).unwrap();
+        let got = Session::new(1).run(&task, &input).unwrap().to_vec();
+        let far = distance(&got, &want);
+        assert!(far < 0.08, "{name}: {far} ({got:?} against {want:?})");
+        let wrong = Task::from_tensors_int8(&backbone, name, &plan, &own, &grids(&plan)[1..]).unwrap_err();
+        assert!(matches!(wrong, Error::Tensor { .. }), "{wrong}");
+    }
+}
+
+#[test]
+fn an_f16_backbone_is_half_the_file_and_runs_every_task() {
+    let packed = store::packed("cifar-resnet20-b", 12, 31);
+    let bytes = pack_backbone("b", &packed.backbone, Packing::F16, &[]).unwrap();
+    assert!((bytes.len() as f64) < 0.52 * packed.backbone.len() as f64, "{} bytes", bytes.len());
+    let backbone = open(bytes).unwrap();
+    assert_eq!(backbone.reference().unwrap().variant, "f16");
+    let id = |bytes: &[u8]| Bundle::parse(bytes).unwrap().manifest().backbone.id;
+    assert_eq!(backbone.reference().unwrap().id, id(&packed.backbone));
+    let input = vec![0.25; 3 * 12 * 12];
+    for (name, bytes, plan, all) in &packed.tasks {
+        let task = Task::from_bytes(&backbone, name, bytes).unwrap();
+        let want: Vec<f32> = naive::scores(plan, all, &input).into_iter().map(|x| x as f32).collect();
+        let far = distance(Session::new(1).run(&task, &input).unwrap(), &want);
+        assert!(far < 4e-3, "{name}: {far}");
+    }
+}
+
+fn open(bytes: Vec<u8>) -> Result<Arc<Backbone>, Error> {
+    Backbone::from_bytes("net.backbone", bytes, &Options::default())
+}
+
+/// A task of `packed` as an int8 bundle; `change` is given the scales of one kernel and the grids on their way.
+fn int8_task(packed: &Packed, change: impl Fn(&mut Vec<f32>, &mut Vec<f32>)) -> Vec<u8> {
+    let parsed = Bundle::parse(&packed.tasks[0].1).unwrap();
+    let manifest = parsed.manifest();
+    let mut writer = Writer::new(Kind::Task, "digits", manifest.plan.clone(), manifest.preprocess);
+    writer.labels(manifest.labels.iter().cloned()).backbone(manifest.backbone.id, "int8");
+    writer.golden(Golden { seed: 1, scores: vec![0.0; manifest.plan.classes()], tolerance: 1.0 });
+    let mut maps: Vec<f32> =
+        grids(&manifest.plan).iter().flat_map(|grid| [grid.scale, f32::from(grid.zero)]).collect();
+    for section in &manifest.sections {
+        let values = parsed.decode_f32(&section.name).unwrap();
+        if section.shape.len() < 2 {
+            writer.tensor_f16(&section.name, Owner::Task, &section.shape, &values).unwrap();
+            continue;
+        }
+        let (bytes, mut scales) = in_rows(&section.name, &values, section.shape[0]).unwrap();
+        if section.name == "fc.weight" {
+            change(&mut scales, &mut maps);
+        }
+        writer
+            .tensor_f32(&Section::scale_name(&section.name), Owner::Task, &[scales.len()], &scales)
+            .unwrap();
+        let bytes = bytes.iter().map(|&b| b as u8).collect();
+        let (dtype, layout) = (Dtype::I8, Layout::Canonical);
+        writer.tensor(&section.name, Owner::Task, dtype, layout, &section.shape, bytes).unwrap();
+    }
+    writer.tensor_f32("fc.weight#maps", Owner::Task, &[maps.len() / 2, 2], &maps).unwrap();
+    writer.finish(&[]).unwrap_or_default()
+}
+
+#[test]
+fn an_int8_backbone_is_a_quarter_of_the_file_and_is_read_in_place_by_every_instruction_set() {
+    let packed = store::packed("resnet18-s3", 20, 32);
+    let bytes = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
+    assert!((bytes.len() as f64) < 0.26 * packed.backbone.len() as f64, "{} bytes", bytes.len());
+    let task = int8_task(&packed, |_, _| ());
+    // Uniform noise: what float compression saves on its exponents, bytes have nothing to save on.
+    let before = packed.tasks[0].1.len();
+    assert!(3 * task.len() < before, "{} of {before} bytes", task.len());
+    let input: Vec<f32> = (0..3 * 20 * 20).map(|i| (i % 17) as f32 / 17.0 - 0.4).collect();
+    let scores = |isa| {
+        let options = Options { isa, ..Options::default() };
+        let backbone = Backbone::from_bytes("b", bytes.clone(), &options).unwrap();
+        assert!(backbone.is_int8());
+        let task = Task::from_bytes(&backbone, "digits", &task).unwrap();
+        assert_eq!(backbone.repacked().kernels, 0, "{isa}");
+        Session::new(1).run(&task, &input).unwrap().to_vec()
+    };
+    let want = scores(Isa::Portable);
+    for isa in Isa::available() {
+        assert!(distance(&scores(isa), &want) <= 1e-5, "{isa}");
+    }
+}
+
+#[test]
+fn tasks_and_backbones_of_other_precisions_are_refused_by_name() {
+    let packed = store::packed("cifar-resnet20-b", 12, 33);
+    let int8 = open(pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap()).unwrap();
+    let f32 = open(packed.backbone.clone()).unwrap();
+    // backbone, task, words of the message
+    let cases = [
+        (&int8, packed.tasks[0].1.clone(), ["holds no scales", "packing `int8`"]),
+        (&f32, int8_task(&packed, |_, _| ()), ["packing `int8`", "packing `f32`"]),
+    ];
+    for (backbone, task, words) in cases {
+        let error = Task::from_bytes(backbone, "digits.task", &task).unwrap_err();
+        assert_eq!(error.exit_code(), 4, "{error}");
+        assert!(words.iter().all(|word| error.to_string().contains(word)), "{error}");
+    }
+    // Packing starts from the imported file, not from a packed one.
+    let again = pack_backbone("b", &packed.backbone, Packing::F16, &[]).unwrap();
+    assert!(matches!(pack_backbone("b", &again, Packing::Int8, &[]), Err(Error::Incompatible { .. })));
+}
+
+#[test]
+fn scales_that_are_none_are_refused() {
+    let packed = store::packed("cifar-resnet20-b", 12, 34);
+    let backbone = open(pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap()).unwrap();
+    type Change = fn(&mut Vec<f32>, &mut Vec<f32>);
+    // What is changed, and a word of the message. What the container itself refuses leaves no bundle at all.
+    let cases: [(Change, &str); 8] = [
+        (|scales, _| scales[0] = 0.0, "fc.weight#scale"),
+        (|scales, _| scales[0] = -1.0, "fc.weight#scale"),
+        (|scales, _| scales[0] = 1e-40, "fc.weight#scale"),
+        (|_, maps| maps[0] = 0.0, "fc.weight#maps"),
+        (|_, maps| maps[0] = -0.5, "fc.weight#maps"),
+        (|_, maps| maps[1] = 256.0, "zero point of Input"),
+        (|_, maps| maps[1] = 0.5, "zero point of Input"),
+        (|_, maps| maps[3] = 1.0, "zero point of Stem"),
+    ];
+    for (i, (change, word)) in cases.into_iter().enumerate() {
+        let error = Task::from_bytes(&backbone, "t", &int8_task(&packed, change)).unwrap_err();
+        assert_eq!(error.exit_code(), 3, "case {i}: {error}");
+        assert!(error.to_string().contains(word), "case {i}: {error}");
+    }
+    for (i, change) in
+        [(|scales, _| scales.truncate(1)) as Change, |_, maps| maps.truncate(2)].into_iter().enumerate()
+    {
+        assert!(int8_task(&packed, change).is_empty(), "case {i}: a bundle with scales of another number");
+    }
+}
