@@ -4,12 +4,16 @@
 //! seeded random weights: speed does not depend on them). Any word restricts the list to names that contain it;
 //! `--threads N` and `--isa NAME` as they say.
 //!
+//! `--precision int8` runs the network on bytes, its maps on grids wide enough for these weights; `--precision f16`
+//! rounds the weights as an f16 file does and computes in f32.
+//!
 //! `--serve FILE --net NAME` is for a peer's script that wants to measure both sides in turn: it writes the
 //! network's tensors, an image and its scores to FILE (safetensors), then answers every line `N` on stdin by
 //! running N frames and printing their median and best in milliseconds.
 
-use bundles::plan::{Arch, Owner, Plan};
-use edge_runtime::kernels::Isa;
+use bundles::container::{f16_to_f32, f32_to_f16};
+use bundles::plan::{Arch, Owner, Place, Plan};
+use edge_runtime::kernels::{Isa, int8::Grid};
 use edge_runtime::{Backbone, Session, Task};
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
@@ -49,6 +53,15 @@ fn weights(plan: &Plan) -> Tensors {
     tensors
 }
 
+/// Where the maps of [`weights`] lie, for int8.
+fn grids(plan: &Plan) -> Vec<Grid> {
+    let wide = |place| match place {
+        Place::Input => Grid { scale: 2.0 / 255.0, zero: 128 },
+        _ => Grid { scale: 6.0 / 255.0, zero: 0 },
+    };
+    plan.maps().into_iter().map(|map| wide(map.place)).collect()
+}
+
 /// A network ready to run.
 struct Network {
     plan: Plan,
@@ -59,16 +72,29 @@ struct Network {
 }
 
 impl Network {
-    fn new(&(name, size, classes): &(&str, usize, usize), isa: Isa, threads: usize) -> Network {
+    fn new(
+        &(name, size, classes): &(&str, usize, usize),
+        isa: Isa,
+        threads: usize,
+        precision: &str,
+    ) -> Network {
         let arch: Arch = name.parse().expect("an architecture");
         let plan = arch.plan(size, size, classes).expect("a plan").folded();
-        let tensors = weights(&plan);
+        let mut tensors = weights(&plan);
+        if precision == "f16" {
+            tensors.values_mut().flatten().for_each(|x| *x = f16_to_f32(f32_to_f16(*x)));
+        }
         let owned = |owner| {
             let names = plan.tensors().into_iter().filter(move |spec| spec.owner == owner);
             names.map(|spec| (spec.name.clone(), tensors[&spec.name].clone())).collect::<Tensors>()
         };
         let backbone: Arc<Backbone> = Backbone::from_tensors(isa, owned(Owner::Backbone));
-        let task = Task::from_tensors(&backbone, name, &plan, &owned(Owner::Task)).expect("a task");
+        let own = owned(Owner::Task);
+        let task = match precision {
+            "int8" => Task::from_tensors_int8(&backbone, name, &plan, &own, &grids(&plan)),
+            _ => Task::from_tensors(&backbone, name, &plan, &own),
+        };
+        let task = task.expect("a task");
         let mut seed = 2;
         let image = (0..plan.input.len()).map(|_| random(&mut seed)).collect();
         Network { plan, tensors, task, session: Session::new(threads), image }
@@ -120,6 +146,7 @@ impl Network {
 fn main() -> std::io::Result<()> {
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let (mut isa, mut threads, mut serve, mut only) = (Isa::detect(), 1, None, String::new());
+    let mut precision = String::from("f32");
     while let Some(arg) = args.next() {
         let mut value = || args.next().unwrap_or_default();
         match arg.as_str() {
@@ -127,12 +154,14 @@ fn main() -> std::io::Result<()> {
             "--threads" => threads = value().parse().expect("a number of threads"),
             "--serve" => serve = Some(value()),
             "--net" => only = value(),
+            "--precision" => precision = value(),
             _ => only = arg,
         }
     }
     let mut chosen = NETWORKS.iter().filter(|(name, ..)| name.contains(&only));
     if let Some(path) = serve {
-        let mut network = Network::new(chosen.next().expect("a network of that name"), isa, threads);
+        let entry = chosen.next().expect("a network of that name");
+        let mut network = Network::new(entry, isa, threads, &precision);
         network.write(&path)?;
         println!("ready");
         for line in std::io::stdin().lock().lines() {
@@ -142,11 +171,14 @@ fn main() -> std::io::Result<()> {
         return Ok(());
     }
     for entry in chosen {
-        let mut network = Network::new(entry, isa, threads);
+        let mut network = Network::new(entry, isa, threads, &precision);
         network.frames(5);
         let once = network.frames(3).1;
         let (median, best) = network.frames(((2_000.0 / once) as usize).clamp(20, 3000));
-        println!("{:<18} {isa}, {threads} thread(s): median {median:.3} ms, best {best:.3} ms", entry.0);
+        println!(
+            "{:<18} {precision}, {isa}, {threads} thread(s): median {median:.3} ms, best {best:.3} ms",
+            entry.0
+        );
     }
     Ok(())
 }

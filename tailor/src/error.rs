@@ -101,6 +101,15 @@ pub enum Error {
         /// What its signature amounts to.
         found: String,
     },
+    /// A packing in fewer bits costs more accuracy than it may.
+    Precision {
+        /// What it costs.
+        found: String,
+        /// What was allowed, and what to do about it.
+        want: String,
+    },
+    /// The device's runtime refused a bundle.
+    Runtime(edge_runtime::Error),
     /// A plan or a container is wrong.
     Bundle(bundles::Error),
     /// The tensor library refused an operation.
@@ -150,6 +159,7 @@ impl Error {
             Error::Device { .. } => 4,
             Error::Interrupted { .. } => 130,
             Error::Bundle(error) => error.exit_code(),
+            Error::Runtime(error) => error.exit_code(),
             _ => 1,
         }
     }
@@ -180,7 +190,9 @@ impl fmt::Display for Error {
             Error::Untrusted { path, found } => {
                 write!(f, "{}: {found}; a signature by one of the given keys is needed", path.display())
             }
+            Error::Precision { found, want } => write!(f, "{found}; {want}"),
             Error::Bundle(error) => error.fmt(f),
+            Error::Runtime(error) => error.fmt(f),
             Error::Tensor(error) => error.fmt(f),
         }
     }
@@ -192,6 +204,7 @@ impl std::error::Error for Error {
         match self {
             Error::Io { source, .. } => source.source(),
             Error::Bundle(error) => error.source(),
+            Error::Runtime(error) => error.source(),
             Error::Tensor(error) => error.source(),
             _ => None,
         }
@@ -201,6 +214,12 @@ impl std::error::Error for Error {
 impl From<bundles::Error> for Error {
     fn from(error: bundles::Error) -> Error {
         Error::Bundle(error)
+    }
+}
+
+impl From<edge_runtime::Error> for Error {
+    fn from(error: edge_runtime::Error) -> Error {
+        Error::Runtime(error)
     }
 }
 

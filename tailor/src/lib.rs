@@ -12,6 +12,7 @@ pub mod interrupt;
 pub mod net;
 pub mod ops;
 pub mod pack;
+pub mod precision;
 pub mod pretrain;
 pub mod progress;
 pub mod random;

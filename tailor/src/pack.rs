@@ -224,6 +224,11 @@ impl PackedTask {
         Ok(PackedTask { plan: manifest.plan.clone(), preprocess: manifest.preprocess, params })
     }
 
+    /// Its numbers, and those of its universal kernels.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
     /// Class scores of normalised images `(n, 3, h, w)`.
     ///
     /// # Errors

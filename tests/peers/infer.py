@@ -1,12 +1,15 @@
 """Frames of ours beside ONNX Runtime's, interleaved in one run: `tests/peers/run infer [--json]`.
 
-Both sides run exactly the same network (batch 1, f32) on the same image and must agree to 1e-4 before any time counts.
+Both sides run exactly the same network (batch 1) on the same image and must agree before any time counts: to 1e-4 in
+f32. In f16 ours stores halves and computes in f32, theirs is f32. In int8 theirs is the statically quantised form (QDQ,
+per channel) of onnxruntime.quantization, and each side must stay near the scores of the f32 network.
 The bench of edge-runtime writes the tensors; here they become an ONNX graph with every affine folded into its
 convolution, which is what ONNX Runtime makes of batch-norms itself. Each side runs in its own process; rounds alternate;
 the figure is the median over rounds of each round's median frame, the ratio the median of the rounds' ratios.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -71,6 +74,37 @@ def graph(net, tensors):
     return model.SerializeToString()
 
 
+# Largest difference of scores, relative to the largest one.
+AGREEMENT = {"f32": 1e-4, "f16": 1e-2, "int8": 0.3}
+
+
+def quantised(model, folder, feed):
+    """The model in ONNX Runtime's own static int8 form, as bytes."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class One(CalibrationDataReader):
+        def __init__(self):
+            self.feeds = iter([feed])
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    plain, small = os.path.join(folder, "f32.onnx"), os.path.join(folder, "int8.onnx")
+    with open(plain, "wb") as file:
+        file.write(model)
+    quantize_static(
+        plain,
+        small,
+        One(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    with open(small, "rb") as file:
+        return file.read()
+
+
 def median_frame(session, feed, frames):
     """Median milliseconds of `frames` frames."""
     times = []
@@ -81,7 +115,7 @@ def median_frame(session, feed, frames):
     return statistics.median(times)
 
 
-def case(bench, net, threads, rounds, isa):
+def case(bench, net, threads, rounds, isa, precision):
     """One line of the result."""
     import numpy
     import onnxruntime
@@ -89,21 +123,25 @@ def case(bench, net, threads, rounds, isa):
 
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "net.safetensors")
-        command = [bench, "--serve", path, "--net", net, "--threads", str(threads)] + (["--isa", isa] if isa else [])
+        command = [bench, "--serve", path, "--net", net, "--threads", str(threads), "--precision", precision]
+        command += ["--isa", isa] if isa else []
         ours = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if ours.stdout.readline().strip() != "ready":
             sys.exit(f"infer: {bench} did not start; run it by hand: {' '.join(command)}")
         tensors = load_file(path)
+        feed, model = {"image": tensors["test.image"]}, graph(net, tensors)
+        if precision == "int8":
+            model = quantised(model, folder, feed)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(graph(net, tensors), options, providers=["CPUExecutionProvider"])
-    feed = {"image": tensors["test.image"]}
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     theirs = session.run(None, feed)[0]
     scores = tensors["test.scores"]
     apart = float(numpy.abs(theirs - scores).max() / numpy.abs(scores).max())
-    if not apart <= 1e-4:
-        sys.exit(f"infer: {net}: scores differ by {apart:.1e} of the largest, at most 1e-4 allowed: not the same network")
+    most = AGREEMENT[precision]
+    if not apart <= most:
+        sys.exit(f"infer: {net}: scores differ by {apart:.1e} of the largest, at most {most} allowed: not the same network")
 
     def our_frame(frames):
         print(frames, file=ours.stdin, flush=True)
@@ -122,7 +160,7 @@ def case(bench, net, threads, rounds, isa):
     ours.wait()
     return {
         "net": net,
-        "precision": "f32",
+        "precision": precision,
         "threads": threads,
         "ours_ms": round(statistics.median(a for a, _ in pairs), 4),
         "peer": f"onnxruntime {onnxruntime.__version__}",
@@ -138,20 +176,21 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", required=True, help="edge-runtime's compiled bench `frame` (run finds it)")
     parser.add_argument("--net", choices=NETS, action="append", help="only this one (may be repeated)")
+    parser.add_argument("--precision", choices=AGREEMENT, action="append", help="default: f32 (may be repeated)")
     parser.add_argument("--threads", type=int, action="append", help="default: 1 and 2")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--isa", help="avx512, avx2, portable, neon; default: the fastest here")
     parser.add_argument("--json", action="store_true", help="one JSON line per case")
     options = parser.parse_args()
     if not options.json:
-        print(f"{'network':<18} threads     ours ms   ONNX Runtime ms   ratio")
-    for net in options.net or NETS:
-        for threads in options.threads or [1, 2]:
-            line = case(options.bench, net, threads, options.rounds, options.isa)
-            if options.json:
-                print(json.dumps(line), flush=True)
-            else:
-                print(f"{net:<18} {threads:>7} {line['ours_ms']:>11.3f} {line['peer_ms']:>17.3f} {line['ratio']:>7.3f}", flush=True)
+        print(f"{'network':<18} {'precision':<9} threads     ours ms   ONNX Runtime ms   ratio")
+    chosen = itertools.product(options.net or NETS, options.precision or ["f32"], options.threads or [1, 2])
+    for net, precision, threads in chosen:
+        line = case(options.bench, net, threads, options.rounds, options.isa, precision)
+        if options.json:
+            print(json.dumps(line), flush=True)
+        else:
+            print(f"{net:<18} {precision:<9} {threads:>7} {line['ours_ms']:>11.3f} {line['peer_ms']:>17.3f} {line['ratio']:>7.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,47 +1,194 @@
-//! `tailor pack`: a backbone in the layout that a device's kernels read, so that it is mapped and used as it is.
+//! `tailor pack`: a backbone in the layout that a device's kernels read, or a backbone or task in fewer bits.
 
 use super::keys::read_key;
-use anyhow::Context;
-use bundles::container::write_atomically;
+use super::load_images;
+use crate::data::{Dataset, Loader, Split};
+use crate::net::Net;
+use crate::pack::PackedTask;
+use crate::precision::{self, Loss, Precision};
+use crate::progress::Progress;
+use crate::source::Source;
+use anyhow::{Context, bail};
+use bundles::container::{Bundle, Kind, SigningKey, write_atomically};
+use candle_core::{Device, Tensor};
 use edge_runtime::kernels::Isa;
-use edge_runtime::{Packing, pack_backbone};
-use std::path::PathBuf;
+use edge_runtime::kernels::int8::Grid;
+use std::path::{Path, PathBuf};
 use targets::Profile;
 
-/// Packs a backbone for a device (see `tailor targets`); tasks of the backbone run on it unchanged.
+/// Packs a backbone for a device (see `tailor targets`), or a backbone or task in f16 or int8.
+///
+/// f32 tasks run on f32 and f16 backbones. An int8 task needs the int8 backbone of the same id, and an int8 backbone
+/// runs int8 tasks only. Files that are already packed cannot be packed again: start from what `import` and `fit`
+/// made.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example: tailor pack net.backbone --target jetson-orin-nano --out store/net.backbone"
+    after_help = "Examples:\n  tailor pack net.backbone --target jetson-orin-nano --out store/net.backbone\n  tailor pack net.backbone --precision int8 --out store/net.backbone\n  tailor pack digits.task --precision int8 --backbone net.backbone --data digits.zip --out store/digits.task"
 )]
 pub struct Pack {
-    /// Backbone file made by `tailor import`.
-    backbone: PathBuf,
-    /// Device to pack for.
+    /// Backbone made by `tailor import`, or task made by `tailor fit`.
+    file: PathBuf,
+    /// Device to pack an f32 backbone for. Other packings are the same for all devices.
     #[arg(long, value_parser = Profile::named)]
-    target: &'static Profile,
-    /// Where the packed backbone goes.
+    target: Option<&'static Profile>,
+    /// How numbers are stored.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// For a task: its backbone, as imported.
+    #[arg(long, value_name = "FILE")]
+    backbone: Option<PathBuf>,
+    /// Images to calibrate on (train/) and to measure the loss on (test/, else val/, else train/).
+    #[arg(long, value_name = "PATH")]
+    data: Option<PathBuf>,
+    /// Images that int8 maps are calibrated on.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    calibrate: u32,
+    /// Most points of accuracy that may be lost; a greater loss writes nothing.
+    #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
+    max_drop: f64,
+    /// Where the packed file goes.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Secret key to sign it with; the development key when left out.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// JSON on stdout instead of text.
+    #[arg(long)]
+    json: bool,
 }
+
+/// Images per batch of calibration.
+const BATCH: usize = 32;
 
 impl Pack {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let signers = self.key.as_deref().map(read_key).transpose()?;
-        let isa: Isa = self.target.isa.parse()?;
-        let place = self.backbone.display().to_string();
-        let bytes = std::fs::read(&self.backbone).with_context(|| place.clone())?;
-        let packed = pack_backbone(&place, &bytes, Packing::F32(isa), signers.as_slice())?;
+        let signers: Vec<SigningKey> = self.key.as_deref().map(read_key).transpose()?.into_iter().collect();
+        let bytes = read(&self.file)?;
+        let kind = Bundle::parse(&bytes).with_context(|| self.file.display().to_string())?.manifest().kind;
+        let (packed, loss) = match kind {
+            Kind::Backbone => self.backbone(&bytes, &signers)?,
+            Kind::Task => self.task(&bytes, &signers)?,
+        };
+        if let Some(loss) = &loss {
+            loss.check(self.max_drop).with_context(|| format!("{} is not packed", self.file.display()))?;
+        }
         write_atomically(&self.out, &packed)?;
-        println!(
-            "{}: packed for {} ({} bytes, from {})",
-            self.out.display(),
-            self.target.name,
-            packed.len(),
-            bytes.len()
-        );
+        self.report(bytes.len(), packed.len(), loss);
         Ok(())
     }
+
+    fn backbone(&self, bytes: &[u8], signers: &[SigningKey]) -> anyhow::Result<(Vec<u8>, Option<Loss>)> {
+        let isa: Isa = match (self.target, self.precision) {
+            (Some(target), _) => target.isa.parse()?,
+            (None, Precision::F32) => bail!("an f32 backbone is packed for a device: name it with --target"),
+            (None, _) => Isa::Portable,
+        };
+        let place = self.file.display().to_string();
+        let packed = precision::backbone(&place, bytes, self.precision, isa, signers)?;
+        let Some(data) = &self.data else { return Ok((packed, None)) };
+        let Some(task) = precision::source_task(bytes)? else {
+            bail!("{place} has no source classifier whose loss could be measured; leave out --data")
+        };
+        let loss = self.rounded(&task, &self.file, bytes, &packed, data, &[])?.1;
+        Ok((packed, Some(loss)))
+    }
+
+    fn task(&self, bytes: &[u8], signers: &[SigningKey]) -> anyhow::Result<(Vec<u8>, Option<Loss>)> {
+        let Some(file) = &self.backbone else {
+            bail!("a task is packed beside its backbone: name the imported one with --backbone")
+        };
+        let source = read(file)?;
+        let place = file.display().to_string();
+        let on = |precision| precision::backbone(&place, &source, precision, Isa::Portable, &[]);
+        match (self.precision, &self.data) {
+            (Precision::F32, _) => bail!("a task is made in f32; choose --precision f16 or int8"),
+            (Precision::Int8, None) => {
+                bail!("int8 needs --data: images to calibrate on and to measure the loss")
+            }
+            (Precision::F16, None) => {
+                Ok((precision::task(bytes, None, &on(Precision::F16)?, signers)?, None))
+            }
+            (precision, Some(data)) => {
+                let (packed, loss) = self.rounded(bytes, file, &source, &on(precision)?, data, signers)?;
+                Ok((packed, Some(loss)))
+            }
+        }
+    }
+
+    /// The task `bytes` in this precision, and what that costs on `data`. `file` and `source` are the imported
+    /// backbone, `packed` is the one it will run on.
+    fn rounded(
+        &self,
+        bytes: &[u8],
+        file: &Path,
+        source: &[u8],
+        packed: &[u8],
+        data: &Path,
+        signers: &[SigningKey],
+    ) -> anyhow::Result<(Vec<u8>, Loss)> {
+        let bundle = Bundle::parse(bytes)?;
+        let manifest = bundle.manifest();
+        let dataset = load_images(data, manifest.preprocess.height, &Progress::visible())?;
+        if dataset.classes.len() != manifest.plan.classes() {
+            let (found, want) = (dataset.classes.len(), manifest.plan.classes());
+            bail!("{}: {found} classes, but `{}` tells {want} apart", data.display(), manifest.name);
+        }
+        let grids = match self.precision {
+            Precision::Int8 => Some(self.grids(&bundle, file, &dataset)?),
+            Precision::F32 | Precision::F16 => None,
+        };
+        let task = precision::task(bytes, grids.as_deref(), packed, signers)?;
+        let split = self.measured_on(&dataset);
+        let loss = precision::measure((source, bytes), (packed, &task), split)?;
+        Ok((task, loss))
+    }
+
+    fn grids(&self, bundle: &Bundle<'_>, file: &Path, dataset: &Dataset) -> anyhow::Result<Vec<Grid>> {
+        let source = Source::open(file, &Device::Cpu)?;
+        let task = PackedTask::read(bundle, &source)?;
+        let p = task.preprocess;
+        let loader = Loader::new(&dataset.train, p.mean, p.std, BATCH, &Device::Cpu)?;
+        // Spread over the set, which is sorted by class.
+        let (total, want) = (loader.len(), (self.calibrate as usize).min(loader.len()));
+        let chosen: Vec<usize> = (0..want).map(|i| i * total / want).collect();
+        let batches: Vec<Tensor> =
+            loader.of(chosen).map(|batch| batch.map(|batch| batch.images)).collect::<crate::Result<_>>()?;
+        let net = Net { plan: &task.plan, params: task.params() };
+        Ok(precision::calibrate(&net, &batches)?)
+    }
+
+    fn measured_on<'d>(&self, dataset: &'d Dataset) -> &'d Split {
+        dataset.test.as_ref().or(dataset.val.as_ref()).unwrap_or(&dataset.train)
+    }
+
+    fn report(&self, before: usize, after: usize, loss: Option<Loss>) {
+        let ratio = before as f64 / after as f64;
+        if self.json {
+            let line = serde_json::json!({
+                "file": self.out.display().to_string(), "bytes": after, "bytes_before": before,
+                "accuracy_before": loss.map(|loss| loss.before.accuracy()),
+                "accuracy": loss.map(|loss| loss.after.accuracy()),
+                "drop_points": loss.map(|loss| loss.points()), "n": loss.map(|loss| loss.before.n),
+            });
+            println!("{line}");
+            return;
+        }
+        let out = self.out.display();
+        println!("{out}: {after} bytes, from {before} ({ratio:.2} times smaller)");
+        match loss {
+            Some(loss) => println!(
+                "accuracy {:.2} % before, {:.2} % after: {:.2} points lost on {} images",
+                100.0 * loss.before.accuracy(),
+                100.0 * loss.after.accuracy(),
+                loss.points(),
+                loss.before.n
+            ),
+            None if self.precision == Precision::F32 => {}
+            None => println!("its loss of accuracy was not measured; --data would measure it"),
+        }
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
 }

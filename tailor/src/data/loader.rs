@@ -124,6 +124,11 @@ impl Loader {
         self.batches((0..self.len()).collect(), None)
     }
 
+    /// These images, in this order and unchanged, the incomplete last batch included.
+    pub fn of(&self, indices: Vec<usize>) -> Batches {
+        self.batches(indices, None)
+    }
+
     fn batches(&self, order: Vec<usize>, random: Option<(u64, u64, Augment)>) -> Batches {
         let remaining = order.len().div_ceil(self.batch);
         let (send, receive) = sync_channel(AHEAD);

@@ -232,6 +232,14 @@ impl Net<'_> {
         Ok((term, trace))
     }
 
+    /// A piece of one of the plan's lines on `x`, as inference computes it.
+    ///
+    /// # Errors
+    /// Missing tensors, or shapes that do not fit.
+    pub fn segment(&self, ops: &[Op], x: &Tensor) -> Result<Tensor> {
+        self.line(ops, x, &mut Walk { pass: Pass::Infer, stats: Vec::new(), seen: HashSet::new() })
+    }
+
     /// A straight line of operations on `x`.
     fn line(&self, line: &[Op], x: &Tensor, walk: &mut Walk) -> Result<Tensor> {
         let mut x = x.clone();

@@ -225,7 +225,7 @@ fn maps_follow_their_definitions() {
             };
             let each = |y: Shape, f: &dyn Fn(usize, usize, usize) -> u8| -> Vec<u8> {
                 let place = |n: usize| (n / y.w / y.h, n / y.w % y.h, n % y.w);
-                (0..y.len()).map(|n| place(n)).map(|(c, i, j)| f(c, i, j)).collect()
+                (0..y.len()).map(place).map(|(c, i, j)| f(c, i, j)).collect()
             };
             if let Ok(y) = (Op::MaxPool { kernel, stride, pad }).output(x) {
                 let mut out = vec![1; map_len(y)];

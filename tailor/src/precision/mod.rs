@@ -1,0 +1,9 @@
+//! A trained task in fewer bits: f16, or int8 with its maps calibrated on images, and what that costs in accuracy.
+
+mod calibrate;
+mod measure;
+mod repack;
+
+pub use calibrate::calibrate;
+pub use measure::{Loss, measure};
+pub use repack::{Precision, backbone, source_task, task};
