@@ -9,18 +9,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Whether somebody asked a training run to stop. Clones share the answer.
 ///
-/// The flag is up while nothing trains and comes down with the first [`Working`]. A signal that finds it up
-/// ends the program at once, as always; one that finds it down raises it. So the first Ctrl-C during training
-/// stops at the next step, and a second one does not wait for it.
+/// While nothing trains a signal ends the program at once, as always. While something does, it is only noted, and
+/// training stops at the next step; so it stays until the program ends, because some senders (`timeout`, a terminal
+/// and a shell together) send a signal twice.
 #[derive(Debug, Clone)]
 pub struct Interrupt {
-    flag: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
+    idle: Arc<AtomicBool>,
     working: Arc<AtomicUsize>,
 }
 
 impl Default for Interrupt {
     fn default() -> Interrupt {
-        Interrupt { flag: Arc::new(AtomicBool::new(true)), working: Arc::default() }
+        Interrupt {
+            requested: Arc::default(),
+            idle: Arc::new(AtomicBool::new(true)),
+            working: Arc::default(),
+        }
     }
 }
 
@@ -32,9 +37,8 @@ impl Interrupt {
     pub fn by_signal() -> Result<Interrupt> {
         let interrupt = Interrupt::default();
         for signal in [SIGINT, SIGTERM] {
-            // Actions run in this order: what the flag was before the signal decides.
-            flag::register_conditional_default(signal, Arc::clone(&interrupt.flag))
-                .and_then(|_| flag::register(signal, Arc::clone(&interrupt.flag)))
+            flag::register_conditional_default(signal, Arc::clone(&interrupt.idle))
+                .and_then(|_| flag::register(signal, Arc::clone(&interrupt.requested)))
                 .map_err(Error::io(Path::new("signal handler")))?;
         }
         Ok(interrupt)
@@ -42,15 +46,27 @@ impl Interrupt {
 
     /// Asks for a stop, as a signal would.
     pub fn request(&self) {
-        self.flag.store(true, Ordering::SeqCst);
+        self.requested.store(true, Ordering::SeqCst);
     }
 
-    /// Holds back signals until the result is dropped.
+    /// Whether to stop at the next opportunity.
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// Holds back signals until the result is dropped, or for good once one has come.
     pub fn begin(&self) -> Working<'_> {
-        if self.working.fetch_add(1, Ordering::SeqCst) == 0 {
-            self.flag.store(false, Ordering::SeqCst);
-        }
+        self.working.fetch_add(1, Ordering::SeqCst);
+        self.idle.store(false, Ordering::SeqCst);
         Working(self)
+    }
+
+    /// The same items, until a stop is asked for.
+    pub fn watch<T>(&self, items: impl Iterator<Item = Result<T>>) -> impl Iterator<Item = Result<T>> {
+        items.map(|item| match self.is_requested() {
+            true => Err(Error::Interrupted { place: "validation".into(), kept: None }),
+            false => item,
+        })
     }
 }
 
@@ -58,17 +74,10 @@ impl Interrupt {
 #[derive(Debug)]
 pub struct Working<'a>(&'a Interrupt);
 
-impl Working<'_> {
-    /// Whether to stop at the next opportunity.
-    pub fn is_unwanted(&self) -> bool {
-        self.0.flag.load(Ordering::SeqCst)
-    }
-}
-
 impl Drop for Working<'_> {
     fn drop(&mut self) {
-        if self.0.working.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.flag.store(true, Ordering::SeqCst);
+        if self.0.working.fetch_sub(1, Ordering::SeqCst) == 1 && !self.0.is_requested() {
+            self.0.idle.store(true, Ordering::SeqCst);
         }
     }
 }

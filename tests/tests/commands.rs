@@ -204,10 +204,10 @@ fn kill(child: &mut Child) {
     child.kill().unwrap();
 }
 
-/// Presses Ctrl-C.
+/// Presses Ctrl-C, and its signal comes twice, as it does through `timeout` or a shell.
 fn interrupt(child: &mut Child) {
     let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-INT", &pid, &pid]).status().unwrap().success());
 }
 
 /// Every epoch as recorded, without its speed.

@@ -151,7 +151,8 @@ impl Tailoring<'_> {
     /// # Errors
     /// When the split does not fit the network.
     pub fn score(&self, plan: &Plan, params: &Params, split: &Split) -> Result<Score> {
-        evaluate(&Net { plan, params }, self.loader(split, EVAL_BATCH)?.eval())
+        let batches = self.loader(split, EVAL_BATCH)?.eval();
+        evaluate(&Net { plan, params }, self.progress.interrupt().watch(batches))
     }
 
     fn loader(&self, split: &Split, batch: usize) -> Result<Loader> {

@@ -85,7 +85,7 @@ impl Job<'_> {
         let loader = Loader::new(&train, mean, std, recipe.batch, self.device)?;
         let score = |params: &Params, split: &Split| -> Result<Score> {
             let loader = Loader::new(split, mean, std, EVAL_BATCH, self.device)?;
-            evaluate(&Net { plan: &plan, params }, loader.eval())
+            evaluate(&Net { plan: &plan, params }, self.progress.interrupt().watch(loader.eval()))
         };
         let stage = Train {
             steps: loader.steps(),

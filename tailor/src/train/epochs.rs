@@ -20,7 +20,8 @@ pub struct Train<'a> {
     pub batches: &'a dyn Fn(usize) -> Result<Batches>,
     /// Loss of one batch.
     pub loss: &'a dyn Fn(&Params, &Batch) -> Result<StepLoss>,
-    /// Accuracy on the validation split.
+    /// Accuracy on the validation split. May end in [`Error::Interrupted`], and is then asked again when the run is
+    /// continued.
     pub validate: &'a dyn Fn(&Params) -> Result<Score>,
 }
 
@@ -66,7 +67,8 @@ impl Course<'_> {
     /// [`Error::Interrupted`] when someone asked for a stop, once the run is on disk; [`Error::Training`] when the
     /// loss stops being a number; whatever data, loss or disk report.
     pub fn run(&self, params: &mut Params, train: &Train<'_>) -> Result<Score> {
-        let working = self.progress.interrupt().begin();
+        let interrupt = self.progress.interrupt();
+        let _held_back = interrupt.begin();
         let mut sgd = Sgd::new(self.momentum, self.decay);
         let mut at = self.resume(params, &mut sgd)?;
         if let Some(log) = self.log {
@@ -96,15 +98,21 @@ impl Course<'_> {
                     ));
                 }
                 bar.step(|| format!("epoch {}/{}  {}", at.epoch + 1, self.epochs, at.sums.line(at.score)));
-                if working.is_unwanted() || kept.elapsed() > KEEP_EVERY {
+                if interrupt.is_requested() || kept.elapsed() > KEEP_EVERY {
                     self.keep(&at, params, &sgd)?;
                     kept = Instant::now();
                 }
-                if working.is_unwanted() {
+                if interrupt.is_requested() {
                     return Err(self.interrupted(&at, train));
                 }
             }
-            at.score = (train.validate)(params)?;
+            at.score = match (train.validate)(params) {
+                Err(Error::Interrupted { .. }) => {
+                    self.keep(&at, params, &sgd)?;
+                    return Err(self.interrupted(&at, train));
+                }
+                validated => validated?,
+            };
             let last = rate(train.steps.saturating_sub(1));
             let record = at.sums.record(self.stage, epoch + 1, last, at.score);
             let line = at.sums.line(at.score);
@@ -120,7 +128,7 @@ impl Course<'_> {
                     start.elapsed().as_secs_f64() / (steps - begun).max(1) as f64 * (total - steps) as f64;
                 format!("epoch {}/{}  {line}  {} left", at.epoch, self.epochs, duration(left))
             });
-            if working.is_unwanted() {
+            if interrupt.is_requested() {
                 return Err(self.interrupted(&at, train));
             }
         }

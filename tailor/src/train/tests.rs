@@ -32,12 +32,14 @@ enum Trouble {
     Cut(usize),
     /// Someone presses Ctrl-C during that step of this run (from 1).
     Stop(usize),
+    /// Someone presses Ctrl-C during that validation of this run (from 1).
+    StopValidation(usize),
 }
 
 /// Trains a small network.
 fn run(folder: &Path, fingerprint: &str, trouble: Trouble) -> Result<Vec<(String, Vec<f32>)>> {
     let progress = Progress::hidden();
-    let steps = std::cell::Cell::new(0);
+    let (steps, validations) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     let arch: Arch = "cifar-resnet8-a".parse().unwrap();
     let plan: Plan = arch.plan(8, 8, 2).unwrap();
     let loader = Loader::new(&split(), [0.5; 3], [0.25; 3], 8, &Device::Cpu)?;
@@ -57,7 +59,13 @@ fn run(folder: &Path, fingerprint: &str, trouble: Trouble) -> Result<Vec<(String
             }
             teacher_loss(&plan, params, batch, 0.0)
         },
-        validate: &|params| evaluate(&Net { plan: &plan, params }, loader.eval()),
+        validate: &|params| {
+            validations.set(validations.get() + 1);
+            if matches!(trouble, Trouble::StopValidation(at) if at == validations.get()) {
+                progress.interrupt().request();
+            }
+            evaluate(&Net { plan: &plan, params }, progress.interrupt().watch(loader.eval()))
+        },
     };
     let log = Log::new(folder.join("metrics.csv"));
     let course = Course {
@@ -141,6 +149,15 @@ fn a_run_stopped_at_any_step_goes_on_from_there() {
         let got = run(stopped.path(), "a", Trouble::None).unwrap();
         assert_same(&want, &got);
         assert_eq!(records(whole.path()), records(stopped.path()), "stopped at step {step}");
+    }
+    for validation in 1..=EPOCHS {
+        let stopped = tempfile::tempdir().unwrap();
+        let error = run(stopped.path(), "a", Trouble::StopValidation(validation)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("teach, epoch {validation}, step 3 of 3")), "{error}");
+        assert_eq!(std::fs::exists(stopped.path().join("metrics.csv")).unwrap(), validation > 1);
+        let got = run(stopped.path(), "a", Trouble::None).unwrap();
+        assert_same(&want, &got);
+        assert_eq!(records(whole.path()), records(stopped.path()), "stopped in validation {validation}");
     }
     // Every single step interrupted, each run does at least one.
     let stopped = tempfile::tempdir().unwrap();
