@@ -1,4 +1,8 @@
 //! A small persistent thread pool with static splits, for work that lasts microseconds.
+//!
+//! Each thread has a share of the parts of a run and claims them in small batches; a thread that has finished
+//! its own goes on with what is left of the others'. So a worker that the system does not schedule delays
+//! a frame by the parts it has begun, never by those it has not.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -6,12 +10,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
-/// Spins before a worker parks: some tens of microseconds, longer than the gap between two layers of a
-/// frame and much shorter than the gap between two frames.
-const SPINS: usize = 20_000;
+/// How long a worker spins before it parks: longer than the gap between two layers of a frame, much shorter
+/// than the gap between two frames, and short enough to be no burden where no core is free for it.
+const SPIN: Duration = Duration::from_micros(60);
 
-/// The current run: valid while `Shared::busy` is above zero.
+/// Spins between two looks at the clock.
+const SPINS: usize = 64;
+
+/// The current run: valid while `Shared::pending` is above zero.
 #[derive(Clone, Copy)]
 struct Job {
     /// The closure, its lifetime erased.
@@ -20,22 +28,31 @@ struct Job {
     threads: usize,
 }
 
+/// A counter on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Counter(AtomicUsize);
+
 struct Shared {
-    /// Written by the caller of [`Pool::run`] while no worker is busy, read by workers after `epoch` moved.
+    /// Written by the caller of [`Pool::run`] while no part is pending; read by whoever has claimed a part.
     job: UnsafeCell<Option<Job>>,
-    /// Counts runs. A worker that sees it move has one job to do.
+    /// Per thread, the caller first: parts of its share that nobody has claimed yet.
+    unclaimed: Box<[Counter]>,
+    /// Parts of the current run that are not finished.
+    pending: Counter,
+    /// Counts runs, so that workers see a new one.
     epoch: AtomicUsize,
-    /// Workers that have not finished the current run.
-    busy: AtomicUsize,
-    /// Set when a part panicked on a worker.
+    /// Set when a part of the current run panicked.
     panicked: AtomicBool,
     stop: AtomicBool,
+    /// Workers that have begun to live.
+    started: AtomicUsize,
     /// Per worker: true while it is parked or about to be.
     parked: Box<[AtomicBool]>,
 }
 
 // SAFETY: `job` is the only field that is not Sync by itself. It is written only under `Pool::turn` while
-// `busy` is zero, and read only by workers between the release of `epoch` and their decrement of `busy`.
+// nothing is pending, and read only between a claim and the moment its parts are counted out of `pending`.
 unsafe impl Sync for Shared {}
 // SAFETY: the raw closure pointer inside is `Sync` by its type, so it may be called from any thread.
 unsafe impl Send for Shared {}
@@ -61,24 +78,37 @@ impl Pool {
     /// A pool of `threads` threads, the caller included. Where the system refuses a thread the pool is
     /// smaller; [`threads`](Pool::threads) tells.
     pub fn new(threads: usize) -> Pool {
+        Pool::start(threads, work)
+    }
+
+    /// A pool whose workers live by `work`.
+    fn start(threads: usize, work: impl Fn(&Shared, usize) + Clone + Send + 'static) -> Pool {
         let count = threads.max(1) - 1;
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(None),
+            unclaimed: (0..=count).map(|_| Counter::default()).collect(),
+            pending: Counter::default(),
             epoch: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            started: AtomicUsize::new(0),
             parked: (0..count).map(|_| AtomicBool::new(false)).collect(),
         });
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
-            let mine = Arc::clone(&shared);
+            let (mine, work) = (Arc::clone(&shared), work.clone());
             let name = format!("edge-worker-{index}");
-            let Ok(handle) = thread::Builder::new().name(name).spawn(move || work(&mine, index)) else {
-                break;
+            let life = move || {
+                mine.started.fetch_add(1, Ordering::Release);
+                work(&mine, index);
             };
+            let Ok(handle) = thread::Builder::new().name(name).spawn(life) else { break };
             let thread = handle.thread().clone();
             workers.push((handle, thread));
+        }
+        // What a new thread allocates for itself belongs here, not into the first frame.
+        while shared.started.load(Ordering::Acquire) < workers.len() {
+            thread::yield_now();
         }
         Pool { shared, workers, turn: Mutex::new(()) }
     }
@@ -95,7 +125,7 @@ impl Pool {
 
     /// Calls `f(0)` to `f(parts - 1)`, each exactly once, and returns when all are done.
     ///
-    /// Thread `t` takes a contiguous range of parts, the same one at every call, so caches stay warm.
+    /// Thread `t` begins with a contiguous range of parts, the same one at every call, so caches stay warm.
     ///
     /// # Panics
     /// When a part panicked, after all others have finished.
@@ -106,36 +136,39 @@ impl Pool {
             (0..parts).for_each(f);
             return;
         };
-        // SAFETY: only the lifetime changes. The pointer is used between here and the moment `busy` reaches
-        // zero, and this function does not return or unwind before that moment.
+        // SAFETY: only the lifetime changes. The pointer is used only between a claim and the moment its parts
+        // leave `pending`, and this function does not return or unwind before `pending` is zero.
         let f_static: *const (dyn Fn(usize) + Sync) =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         let shared = &*self.shared;
-        // SAFETY: `turn` is held and `busy` is zero, so no other thread reads or writes the job.
+        // SAFETY: `turn` is held and nothing is pending or to be claimed, so no other thread reads the job.
         unsafe { *shared.job.get() = Some(Job { f: f_static, parts, threads: n }) };
-        shared.busy.store(n - 1, Ordering::Relaxed);
+        shared.pending.0.store(parts, Ordering::Relaxed);
+        for (t, unclaimed) in shared.unclaimed.iter().enumerate().take(n) {
+            unclaimed.0.store(share(parts, t, n).len(), Ordering::Release);
+        }
         shared.epoch.fetch_add(1, Ordering::SeqCst);
         for (index, (_, thread)) in self.workers.iter().enumerate() {
             if shared.parked[index].swap(false, Ordering::SeqCst) {
                 thread.unpark();
             }
         }
-        let mine = catch_unwind(AssertUnwindSafe(|| share(parts, 0, n).for_each(f)));
+        let mine = shared.work_off(0);
         let mut spins = 0;
-        while shared.busy.load(Ordering::Acquire) != 0 {
+        while shared.pending.0.load(Ordering::Acquire) != 0 {
             spins += 1;
-            if spins < SPINS {
+            if spins < 16 * SPINS {
                 std::hint::spin_loop();
             } else {
                 thread::yield_now();
             }
         }
-        let theirs = shared.panicked.swap(false, Ordering::Relaxed);
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
         drop(turn);
         if let Err(panic) = mine {
             std::panic::resume_unwind(panic);
         }
-        assert!(!theirs, "a part of a parallel run panicked on a worker thread");
+        assert!(!panicked, "a part of a parallel run panicked on a worker thread");
     }
 
     /// Splits `data` into chunks of `chunk` elements (the last may be shorter) and calls `f(index, chunk)`
@@ -193,15 +226,62 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// A worker's life: wait for the epoch to move, do its share, count itself out.
+impl Shared {
+    /// Claims and runs parts until none is left: first thread `first`'s share, then the others'.
+    ///
+    /// # Errors
+    /// The payload of the last part that panicked here.
+    fn work_off(&self, first: usize) -> thread::Result<()> {
+        let mut outcome = Ok(());
+        let n = self.unclaimed.len();
+        for t in (first..n).chain(0..first) {
+            while let Some((left, taken)) = self.claim(t) {
+                // SAFETY: some parts are claimed and not yet counted out, so the caller of `run` is waiting: the job
+                // is set, and nobody writes it. It may be a later run than the one this loop began with.
+                if let Some(job) = unsafe { *self.job.get() } {
+                    let start = share(job.parts, t, job.threads).end - left;
+                    // SAFETY: as above, the closure outlives this call.
+                    let f = unsafe { &*job.f };
+                    let batch = start..start + taken;
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| batch.for_each(f))) {
+                        self.panicked.store(true, Ordering::Relaxed);
+                        outcome = Err(panic);
+                    }
+                }
+                self.pending.0.fetch_sub(taken, Ordering::Release);
+            }
+        }
+        outcome
+    }
+
+    /// Takes a quarter of what is unclaimed of thread `t`'s share, at least one part: how many were left, and
+    /// how many were taken.
+    fn claim(&self, t: usize) -> Option<(usize, usize)> {
+        let batch = |left: usize| left.div_ceil(4);
+        // Acquire: whoever sees a part to claim sees the job, too.
+        let claimed = self.unclaimed[t]
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |left| (left > 0).then(|| left - batch(left)));
+        claimed.ok().map(|left| (left, batch(left)))
+    }
+}
+
+/// A worker's life: wait for the epoch to move, then help.
 fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
-        let mut spins = 0;
-        while shared.epoch.load(Ordering::SeqCst) == seen {
-            spins += 1;
-            if spins < SPINS {
+        let mut until = None;
+        loop {
+            let epoch = shared.epoch.load(Ordering::SeqCst);
+            if epoch != seen {
+                seen = epoch;
+                break;
+            }
+            for _ in 0..SPINS {
                 std::hint::spin_loop();
+            }
+            let now = Instant::now();
+            if now < *until.get_or_insert(now + SPIN) {
                 continue;
             }
             shared.parked[index].store(true, Ordering::SeqCst);
@@ -212,21 +292,11 @@ fn work(shared: &Shared, index: usize) {
             }
             shared.parked[index].store(false, Ordering::SeqCst);
         }
-        seen = seen.wrapping_add(1);
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        // SAFETY: the epoch moved and this worker has not counted itself out of `busy`, so the caller of
-        // `run` is waiting: the job is set, and nobody writes it.
-        if let Some(job) = unsafe { *shared.job.get() } {
-            // SAFETY: as above, the closure outlives this call.
-            let f = unsafe { &*job.f };
-            let mine = share(job.parts, index + 1, job.threads);
-            if catch_unwind(AssertUnwindSafe(|| mine.for_each(f))).is_err() {
-                shared.panicked.store(true, Ordering::Relaxed);
-            }
-        }
-        shared.busy.fetch_sub(1, Ordering::Release);
+        // A panic is noted in `panicked`, for the caller of `run`.
+        let _ = shared.work_off(index + 1);
     }
 }
 
@@ -256,6 +326,28 @@ mod tests {
             }
             assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 2_000), "{threads} threads");
         }
+    }
+
+    #[test]
+    fn a_worker_that_does_not_come_is_not_waited_for() {
+        let (sender, gate) = std::sync::mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        // This pool's worker sleeps until the gate opens, as one does that finds no free core.
+        let pool = Pool::start(2, move |shared, index| {
+            let _ = gate.lock().unwrap().recv();
+            work(shared, index);
+        });
+        // Dropped before the pool, which waits for its worker.
+        let _closed_until_the_end = sender;
+        let count = AtomicU32::new(0);
+        let caller = thread::current().id();
+        for parts in [2, 3, 64] {
+            pool.run(parts, &|_| {
+                assert_eq!(thread::current().id(), caller);
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(count.into_inner(), 2 + 3 + 64);
     }
 
     #[test]
