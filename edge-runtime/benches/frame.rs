@@ -1,7 +1,8 @@
 //! How long does a frame of a whole network take? `cargo bench -p edge-runtime --bench frame`
 //!
 //! Prints median and best of single-thread frames for the networks the project measures itself by (with
-//! seeded random weights: speed does not depend on them). Any word restricts the list to names that contain it;
+//! seeded random weights: speed does not depend on them); `+k3` is the student with all its proxies (k = 3), folded
+//! as a device runs it. Any word restricts the list to names that contain it;
 //! `--threads N` and `--isa NAME` as they say.
 //!
 //! `--precision int8` runs the network on bytes, its maps on grids wide enough for these weights; `--precision f16`
@@ -26,6 +27,8 @@ const NETWORKS: &[(&str, usize, usize)] = &[
     ("cifar-resnet56-b", 32, 10),
     ("resnet18", 224, 1000),
     ("resnet34", 224, 1000),
+    ("cifar-resnet20-b+k3", 32, 10),
+    ("resnet18+k3", 224, 1000),
 ];
 
 type Tensors = HashMap<String, Vec<f32>>;
@@ -44,6 +47,7 @@ fn weights(plan: &Plan) -> Tensors {
         let fan_in: usize = spec.shape.iter().skip(1).product();
         let (centre, spread) = match spec.name.rsplit('.').next() {
             Some("scale") => (0.7, 0.1),
+            Some("alpha") => (0.5, 0.1),
             Some("shift" | "bias") => (0.0, 0.1),
             _ => (0.0, (6.0 / fan_in as f32).sqrt()),
         };
@@ -78,8 +82,13 @@ impl Network {
         threads: usize,
         precision: &str,
     ) -> Network {
-        let arch: Arch = name.parse().expect("an architecture");
-        let plan = arch.plan(size, size, classes).expect("a plan").folded();
+        let (arch, skips) = name.split_once("+k").unwrap_or((name, ""));
+        let arch: Arch = arch.parse().expect("an architecture");
+        let mut plan = arch.plan(size, size, classes).expect("a plan");
+        if !skips.is_empty() {
+            plan = plan.with_proxies(skips.parse().expect("skips"), arch.proxy_form()).expect("a student");
+        }
+        let plan = plan.folded();
         let mut tensors = weights(&plan);
         if precision == "f16" {
             tensors.values_mut().flatten().for_each(|x| *x = f16_to_f32(f32_to_f16(*x)));

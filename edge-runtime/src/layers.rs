@@ -2,7 +2,7 @@
 
 use crate::engine::Observer;
 use crate::engine::int8;
-use crate::engine::step::Work;
+use crate::engine::step::{Step, Work};
 use crate::{Result, Session, Task};
 use bundles::plan::{Role, Shape};
 use std::time::{Duration, Instant};
@@ -15,8 +15,9 @@ pub struct Layer {
     pub name: String,
     /// The node it helps to compute: 0 the stem, `l` cell `l`, one more than the last cell the head.
     pub node: usize,
-    /// Inside a cell: whether it belongs to the block or to a proxy, and the node that gate reads.
-    pub gate: Option<(Role, usize)>,
+    /// Inside a cell: the gates it belongs to (block or proxy, and the node that gate reads) with the
+    /// multiply-adds of each. Proxies of a node run as one call.
+    pub gates: Vec<(Role, usize, u64)>,
     /// Shape of what it reads.
     pub input: Shape,
     /// Shape of what it writes.
@@ -30,21 +31,29 @@ impl Task {
     pub fn layers(&self) -> Vec<Layer> {
         let steps = self.program.steps.iter();
         steps
-            .map(|step| Layer {
-                name: step.name.clone(),
-                node: step.part,
-                gate: step.gate,
-                input: step.from,
-                output: step.to,
-                macs: match &step.work {
-                    Work::Conv { shape, .. } => shape.macs() as u64,
-                    Work::Int8(int8::Work::Conv { shape, .. }) => shape.macs() as u64,
-                    Work::Linear { .. } => (step.from.c * step.to.c) as u64,
-                    _ => 0,
-                },
+            .map(|step| {
+                let (macs, gates) = macs(step);
+                let Step { name, part, from, to, .. } = step;
+                Layer { name: name.clone(), node: *part, gates, input: *from, output: *to, macs }
             })
             .collect()
     }
+}
+
+/// Multiply-adds of a step, and what each gate has of them.
+fn macs(step: &Step) -> (u64, Vec<(Role, usize, u64)>) {
+    let all = match &step.work {
+        Work::Conv { shape, .. } => shape.macs(),
+        Work::Int8(int8::Work::Conv { shape, .. }) => shape.macs(),
+        Work::Linear { .. } => step.from.c * step.to.c,
+        Work::Proxies { terms, .. } => {
+            let each = |c_in: usize| (c_in * step.to.len()) as u64;
+            let gates: Vec<_> = terms.iter().map(|t| (Role::Proxy, t.source, each(t.c_in))).collect();
+            return (gates.iter().map(|gate| gate.2).sum(), gates);
+        }
+        _ => 0,
+    } as u64;
+    (all, step.gate.map(|(role, source)| (role, source, all)).into_iter().collect())
 }
 
 impl Session {

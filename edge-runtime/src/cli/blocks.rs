@@ -54,15 +54,21 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
     let last = student.cells.len() + 1;
     let mut rows: BTreeMap<(usize, Option<usize>, &str), f64> = BTreeMap::new();
     for (layer, time) in task.layers().iter().zip(times) {
-        let role = match layer.gate {
-            Some((Role::Block, _)) => "block",
-            Some((Role::Proxy, _)) => "proxy",
-            None if layer.node == 0 => "stem",
-            None if layer.node == last => "head",
-            None => "sum",
+        let us = time.as_secs_f64() * 1e6;
+        let outside = match layer.node {
+            0 => "stem",
+            node if node == last => "head",
+            _ => "sum",
         };
-        let source = layer.gate.map(|(_, source)| source);
-        *rows.entry((layer.node, source, role)).or_default() += time.as_secs_f64() * 1e6;
+        if layer.gates.is_empty() {
+            *rows.entry((layer.node, None, outside)).or_default() += us;
+        }
+        // Proxies that run as one share its time as they share its multiply-adds.
+        for &(role, source, macs) in &layer.gates {
+            let role = if role == Role::Block { "block" } else { "proxy" };
+            let share = if layer.gates.len() == 1 { 1.0 } else { macs as f64 / layer.macs as f64 };
+            *rows.entry((layer.node, Some(source), role)).or_default() += us * share;
+        }
     }
     let as_json = std::path::Path::new(place).extension().is_some_and(|extension| extension == "json");
     let mut lines = Vec::new();

@@ -18,12 +18,15 @@ pub(crate) struct Layout {
 
 /// Values a step touches besides the one it writes.
 fn reads(step: &Step) -> impl Iterator<Item = ValueId> {
-    let (add, terms) = match &step.work {
-        Work::Conv { epilogue, .. } => (epilogue.add.map(|(value, _)| value), None),
+    let (add, sum) = match &step.work {
         Work::Int8(work) => work.reads(),
-        _ => (None, None),
+        _ => (step.epilogue().and_then(|epilogue| epilogue.add).map(|(value, _)| value), None),
     };
-    [Some(step.reads), add, terms].into_iter().flatten()
+    let terms = match &step.work {
+        Work::Proxies { terms, .. } => &terms[..],
+        _ => &[],
+    };
+    [Some(step.reads), add, sum].into_iter().flatten().chain(terms.iter().map(|term| term.reads))
 }
 
 /// Places values of `sizes` floats so that two values alive at one step never overlap.

@@ -3,9 +3,10 @@
 use super::Program;
 use super::lower::INPUT;
 use super::step::{Factor, Fused, Step, ValueId, Weights, Work};
-use crate::kernels::{self, Epilogue, Floats, KernelError};
+use crate::kernels::{self, Epilogue, Floats, KernelError, MAX_TERMS, Term};
 use crate::pool::Pool;
 use crate::{Error, Result};
+use std::ops::Range;
 
 /// Memory a frame works in. Allocated when a task is loaded, never during a frame.
 #[derive(Debug, Default)]
@@ -15,13 +16,15 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Takes over a larger one; the old memory is freed here.
-    pub fn replace(&mut self, larger: Workspace) {
-        for (memory, other) in [(&mut self.arena, larger.arena), (&mut self.scratch, larger.scratch)] {
+    /// Takes over what is larger in `other` and gives the rest back, for another thread to free.
+    pub fn replace(&mut self, mut other: Workspace) -> Workspace {
+        let pairs = [(&mut self.arena, &mut other.arena), (&mut self.scratch, &mut other.scratch)];
+        for (memory, other) in pairs {
             if memory.len() < other.len() {
-                *memory = other;
+                std::mem::swap(memory, other);
             }
         }
+        other
     }
 
     /// Makes room; nothing happens when there is enough.
@@ -97,14 +100,19 @@ impl Program {
         if let Work::Int8(work) = &step.work {
             return self.step8(step, work, part, input, space, pool);
         }
-        let add = match &step.work {
-            Work::Conv { epilogue, .. } => epilogue.add,
-            _ => None,
-        };
-        let (from, added, out) = self.views(step, add.map(|(value, _)| value), input, &mut space.arena)?;
+        let (maps, out) = self.maps(step, input, &mut space.arena)?;
+        let from = maps.of(step.reads)?;
         let coef = |factor: Factor| match factor {
             Factor::One => 1.0,
             Factor::At(at) => at.of(part).first().copied().unwrap_or(f32::NAN),
+        };
+        let finish = |fused: &Fused| -> Result<Epilogue<'_>> {
+            let add = match fused.add {
+                Some((value, factor)) => Some((maps.of(value)?, coef(factor))),
+                None => None,
+            };
+            let (scale, shift) = (fused.scale.map(|at| at.of(part)), fused.shift.map(|at| at.of(part)));
+            Ok(Epilogue { scale, shift, add, accumulate: fused.accumulate, relu: fused.relu })
         };
         let x = step.from;
         let done: Result<(), KernelError> = match &step.work {
@@ -114,15 +122,17 @@ impl Program {
                     Weights::Backbone(kernel) => kernel.floats(),
                     Weights::Task(at) => at.of(part),
                 };
-                let &Fused { scale, shift, accumulate, relu, .. } = epilogue;
-                let epilogue = Epilogue {
-                    scale: scale.map(|at| at.of(part)),
-                    shift: shift.map(|at| at.of(part)),
-                    add: add.map(|(_, factor)| (added, coef(factor))),
-                    accumulate,
-                    relu,
-                };
+                let epilogue = finish(epilogue)?;
                 kernels::conv(isa, shape, weights, from, &epilogue, out, &mut space.scratch, pool)
+            }
+            Work::Proxies { terms, epilogue } => {
+                let mut sum = [Term::default(); MAX_TERMS];
+                for (to, term) in sum.iter_mut().zip(terms) {
+                    let (weights, input) = (term.weights.of(part), maps.of(term.reads)?);
+                    *to = Term { channels: term.c_in, weights, input };
+                }
+                let sum = sum.get(..terms.len()).unwrap_or(&[]);
+                kernels::pointwise(isa, step.to, sum, &finish(epilogue)?, out, pool)
             }
             Work::Affine { scale, shift, relu } => {
                 kernels::affine(isa, x, scale.of(part), shift.of(part), *relu, from, out, pool)
@@ -150,38 +160,42 @@ impl Program {
         done.map_err(|source| Error::Kernel { step: step.name.clone(), source })
     }
 
-    /// The step's input, the map it adds (empty without one), and its output, out of one arena.
-    fn views<'a>(
-        &self,
-        step: &Step,
-        add: Option<ValueId>,
+    /// The map that `step` writes, and all others to read.
+    pub(super) fn maps<'a>(
+        &'a self,
+        step: &'a Step,
         input: &'a [f32],
         arena: &'a mut [f32],
-    ) -> Result<(&'a [f32], &'a [f32], &'a mut [f32])> {
-        let range = |value: ValueId| self.ranges.get(value).cloned().unwrap_or(0..0);
-        let broken = |_| Error::Internal { what: format!("{}: its maps overlap in the arena", step.name) };
-        let (from, out) = (range(step.reads), range(step.writes));
-        let add = add.filter(|&add| add != step.reads).map(range);
-        let shared = add.is_none();
-        let image = step.reads == INPUT;
-        let (from, added, out): (&[f32], &[f32], &mut [f32]) = match (image, add) {
-            (true, None) => {
-                let [out] = arena.get_disjoint_mut([out]).map_err(broken)?;
-                (input, &[], out)
-            }
-            (true, Some(add)) => {
-                let [add, out] = arena.get_disjoint_mut([add, out]).map_err(broken)?;
-                (input, add, out)
-            }
-            (false, None) => {
-                let [from, out] = arena.get_disjoint_mut([from, out]).map_err(broken)?;
-                (from, &[], out)
-            }
-            (false, Some(add)) => {
-                let [from, add, out] = arena.get_disjoint_mut([from, add, out]).map_err(broken)?;
-                (from, add, out)
-            }
+    ) -> Result<(Maps<'a>, &'a mut [f32])> {
+        let range = self.ranges.get(step.writes).cloned().unwrap_or(0..0);
+        let broken = || Error::Internal { what: format!("{} writes beyond the arena", step.name) };
+        let (before, rest) = arena.split_at_mut_checked(range.start).ok_or_else(broken)?;
+        let (out, after) = rest.split_at_mut_checked(range.len()).ok_or_else(broken)?;
+        Ok((Maps { step, ranges: &self.ranges, input, before, after, written: range }, out))
+    }
+}
+
+/// What a step may read: the image, and the arena before and behind the map it writes.
+pub(super) struct Maps<'a> {
+    step: &'a Step,
+    ranges: &'a [Range<usize>],
+    input: &'a [f32],
+    before: &'a [f32],
+    after: &'a [f32],
+    written: Range<usize>,
+}
+
+impl<'a> Maps<'a> {
+    pub(super) fn of(&self, value: ValueId) -> Result<&'a [f32]> {
+        if value == INPUT {
+            return Ok(self.input);
+        }
+        let range = self.ranges.get(value).cloned().unwrap_or(0..0);
+        let found = match range.start.checked_sub(self.written.end) {
+            Some(start) => self.after.get(start..start + range.len()),
+            None => self.before.get(range),
         };
-        Ok((from, if shared { from } else { added }, out))
+        let what = || format!("{}: its maps overlap in the arena", self.step.name);
+        found.ok_or_else(|| Error::Internal { what: what() })
     }
 }

@@ -1,6 +1,8 @@
 //! From plan to steps: straight lines become kernel calls, and each cell's sum is spread over the epilogues
 //! of the convolutions that feed it.
 
+mod proxies;
+
 use super::params::Span;
 use super::step::{AffineRecipe, Factor, Fused, PartSpec, Recipe, Step, ValueId, Weights, Work};
 use crate::backbone::Kernel;
@@ -30,7 +32,8 @@ pub(crate) struct Lowered {
 /// Compiles `plan`, which [`Plan::check`] has accepted.
 ///
 /// A convolution, the norm and the ReLU behind it become one step. In a cell, the alpha of a gate goes into
-/// the scale and shift of the convolution that ends its path; every such convolution adds onto the node, the
+/// the scale and shift of the convolution that ends its path; every such convolution adds onto the node, folded
+/// proxies all at once, the
 /// other terms (identity shortcuts, padded shortcuts) ride along as the `add` of one of them. What fits no
 /// epilogue becomes a step of its own. Pools and norms that several paths apply to one value are computed
 /// once.
@@ -124,6 +127,17 @@ struct Term<'p> {
     last: Option<(&'p Conv, Option<&'p Affine>)>,
 }
 
+/// A step's name: its convolutions and what is fused into them.
+fn named(convs: String, affine: Option<&Affine>, epilogue: &Fused) -> String {
+    let fused = [
+        (affine.map_or("", |affine| &affine.name), affine.is_some()),
+        ("add", epilogue.add.is_some()),
+        ("sum", epilogue.accumulate),
+        ("relu", epilogue.relu),
+    ];
+    fused.iter().filter(|(_, there)| *there).fold(convs, |name, (part, _)| name + " + " + part)
+}
+
 /// A step that other paths may share: what it reads and what it does.
 type Known = (Vec<Op>, ValueId);
 
@@ -166,6 +180,8 @@ impl Lowering<'_> {
             }
         }
         let (convs, plain): (Vec<_>, Vec<_>) = terms.into_iter().partition(|term| term.last.is_some());
+        let (proxies, convs): (Vec<_>, Vec<_>) = convs.into_iter().partition(Term::joins);
+        let proxies: Vec<_> = proxies.chunks(kernels::MAX_TERMS).collect();
 
         let mut finished = Vec::with_capacity(plain.len());
         for term in &plain {
@@ -173,12 +189,13 @@ impl Lowering<'_> {
             let value = self.groups(term.source, &term.before)?;
             finished.push((value, self.factor(term.alpha)));
         }
-        if let ([], [(value, Factor::One)], false) = (&convs[..], &finished[..], cell.relu) {
+        let with_epilogue = convs.len() + proxies.len();
+        if let (0, [(value, Factor::One)], false) = (with_epilogue, &finished[..], cell.relu) {
             return Ok(*value);
         }
         // Terms beyond the number of convolutions open the sum; one rides along with each convolution.
-        let opening = finished.len().saturating_sub(convs.len());
-        let count = opening + convs.len();
+        let opening = finished.len().saturating_sub(with_epilogue);
+        let count = opening + with_epilogue;
         let mut riders = finished.split_off(opening).into_iter();
         let mut sum = None;
         for (i, (value, factor)) in finished.into_iter().enumerate() {
@@ -188,17 +205,20 @@ impl Lowering<'_> {
             let work = Work::Sum { factor, accumulate: i > 0, relu };
             self.push("sum".into(), value, out, work);
         }
-        for (i, term) in convs.iter().enumerate() {
+        let mut done = opening;
+        let mut epilogue = || {
+            done += 1;
+            let (accumulate, relu) = (done > 1, cell.relu && done == count);
+            Fused { add: riders.next(), accumulate, relu, ..Fused::default() }
+        };
+        for term in &convs {
             let Some((conv, affine)) = term.last else { continue };
             self.gate = Some(term.gate);
             let input = self.groups(term.source, &term.before)?;
-            let epilogue = Fused {
-                add: riders.next(),
-                accumulate: opening + i > 0,
-                relu: cell.relu && opening + i + 1 == count,
-                ..Fused::default()
-            };
-            sum = Some(self.conv(input, sum, conv, affine, term.alpha, epilogue)?);
+            sum = Some(self.conv(input, sum, conv, affine, term.alpha, epilogue())?);
+        }
+        for proxies in proxies {
+            sum = Some(self.proxies(proxies, sum, epilogue())?);
         }
         sum.ok_or_else(|| Error::Internal { what: format!("cell {node} has no terms") })
     }
@@ -334,18 +354,7 @@ impl Lowering<'_> {
                 shift,
             }));
         }
-        let mut name = conv.name.clone();
-        for (part, there) in [
-            (affine.map_or("", |affine| &affine.name), affine.is_some()),
-            ("add", epilogue.add.is_some()),
-            ("sum", epilogue.accumulate),
-            ("relu", epilogue.relu),
-        ] {
-            if there {
-                name.push_str(" + ");
-                name.push_str(part);
-            }
-        }
+        let name = named(conv.name.clone(), affine, &epilogue);
         epilogue.scale = scale;
         epilogue.shift = shift;
         let out = onto.unwrap_or_else(|| self.value(to));

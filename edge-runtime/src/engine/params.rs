@@ -105,6 +105,13 @@ pub(crate) fn fill(
                 kernels::pack(isa, shape, &plain, at.of_mut(&mut part))
                     .map_err(|source| Error::Kernel { step: tensor.clone(), source })?;
             }
+            Recipe::Sum { tensors, len, at } => {
+                let sum = at.of_mut(&mut part);
+                for tensor in tensors {
+                    let numbers = read(task, tensor, *len)?;
+                    sum.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
+                }
+            }
             Recipe::Copy { tensor, at } => task.read(tensor, at.of_mut(&mut part))?,
             Recipe::Alpha { index, at } => at.of_mut(&mut part).fill(alpha(Some(*index))),
             Recipe::Affine(recipe) => {

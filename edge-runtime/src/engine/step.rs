@@ -16,13 +16,24 @@ pub(crate) struct Step {
     pub name: String,
     /// Whose parameters it reads: 0 the stem, `l` cell `l`, the last one the head.
     pub part: usize,
-    /// The gate it belongs to, inside a cell: block or proxy, and the source node.
+    /// The gate it belongs to, inside a cell: block or proxy, and the source node. None for proxies that run as
+    /// one.
     pub gate: Option<(Role, usize)>,
     pub reads: ValueId,
     pub writes: ValueId,
     pub from: Shape,
     pub to: Shape,
     pub work: Work,
+}
+
+impl Step {
+    /// What happens to its sums on their way to memory, for steps that have an epilogue.
+    pub fn epilogue(&self) -> Option<&Fused> {
+        match &self.work {
+            Work::Conv { epilogue, .. } | Work::Proxies { epilogue, .. } => Some(epilogue),
+            _ => None,
+        }
+    }
 }
 
 /// What a step does with its input. Spans lie in the step's part of the task's parameters.
@@ -33,6 +44,11 @@ pub(crate) enum Work {
     Conv {
         shape: ConvShape,
         kernel: Weights,
+        epilogue: Fused,
+    },
+    /// Proxies of one node: their 1x1 convolutions, summed before the epilogue.
+    Proxies {
+        terms: Vec<ProxyTerm>,
         epilogue: Fused,
     },
     Affine {
@@ -62,6 +78,17 @@ pub(crate) enum Work {
     },
     /// On bytes.
     Int8(int8::Work),
+}
+
+/// One proxy of a [`Work::Proxies`].
+#[derive(Debug)]
+pub(crate) struct ProxyTerm {
+    /// The node that its gate reads.
+    pub source: usize,
+    /// The value its convolution reads: that node, pooled where it is larger.
+    pub reads: ValueId,
+    pub c_in: usize,
+    pub weights: Span,
 }
 
 /// Where a convolution's packed kernel lies.
@@ -98,6 +125,8 @@ pub(crate) enum Recipe {
     Kernel { tensor: String, shape: ConvShape, at: Span },
     /// `scale = alpha * affine.scale` and `shift = alpha * (affine.shift + affine.scale * bias)`.
     Affine(AffineRecipe),
+    /// The sum of several tensors.
+    Sum { tensors: Vec<String>, len: usize, at: Span },
     /// A tensor as it is.
     Copy { tensor: String, at: Span },
     /// One alpha.

@@ -18,6 +18,7 @@ pub mod int8;
 mod isa;
 mod linear;
 mod plain;
+mod pointwise;
 mod pooling;
 mod simd;
 #[cfg(test)]
@@ -32,4 +33,5 @@ pub use floats::Floats;
 pub(crate) use floats::{bytes, bytes_mut, signed, signed_mut};
 pub use isa::{Isa, KernelError};
 pub use linear::linear;
+pub use pointwise::{MAX_TERMS, Term, pointwise};
 pub use pooling::{Window, avg_pool, global_avg_pool, max_pool};

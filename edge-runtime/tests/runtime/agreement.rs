@@ -74,8 +74,32 @@ fn every_architecture_agrees_at_each_stage_of_its_life() {
             .map(|cell| cell.gates.iter().map(|g| if g.role == Role::Block { 0.1 } else { 0.5 }).collect())
             .collect();
         let pruned = student.pruned(&weak, 2, 0.05).unwrap();
-        for plan in [backbone, student.folded(), pruned.folded(), pruned] {
+        let dense = backbone.with_proxies(Skips::Dense, arch.proxy_form()).unwrap();
+        for plan in [backbone, student.folded(), dense.folded(), pruned.folded(), pruned] {
             assert_agreement(&plan, 7);
+        }
+    }
+}
+
+#[test]
+fn proxies_of_a_node_run_as_one_call() {
+    let arch: Arch = "resnet18".parse().unwrap();
+    let backbone = arch.plan(64, 64, 7).unwrap();
+    for (skips, most) in [(Skips::Nearest(3), 3), (Skips::Dense, 8)] {
+        let student = backbone.with_proxies(skips, arch.proxy_form()).unwrap().folded();
+        let (backbone, task) = split(&student, &random::tensors(&student, &mut Rng::new(4)));
+        let backbone = Backbone::from_tensors(Isa::detect(), backbone);
+        let task = Task::from_tensors(&backbone, "t", &student, &task).unwrap();
+        for (cell, node) in student.cells.iter().zip(1..) {
+            let layers = task.layers();
+            let calls: Vec<_> = layers
+                .iter()
+                .filter(|l| l.node == node && l.macs > 0 && l.gates.iter().all(|g| g.0 == Role::Proxy))
+                .collect();
+            assert_eq!(calls.len(), 1, "node {node}: {calls:?}");
+            assert_eq!(calls[0].gates.len(), cell.proxies().count().min(most));
+            let shares: u64 = calls[0].gates.iter().map(|gate| gate.2).sum();
+            assert_eq!(shares, calls[0].macs);
         }
     }
 }
@@ -124,7 +148,7 @@ fn layers_count_the_networks_multiply_adds_and_know_their_gate() {
     assert_eq!(layers.iter().filter(|layer| layer.output.h > 1 && layer.macs > 0).count(), convs);
     let macs: u64 = layers.iter().map(|layer| layer.macs).sum();
     assert!((41_000_000..46_000_000).contains(&macs), "{macs}");
-    assert!(layers.iter().any(|l| l.node == 4 && l.gate == Some((Role::Proxy, 3))), "{layers:?}");
+    assert!(layers.iter().any(|l| l.node == 4 && matches!(l.gates[..], [(Role::Proxy, 3, _)])), "{layers:?}");
     let times = Session::new(1).time_layers(&task, &vec![0.1; plan.input.len()], 3).unwrap();
     assert_eq!(times.len(), layers.len());
     assert!(times.iter().all(|time| !time.is_zero()));

@@ -1,0 +1,64 @@
+//! Folded proxies of one node, summed by one kernel call.
+
+use super::{Lowering, Term, named};
+use crate::engine::step::{Fused, ProxyTerm, Recipe, ValueId, Work};
+use crate::kernels::{self, ConvShape};
+use crate::{Error, Result};
+use bundles::plan::{Conv, Owner, Role, Shape};
+
+impl Term<'_> {
+    /// True for a folded proxy: its 1x1 convolution can be summed with those of others before any epilogue.
+    pub(super) fn joins(&self) -> bool {
+        let plain = |conv: &Conv| (conv.kernel, conv.stride, conv.pad, conv.owner) == (1, 1, 0, Owner::Task);
+        self.gate.0 == Role::Proxy
+            && self.alpha.is_none()
+            && self.last.is_some_and(|(conv, affine)| affine.is_none() && plain(conv))
+    }
+}
+
+/// The shape of a 1x1 convolution over a blocked map.
+fn one_by_one(conv: &Conv, h: usize, w: usize) -> ConvShape {
+    let Conv { c_in, c_out, .. } = *conv;
+    ConvShape { c_in, h, w, c_out, kernel: 1, stride: 1, pad: 0, input_nchw: false }
+}
+
+impl Lowering<'_> {
+    /// Proxies of one node as one sum of 1x1 convolutions.
+    pub(super) fn proxies(
+        &mut self,
+        proxies: &[Term<'_>],
+        onto: Option<ValueId>,
+        mut epilogue: Fused,
+    ) -> Result<ValueId> {
+        let (mut terms, mut names, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+        let mut to = None;
+        for proxy in proxies {
+            let Some((conv, _)) = proxy.last else { continue };
+            self.gate = Some(proxy.gate);
+            let reads = self.groups(proxy.source, &proxy.before)?;
+            let reads = self.blocked(reads)?;
+            let Shape { h, w, .. } = self.values[reads];
+            let shape = one_by_one(conv, h, w);
+            let at = self.span(kernels::packed_len(self.isa, &shape));
+            self.recipe(Recipe::Kernel { tensor: format!("{}.weight", conv.name), shape, at });
+            terms.push(ProxyTerm { source: proxy.gate.1, reads, c_in: conv.c_in, weights: at });
+            names.push(conv.name.as_str());
+            biases.extend(conv.bias.then(|| format!("{}.bias", conv.name)));
+            to = Some(Shape::new(conv.c_out, h, w));
+        }
+        let (Some(to), Some(reads)) = (to, terms.first().map(|term| term.reads)) else {
+            return Err(Error::Internal { what: "a sum of no proxies".into() });
+        };
+        if !biases.is_empty() {
+            let at = self.channels(to.c);
+            self.recipe(Recipe::Sum { tensors: biases, len: to.c, at });
+            epilogue.shift = Some(at);
+        }
+        let name = named(names.join(" + "), None, &epilogue);
+        // One proxy is known by its gate; several share their step.
+        self.gate = (terms.len() == 1).then_some(proxies.first().map(|proxy| proxy.gate)).flatten();
+        let out = onto.unwrap_or_else(|| self.value(to));
+        self.push(name, reads, out, Work::Proxies { terms, epilogue });
+        Ok(out)
+    }
+}

@@ -1,0 +1,170 @@
+//! Sums of 1x1 convolutions over several maps: all proxies of a node as one product, their inputs side by side.
+//!
+//! Weights of each term as the plain kernel's. The terms' channels follow each other in the sum, so that the
+//! output is written once; nothing is copied to bring them together. Maps are taken as rows of pixels, whatever
+//! their height and width.
+#![allow(unsafe_code)]
+// Loops over constant bounds with indices unroll into registers; iterator chains do not always.
+#![allow(clippy::needless_range_loop)]
+
+use super::blocked::checked_len;
+use super::conv::Epilogue;
+use super::isa::{Isa, KernelError, take, take_mut};
+use super::simd::{Simd, Work, run};
+use super::tile::{Finish, Reach, next_run, sums, with_pixels};
+use crate::pool::Pool;
+use bundles::plan::Shape;
+
+/// Most terms of one sum.
+pub const MAX_TERMS: usize = 8;
+
+/// Pixels of one part of the work: whole tiles on every instruction set.
+const PIXELS: usize = 56;
+
+/// One term: a map and the kernel it goes through.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Term<'a> {
+    /// Channels of the map (true count; the buffer is padded to whole blocks).
+    pub channels: usize,
+    /// `(c_out, channels, 1, 1)`, packed by [`pack`](super::pack).
+    pub weights: &'a [f32],
+    /// The map, blocked, of the output's height and width.
+    pub input: &'a [f32],
+}
+
+/// `out = epilogue(sum of terms)`, a map of shape `y`.
+///
+/// # Errors
+/// No term or more than [`MAX_TERMS`]; a slice shorter than its shape.
+pub fn pointwise(
+    isa: Isa,
+    y: Shape,
+    terms: &[Term<'_>],
+    e: &Epilogue<'_>,
+    out: &mut [f32],
+    pool: &Pool,
+) -> Result<(), KernelError> {
+    if !isa.runs_here() {
+        return Err(KernelError::Isa { isa });
+    }
+    if terms.is_empty() || terms.len() > MAX_TERMS {
+        return Err(KernelError::Shape { what: "a sum of no or too many 1x1 convolutions" });
+    }
+    let out = take_mut("output", out, checked_len(isa, y)?)?;
+    let (cb, channels, pixels) = (isa.block(), isa.padded(y.c), y.h * y.w);
+    let mut placed = [Placed { x: std::ptr::null(), w: std::ptr::null(), blocks: 0 }; MAX_TERMS];
+    for (placed, term) in placed.iter_mut().zip(terms) {
+        let input = take("input", term.input, checked_len(isa, Shape::new(term.channels, y.h, y.w))?)?;
+        let len = channels.saturating_mul(isa.padded(term.channels));
+        let weights = take("packed weight", term.weights, len)?;
+        *placed = Placed { x: input.as_ptr(), w: weights.as_ptr(), blocks: term.channels.div_ceil(cb) };
+    }
+    let e = Epilogue {
+        scale: e.scale.map(|scale| take("scale", scale, channels)).transpose()?,
+        shift: e.shift.map(|shift| take("shift", shift, channels)).transpose()?,
+        add: match e.add {
+            Some((add, coef)) => Some((take("added map", add, out.len())?, coef)),
+            None => None,
+        },
+        ..*e
+    };
+    let blocks = channels / cb;
+    let group = match blocks {
+        4.. if isa == Isa::Neon || (isa == Isa::Avx512 && pixels <= 8) => 4,
+        2.. => 2,
+        _ => 1,
+    };
+    let runs = pixels.div_ceil(PIXELS);
+    let finish = Finish::new(&e, out);
+    let work = Pointwise { terms: placed, count: terms.len(), pixels, blocks, group, runs, finish };
+    // SAFETY: the machine runs `isa`, and every slice has the length its shape needs.
+    unsafe { run(isa, &work, blocks.div_ceil(group) * runs, pool) }
+    Ok(())
+}
+
+/// A term by its pointers and its number of channel blocks.
+#[derive(Clone, Copy)]
+struct Placed {
+    x: *const f32,
+    w: *const f32,
+    blocks: usize,
+}
+
+struct Pointwise {
+    terms: [Placed; MAX_TERMS],
+    count: usize,
+    pixels: usize,
+    /// Output blocks, and how many are computed together.
+    blocks: usize,
+    group: usize,
+    /// Runs of [`PIXELS`] pixels in a map.
+    runs: usize,
+    finish: Finish,
+}
+
+// SAFETY: the pointers come from slices borrowed for the whole run; parts read the inputs and write disjoint
+// pixels of the output.
+unsafe impl Sync for Pointwise {}
+
+impl Work for Pointwise {
+    #[inline(always)]
+    unsafe fn part<V: Simd>(&self, part: usize) {
+        let first = part / self.runs * self.group;
+        let (mut block, mut left) = (first, self.group.min(self.blocks - first));
+        let start = part % self.runs * PIXELS;
+        let end = self.pixels.min(start + PIXELS);
+        while left > 0 {
+            let (q, most) = match left {
+                4.. if V::PIXELS[2] > 0 => (4, V::PIXELS[2]),
+                2.. => (2, V::PIXELS[1]),
+                _ => (1, V::PIXELS[0]),
+            };
+            let mut pixel = start;
+            while pixel < end {
+                let pixels = next_run(end - pixel, most);
+                // SAFETY: pixels and blocks of the maps, and of this part alone; the features are the caller's
+                // promise.
+                unsafe {
+                    let place = (self, block, pixel);
+                    match q {
+                        4 => with_pixels!(pixels, V::PIXELS[2], tile::<V, 4>(place)),
+                        2 => with_pixels!(pixels, V::PIXELS[1], tile::<V, 2>(place)),
+                        _ => with_pixels!(pixels, V::PIXELS[0], tile::<V, 1>(place)),
+                    }
+                }
+                pixel += pixels;
+            }
+            block += q;
+            left -= q;
+        }
+    }
+}
+
+/// `P` pixels of `Q` blocks: the sums over all terms, then the epilogue.
+#[inline(always)]
+unsafe fn tile<V: Simd, const P: usize, const Q: usize>((work, block, pixel): (&Pointwise, usize, usize)) {
+    let map = work.pixels * V::LANES;
+    let at = pixel * V::LANES;
+    // SAFETY: the caller placed the tile inside the maps, and every term's weights cover its blocks.
+    unsafe {
+        let mut acc = [[V::splat(0.0); Q]; P];
+        for term in &work.terms[..work.count] {
+            let per_block = term.blocks * V::LANES * V::LANES;
+            let reach = Reach {
+                blocks: term.blocks,
+                x_block: map,
+                rows: 1,
+                x_row: 0,
+                inner: V::LANES,
+                w_next: per_block,
+            };
+            acc = sums::<V, P, Q, 1, false>(acc, term.x.add(at), term.w.add(block * per_block), &reach);
+        }
+        for q in 0..Q {
+            let factors = work.finish.factors::<V>((block + q) * V::LANES);
+            for p in 0..P {
+                work.finish.store(acc[p][q], factors, (block + q) * map + at + p * V::LANES);
+            }
+        }
+    }
+}
