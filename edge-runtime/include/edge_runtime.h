@@ -1,8 +1,11 @@
 /* edge-runtime: one backbone, many tasks, from C.
  *
- * A runtime is used by one thread at a time. Functions that return int answer a negative exit code on failure
- * (-2 usage, -3 signature or corruption, -4 incompatible, -1 anything else); edge_runtime_last_error then says
- * what was found, what was expected and what to do. A failed load leaves the running task where it was.
+ * A runtime is used by one thread at a time; only a switcher is for others. Functions that return int answer a
+ * negative number on failure (-2 usage, -3 signature or corruption, -4 incompatible, EDGE_DEADLINE, -1 anything
+ * else); edge_runtime_last_error then says what was found, what was expected and what to do. A load that fails or
+ * is cancelled leaves the running task where it was.
+ *
+ * Link with libedge_runtime.a (cargo build --release -p edge-runtime) and, on Linux, -lpthread -ldl -lm.
  */
 #ifndef EDGE_RUNTIME_H
 #define EDGE_RUNTIME_H
@@ -28,15 +31,57 @@ typedef struct edge_result {
 /* Maps and checks the backbone file. NULL on failure. */
 edge_runtime *edge_runtime_open(const char *backbone, uint32_t threads);
 
-/* Loads a task bundle: its number, from 0. */
+/* Loads a task bundle on this thread: its number, from 0. */
 int edge_runtime_load(edge_runtime *runtime, const char *path);
 
-/* Makes this task answer the frames to come: 0. Costs a pointer move. */
+/* A hint that a task bundle will be needed: begins to load it on another thread. Its number. It becomes resident
+ * at a later poll, switch or frame. */
+int edge_runtime_prefetch(edge_runtime *runtime, const char *path);
+
+/* Makes a task bundle ready to be switched to at once, while its parameters are still being decoded on another
+ * thread: its number. Its first frame waits for each part only when it gets there. */
+int edge_runtime_stream(edge_runtime *runtime, const char *path);
+
+/* Makes this task answer the frames to come: 0. Costs a pointer move when it is resident. */
 int edge_runtime_switch(edge_runtime *runtime, int task);
+
+/* Takes a task out of memory, and cancels its load if one is under way: 0. Not for the running task. */
+int edge_runtime_evict(edge_runtime *runtime, int task);
+
+/* 1 when this task is in memory, else 0. */
+int edge_runtime_is_resident(edge_runtime *runtime, int task);
+
+/* Takes in finished loads without waiting; a failed one is answered with its error. */
+int edge_runtime_poll(edge_runtime *runtime);
+
+/* The same, but waits until nothing is being loaded. */
+int edge_runtime_settle(edge_runtime *runtime);
+
+/* Most bytes of resident tasks; the least recently used go first when a load exceeds it. SIZE_MAX: no limit. */
+int edge_runtime_set_budget(edge_runtime *runtime, size_t bytes);
+
+/* Time a frame may take, 0: no limit. A later answer is marked late and counted; a frame whose task is still on
+ * its way gives up then and answers EDGE_DEADLINE. */
+int edge_runtime_set_deadline(edge_runtime *runtime, uint64_t micros);
+
+#define EDGE_DEADLINE (-10)
 
 /* Classifies height * width * channels bytes, rows of pixels with 1 (grey) or 3 (RGB) channels: 0. */
 int edge_runtime_frame(edge_runtime *runtime, const uint8_t *pixels, size_t width, size_t height,
                        size_t channels, edge_result *result);
+
+/* Writes counters and gauges as Prometheus text, cut to size and ending in a zero: the length of the whole text. */
+int edge_runtime_metrics(edge_runtime *runtime, char *text, size_t size);
+
+/* A handle by which other threads ask for switches. To be freed; may outlive the runtime. NULL on failure. */
+typedef struct edge_switcher edge_switcher;
+edge_switcher *edge_runtime_switcher(edge_runtime *runtime);
+
+/* Asks for this task from the next frame on. Never waits and never makes a frame wait; from any thread. */
+void edge_switcher_switch(const edge_switcher *switcher, int task);
+
+/* Frees it. NULL is fine. */
+void edge_switcher_free(edge_switcher *switcher);
 
 /* What went wrong last on this thread; empty when nothing did. Valid until this thread's next call. */
 const char *edge_runtime_last_error(void);

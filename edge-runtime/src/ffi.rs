@@ -1,13 +1,17 @@
-//! The C ABI, declared in `include/edge_runtime.h`: open, load, switch, frame, last error, close.
+//! The C ABI, declared in `include/edge_runtime.h`: what [`Runtime`] does, and its error messages.
 //!
-//! Build the library with `cargo rustc --release -p edge-runtime --lib --crate-type cdylib` (or `staticlib`).
-//! No panic crosses this border: it becomes an error like any other.
+//! `cargo build --release -p edge-runtime` makes `libedge_runtime.a`; `cargo rustc --release -p edge-runtime --lib
+//! --crate-type cdylib` a shared library. No panic crosses this border: it becomes an error like any other.
 #![allow(unsafe_code)]
 
-use crate::{Backbone, Error, Frame, Options, Result, Runtime, TaskId};
+use crate::{Backbone, Error, Frame, Options, Result, Runtime, Switcher, TaskId};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// What [`edge_runtime_frame`] answers when a deadline passed while the task was still being loaded.
+pub const DEADLINE: c_int = -10;
 
 /// Bytes of a label in a result, the closing zero included; longer labels are cut.
 pub const LABEL: usize = 64;
@@ -16,7 +20,6 @@ pub const LABEL: usize = 64;
 #[derive(Debug)]
 pub struct EdgeRuntime {
     runtime: Runtime,
-    tasks: Vec<TaskId>,
 }
 
 /// The answer to a frame, as C sees it.
@@ -47,7 +50,10 @@ fn note(error: &Error) -> c_int {
     // Without zeros inside, this cannot fail.
     let text = CString::new(text).unwrap_or_default();
     LAST_ERROR.with(|last| *last.borrow_mut() = text);
-    -c_int::from(error.exit_code())
+    match error {
+        Error::Deadline { .. } => DEADLINE,
+        _ => -c_int::from(error.exit_code()),
+    }
 }
 
 /// Runs `call`; what goes wrong, panics included, is noted and becomes a negative number.
@@ -94,29 +100,81 @@ pub unsafe extern "C" fn edge_runtime_open(backbone: *const c_char, threads: u32
         let path = unsafe { string(backbone, "backbone") }?;
         let backbone = Backbone::open(path, &Options::default())?;
         let runtime = Runtime::new(backbone, threads.max(1) as usize);
-        opened = Box::into_raw(Box::new(EdgeRuntime { runtime, tasks: Vec::new() }));
+        opened = Box::into_raw(Box::new(EdgeRuntime { runtime }));
         Ok(0)
     });
     opened
 }
 
-/// Loads the task bundle at `path`: its number, from 0, or a negative exit code. The running task stays.
+/// A task's number, as C sees it.
+fn number(id: TaskId) -> Result<c_int> {
+    c_int::try_from(id.0).map_err(|_| Error::Internal { what: "too many tasks".into() })
+}
+
+/// The task of a number; of none when it is negative.
+fn task(number: c_int) -> TaskId {
+    TaskId(usize::try_from(number).unwrap_or(usize::MAX - 1))
+}
+
+/// Calls `load` with the runtime and the path: the task's number, or a negative exit code.
+///
+/// # Safety
+/// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time; `path` NULL or a string that
+/// ends in a zero.
+unsafe fn loaded(
+    runtime: *mut EdgeRuntime,
+    path: *const c_char,
+    load: impl FnOnce(&mut Runtime, &str) -> Result<TaskId>,
+) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promises are this function's.
+        let (this, path) = unsafe { (borrowed(runtime)?, string(path, "path")?) };
+        number(load(&mut this.runtime, path)?)
+    })
+}
+
+/// Calls `act` with the runtime: what it answers, or a negative exit code.
+///
+/// # Safety
+/// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time.
+unsafe fn acted(runtime: *mut EdgeRuntime, act: impl FnOnce(&mut Runtime) -> Result<c_int>) -> c_int {
+    guarded(|| {
+        // SAFETY: the caller's promise is this function's.
+        act(&mut unsafe { borrowed(runtime) }?.runtime)
+    })
+}
+
+/// Loads the task bundle at `path` on this thread ([`Runtime::load`]): its number, from 0, or a negative exit
+/// code. The running task stays.
 ///
 /// # Safety
 /// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time; `path` NULL or a string that
 /// ends in a zero.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_load(runtime: *mut EdgeRuntime, path: *const c_char) -> c_int {
-    guarded(|| {
-        // SAFETY: the caller's promises are this function's.
-        let (this, path) = unsafe { (borrowed(runtime)?, string(path, "path")?) };
-        let id = this.runtime.load(path)?;
-        let known = this.tasks.iter().position(|task| *task == id).unwrap_or_else(|| {
-            this.tasks.push(id);
-            this.tasks.len() - 1
-        });
-        c_int::try_from(known).map_err(|_| Error::Internal { what: "too many tasks".into() })
-    })
+    // SAFETY: the caller's promises are this function's.
+    unsafe { loaded(runtime, path, |runtime, path| runtime.load(path)) }
+}
+
+/// Begins to load the task bundle at `path` on another thread ([`Runtime::prefetch`]): its number.
+///
+/// # Safety
+/// As [`edge_runtime_load`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_prefetch(runtime: *mut EdgeRuntime, path: *const c_char) -> c_int {
+    // SAFETY: the caller's promises are this function's.
+    unsafe { loaded(runtime, path, |runtime, path| runtime.prefetch(path)) }
+}
+
+/// Makes the task bundle at `path` ready to be switched to while it is still being decoded
+/// ([`Runtime::stream`]): its number.
+///
+/// # Safety
+/// As [`edge_runtime_load`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_stream(runtime: *mut EdgeRuntime, path: *const c_char) -> c_int {
+    // SAFETY: the caller's promises are this function's.
+    unsafe { loaded(runtime, path, |runtime, path| runtime.stream(path)) }
 }
 
 /// Makes `task` answer the frames to come: 0, or a negative exit code.
@@ -124,14 +182,149 @@ pub unsafe extern "C" fn edge_runtime_load(runtime: *mut EdgeRuntime, path: *con
 /// # Safety
 /// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn edge_runtime_switch(runtime: *mut EdgeRuntime, task: c_int) -> c_int {
-    guarded(|| {
-        // SAFETY: the caller's promise is this function's.
-        let this = unsafe { borrowed(runtime) }?;
-        let id = usize::try_from(task).ok().and_then(|task| this.tasks.get(task));
-        let id = id.ok_or_else(|| Error::NotResident { task: format!("number {task}") })?;
-        this.runtime.switch(*id).map(|()| 0)
-    })
+pub unsafe extern "C" fn edge_runtime_switch(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, |runtime| runtime.switch(task(number)).map(|()| 0)) }
+}
+
+/// Takes a task out of memory, or cancels its load ([`Runtime::evict`]): 0, or a negative exit code.
+///
+/// # Safety
+/// As [`edge_runtime_switch`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_evict(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, |runtime| runtime.evict(task(number)).map(|()| 0)) }
+}
+
+/// 1 when `task` is in memory, 0 when it is not, or a negative exit code.
+///
+/// # Safety
+/// As [`edge_runtime_switch`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_is_resident(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
+    let resident = |runtime: &mut Runtime| {
+        let id = task(number);
+        Ok(c_int::from(runtime.resident().any(|(resident, _)| resident == id)))
+    };
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, resident) }
+}
+
+/// Takes in finished loads without waiting ([`Runtime::poll`]): 0, or why one of them failed.
+///
+/// # Safety
+/// As [`edge_runtime_switch`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_poll(runtime: *mut EdgeRuntime) -> c_int {
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, |runtime| runtime.poll().map(|()| 0)) }
+}
+
+/// Waits until nothing is being loaded ([`Runtime::settle`]): 0, or why a load failed.
+///
+/// # Safety
+/// As [`edge_runtime_switch`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_settle(runtime: *mut EdgeRuntime) -> c_int {
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, |runtime| runtime.settle().map(|()| 0)) }
+}
+
+/// Sets the most bytes of resident tasks ([`Runtime::set_budget`]): 0, or a negative exit code.
+///
+/// # Safety
+/// As [`edge_runtime_switch`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_set_budget(runtime: *mut EdgeRuntime, bytes: usize) -> c_int {
+    let set = |runtime: &mut Runtime| {
+        runtime.set_budget(bytes);
+        Ok(0)
+    };
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, set) }
+}
+
+/// Sets the time a frame may take in microseconds, 0 for no limit ([`Runtime::set_deadline`]): 0, or a negative
+/// exit code.
+///
+/// # Safety
+/// As [`edge_runtime_switch`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_set_deadline(runtime: *mut EdgeRuntime, micros: u64) -> c_int {
+    let set = |runtime: &mut Runtime| {
+        runtime.set_deadline((micros > 0).then(|| Duration::from_micros(micros)));
+        Ok(0)
+    };
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, set) }
+}
+
+/// Writes counters and gauges as Prometheus text, cut to fit and ending in a zero, to the `size` bytes at `text`:
+/// the bytes the whole text takes without that zero, or a negative exit code.
+///
+/// # Safety
+/// As [`edge_runtime_switch`]; `text` NULL or that many bytes to write.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_metrics(
+    runtime: *mut EdgeRuntime,
+    text: *mut c_char,
+    size: usize,
+) -> c_int {
+    let write = |runtime: &mut Runtime| {
+        let metrics = runtime.metrics();
+        if !text.is_null() && size > 0 {
+            let len = metrics.len().min(size - 1);
+            // SAFETY: not NULL, and the caller promises `size` bytes to write, of which `len + 1` are written.
+            unsafe {
+                std::ptr::copy_nonoverlapping(metrics.as_ptr().cast(), text, len);
+                text.add(len).write(0);
+            }
+        }
+        c_int::try_from(metrics.len()).map_err(|_| Error::Internal { what: "metrics too long".into() })
+    };
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, write) }
+}
+
+/// A [`Switcher`] of this runtime, for other threads. NULL on failure.
+///
+/// # Safety
+/// As [`edge_runtime_switch`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_switcher(runtime: *mut EdgeRuntime) -> *mut Switcher {
+    let mut made = std::ptr::null_mut();
+    let make = |runtime: &mut Runtime| {
+        made = Box::into_raw(Box::new(runtime.switcher()));
+        Ok(0)
+    };
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, make) };
+    made
+}
+
+/// Asks for a switch to `task` before the next frame. One store; from any thread, also while a frame runs.
+///
+/// # Safety
+/// `switcher` is NULL or as returned by [`edge_runtime_switcher`] and not freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_switcher_switch(switcher: *const Switcher, number: c_int) {
+    // SAFETY: NULL is looked for; alive, as the caller promises, and shared access is all it takes.
+    if let Some(switcher) = unsafe { switcher.as_ref() } {
+        switcher.switch(task(number));
+    }
+}
+
+/// Frees a switcher. NULL is fine.
+///
+/// # Safety
+/// `switcher` is NULL or as returned by [`edge_runtime_switcher`]; it is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_switcher_free(switcher: *mut Switcher) {
+    if !switcher.is_null() {
+        // SAFETY: it came from `Box::into_raw` and the caller gives it up.
+        drop(unsafe { Box::from_raw(switcher) });
+    }
 }
 
 /// Classifies one image, `height * width * channels` bytes (1 grey or 3 RGB), with the running task: 0 with

@@ -5,25 +5,49 @@ use crate::bundle::BundleTensors;
 use crate::engine::Workspace;
 use crate::{Error, Result, Task};
 use bundles::container::Bundle;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+
+/// Says which load a result belongs to, and lets the frame thread cancel it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ticket(Arc<AtomicBool>);
+
+impl Ticket {
+    /// Asks the loader to give this load up.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// True once [`cancel`](Ticket::cancel) was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// True for a copy of the same ticket.
+    pub fn is(&self, other: &Ticket) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 /// What the frame thread asks for.
 pub(crate) enum Job {
     /// Load a bundle for slot `slot`.
-    Load { slot: usize, path: PathBuf },
+    Load { slot: usize, ticket: Ticket, path: PathBuf },
     /// Make the parameters of a task whose plan is compiled; frames may already wait for them.
-    Fill { slot: usize, task: Arc<Task>, file: String, bytes: Vec<u8> },
+    Fill { slot: usize, ticket: Ticket, task: Arc<Task>, file: String, bytes: Vec<u8> },
     /// Free a task, so that the frame thread need not.
     Drop(Arc<Task>),
+    /// Free memory.
+    Free(Workspace),
 }
 
 /// What comes back.
 pub(crate) struct Done {
     pub slot: usize,
+    pub ticket: Ticket,
     pub outcome: Result<Loaded>,
 }
 
@@ -52,6 +76,8 @@ impl Room {
 pub(crate) struct Loader {
     jobs: Option<Sender<Job>>,
     done: Receiver<Done>,
+    /// Results that lie in `done` whole.
+    ready: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -61,20 +87,33 @@ impl Loader {
     pub fn start(backbone: Arc<Backbone>, threads: usize, room: Arc<Room>) -> Result<Loader> {
         let (jobs, inbox) = channel();
         let (outbox, done) = channel();
+        let ready = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&ready);
         let work = move || {
             for job in inbox {
-                let (slot, outcome) = match job {
+                let (slot, ticket, outcome) = match job {
                     Job::Drop(task) => {
                         drop(task);
                         continue;
                     }
-                    Job::Load { slot, path } => (slot, Task::load(&backbone, &path).map(Arc::new)),
-                    Job::Fill { slot, task, file, bytes } => (slot, fill(task, &file, &bytes)),
+                    Job::Free(space) => {
+                        drop(space);
+                        continue;
+                    }
+                    Job::Load { slot, ticket, path } => {
+                        let outcome = load(&backbone, &path, &ticket);
+                        (slot, ticket, outcome)
+                    }
+                    Job::Fill { slot, ticket, task, file, bytes } => {
+                        let outcome = fill(task, &file, &bytes, &ticket);
+                        (slot, ticket, outcome)
+                    }
                 };
                 let outcome = outcome.map(|task| Loaded { space: larger(&task, threads, &room), task });
-                if outbox.send(Done { slot, outcome }).is_err() {
+                if outbox.send(Done { slot, ticket, outcome }).is_err() {
                     return;
                 }
+                count.fetch_add(1, Ordering::Release);
             }
         };
         let thread = std::thread::Builder::new().name("edge-loader".into()).spawn(work);
@@ -83,7 +122,7 @@ impl Loader {
             action: "start",
             kind: error.kind(),
         })?;
-        Ok(Loader { jobs: Some(jobs), done, thread: Some(thread) })
+        Ok(Loader { jobs: Some(jobs), done, ready, thread: Some(thread) })
     }
 
     /// Queues a job. Never waits.
@@ -95,19 +134,43 @@ impl Loader {
         }
     }
 
-    /// The next finished job, if there is one. Never waits.
+    /// The next finished job, if there is one. Never waits, not even for a loader that was stopped in the middle
+    /// of sending: it looks into the channel only for what was counted after it had been sent.
     pub fn finished(&self) -> Option<Done> {
+        if self.ready.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        self.ready.fetch_sub(1, Ordering::Relaxed);
         self.done.try_recv().ok()
     }
 
     /// The next finished job; waits for it. `None` when none can come any more.
     pub fn wait(&self) -> Option<Done> {
-        self.done.recv().ok()
+        let done = self.done.recv().ok()?;
+        // It was sent; its count follows at once.
+        while self.ready.load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        self.ready.fetch_sub(1, Ordering::Relaxed);
+        Some(done)
     }
 }
 
+/// Loads a bundle from its file, unless the load is cancelled meanwhile.
+fn load(backbone: &Arc<Backbone>, path: &Path, ticket: &Ticket) -> Result<Arc<Task>> {
+    if ticket.is_cancelled() {
+        return Err(Error::Cancelled { task: path.display().to_string() });
+    }
+    let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
+    let file = path.display().to_string();
+    let bundle = Bundle::parse(&bytes).map_err(Error::container(&file))?;
+    let task = Arc::new(Task::begin(backbone, &file, &bundle, bytes.len())?);
+    task.fill(&BundleTensors::new(&file, &bundle)?, || ticket.is_cancelled())?;
+    Ok(task)
+}
+
 /// Fills `task`. Whatever happens, even a panic, nobody is left waiting for its parameters.
-fn fill(task: Arc<Task>, file: &str, bytes: &[u8]) -> Result<Arc<Task>> {
+fn fill(task: Arc<Task>, file: &str, bytes: &[u8], ticket: &Ticket) -> Result<Arc<Task>> {
     struct Release<'a>(&'a Task);
     impl Drop for Release<'_> {
         fn drop(&mut self) {
@@ -119,7 +182,7 @@ fn fill(task: Arc<Task>, file: &str, bytes: &[u8]) -> Result<Arc<Task>> {
     let release = Release(&task);
     let outcome = Bundle::parse(bytes)
         .map_err(Error::container(file))
-        .and_then(|bundle| task.fill(&BundleTensors::new(file, &bundle)?));
+        .and_then(|bundle| task.fill(&BundleTensors::new(file, &bundle)?, || ticket.is_cancelled()));
     if let Err(error) = &outcome {
         task.fail(error.clone());
     }

@@ -1,55 +1,52 @@
-//! Tasks in slots: load, prefetch, stream, switch, evict, and the frames in between.
+//! Tasks in slots: load, prefetch, stream, switch, evict. Frames are in `frames`, what slots hold in `residents`.
+
+mod frames;
+mod residents;
+mod switcher;
+
+pub use frames::Scores;
+pub use switcher::Switcher;
 
 use crate::backbone::Backbone;
-use crate::input::{Frame, Preparer};
-use crate::loader::{Done, Job, Loader, Room};
-use crate::stats::Stats;
+use crate::input::Preparer;
+use crate::loader::{Job, Loader, Room, Ticket};
+use crate::stats::{Gauges, Stats};
 use crate::{Error, Result, Session, Task};
 use bundles::container::Bundle;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A task's slot in a [`Runtime`]. Stays valid when the task is evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TaskId(usize);
-
-/// The answer to one frame.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scores<'a> {
-    /// The task that answered.
-    pub task: &'a str,
-    /// One score per class, before softmax.
-    pub logits: &'a [f32],
-    /// Index of the highest score.
-    pub class: usize,
-    /// Its label; empty when the task has no labels.
-    pub label: &'a str,
-    /// Its probability (softmax).
-    pub score: f32,
-    /// True when the answer came after the frame's deadline.
-    pub late: bool,
-}
+pub struct TaskId(pub(crate) usize);
 
 #[derive(Debug)]
 struct Slot {
     name: String,
     path: Option<PathBuf>,
     task: Option<Arc<Task>>,
-    loading: bool,
+    /// The complete task that `task`, still being streamed in, is to replace.
+    before: Option<Arc<Task>>,
+    /// The load under way. A result with another ticket comes too late to count.
+    loading: Option<Ticket>,
     /// Why the last load failed.
     error: Option<Error>,
     /// When it was switched to last, for eviction.
     used: u64,
 }
 
+/// Bundles below this are loaded rather than streamed, because starting another thread's work takes longer.
+const STREAM_FROM: usize = 256 * 1024;
+
 /// One backbone, many tasks, one camera.
 ///
 /// Everything is allocated when a task is loaded; [`frame`](Runtime::frame) and [`switch`](Runtime::switch)
 /// to a resident task allocate nothing and wait for nobody. Loads run on a thread of their own
 /// ([`prefetch`](Runtime::prefetch), [`stream`](Runtime::stream)) or on the caller's
-/// ([`load`](Runtime::load)); either way the running task is not touched, and a load that fails leaves it
-/// where it was.
+/// ([`load`](Runtime::load)); either way the running task is not touched, and a load that fails or is
+/// cancelled ([`evict`](Runtime::evict)) leaves it where it was. Other threads ask for switches through a
+/// [`Switcher`]; they take place between frames.
 #[derive(Debug)]
 pub struct Runtime {
     backbone: Arc<Backbone>,
@@ -61,6 +58,10 @@ pub struct Runtime {
     fallback: Option<usize>,
     budget: usize,
     deadline: Option<Duration>,
+    stream_from: usize,
+    switcher: Switcher,
+    /// A switch that was asked for by a [`Switcher`] while its task was still being loaded.
+    wanted: Option<usize>,
     clock: u64,
     room: Arc<Room>,
     loader: Option<Loader>,
@@ -79,6 +80,9 @@ impl Runtime {
             fallback: None,
             budget: usize::MAX,
             deadline: None,
+            stream_from: STREAM_FROM,
+            switcher: Switcher::default(),
+            wanted: None,
             clock: 0,
             room: Arc::default(),
             loader: None,
@@ -97,6 +101,17 @@ impl Runtime {
         self.deadline = deadline;
     }
 
+    /// Smallest bundle, in bytes, that [`stream`](Runtime::stream) streams (256 KiB unless set): smaller ones it
+    /// loads, which is faster.
+    pub fn set_stream_from(&mut self, bytes: usize) {
+        self.stream_from = bytes;
+    }
+
+    /// A handle by which other threads ask for switches.
+    pub fn switcher(&self) -> Switcher {
+        self.switcher.clone()
+    }
+
     /// The backbone.
     pub fn backbone(&self) -> &Arc<Backbone> {
         &self.backbone
@@ -105,6 +120,16 @@ impl Runtime {
     /// What happened so far.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Counters and gauges as Prometheus text.
+    pub fn metrics(&self) -> String {
+        self.stats.prometheus(Gauges {
+            tasks: self.resident().count(),
+            task_bytes: self.resident_bytes(),
+            workspace_bytes: self.workspace_bytes(),
+            backbone_bytes: self.backbone.file_bytes() + self.backbone.repacked().bytes,
+        })
     }
 
     /// Loads a task bundle on this thread and makes it resident. A task of the same name is replaced.
@@ -134,8 +159,8 @@ impl Runtime {
         self.admit(Arc::new(task), None)
     }
 
-    /// Begins to load a bundle on the loader thread. Its slot becomes resident at a later
-    /// [`poll`](Runtime::poll) or [`switch`](Runtime::switch).
+    /// A hint that the bundle at `path` will be needed: begins to load it on the loader thread. Its slot
+    /// becomes resident at a later [`poll`](Runtime::poll), [`switch`](Runtime::switch) or frame.
     ///
     /// # Errors
     /// Only when there is no loader thread; what is wrong with the bundle comes from `poll`.
@@ -143,9 +168,10 @@ impl Runtime {
         let path = path.as_ref();
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let slot = self.slot(&name, Some(path));
-        if self.slots[slot].task.is_none() && !self.slots[slot].loading {
-            self.loader()?.ask(Job::Load { slot, path: path.into() })?;
-            self.slots[slot].loading = true;
+        if self.slots[slot].task.is_none() && self.slots[slot].loading.is_none() {
+            let ticket = Ticket::default();
+            self.loader()?.ask(Job::Load { slot, ticket: ticket.clone(), path: path.into() })?;
+            self.slots[slot].loading = Some(ticket);
         }
         Ok(TaskId(slot))
     }
@@ -160,14 +186,19 @@ impl Runtime {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
         let file = path.display().to_string();
+        if bytes.len() < self.stream_from {
+            let task = self.counted(|this| Task::from_bytes(&this.backbone, &file, &bytes))?;
+            return self.admit(Arc::new(task), Some(path));
+        }
         let task = self.counted(|this| {
             let bundle = Bundle::parse(&bytes).map_err(Error::container(&file))?;
             Task::begin(&this.backbone, &file, &bundle, bytes.len()).map(Arc::new)
         })?;
         self.loader()?;
         let id = self.admit(Arc::clone(&task), Some(path))?;
-        self.slots[id.0].loading = true;
-        self.loader()?.ask(Job::Fill { slot: id.0, task, file, bytes })?;
+        let ticket = Ticket::default();
+        self.loader()?.ask(Job::Fill { slot: id.0, ticket: ticket.clone(), task, file, bytes })?;
+        self.slots[id.0].loading = Some(ticket);
         Ok(id)
     }
 
@@ -186,6 +217,7 @@ impl Runtime {
         }
         self.clock += 1;
         slot.used = self.clock;
+        self.wanted = None;
         if self.current != Some(id.0) {
             self.fallback = self.current;
             self.current = Some(id.0);
@@ -194,28 +226,31 @@ impl Runtime {
         Ok(())
     }
 
-    /// Takes a task out of memory. Its slot stays known.
+    /// Takes a task out of memory, and cancels its load if one is under way. Its slot stays known.
     ///
     /// # Errors
     /// [`Error::Usage`] for the running task.
     pub fn evict(&mut self, id: TaskId) -> Result<()> {
+        let Some(slot) = self.slots.get_mut(id.0) else { return Ok(()) };
         if self.current == Some(id.0) {
             return Err(Error::Usage {
-                got: format!("evicting the running task `{}`", self.slots[id.0].name),
+                got: format!("evicting the running task `{}`", slot.name),
                 want: "switch to another task first".into(),
             });
         }
-        if self.fallback == Some(id.0) {
-            self.fallback = None;
+        self.fallback = self.fallback.filter(|slot| *slot != id.0);
+        self.wanted = self.wanted.filter(|slot| *slot != id.0);
+        if let Some(ticket) = slot.loading.take() {
+            ticket.cancel();
+            self.stats.cancelled_loads += 1;
         }
-        if let Some(task) = self.slots.get_mut(id.0).and_then(|slot| slot.task.take()) {
+        let (task, before) = (slot.task.take(), slot.before.take());
+        if let Some(task) = &task {
             task.fail(Error::Cancelled { task: task.name().into() });
             self.stats.evictions += 1;
-            // The loader frees it when there is one, so that this thread need not.
-            if let Some(loader) = &self.loader {
-                let _ = loader.ask(Job::Drop(task));
-            }
         }
+        self.discard(task);
+        self.discard(before);
         Ok(())
     }
 
@@ -234,13 +269,18 @@ impl Runtime {
     /// # Errors
     /// Why a load failed.
     pub fn settle(&mut self) -> Result<()> {
-        while self.slots.iter().any(|slot| slot.loading) {
+        while self.slots.iter().any(|slot| slot.loading.is_some()) {
             match self.loader.as_ref().and_then(Loader::wait) {
                 Some(done) => self.take_in(done),
                 None => return Err(Error::Internal { what: "the loader thread is gone".into() }),
             }
         }
         self.poll()
+    }
+
+    /// True while the task in this slot is being loaded or streamed in.
+    pub fn is_loading(&self, id: TaskId) -> bool {
+        self.slots.get(id.0).is_some_and(|slot| slot.loading.is_some())
     }
 
     /// The slot of a task by its name.
@@ -268,184 +308,4 @@ impl Runtime {
     pub fn workspace_bytes(&self) -> usize {
         4 * (self.session.space.arena.len() + self.session.space.scratch.len())
     }
-
-    /// Classifies one image with the running task and its own preprocessing.
-    ///
-    /// Allocates nothing, except when the image's size differs from that of the frame before.
-    ///
-    /// # Errors
-    /// [`Error::Input`] for something that is no image; [`Error::NotResident`] when there is no running
-    /// task; [`Error::Deadline`]; why a streamed task failed (the task before it runs again).
-    pub fn frame(&mut self, frame: Frame<'_>) -> Result<Scores<'_>> {
-        let start = Instant::now();
-        let index = self.running()?;
-        let Some(task) = self.slots[index].task.as_deref() else {
-            return Err(Error::NotResident { task: self.slots[index].name.clone() });
-        };
-        let preparation = task.preparation.as_ref().ok_or_else(|| Error::Input {
-            got: "an image".into(),
-            want: format!("preprocessed tensors: task `{}` has no preprocessing", task.name()),
-        })?;
-        let input = self.preparer.prepare(preparation, frame)?;
-        let until = self.deadline.filter(|_| self.slots[index].loading).map(|deadline| start + deadline);
-        let outcome = self.session.run_until(task, input, until, &mut ()).map(drop);
-        self.finish(index, start, outcome)
-    }
-
-    /// Classifies one preprocessed image, `(c, h, w)` as [`Task::input`] says.
-    ///
-    /// # Errors
-    /// As [`frame`](Runtime::frame).
-    pub fn tensor(&mut self, input: &[f32]) -> Result<Scores<'_>> {
-        let start = Instant::now();
-        let index = self.running()?;
-        let Some(task) = self.slots[index].task.as_deref() else {
-            return Err(Error::NotResident { task: self.slots[index].name.clone() });
-        };
-        let until = self.deadline.filter(|_| self.slots[index].loading).map(|deadline| start + deadline);
-        let outcome = self.session.run_until(task, input, until, &mut ()).map(drop);
-        self.finish(index, start, outcome)
-    }
-
-    fn running(&self) -> Result<usize> {
-        self.current.ok_or_else(|| Error::NotResident { task: "none was switched to".into() })
-    }
-
-    fn finish(&mut self, index: usize, start: Instant, outcome: Result<()>) -> Result<Scores<'_>> {
-        let late = self.stats.frame(start.elapsed(), self.deadline, outcome.is_ok());
-        if let Err(error) = outcome {
-            let slot = &mut self.slots[index];
-            let lost = slot.task.as_ref().is_some_and(|task| task.has_failed());
-            if lost {
-                // A streamed task turned out broken: the one before it runs on.
-                slot.task = None;
-                self.current = self.fallback.take();
-            }
-            return Err(error);
-        }
-        let Some(task) = self.slots[index].task.as_deref() else {
-            return Err(Error::NotResident { task: self.slots[index].name.clone() });
-        };
-        let logits = task.program.scores(&self.session.space.arena);
-        let (class, score) = best(logits);
-        let label = task.labels().get(class).map_or("", String::as_str);
-        Ok(Scores { task: task.name(), logits, class, label, score, late })
-    }
-
-    /// Counts a failed load.
-    fn counted<T>(&mut self, load: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
-        let outcome = load(self);
-        self.stats.failed_loads += u64::from(outcome.is_err());
-        outcome
-    }
-
-    fn loader(&mut self) -> Result<&Loader> {
-        let loader = match self.loader.take() {
-            Some(loader) => loader,
-            None => {
-                self.room.note(&self.session.space);
-                let (backbone, room) = (Arc::clone(&self.backbone), Arc::clone(&self.room));
-                Loader::start(backbone, self.session.threads(), room)?
-            }
-        };
-        Ok(self.loader.insert(loader))
-    }
-
-    fn collect(&mut self) {
-        while let Some(done) = self.loader.as_ref().and_then(Loader::finished) {
-            self.take_in(done);
-        }
-    }
-
-    fn take_in(&mut self, done: Done) {
-        let slot = &mut self.slots[done.slot];
-        slot.loading = false;
-        let loaded = match done.outcome {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                self.stats.failed_loads += 1;
-                // A running task that was being streamed in is removed by its own next frame; see `finish`.
-                if self.current != Some(done.slot) {
-                    slot.task = slot.task.take().filter(|task| !task.has_failed());
-                    slot.error = Some(error);
-                }
-                return;
-            }
-        };
-        if let Some(space) = loaded.space {
-            self.session.space.replace(space);
-        }
-        let streamed = slot.task.as_ref().is_some_and(|task| Arc::ptr_eq(task, &loaded.task));
-        // A streamed task sits in its slot already.
-        if !streamed && let Err(error) = self.settle_in(done.slot, loaded.task) {
-            self.slots[done.slot].error = Some(error);
-        }
-    }
-
-    fn admit(&mut self, task: Arc<Task>, path: Option<&Path>) -> Result<TaskId> {
-        self.collect();
-        self.session.reserve(&task);
-        self.room.note(&self.session.space);
-        let slot = self.slot(task.name(), path);
-        self.settle_in(slot, task)?;
-        Ok(TaskId(slot))
-    }
-
-    /// Puts a task into its slot and evicts others until the budget is kept.
-    fn settle_in(&mut self, slot: usize, task: Arc<Task>) -> Result<()> {
-        let need = task.resident_bytes();
-        let taken = |this: &Runtime| -> usize {
-            let others = this.slots.iter().enumerate().filter(|(i, _)| *i != slot);
-            others.filter_map(|(_, slot)| slot.task.as_ref()).map(|task| task.resident_bytes()).sum()
-        };
-        while taken(self).saturating_add(need) > self.budget {
-            let kept = [self.current, Some(slot)];
-            let victim = (0..self.slots.len())
-                .filter(|i| !kept.contains(&Some(*i)) && self.slots[*i].task.is_some())
-                .min_by_key(|i| self.slots[*i].used);
-            let Some(victim) = victim else {
-                self.stats.failed_loads += 1;
-                return Err(Error::TooLarge {
-                    what: format!("task `{}` beside the running one, in bytes", task.name()),
-                    need: taken(self).saturating_add(need),
-                    limit: self.budget,
-                });
-            };
-            self.evict(TaskId(victim))?;
-        }
-        self.clock += 1;
-        let entry = &mut self.slots[slot];
-        entry.name = task.name().into();
-        entry.used = self.clock;
-        entry.error = None;
-        entry.task = Some(task);
-        self.stats.loads += 1;
-        Ok(())
-    }
-
-    /// The slot of this path or name, a new one if there is none.
-    fn slot(&mut self, name: &str, path: Option<&Path>) -> usize {
-        let same = |slot: &Slot| match (path, &slot.path) {
-            (Some(path), Some(own)) if path == own => true,
-            _ => slot.name == name,
-        };
-        if let Some(known) = self.slots.iter().position(same) {
-            return known;
-        }
-        let (name, path) = (name.to_owned(), path.map(Path::to_path_buf));
-        self.slots.push(Slot { name, path, task: None, loading: false, error: None, used: 0 });
-        self.slots.len() - 1
-    }
-}
-
-/// The highest score and its softmax probability.
-fn best(logits: &[f32]) -> (usize, f32) {
-    let (mut class, mut top) = (0, f32::NEG_INFINITY);
-    for (i, &logit) in logits.iter().enumerate() {
-        if logit > top {
-            (class, top) = (i, logit);
-        }
-    }
-    let total: f32 = logits.iter().map(|logit| (logit - top).exp()).sum();
-    (class, 1.0 / total)
 }

@@ -22,12 +22,25 @@ pub struct Stats {
     pub loads: u64,
     /// Loads that failed.
     pub failed_loads: u64,
+    /// Loads cancelled by an eviction before they finished.
+    pub cancelled_loads: u64,
+    /// Switches asked for by a [`Switcher`](crate::Switcher) to tasks that were not resident.
+    pub failed_switches: u64,
     /// Tasks evicted.
     pub evictions: u64,
     /// Time of all answered frames.
     pub busy: Duration,
     /// Frames per bucket of the histogram, the last one for all slower.
     buckets: [u64; BOUNDS.len() + 1],
+}
+
+/// What a runtime holds at the moment its metrics are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gauges {
+    pub tasks: usize,
+    pub task_bytes: usize,
+    pub workspace_bytes: usize,
+    pub backbone_bytes: usize,
 }
 
 impl Stats {
@@ -48,8 +61,8 @@ impl Stats {
         late
     }
 
-    /// Prometheus text exposition, with `resident` bytes of tasks as a gauge.
-    pub fn prometheus(&self, resident: usize) -> String {
+    /// Prometheus text exposition.
+    pub(crate) fn prometheus(&self, gauges: Gauges) -> String {
         let counters = [
             ("frames_total", "Frames answered.", self.frames),
             ("failed_frames_total", "Frames that ended in an error.", self.failed_frames),
@@ -57,6 +70,8 @@ impl Stats {
             ("switches_total", "Switches from one task to another.", self.switches),
             ("loads_total", "Tasks that became resident.", self.loads),
             ("failed_loads_total", "Loads that failed.", self.failed_loads),
+            ("cancelled_loads_total", "Loads cancelled before they finished.", self.cancelled_loads),
+            ("failed_switches_total", "Switches asked for to tasks not resident.", self.failed_switches),
             ("evictions_total", "Tasks evicted from memory.", self.evictions),
         ];
         let mut text = String::new();
@@ -67,11 +82,17 @@ impl Stats {
                 "# HELP edge_runtime_{name} {help}\n# TYPE edge_runtime_{name} counter\nedge_runtime_{name} {value}\n"
             );
         }
-        let name = "edge_runtime_resident_task_bytes";
-        let _ = write!(
-            text,
-            "# HELP {name} Memory held by resident tasks.\n# TYPE {name} gauge\n{name} {resident}\n"
-        );
+        for (name, help, value) in [
+            ("resident_tasks", "Tasks in memory.", gauges.tasks),
+            ("resident_task_bytes", "Memory held by resident tasks.", gauges.task_bytes),
+            ("workspace_bytes", "Arena and scratch that all tasks share.", gauges.workspace_bytes),
+            ("backbone_bytes", "Backbone file and what was repacked of it.", gauges.backbone_bytes),
+        ] {
+            let _ = write!(
+                text,
+                "# HELP edge_runtime_{name} {help}\n# TYPE edge_runtime_{name} gauge\nedge_runtime_{name} {value}\n"
+            );
+        }
         let name = "edge_runtime_frame_seconds";
         let _ = write!(text, "# HELP {name} Time of a frame.\n# TYPE {name} histogram\n");
         let mut below = 0;
@@ -102,7 +123,8 @@ mod tests {
             assert_eq!(stats.frame(Duration::from_micros(micros), deadline, true), late, "{micros}");
         }
         assert!(stats.frame(Duration::from_millis(1), deadline, false));
-        let text = stats.prometheus(77);
+        let gauges = Gauges { tasks: 3, task_bytes: 77, workspace_bytes: 5, backbone_bytes: 9 };
+        let text = stats.prometheus(gauges);
         for line in [
             "edge_runtime_frames_total 5",
             "edge_runtime_failed_frames_total 1",
@@ -113,7 +135,9 @@ mod tests {
             "edge_runtime_frame_seconds_bucket{le=\"1\"} 4",
             "edge_runtime_frame_seconds_bucket{le=\"+Inf\"} 5",
             "edge_runtime_frame_seconds_count 5",
+            "edge_runtime_resident_tasks 3",
             "edge_runtime_resident_task_bytes 77",
+            "# TYPE edge_runtime_workspace_bytes gauge",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

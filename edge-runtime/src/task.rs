@@ -49,7 +49,7 @@ impl Task {
     pub fn from_bytes(backbone: &Arc<Backbone>, file: &str, bytes: &[u8]) -> Result<Task> {
         let bundle = Bundle::parse(bytes).map_err(Error::container(file))?;
         let task = Task::begin(backbone, file, &bundle, bytes.len())?;
-        task.fill(&BundleTensors::new(file, &bundle)?)?;
+        task.fill(&BundleTensors::new(file, &bundle)?, || false)?;
         Ok(task)
     }
 
@@ -111,7 +111,7 @@ impl Task {
         tensors: &dyn Tensors,
     ) -> Result<Task> {
         let task = Task::compile(backbone, name, plan, None)?;
-        task.fill(tensors)?;
+        task.fill(tensors, || false)?;
         Ok(task)
     }
 
@@ -128,7 +128,7 @@ impl Task {
         grids: &[Grid],
     ) -> Result<Task> {
         let task = Task::compile(backbone, name, plan, Some(grids))?;
-        task.fill(tensors)?;
+        task.fill(tensors, || false)?;
         Ok(task)
     }
 
@@ -158,10 +158,14 @@ impl Task {
         })
     }
 
-    /// Makes the parameters, part by part in execution order. A frame may already be running.
-    pub(crate) fn fill(&self, tensors: &dyn Tensors) -> Result<()> {
+    /// Makes the parameters, part by part in execution order, until `cancelled`. A frame may already be running.
+    pub(crate) fn fill(&self, tensors: &dyn Tensors, cancelled: impl Fn() -> bool) -> Result<()> {
         let backbone = |name: &str, len| self.backbone.tensor(name, len);
         for (spec, slot) in self.program.parts.iter().zip(&self.parts) {
+            if cancelled() {
+                self.fail(Error::Cancelled { task: self.name.clone() });
+                break;
+            }
             match params::fill(self.program.isa, spec, tensors, &backbone) {
                 Ok(part) => {
                     // Refused only when the load was cancelled, which `fail` has noted.

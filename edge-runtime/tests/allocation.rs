@@ -1,4 +1,5 @@
-//! A frame allocates nothing, and neither does a switch between resident tasks.
+//! A frame allocates nothing, and neither does a switch between resident tasks; ten thousand switches under a
+//! tight budget keep no more memory than the first few.
 #![allow(unsafe_code)]
 
 #[path = "runtime/naive.rs"]
@@ -14,20 +15,23 @@ use edge_runtime::{Backbone, Frame, Options, Runtime};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts every allocation of the process.
+/// Counts every allocation of the process, and the bytes that are held.
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+static HELD: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every method passes its arguments on to the system's allocator unchanged; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        HELD.fetch_add(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps `alloc`'s contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: `pointer` came from `System.alloc` above with this layout, as the caller promises.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -38,6 +42,78 @@ static ALLOCATOR: Counting = Counting;
 
 // The only test of its binary: another one on a second thread would allocate, too.
 #[test]
+fn frames_and_warm_switches_allocate_nothing_and_memory_does_not_grow() {
+    frames_and_warm_switches_allocate_nothing();
+    ten_thousand_resident_switches_hold_the_same_bytes();
+    loads_and_evictions_hold_no_more_than_the_first_round();
+    assert!(ALLOCATIONS.load(Ordering::Relaxed) > 100, "nothing was counted at all");
+}
+
+/// Resident pages of this process.
+fn pages() -> Option<usize> {
+    std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()
+}
+
+fn ten_thousand_resident_switches_hold_the_same_bytes() {
+    let packed = store::packed("cifar-resnet20-b", 12, 6);
+    let backbone = Backbone::from_bytes("b", packed.backbone.clone(), &Options::default()).unwrap();
+    let mut runtime = Runtime::new(backbone, 1);
+    let ids: Vec<_> =
+        packed.tasks.iter().map(|(name, bytes, ..)| runtime.load_bytes(name, bytes).unwrap()).collect();
+    let input = vec![0.25; 3 * 12 * 12];
+    let mut rng = random::Rng::new(8);
+    let mut at_start = None;
+    for round in 0..10_100 {
+        // The first hundred touch what is touched at all.
+        if round == 100 {
+            at_start = Some((HELD.load(Ordering::Relaxed), ALLOCATIONS.load(Ordering::Relaxed), pages()));
+        }
+        runtime.switch(ids[rng.below(3)]).unwrap();
+        if round % 20 == 0 {
+            runtime.tensor(&input).unwrap();
+        }
+    }
+    let at_end = (HELD.load(Ordering::Relaxed), ALLOCATIONS.load(Ordering::Relaxed), pages());
+    // Reading the pages allocates the text of a file and frees it again.
+    let (held, allocations, resident) = at_start.unwrap();
+    assert_eq!((at_end.0, at_end.1 - allocations <= 16), (held, true), "{at_end:?} after {at_start:?}");
+    assert!(at_end.2 <= resident.map(|pages| pages + 16), "{at_end:?} after {at_start:?}");
+    assert!(runtime.stats().switches > 5_000);
+}
+
+fn loads_and_evictions_hold_no_more_than_the_first_round() {
+    let packed = store::packed("cifar-resnet20-b", 12, 7);
+    let directory = store::directory(&packed);
+    let backbone = Backbone::from_bytes("b", packed.backbone.clone(), &Options::default()).unwrap();
+    let mut runtime = Runtime::new(backbone, 1);
+    runtime.set_stream_from(0);
+    let paths = store::NAMES.map(|name| directory.path().join(name).with_extension("task"));
+    let ids = paths.each_ref().map(|path| runtime.load(path).unwrap());
+    // Room for two of three: every round evicts and loads.
+    let largest = runtime.resident().map(|(_, task)| task.resident_bytes()).max().unwrap();
+    runtime.set_budget(2 * largest + largest / 2);
+    let input = vec![0.25; 3 * 12 * 12];
+    let mut held = Vec::new();
+    for round in 0..60 {
+        let next = round % 3;
+        match round / 3 % 3 {
+            0 => runtime.load(&paths[next]).unwrap(),
+            1 => runtime.prefetch(&paths[next]).unwrap(),
+            _ => runtime.stream(&paths[next]).unwrap(),
+        };
+        runtime.settle().unwrap();
+        runtime.switch(ids[next]).unwrap();
+        runtime.tensor(&input).unwrap();
+        assert!(runtime.resident_bytes() <= 2 * largest + largest / 2);
+        held.push(HELD.load(Ordering::Relaxed));
+    }
+    assert!(runtime.stats().evictions > 30, "{:?}", runtime.stats());
+    // What the loader has been given to free may still be on its way: two tasks, and a file's bytes.
+    let most = |held: &[usize]| held.iter().copied().max().unwrap();
+    let (early, late) = (most(&held[9..18]), most(&held[51..]));
+    assert!(late <= early + 3 * largest, "{early} bytes held at first, {late} in the end");
+}
+
 fn frames_and_warm_switches_allocate_nothing() {
     for (arch, size, threads) in
         [("cifar-resnet20-a", 16, 1), ("cifar-resnet20-b", 13, 2), ("resnet50-s1", 32, 2)]
@@ -72,5 +148,4 @@ fn frames_and_warm_switches_allocate_nothing() {
             assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{arch}");
         }
     }
-    assert!(ALLOCATIONS.load(Ordering::Relaxed) > 100, "nothing was counted at all");
 }

@@ -66,7 +66,7 @@ fn run(args: &Args) -> Result<()> {
 
     let outcome = frames(args, &mut runtime, &order, raw);
     if let Some(place) = args.value("--metrics") {
-        let text = runtime.stats().prometheus(runtime.resident_bytes());
+        let text = runtime.metrics();
         if place == "stdout" {
             json::print(&text)?;
         } else {

@@ -5,6 +5,7 @@ mod agreement;
 mod border;
 mod command;
 mod int8;
+mod loading;
 mod naive;
 mod random;
 mod slots;

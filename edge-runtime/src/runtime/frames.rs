@@ -1,0 +1,123 @@
+//! Frames of a runtime: the running task's answer to one image.
+
+use super::{Runtime, Slot, TaskId};
+use crate::input::Frame;
+use crate::{Error, Result};
+use std::time::Instant;
+
+/// The answer to one frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores<'a> {
+    /// The task that answered.
+    pub task: &'a str,
+    /// One score per class, before softmax.
+    pub logits: &'a [f32],
+    /// Index of the highest score.
+    pub class: usize,
+    /// Its label; empty when the task has no labels.
+    pub label: &'a str,
+    /// Its probability (softmax).
+    pub score: f32,
+    /// True when the answer came after the frame's deadline.
+    pub late: bool,
+}
+
+impl Runtime {
+    /// Classifies one image with the running task and its own preprocessing.
+    ///
+    /// Allocates nothing, except when the image's size differs from that of the frame before.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for something that is no image; [`Error::NotResident`] when there is no running
+    /// task; [`Error::Deadline`]; why a streamed task failed (the task before it runs again).
+    pub fn frame(&mut self, frame: Frame<'_>) -> Result<Scores<'_>> {
+        let start = Instant::now();
+        self.obey();
+        let index = self.running()?;
+        let Some(task) = self.slots[index].task.as_deref() else {
+            return Err(Error::NotResident { task: self.slots[index].name.clone() });
+        };
+        let preparation = task.preparation.as_ref().ok_or_else(|| Error::Input {
+            got: "an image".into(),
+            want: format!("preprocessed tensors: task `{}` has no preprocessing", task.name()),
+        })?;
+        let input = self.preparer.prepare(preparation, frame)?;
+        let until =
+            self.deadline.filter(|_| self.slots[index].loading.is_some()).map(|deadline| start + deadline);
+        let outcome = self.session.run_until(task, input, until, &mut ()).map(drop);
+        self.finish(index, start, outcome)
+    }
+
+    /// Classifies one preprocessed image, `(c, h, w)` as [`Task::input`] says.
+    ///
+    /// # Errors
+    /// As [`frame`](Runtime::frame).
+    pub fn tensor(&mut self, input: &[f32]) -> Result<Scores<'_>> {
+        let start = Instant::now();
+        self.obey();
+        let index = self.running()?;
+        let Some(task) = self.slots[index].task.as_deref() else {
+            return Err(Error::NotResident { task: self.slots[index].name.clone() });
+        };
+        let until =
+            self.deadline.filter(|_| self.slots[index].loading.is_some()).map(|deadline| start + deadline);
+        let outcome = self.session.run_until(task, input, until, &mut ()).map(drop);
+        self.finish(index, start, outcome)
+    }
+
+    /// Does what a [`Switcher`] asked for, if it can be done without waiting.
+    fn obey(&mut self) {
+        let asked = self.switcher.take();
+        let Some(slot) = asked.or(self.wanted.take()) else { return };
+        self.collect();
+        let loading = |slot: &Slot| slot.task.is_none() && slot.loading.is_some();
+        if self.slots.get(slot).is_some_and(loading) {
+            self.wanted = Some(slot);
+        } else if let Err(error) = self.switch(TaskId(slot)) {
+            self.stats.failed_switches += 1;
+            if let Some(slot) = self.slots.get_mut(slot) {
+                slot.error = Some(error);
+            }
+        }
+    }
+
+    fn running(&self) -> Result<usize> {
+        self.current.ok_or_else(|| Error::NotResident { task: "none was switched to".into() })
+    }
+
+    fn finish(&mut self, index: usize, start: Instant, outcome: Result<()>) -> Result<Scores<'_>> {
+        let late = self.stats.frame(start.elapsed(), self.deadline, outcome.is_ok());
+        if let Err(error) = outcome {
+            let slot = &mut self.slots[index];
+            let lost = slot.task.as_ref().is_some_and(|task| task.has_failed());
+            if lost {
+                // A streamed task turned out broken: what ran before it runs on.
+                slot.loading = None;
+                slot.task = slot.before.take();
+                if slot.task.is_none() {
+                    self.current = self.fallback.take();
+                }
+            }
+            return Err(error);
+        }
+        let Some(task) = self.slots[index].task.as_deref() else {
+            return Err(Error::NotResident { task: self.slots[index].name.clone() });
+        };
+        let logits = task.program.scores(&self.session.space.arena);
+        let (class, score) = best(logits);
+        let label = task.labels().get(class).map_or("", String::as_str);
+        Ok(Scores { task: task.name(), logits, class, label, score, late })
+    }
+}
+
+/// The highest score and its softmax probability.
+fn best(logits: &[f32]) -> (usize, f32) {
+    let (mut class, mut top) = (0, f32::NEG_INFINITY);
+    for (i, &logit) in logits.iter().enumerate() {
+        if logit > top {
+            (class, top) = (i, logit);
+        }
+    }
+    let total: f32 = logits.iter().map(|logit| (logit - top).exp()).sum();
+    (class, 1.0 / total)
+}

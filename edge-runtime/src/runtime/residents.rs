@@ -1,0 +1,158 @@
+//! What a runtime's slots hold: admission within the budget, results of the loader, and what leaves.
+
+use super::{Runtime, Slot, TaskId};
+use crate::loader::{Done, Job, Loader};
+use crate::{Error, Result, Task};
+use std::path::Path;
+use std::sync::Arc;
+
+impl Runtime {
+    /// Counts a failed load.
+    pub(super) fn counted<T>(&mut self, load: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
+        let outcome = load(self);
+        self.stats.failed_loads += u64::from(outcome.is_err());
+        outcome
+    }
+
+    pub(super) fn loader(&mut self) -> Result<&Loader> {
+        let loader = match self.loader.take() {
+            Some(loader) => loader,
+            None => {
+                self.room.note(&self.session.space);
+                let (backbone, room) = (Arc::clone(&self.backbone), Arc::clone(&self.room));
+                Loader::start(backbone, self.session.threads(), room)?
+            }
+        };
+        Ok(self.loader.insert(loader))
+    }
+
+    pub(super) fn collect(&mut self) {
+        while let Some(done) = self.loader.as_ref().and_then(Loader::finished) {
+            self.take_in(done);
+        }
+    }
+
+    /// Takes in one result of the loader.
+    pub(super) fn take_in(&mut self, done: Done) {
+        let slot = &mut self.slots[done.slot];
+        if !slot.loading.as_ref().is_some_and(|ticket| ticket.is(&done.ticket)) {
+            // Cancelled or overtaken: nobody waits for it any more.
+            self.discard(done.outcome.ok().map(|loaded| loaded.task));
+            return;
+        }
+        slot.loading = None;
+        let loaded = match done.outcome {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.stats.failed_loads += 1;
+                // A running task that was being streamed in is removed by its own next frame; see `finish`.
+                if self.current != Some(done.slot) {
+                    let broken = slot.task.take_if(|task| task.has_failed());
+                    if broken.is_some() {
+                        slot.task = slot.before.take();
+                    }
+                    slot.error = Some(error);
+                }
+                return;
+            }
+        };
+        let streamed = slot.task.as_ref().is_some_and(|task| Arc::ptr_eq(task, &loaded.task));
+        let before = slot.before.take();
+        self.discard(before);
+        if let Some(space) = loaded.space {
+            let old = self.session.space.replace(space);
+            self.leave(Job::Free(old));
+        }
+        // A streamed task sits in its slot already.
+        if !streamed && let Err(error) = self.settle_in(done.slot, loaded.task) {
+            self.slots[done.slot].error = Some(error);
+        }
+    }
+
+    /// Gives up a task. The loader frees it when there is one, so that this thread need not.
+    pub(super) fn discard(&self, task: Option<Arc<Task>>) {
+        if let Some(task) = task {
+            self.leave(Job::Drop(task));
+        }
+    }
+
+    /// Hands `job` to the loader if there is one; otherwise it is dropped here.
+    fn leave(&self, job: Job) {
+        if let Some(loader) = &self.loader {
+            // Without a loader thread it is freed here after all.
+            let _ = loader.ask(job);
+        }
+    }
+
+    pub(super) fn admit(&mut self, task: Arc<Task>, path: Option<&Path>) -> Result<TaskId> {
+        self.collect();
+        self.session.reserve(&task);
+        self.room.note(&self.session.space);
+        let slot = self.slot(task.name(), path);
+        self.settle_in(slot, task)?;
+        Ok(TaskId(slot))
+    }
+
+    /// Puts a task into its slot and evicts others until the budget is kept.
+    fn settle_in(&mut self, slot: usize, task: Arc<Task>) -> Result<()> {
+        let need = task.resident_bytes();
+        let taken = |this: &Runtime| -> usize {
+            let others = this.slots.iter().enumerate().filter(|(i, _)| *i != slot);
+            others.filter_map(|(_, slot)| slot.task.as_ref()).map(|task| task.resident_bytes()).sum()
+        };
+        // While the running task is still arriving, the one to fall back to is needed, too.
+        let running = self.current.and_then(|slot| self.slots.get(slot)?.task.as_ref());
+        let arriving = running.is_some_and(|task| !task.is_complete());
+        let kept = [self.current, Some(slot), self.fallback.filter(|_| arriving)];
+        while taken(self).saturating_add(need) > self.budget {
+            let victim = (0..self.slots.len())
+                .filter(|i| !kept.contains(&Some(*i)) && self.slots[*i].task.is_some())
+                .min_by_key(|i| self.slots[*i].used);
+            let Some(victim) = victim else {
+                self.stats.failed_loads += 1;
+                return Err(Error::TooLarge {
+                    what: format!("task `{}` beside the running one, in bytes", task.name()),
+                    need: taken(self).saturating_add(need),
+                    limit: self.budget,
+                });
+            };
+            self.evict(TaskId(victim))?;
+        }
+        self.clock += 1;
+        let entry = &mut self.slots[slot];
+        if let Some(ticket) = entry.loading.take() {
+            ticket.cancel();
+        }
+        let complete = task.is_complete();
+        let old = entry.task.replace(Arc::clone(&task));
+        let kept = old.and_then(|old| {
+            // What was there stays until a streamed successor is complete.
+            if complete || !old.is_complete() {
+                return Some(old);
+            }
+            entry.before.replace(old)
+        });
+        let before = if complete { entry.before.take() } else { None };
+        entry.name = task.name().into();
+        entry.used = self.clock;
+        entry.error = None;
+        self.stats.loads += 1;
+        self.discard(kept);
+        self.discard(before);
+        Ok(())
+    }
+
+    /// The slot of this path or name, a new one if there is none.
+    pub(super) fn slot(&mut self, name: &str, path: Option<&Path>) -> usize {
+        let same = |slot: &Slot| match (path, &slot.path) {
+            (Some(path), Some(own)) if path == own => true,
+            _ => slot.name == name,
+        };
+        if let Some(known) = self.slots.iter().position(same) {
+            return known;
+        }
+        let (name, path) = (name.to_owned(), path.map(Path::to_path_buf));
+        self.slots.push(Slot { name, path, task: None, before: None, loading: None, error: None, used: 0 });
+        self.slots.len() - 1
+    }
+}

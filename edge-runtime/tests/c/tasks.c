@@ -1,0 +1,132 @@
+/* Every function of edge_runtime.h as firmware would call it. Arguments: backbone, three task bundles, a damaged
+ * one. Prints the label and the first score of each answer; ends with 1 at the first thing that is not as
+ * promised. */
+#include "edge_runtime.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+static int failures;
+
+static void expect(int there, const char *what) {
+    if (!there) {
+        fprintf(stderr, "not as promised: %s (last error: %s)\n", what, edge_runtime_last_error());
+        failures = 1;
+    }
+}
+
+static edge_result frame(edge_runtime *runtime) {
+    static uint8_t pixels[20 * 10 * 3];
+    edge_result result;
+    size_t i;
+    memset(&result, 0, sizeof result);
+    for (i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)(i * 7);
+    expect(edge_runtime_frame(runtime, pixels, 20, 10, 3, &result) == 0, "a frame");
+    return result;
+}
+
+static void answer(edge_runtime *runtime) {
+    edge_result result = frame(runtime);
+    if (result.logits) printf("%s %d %zu %.4f\n", result.label, (int)result.class_index, result.classes, result.logits[0]);
+}
+
+struct request {
+    const edge_switcher *switcher;
+    int task;
+};
+
+static void *ask(void *argument) {
+    const struct request *request = argument;
+    edge_switcher_switch(request->switcher, request->task);
+    return NULL;
+}
+
+int main(int count, char **files) {
+    edge_runtime *runtime;
+    edge_switcher *switcher;
+    struct request request;
+    pthread_t thread;
+    static char text[8192];
+    char small[8];
+    edge_result result;
+    int first, second, third, length;
+
+    if (count != 6) return 2;
+    expect(edge_runtime_open("/no/such/backbone", 1) == NULL, "no backbone, no runtime");
+    expect(strstr(edge_runtime_last_error(), "/no/such/backbone") != NULL, "the error names the file");
+    runtime = edge_runtime_open(files[1], 2);
+    expect(runtime != NULL, "open");
+    if (!runtime) return 1;
+
+    first = edge_runtime_load(runtime, files[2]);
+    expect(first == 0, "the first task is number 0");
+    expect(edge_runtime_switch(runtime, first) == 0, "switch");
+    answer(runtime);
+
+    /* Loads beside the running task. */
+    second = edge_runtime_prefetch(runtime, files[3]);
+    expect(second == 1, "the second is number 1");
+    expect(edge_runtime_settle(runtime) == 0, "settle");
+    expect(edge_runtime_is_resident(runtime, second) == 1, "prefetched");
+    expect(edge_runtime_switch(runtime, second) == 0, "switch to what was prefetched");
+    answer(runtime);
+    third = edge_runtime_stream(runtime, files[4]);
+    expect(third == 2, "the third is number 2");
+    expect(edge_runtime_switch(runtime, third) == 0, "switch to what is being streamed");
+    answer(runtime);
+    expect(edge_runtime_settle(runtime) == 0, "streamed");
+
+    /* A broken bundle, loaded each way: the running task stays. */
+    expect(edge_runtime_load(runtime, files[5]) == -3, "a damaged bundle");
+    expect(edge_runtime_prefetch(runtime, files[5]) >= 0, "prefetching only begins");
+    expect(edge_runtime_settle(runtime) == -3, "a damaged bundle, prefetched");
+    answer(runtime);
+
+    /* From another thread, at the next frame. */
+    switcher = edge_runtime_switcher(runtime);
+    expect(switcher != NULL, "a switcher");
+    request.switcher = switcher;
+    request.task = first;
+    expect(pthread_create(&thread, NULL, ask, &request) == 0 && pthread_join(thread, NULL) == 0, "a thread");
+    answer(runtime);
+    edge_switcher_switch(switcher, 77);
+    answer(runtime);
+
+    /* Memory. */
+    expect(edge_runtime_evict(runtime, first) == -2, "the running task is not evicted");
+    expect(edge_runtime_evict(runtime, second) == 0, "evict");
+    expect(edge_runtime_is_resident(runtime, second) == 0, "evicted");
+    expect(edge_runtime_switch(runtime, second) < 0, "no switch to it");
+    expect(edge_runtime_switch(runtime, -1) < 0 && edge_runtime_switch(runtime, 99) < 0, "no such task");
+    expect(edge_runtime_set_budget(runtime, 1) == 0, "a budget");
+    expect(edge_runtime_load(runtime, files[3]) == -4, "too small for two");
+    expect(edge_runtime_is_resident(runtime, third) == 0, "the least recently used went first");
+    expect(edge_runtime_set_budget(runtime, SIZE_MAX) == 0, "no budget");
+
+    /* A microsecond is not enough. */
+    expect(edge_runtime_set_deadline(runtime, 1) == 0, "a deadline");
+    result = frame(runtime);
+    expect(result.late == 1, "late");
+    expect(edge_runtime_set_deadline(runtime, 0) == 0, "no deadline");
+    result = frame(runtime);
+    expect(result.late == 0, "not late");
+
+    expect(edge_runtime_poll(runtime) == 0, "nothing is left to report");
+    length = edge_runtime_metrics(runtime, text, sizeof text);
+    expect(length > 0 && (size_t)length == strlen(text), "metrics");
+    expect(strstr(text, "\nedge_runtime_missed_deadlines_total 1\n") != NULL, "the late frame is counted");
+    expect(strstr(text, "\nedge_runtime_resident_tasks 1\n") != NULL, "one task is left");
+    expect(strstr(text, "\nedge_runtime_failed_switches_total 1\n") != NULL, "task 77 was asked for");
+    expect(edge_runtime_metrics(runtime, small, sizeof small) == length && strlen(small) == 7, "cut to fit");
+    expect(edge_runtime_metrics(runtime, NULL, 0) == length, "asked for the length");
+
+    expect(edge_runtime_frame(runtime, NULL, 1, 1, 1, &result) == -2, "no pixels");
+    expect(edge_runtime_load(runtime, NULL) == -2 && edge_runtime_switch(NULL, 0) == -2, "NULL");
+    edge_runtime_close(runtime);
+    edge_runtime_close(NULL);
+    edge_switcher_switch(switcher, first);
+    edge_switcher_free(switcher);
+    edge_switcher_free(NULL);
+    return failures;
+}

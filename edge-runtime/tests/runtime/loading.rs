@@ -1,0 +1,168 @@
+//! Loads beside a running task: cancelled, overtaken, replaced, asked for from other threads.
+
+use super::slots::{ARCH, SIZE, assert_scores, backbone, expected};
+use super::store;
+use edge_runtime::{Error, Runtime, Stats};
+use std::sync::Barrier;
+
+#[test]
+fn a_cancelled_load_never_arrives_and_leaves_the_running_task() {
+    let packed = store::packed(ARCH, SIZE, 41);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    for stream in [false, true] {
+        let mut runtime = Runtime::new(backbone(&packed), 1);
+        runtime.set_stream_from(0);
+        let id = runtime.load(path("digits")).unwrap();
+        runtime.switch(id).unwrap();
+        let begin = |runtime: &mut Runtime, name| match stream {
+            true => runtime.stream(path(name)).unwrap(),
+            false => runtime.prefetch(path(name)).unwrap(),
+        };
+        let cancelled = begin(&mut runtime, "fashion");
+        runtime.evict(cancelled).unwrap();
+        // Whatever the loader was doing, it has finished once a later load has.
+        let other = begin(&mut runtime, "signs");
+        runtime.settle().unwrap();
+        assert!(runtime.resident().all(|(resident, _)| resident != cancelled), "stream: {stream}");
+        assert!(matches!(runtime.switch(cancelled), Err(Error::NotResident { .. })));
+        assert_eq!(runtime.stats().cancelled_loads, 1);
+        assert_scores(&mut runtime, "digits", &want[0]);
+        runtime.switch(other).unwrap();
+        assert_scores(&mut runtime, "signs", &want[2]);
+
+        // It can be loaded again, into the same slot.
+        assert_eq!(begin(&mut runtime, "fashion"), cancelled);
+        runtime.settle().unwrap();
+        runtime.switch(cancelled).unwrap();
+        assert_scores(&mut runtime, "fashion", &want[1]);
+    }
+}
+
+#[test]
+fn a_broken_successor_leaves_the_task_it_was_to_replace() {
+    let packed = store::packed(ARCH, SIZE, 42);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let path = directory.path().join("digits.task");
+    let mut damaged = packed.tasks[0].1.clone();
+    let last = damaged.len() - 3;
+    damaged[last] ^= 1;
+    // The slot's own task runs, or another one does.
+    for running in ["digits", "fashion"] {
+        std::fs::write(&path, &packed.tasks[0].1).unwrap();
+        let mut runtime = Runtime::new(backbone(&packed), 1);
+        runtime.set_stream_from(0);
+        let digits = runtime.load(&path).unwrap();
+        let fashion = runtime.load(directory.path().join("fashion.task")).unwrap();
+        runtime.switch(if running == "digits" { digits } else { fashion }).unwrap();
+        std::fs::write(&path, &damaged).unwrap();
+        assert_eq!(runtime.stream(&path).unwrap(), digits);
+        let failed = match running {
+            "digits" => super::slots::frame(&mut runtime),
+            _ => runtime.settle(),
+        };
+        assert_eq!(failed.unwrap_err().exit_code(), 3);
+        runtime.switch(digits).unwrap();
+        assert_scores(&mut runtime, "digits", &want[0]);
+        // And a proper one replaces it.
+        std::fs::write(&path, &packed.tasks[0].1).unwrap();
+        assert_eq!(runtime.stream(&path).unwrap(), digits);
+        assert_scores(&mut runtime, "digits", &want[0]);
+        runtime.settle().unwrap();
+        assert_scores(&mut runtime, "digits", &want[0]);
+    }
+}
+
+#[test]
+fn the_task_to_fall_back_to_is_not_evicted_while_its_successor_arrives() {
+    let packed = store::packed(ARCH, SIZE, 43);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut damaged = packed.tasks[1].1.clone();
+    let last = damaged.len() - 3;
+    damaged[last] ^= 1;
+    std::fs::write(path("damaged"), &damaged).unwrap();
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    let id = runtime.load(path("digits")).unwrap();
+    runtime.switch(id).unwrap();
+    let id = runtime.stream(path("damaged")).unwrap();
+    if runtime.switch(id).is_ok() {
+        // Room for two: a third finds no victim.
+        runtime.set_budget(runtime.resident_bytes());
+        assert!(matches!(runtime.load(path("signs")), Err(Error::TooLarge { .. })));
+        assert!(super::slots::frame(&mut runtime).is_err());
+    }
+    assert_scores(&mut runtime, "digits", &want[0]);
+}
+
+#[test]
+fn small_bundles_are_loaded_where_streaming_would_take_longer() {
+    let packed = store::packed(ARCH, SIZE, 44);
+    let directory = store::directory(&packed);
+    let path = directory.path().join("digits.task");
+    let len = std::fs::metadata(&path).unwrap().len() as usize;
+    for (from, streamed) in [(len + 1, false), (len, true)] {
+        let mut runtime = Runtime::new(backbone(&packed), 1);
+        runtime.set_stream_from(from);
+        let id = runtime.stream(&path).unwrap();
+        // Loaded: there is nothing to wait for, and no loader thread was started.
+        assert_eq!(runtime.is_loading(id), streamed);
+        runtime.settle().unwrap();
+        assert!(runtime.resident().all(|(_, task)| task.is_complete()));
+    }
+}
+
+#[test]
+fn other_threads_ask_for_switches_that_take_place_between_frames() {
+    let packed = store::packed(ARCH, SIZE, 45);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let ids: Vec<_> = store::NAMES
+        .iter()
+        .map(|name| runtime.load(directory.path().join(name).with_extension("task")).unwrap())
+        .collect();
+    runtime.switch(ids[0]).unwrap();
+    let switcher = runtime.switcher();
+    let turn = Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..20 {
+                turn.wait();
+                switcher.switch(ids[(round + 1) % 3]);
+                // The latest request counts.
+                switcher.switch(ids[round % 3]);
+                turn.wait();
+            }
+        });
+        for round in 0..20 {
+            turn.wait();
+            turn.wait();
+            assert_scores(&mut runtime, store::NAMES[round % 3], &want[round % 3]);
+        }
+    });
+
+    // A task that is not resident: the running one stays, and the refusal is reported once.
+    runtime.evict(ids[0]).unwrap();
+    switcher.switch(ids[0]);
+    assert_scores(&mut runtime, store::NAMES[1], &want[1]);
+    assert_eq!(runtime.stats().failed_switches, 1);
+    assert!(matches!(runtime.poll(), Err(Error::NotResident { task }) if task == store::NAMES[0]));
+    assert!(runtime.poll().is_ok());
+
+    // One on its way: the running one answers until it is there.
+    runtime.prefetch(directory.path().join("digits.task")).unwrap();
+    switcher.switch(ids[0]);
+    let answers = |runtime: &mut Runtime| super::slots::frame(runtime).map(|()| runtime.current().unwrap().0);
+    let first = answers(&mut runtime).unwrap();
+    assert!(first == ids[1] || first == ids[0]);
+    runtime.settle().unwrap();
+    assert_eq!(answers(&mut runtime).unwrap(), ids[0]);
+    assert_scores(&mut runtime, store::NAMES[0], &want[0]);
+    let Stats { failed_switches, .. } = *runtime.stats();
+    assert_eq!(failed_switches, 1);
+}
