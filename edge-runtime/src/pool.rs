@@ -1,8 +1,8 @@
 //! A small persistent thread pool with static splits, for work that lasts microseconds.
 //!
-//! Each thread has a share of the parts of a run and claims them in small batches; a thread that has finished
-//! its own goes on with what is left of the others'. So a worker that the system does not schedule delays
-//! a frame by the parts it has begun, never by those it has not.
+//! Each thread has a share of the parts of a run and claims it when it comes; a thread that has finished its own
+//! takes over those that nobody has claimed. So a worker that the system does not schedule delays a frame only
+//! when it is stopped in the middle of its share.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -34,11 +34,11 @@ struct Job {
 struct Counter(AtomicUsize);
 
 struct Shared {
-    /// Written by the caller of [`Pool::run`] while no part is pending; read by whoever has claimed a part.
+    /// Written by the caller of [`Pool::run`] while no part is pending; read by whoever has claimed a share.
     job: UnsafeCell<Option<Job>>,
-    /// Per thread, the caller first: parts of its share that nobody has claimed yet.
+    /// Per thread, the caller first: 1 while it has a share that nobody has claimed.
     unclaimed: Box<[Counter]>,
-    /// Parts of the current run that are not finished.
+    /// Shares of the current run that are not finished.
     pending: Counter,
     /// Counts runs, so that workers see a new one.
     epoch: AtomicUsize,
@@ -52,7 +52,7 @@ struct Shared {
 }
 
 // SAFETY: `job` is the only field that is not Sync by itself. It is written only under `Pool::turn` while
-// nothing is pending, and read only between a claim and the moment its parts are counted out of `pending`.
+// nothing is pending, and read only between a claim and the moment its share is counted out of `pending`.
 unsafe impl Sync for Shared {}
 // SAFETY: the raw closure pointer inside is `Sync` by its type, so it may be called from any thread.
 unsafe impl Send for Shared {}
@@ -125,7 +125,7 @@ impl Pool {
 
     /// Calls `f(0)` to `f(parts - 1)`, each exactly once, and returns when all are done.
     ///
-    /// Thread `t` begins with a contiguous range of parts, the same one at every call, so caches stay warm.
+    /// Thread `t` takes a contiguous range of parts, the same one at every call, so caches stay warm.
     ///
     /// # Panics
     /// When a part panicked, after all others have finished.
@@ -136,16 +136,17 @@ impl Pool {
             (0..parts).for_each(f);
             return;
         };
-        // SAFETY: only the lifetime changes. The pointer is used only between a claim and the moment its parts
-        // leave `pending`, and this function does not return or unwind before `pending` is zero.
+        // SAFETY: only the lifetime changes. The pointer is used only between a claim and the moment its share
+        // leaves `pending`, and this function does not return or unwind before `pending` is zero.
         let f_static: *const (dyn Fn(usize) + Sync) =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         let shared = &*self.shared;
         // SAFETY: `turn` is held and nothing is pending or to be claimed, so no other thread reads the job.
         unsafe { *shared.job.get() = Some(Job { f: f_static, parts, threads: n }) };
-        shared.pending.0.store(parts, Ordering::Relaxed);
-        for (t, unclaimed) in shared.unclaimed.iter().enumerate().take(n) {
-            unclaimed.0.store(share(parts, t, n).len(), Ordering::Release);
+        let shares = n.min(parts);
+        shared.pending.0.store(shares, Ordering::Relaxed);
+        for unclaimed in shared.unclaimed.iter().take(shares) {
+            unclaimed.0.store(1, Ordering::Release);
         }
         shared.epoch.fetch_add(1, Ordering::SeqCst);
         for (index, (_, thread)) in self.workers.iter().enumerate() {
@@ -227,7 +228,7 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Shared {
-    /// Claims and runs parts until none is left: first thread `first`'s share, then the others'.
+    /// Claims and runs shares until none is left: first thread `first`'s, then the others'.
     ///
     /// # Errors
     /// The payload of the last part that panicked here.
@@ -235,34 +236,26 @@ impl Shared {
         let mut outcome = Ok(());
         let n = self.unclaimed.len();
         for t in (first..n).chain(0..first) {
-            while let Some((left, taken)) = self.claim(t) {
-                // SAFETY: some parts are claimed and not yet counted out, so the caller of `run` is waiting: the job
-                // is set, and nobody writes it. It may be a later run than the one this loop began with.
-                if let Some(job) = unsafe { *self.job.get() } {
-                    let start = share(job.parts, t, job.threads).end - left;
-                    // SAFETY: as above, the closure outlives this call.
-                    let f = unsafe { &*job.f };
-                    let batch = start..start + taken;
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| batch.for_each(f))) {
-                        self.panicked.store(true, Ordering::Relaxed);
-                        outcome = Err(panic);
-                    }
-                }
-                self.pending.0.fetch_sub(taken, Ordering::Release);
+            // A look first: mostly there is nothing, and looking does not take the cache line from its owner. Acquire:
+            // whoever claims parts sees the job they are of.
+            let unclaimed = &self.unclaimed[t].0;
+            if unclaimed.load(Ordering::Relaxed) == 0 || unclaimed.swap(0, Ordering::Acquire) == 0 {
+                continue;
             }
+            // SAFETY: this share is claimed and not yet counted out, so the caller of `run` is waiting: the job is set,
+            // and nobody writes it. It may be a later run than the one this loop began with.
+            if let Some(job) = unsafe { *self.job.get() } {
+                let parts = share(job.parts, t, job.threads);
+                // SAFETY: as above, the closure outlives this call.
+                let f = unsafe { &*job.f };
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| parts.for_each(f))) {
+                    self.panicked.store(true, Ordering::Relaxed);
+                    outcome = Err(panic);
+                }
+            }
+            self.pending.0.fetch_sub(1, Ordering::Release);
         }
         outcome
-    }
-
-    /// Takes a quarter of what is unclaimed of thread `t`'s share, at least one part: how many were left, and
-    /// how many were taken.
-    fn claim(&self, t: usize) -> Option<(usize, usize)> {
-        let batch = |left: usize| left.div_ceil(4);
-        // Acquire: whoever sees a part to claim sees the job, too.
-        let claimed = self.unclaimed[t]
-            .0
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |left| (left > 0).then(|| left - batch(left)));
-        claimed.ok().map(|left| (left, batch(left)))
     }
 }
 
@@ -270,15 +263,17 @@ impl Shared {
 fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
-        let mut until = None;
+        let (mut until, mut spins) = (None, 0);
         loop {
             let epoch = shared.epoch.load(Ordering::SeqCst);
             if epoch != seen {
                 seen = epoch;
                 break;
             }
-            for _ in 0..SPINS {
-                std::hint::spin_loop();
+            std::hint::spin_loop();
+            spins += 1;
+            if spins % SPINS != 0 {
+                continue;
             }
             let now = Instant::now();
             if now < *until.get_or_insert(now + SPIN) {
