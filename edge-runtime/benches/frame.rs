@@ -12,12 +12,16 @@
 //! network's tensors, an image and its scores to FILE (safetensors), then answers every line `N` on stdin by
 //! running N frames and printing their median and best in milliseconds.
 
+#[path = "peer/mod.rs"]
+mod peer;
+
 use bundles::container::{f16_to_f32, f32_to_f16};
 use bundles::plan::{Arch, Owner, Place, Plan};
 use edge_runtime::kernels::{Isa, int8::Grid};
 use edge_runtime::{Backbone, Session, Task};
+use peer::{Entry, write_tensors};
 use std::collections::HashMap;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -125,30 +129,14 @@ impl Network {
     fn write(&mut self, path: &str) -> std::io::Result<()> {
         let input = self.plan.input;
         let scores = self.session.run(&self.task, &self.image).expect("a frame").to_vec();
-        let mut entries: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
+        let mut entries: Vec<Entry<'_>> = Vec::new();
         for spec in self.plan.tensors() {
             let numbers = &self.tensors[&spec.name];
             entries.push((spec.name, spec.shape, numbers));
         }
         entries.push(("test.image".into(), vec![1, input.c, input.h, input.w], &self.image));
         entries.push(("test.scores".into(), vec![1, scores.len()], &scores));
-        let (mut header, mut offset) = (String::from("{"), 0);
-        for (name, shape, numbers) in &entries {
-            let end = offset + 4 * numbers.len();
-            let comma = if offset == 0 { "" } else { "," };
-            header += &format!(
-                "{comma}\"{name}\":{{\"dtype\":\"F32\",\"shape\":{shape:?},\"data_offsets\":[{offset},{end}]}}"
-            );
-            offset = end;
-        }
-        header.push('}');
-        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(header.as_bytes())?;
-        for number in entries.iter().flat_map(|(_, _, numbers)| numbers.iter()) {
-            file.write_all(&number.to_le_bytes())?;
-        }
-        file.flush()
+        write_tensors(path.as_ref(), &entries)
     }
 }
 

@@ -6,7 +6,6 @@ use crate::{Error, Result};
 use bundles::container::{
     Bundle, Decoder, Dtype, Kind, Layout, Manifest, RUNTIME_ABI, Section, Trust, TrustedKey,
 };
-use bundles::plan::Owner;
 use std::cell::RefCell;
 
 /// Whose files are accepted.
@@ -52,28 +51,17 @@ pub(crate) fn check_kind(file: &str, manifest: &Manifest, want: Kind) -> Result<
     Ok(())
 }
 
-/// Refuses a bundle that lacks a tensor of its plan, before any memory is reserved for it.
-pub(crate) fn check_tensors(file: &str, bundle: &Bundle<'_>) -> Result<()> {
-    for spec in bundle.manifest().plan.tensors().iter().filter(|spec| spec.owner == Owner::Task) {
-        let found = bundle.section(&spec.name).ok();
-        let elements = found.map(|section| section.shape.iter().product());
-        if elements != Some(spec.len()) {
-            return Err(Error::Tensor {
-                file: file.into(),
-                name: spec.name.clone(),
-                want: spec.len(),
-                got: elements,
-            });
-        }
-        if let Some(section) = found.filter(|section| section.layout != Layout::Canonical) {
-            return Err(Error::Incompatible {
-                file: file.into(),
-                want: format!("tensor `{}` in {:?} order", spec.name, section.layout),
-                got: "a program that reads task tensors in plain order".into(),
-            });
-        }
+/// Refuses task tensors that are not in plain order. (That there is one for each of the plan's, in its shape, was
+/// checked when the bundle was parsed.)
+pub(crate) fn check_tensors(file: &str, manifest: &Manifest) -> Result<()> {
+    match manifest.sections.iter().find(|section| section.layout != Layout::Canonical) {
+        Some(section) => Err(Error::Incompatible {
+            file: file.into(),
+            want: format!("tensor `{}` in {:?} order", section.name, section.layout),
+            got: "a program that reads task tensors in plain order".into(),
+        }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Refuses scales that are no positive numbers.
@@ -121,11 +109,13 @@ pub(crate) struct BundleTensors<'a> {
 }
 
 impl<'a> BundleTensors<'a> {
-    /// # Errors
-    /// [`Error::Container`] when the decoder gets no memory.
-    pub fn new(file: &str, bundle: &'a Bundle<'a>) -> Result<BundleTensors<'a>> {
-        let decoder = Decoder::new().map_err(Error::container(file))?;
-        Ok(BundleTensors { file: file.into(), bundle, decoder: RefCell::new(decoder) })
+    pub fn new(file: &str, bundle: &'a Bundle<'a>, decoder: Decoder) -> BundleTensors<'a> {
+        BundleTensors { file: file.into(), bundle, decoder: RefCell::new(decoder) }
+    }
+
+    /// The decoder, for the next bundle.
+    pub fn into_decoder(self) -> Decoder {
+        self.decoder.into_inner()
     }
 }
 

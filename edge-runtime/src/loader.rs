@@ -1,7 +1,6 @@
 //! A thread that loads, fills and drops tasks while another one runs frames.
 
 use crate::backbone::Backbone;
-use crate::bundle::BundleTensors;
 use crate::engine::Workspace;
 use crate::{Error, Result, Task};
 use bundles::container::Bundle;
@@ -165,7 +164,7 @@ fn load(backbone: &Arc<Backbone>, path: &Path, ticket: &Ticket) -> Result<Arc<Ta
     let file = path.display().to_string();
     let bundle = Bundle::parse(&bytes).map_err(Error::container(&file))?;
     let task = Arc::new(Task::begin(backbone, &file, &bundle, bytes.len())?);
-    task.fill(&BundleTensors::new(&file, &bundle)?, || ticket.is_cancelled())?;
+    task.fill_from(&file, &bundle, || ticket.is_cancelled())?;
     Ok(task)
 }
 
@@ -182,7 +181,7 @@ fn fill(task: Arc<Task>, file: &str, bytes: &[u8], ticket: &Ticket) -> Result<Ar
     let release = Release(&task);
     let outcome = Bundle::parse(bytes)
         .map_err(Error::container(file))
-        .and_then(|bundle| task.fill(&BundleTensors::new(file, &bundle)?, || ticket.is_cancelled()));
+        .and_then(|bundle| task.fill_from(file, &bundle, || ticket.is_cancelled()));
     if let Err(error) = &outcome {
         task.fail(error.clone());
     }

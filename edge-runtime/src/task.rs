@@ -49,8 +49,21 @@ impl Task {
     pub fn from_bytes(backbone: &Arc<Backbone>, file: &str, bytes: &[u8]) -> Result<Task> {
         let bundle = Bundle::parse(bytes).map_err(Error::container(file))?;
         let task = Task::begin(backbone, file, &bundle, bytes.len())?;
-        task.fill(&BundleTensors::new(file, &bundle)?, || false)?;
+        task.fill_from(file, &bundle, || false)?;
         Ok(task)
+    }
+
+    /// [`fill`](Task::fill) from its bundle, with the backbone's decoder.
+    pub(crate) fn fill_from(
+        &self,
+        file: &str,
+        bundle: &Bundle<'_>,
+        cancelled: impl Fn() -> bool,
+    ) -> Result<()> {
+        let tensors = BundleTensors::new(file, bundle, self.backbone.decoder(file)?);
+        let outcome = self.fill(&tensors, cancelled);
+        self.backbone.keep(tensors.into_decoder());
+        outcome
     }
 
     /// Everything but the parameters: checks the bundle and compiles its plan.
@@ -80,7 +93,7 @@ impl Task {
                 });
             }
         }
-        bundle::check_tensors(file, bundle)?;
+        bundle::check_tensors(file, manifest)?;
         let grids = bundle::grids(file, bundle)?;
         if grids.is_none() && backbone.is_int8() {
             return Err(Error::Incompatible {
@@ -161,12 +174,13 @@ impl Task {
     /// Makes the parameters, part by part in execution order, until `cancelled`. A frame may already be running.
     pub(crate) fn fill(&self, tensors: &dyn Tensors, cancelled: impl Fn() -> bool) -> Result<()> {
         let backbone = |name: &str, len| self.backbone.tensor(name, len);
+        let mut room = Vec::new();
         for (spec, slot) in self.program.parts.iter().zip(&self.parts) {
             if cancelled() {
                 self.fail(Error::Cancelled { task: self.name.clone() });
                 break;
             }
-            match params::fill(self.program.isa, spec, tensors, &backbone) {
+            match params::fill(self.program.isa, spec, tensors, &backbone, &mut room) {
                 Ok(part) => {
                     // Refused only when the load was cancelled, which `fail` has noted.
                     let _ = slot.set(Some(part));

@@ -81,7 +81,20 @@ pub(crate) fn read(from: &dyn Tensors, name: &str, len: usize) -> Result<Vec<f32
     Ok(numbers)
 }
 
-/// Makes one part's parameters.
+/// As [`read`], into memory that is used again.
+fn read_into<'a>(
+    from: &dyn Tensors,
+    name: &str,
+    len: usize,
+    into: &'a mut Vec<f32>,
+) -> Result<&'a mut [f32]> {
+    // What was there is overwritten.
+    into.resize(len, 0.0);
+    from.read(name, into)?;
+    Ok(into)
+}
+
+/// Makes one part's parameters. `room` is working memory, kept by the caller from one part to the next.
 ///
 /// # Errors
 /// Whatever [`Tensors::read`] finds.
@@ -90,6 +103,7 @@ pub(crate) fn fill(
     spec: &PartSpec,
     task: &dyn Tensors,
     backbone: &dyn Fn(&str, usize) -> Result<Vec<f32>>,
+    room: &mut Vec<f32>,
 ) -> Result<Floats> {
     let mut part = Floats::zeros(spec.len);
     let alphas = match &spec.alpha {
@@ -101,54 +115,65 @@ pub(crate) fn fill(
     for recipe in &spec.recipes {
         match recipe {
             Recipe::Kernel { tensor, shape, at } => {
-                let plain = read(task, tensor, shape.c_out * shape.c_in * shape.kernel * shape.kernel)?;
-                kernels::pack(isa, shape, &plain, at.of_mut(&mut part))
+                let len = shape.c_out * shape.c_in * shape.kernel * shape.kernel;
+                let plain = read_into(task, tensor, len, room)?;
+                kernels::pack(isa, shape, plain, at.of_mut(&mut part))
                     .map_err(|source| Error::Kernel { step: tensor.clone(), source })?;
             }
             Recipe::Sum { tensors, len, at } => {
                 let sum = at.of_mut(&mut part);
                 for tensor in tensors {
-                    let numbers = read(task, tensor, *len)?;
-                    sum.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
+                    let numbers = read_into(task, tensor, *len, room)?;
+                    sum.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += *number);
                 }
             }
             Recipe::Copy { tensor, at } => task.read(tensor, at.of_mut(&mut part))?,
             Recipe::Alpha { index, at } => at.of_mut(&mut part).fill(alpha(Some(*index))),
             Recipe::Affine(recipe) => {
-                affine(recipe, alpha(recipe.alpha), &mut part, task, backbone)?;
+                affine(recipe, alpha(recipe.alpha), &mut part, task, backbone, room)?;
             }
-            Recipe::Int8(recipe) => super::int8::fill(recipe, &alpha, &mut part, task, backbone)?,
+            Recipe::Int8(recipe) => super::int8::fill(recipe, &alpha, &mut part, task, backbone, room)?,
         }
     }
     Ok(part)
 }
 
+/// See [`Recipe::Affine`]: read in place, then the bias, then alpha.
 pub(super) fn affine(
     recipe: &AffineRecipe,
     alpha: f32,
     part: &mut [f32],
     task: &dyn Tensors,
     backbone: &dyn Fn(&str, usize) -> Result<Vec<f32>>,
+    room: &mut Vec<f32>,
 ) -> Result<()> {
     let n = recipe.channels;
-    let (mut scale, mut shift) = match &recipe.affine {
-        Some(name) => (read(task, &format!("{name}.scale"), n)?, read(task, &format!("{name}.shift"), n)?),
-        None => (vec![1.0; n], vec![0.0; n]),
-    };
-    if let Some((name, owner)) = &recipe.bias {
-        let bias = match owner {
-            Owner::Task => read(task, name, n)?,
-            Owner::Backbone => backbone(name, n)?,
-        };
-        for ((shift, scale), bias) in shift.iter_mut().zip(&scale).zip(bias) {
-            *shift += scale * bias;
+    let spans = [(recipe.scale, "scale", 1.0), (recipe.shift, "shift", 0.0)];
+    for (at, kind, neutral) in spans {
+        let Some(to) = at.and_then(|at| at.of_mut(part).get_mut(..n)) else { continue };
+        match &recipe.affine {
+            Some(name) => task.read(&format!("{name}.{kind}"), to)?,
+            None => to.fill(neutral),
         }
     }
-    for (at, numbers) in [(recipe.scale, &mut scale), (recipe.shift, &mut shift)] {
-        if let Some(at) = at {
-            for (to, from) in at.of_mut(part).iter_mut().zip(numbers) {
-                *to = alpha * *from;
+    if let Some((name, owner)) = &recipe.bias {
+        let bias = match owner {
+            Owner::Task => read_into(task, name, n, room)?,
+            Owner::Backbone => {
+                *room = backbone(name, n)?;
+                room
             }
+        };
+        if let Some(scale) = recipe.scale {
+            bias.iter_mut().zip(scale.of(part)).for_each(|(bias, scale)| *bias *= scale);
+        }
+        if let Some(shift) = recipe.shift {
+            shift.of_mut(part).iter_mut().zip(bias).for_each(|(shift, bias)| *shift += *bias);
+        }
+    }
+    if recipe.alpha.is_some() {
+        for at in [recipe.scale, recipe.shift].into_iter().flatten() {
+            at.of_mut(part).iter_mut().for_each(|number| *number *= alpha);
         }
     }
     Ok(())

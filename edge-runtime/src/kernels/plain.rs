@@ -19,13 +19,18 @@ pub(super) fn packed_len(cb: usize, s: &ConvShape) -> usize {
 pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
     let (width, blocks) = input_blocks(cb, s);
     let taps = s.kernel * s.kernel;
-    for (row, out) in out.chunks_exact_mut(cb).enumerate() {
-        let (ci, row) = (row % width, row / width);
-        let (tap, row) = (row % taps, row / taps);
-        let (ci, co) = (row % blocks * width + ci, row / blocks * cb);
-        for (c, v) in out.iter_mut().enumerate() {
-            let real = ci < s.c_in && co + c < s.c_out;
-            *v = if real { w[((co + c) * s.c_in + ci) * taps + tap] } else { 0.0 };
+    let (per_channel, per_block) = (s.c_in * taps, blocks * taps * width * cb);
+    if s.c_out % cb != 0 || s.c_in % width != 0 {
+        out.fill(0.0);
+    }
+    // Read in order and scattered: the places of one output block fit the first-level caches.
+    for (co, w) in w.chunks_exact(per_channel).enumerate() {
+        let out = &mut out[co / cb * per_block..][..per_block];
+        for (ci, w) in w.chunks_exact(taps).enumerate() {
+            let first = ci / width * taps * width + ci % width;
+            for (tap, w) in w.iter().enumerate() {
+                out[(first + tap * width) * cb + co % cb] = *w;
+            }
         }
     }
 }

@@ -19,8 +19,9 @@ pub(crate) fn fill(
     part: &mut [f32],
     task: &dyn Tensors,
     backbone: &dyn Fn(&str, usize) -> Result<Vec<f32>>,
+    room: &mut Vec<f32>,
 ) -> Result<()> {
-    params::affine(&recipe.affine, alpha(recipe.affine.alpha), part, task, backbone)?;
+    params::affine(&recipe.affine, alpha(recipe.affine.alpha), part, task, backbone, room)?;
     let channels = recipe.affine.channels;
     let rows = rows(&recipe.kernel, channels, part, task)?;
     let inverse = recipe.to.map_or(1.0, |to| 1.0 / f64::from(to.scale));
