@@ -306,6 +306,6 @@ impl Runtime {
 
     /// Bytes of the arena and scratch that all tasks share.
     pub fn workspace_bytes(&self) -> usize {
-        4 * (self.session.space.arena.len() + self.session.space.scratch.len())
+        4 * (self.session.cpu.space.arena.len() + self.session.cpu.space.scratch.len())
     }
 }

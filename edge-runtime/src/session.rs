@@ -1,6 +1,6 @@
 //! One thread that runs frames: its worker pool and the memory it works in.
 
-use crate::engine::{Observer, Workspace};
+use crate::engine::{Cpu, Executor, Observer, Workspace};
 use crate::pool::Pool;
 use crate::task::Arriving;
 use crate::{Result, Task};
@@ -9,25 +9,23 @@ use std::time::Instant;
 /// Runs tasks one frame at a time. All tasks share its arena, which is as large as the largest needs.
 #[derive(Debug)]
 pub struct Session {
-    pool: Pool,
-    pub(crate) space: Workspace,
+    pub(crate) cpu: Cpu,
 }
 
 impl Session {
     /// A session on `threads` threads, the caller's included.
     pub fn new(threads: usize) -> Session {
-        Session { pool: Pool::new(threads), space: Workspace::default() }
+        Session { cpu: Cpu { pool: Pool::new(threads), space: Workspace::default() } }
     }
 
     /// Threads at work, the caller's included.
     pub fn threads(&self) -> usize {
-        self.pool.threads()
+        self.cpu.pool.threads()
     }
 
     /// Makes room for `task`, so that running it allocates nothing.
     pub fn reserve(&mut self, task: &Task) {
-        let (arena, scratch) = (task.program.arena_len, task.program.scratch_len(self.threads()));
-        self.space.grow(arena, scratch);
+        self.cpu.reserve(&task.program);
     }
 
     /// Scores (logits) of `input`, the preprocessed image `(c, h, w)`, row-major.
@@ -59,7 +57,7 @@ impl Session {
         observer: &mut impl Observer,
     ) -> Result<&'a [f32]> {
         self.reserve(task);
-        task.program.run(&Arriving { task, until }, input, &mut self.space, &self.pool, observer)?;
-        Ok(task.program.scores(&self.space.arena))
+        task.program.run(&mut self.cpu, &Arriving { task, until }, input, observer)?;
+        self.cpu.scores(&task.program)
     }
 }

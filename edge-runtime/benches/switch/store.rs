@@ -4,7 +4,7 @@ use crate::peer::{Entry, plan_json, write_tensors};
 use bundles::container::{Bundle, Kind, Preprocess, Resize, Writer};
 use bundles::plan::{Arch, Owner, Plan, Role, Skips};
 use edge_runtime::kernels::Isa;
-use edge_runtime::{Backbone, Options, Session, Task};
+use edge_runtime::{Backbone, Options, Packing, Session, Task};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,8 @@ pub fn write(arch: &str, directory: &Path) {
     let mut seed = 7;
     let shared = numbers(&source, Owner::Backbone, &mut seed);
     let backbone = bundle(Kind::Backbone, "net", &source, None, &shared);
-    let packed = edge_runtime::pack_backbone("net", &backbone, Isa::detect(), &[]).expect("packs");
+    let packed =
+        edge_runtime::pack_backbone("net", &backbone, Packing::F32(Isa::detect()), &[]).expect("packs");
     let id = Bundle::parse(&backbone).expect("a bundle").manifest().backbone.id;
     for (path, bytes) in backbones(directory).iter().zip([&backbone, &packed]) {
         std::fs::write(path, bytes).expect("room for a file");

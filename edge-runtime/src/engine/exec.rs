@@ -1,40 +1,30 @@
-//! Runs a compiled network: one kernel call per step, nothing allocated.
+//! The loop over a compiled network's steps, and what it asks of whatever computes them.
 
 use super::Program;
-use super::lower::INPUT;
-use super::step::{Factor, Fused, Step, ValueId, Weights, Work};
-use crate::kernels::{self, Epilogue, Floats, KernelError, MAX_TERMS, Term};
-use crate::pool::Pool;
+use super::step::Step;
 use crate::{Error, Result};
-use std::ops::Range;
 
-/// Memory a frame works in. Allocated when a task is loaded, never during a frame.
-#[derive(Debug, Default)]
-pub(crate) struct Workspace {
-    pub arena: Floats,
-    pub scratch: Floats,
-}
+/// What computes the steps of a program: the seam between the engine and the hardware.
+///
+/// [`Cpu`](super::cpu::Cpu) is the one there is. Steps come in order, each behind the ones whose values it reads, and
+/// the arena's layout says which values may share memory; a device that runs them later than they are asked for
+/// waits in [`scores`](Executor::scores).
+pub(crate) trait Executor {
+    /// Makes room for the values and intermediates of `program`, so that its steps allocate nothing.
+    fn reserve(&mut self, program: &Program);
 
-impl Workspace {
-    /// Takes over what is larger in `other` and gives the rest back, for another thread to free.
-    pub fn replace(&mut self, mut other: Workspace) -> Workspace {
-        let pairs = [(&mut self.arena, &mut other.arena), (&mut self.scratch, &mut other.scratch)];
-        for (memory, other) in pairs {
-            if memory.len() < other.len() {
-                std::mem::swap(memory, other);
-            }
-        }
-        other
-    }
+    /// Computes `step`. `part` are the task's parameters of the step's part, laid out by its spans; `image` is the
+    /// network's input, plain `(c, h, w)`.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] and [`Error::Internal`], defects of this program.
+    fn step(&mut self, program: &Program, step: &Step, part: &[f32], image: &[f32]) -> Result<()>;
 
-    /// Makes room; nothing happens when there is enough.
-    pub fn grow(&mut self, arena: usize, scratch: usize) {
-        for (memory, want) in [(&mut self.arena, arena), (&mut self.scratch, scratch)] {
-            if memory.len() < want {
-                *memory = Floats::zeros(want);
-            }
-        }
-    }
+    /// The scores, once every step was asked for.
+    ///
+    /// # Errors
+    /// What went wrong on a device since.
+    fn scores<'a>(&'a mut self, program: &Program) -> Result<&'a [f32]>;
 }
 
 /// Parameters of part `p`, as they become available.
@@ -60,17 +50,17 @@ impl Observer for () {
 }
 
 impl Program {
-    /// Computes the scores of `input`, plain `(c, h, w)` as [`Program::input`] says.
+    /// Computes the scores of `input`, plain `(c, h, w)` as [`Program::input`] says, on `executor`, which has room
+    /// for this program.
     ///
     /// # Errors
     /// [`Error::Input`] when `input` has another size; [`Error::Kernel`] and [`Error::Internal`] for defects
     /// of this program; whatever `parts` answers.
     pub fn run(
         &self,
+        executor: &mut impl Executor,
         parts: &impl Parts,
         input: &[f32],
-        space: &mut Workspace,
-        pool: &Pool,
         observer: &mut impl Observer,
     ) -> Result<()> {
         if input.len() != self.input.len() {
@@ -82,120 +72,9 @@ impl Program {
         for (index, step) in self.steps.iter().enumerate() {
             let part = parts.part(step.part)?;
             observer.before(index);
-            self.step(step, part, input, space, pool)?;
+            executor.step(self, step, part, input)?;
             observer.after(index);
         }
         Ok(())
-    }
-
-    fn step(
-        &self,
-        step: &Step,
-        part: &[f32],
-        input: &[f32],
-        space: &mut Workspace,
-        pool: &Pool,
-    ) -> Result<()> {
-        let isa = self.isa;
-        if let Work::Int8(work) = &step.work {
-            return self.step8(step, work, part, input, space, pool);
-        }
-        let (maps, out) = self.maps(step, input, &mut space.arena)?;
-        let from = maps.of(step.reads)?;
-        let coef = |factor: Factor| match factor {
-            Factor::One => 1.0,
-            Factor::At(at) => at.of(part).first().copied().unwrap_or(f32::NAN),
-        };
-        let finish = |fused: &Fused| -> Result<Epilogue<'_>> {
-            let add = match fused.add {
-                Some((value, factor)) => Some((maps.of(value)?, coef(factor))),
-                None => None,
-            };
-            let (scale, shift) = (fused.scale.map(|at| at.of(part)), fused.shift.map(|at| at.of(part)));
-            Ok(Epilogue { scale, shift, add, accumulate: fused.accumulate, relu: fused.relu })
-        };
-        let x = step.from;
-        let done: Result<(), KernelError> = match &step.work {
-            Work::Block => kernels::to_blocked(isa, x, from, out, pool),
-            Work::Conv { shape, kernel, epilogue } => {
-                let weights = match kernel {
-                    Weights::Backbone(kernel) => kernel.floats(),
-                    Weights::Task(at) => at.of(part),
-                };
-                let epilogue = finish(epilogue)?;
-                kernels::conv(isa, shape, weights, from, &epilogue, out, &mut space.scratch, pool)
-            }
-            Work::Proxies { terms, epilogue } => {
-                let mut sum = [Term::default(); MAX_TERMS];
-                for (to, term) in sum.iter_mut().zip(terms) {
-                    let (weights, input) = (term.weights.of(part), maps.of(term.reads)?);
-                    *to = Term { channels: term.c_in, weights, input };
-                }
-                let sum = sum.get(..terms.len()).unwrap_or(&[]);
-                kernels::pointwise(isa, step.to, sum, &finish(epilogue)?, out, pool)
-            }
-            Work::Affine { scale, shift, relu } => {
-                kernels::affine(isa, x, scale.of(part), shift.of(part), *relu, from, out, pool)
-            }
-            Work::MaxPool(window) => kernels::max_pool(isa, x, *window, from, out, pool),
-            Work::AvgPool(window) => kernels::avg_pool(isa, x, *window, from, out, pool),
-            Work::Subsample { stride } => kernels::subsample(isa, x, *stride, from, out, pool),
-            Work::PadChannels { front, back } => {
-                kernels::pad_channels(isa, x, *front, *back, from, out, pool)
-            }
-            Work::GlobalAvgPool => kernels::global_avg_pool(isa, x, from, out, pool),
-            Work::Linear { weight, bias } => {
-                let (weight, bias) = (weight.of(part), Some(bias.of(part)));
-                // Channels that only fill the last block stay zero, as every kernel expects.
-                out.iter_mut().skip(step.to.c).for_each(|padding| *padding = 0.0);
-                kernels::linear(isa, x.c, step.to.c, weight, bias, from, out, pool)
-            }
-            // Done above.
-            Work::Int8(_) => Ok(()),
-            Work::Sum { factor, accumulate, relu } => {
-                let len = out.len();
-                kernels::add_scaled(isa, len, from, coef(*factor), *accumulate, *relu, out, pool)
-            }
-        };
-        done.map_err(|source| Error::Kernel { step: step.name.clone(), source })
-    }
-
-    /// The map that `step` writes, and all others to read.
-    pub(super) fn maps<'a>(
-        &'a self,
-        step: &'a Step,
-        input: &'a [f32],
-        arena: &'a mut [f32],
-    ) -> Result<(Maps<'a>, &'a mut [f32])> {
-        let range = self.ranges.get(step.writes).cloned().unwrap_or(0..0);
-        let broken = || Error::Internal { what: format!("{} writes beyond the arena", step.name) };
-        let (before, rest) = arena.split_at_mut_checked(range.start).ok_or_else(broken)?;
-        let (out, after) = rest.split_at_mut_checked(range.len()).ok_or_else(broken)?;
-        Ok((Maps { step, ranges: &self.ranges, input, before, after, written: range }, out))
-    }
-}
-
-/// What a step may read: the image, and the arena before and behind the map it writes.
-pub(super) struct Maps<'a> {
-    step: &'a Step,
-    ranges: &'a [Range<usize>],
-    input: &'a [f32],
-    before: &'a [f32],
-    after: &'a [f32],
-    written: Range<usize>,
-}
-
-impl<'a> Maps<'a> {
-    pub(super) fn of(&self, value: ValueId) -> Result<&'a [f32]> {
-        if value == INPUT {
-            return Ok(self.input);
-        }
-        let range = self.ranges.get(value).cloned().unwrap_or(0..0);
-        let found = match range.start.checked_sub(self.written.end) {
-            Some(start) => self.after.get(start..start + range.len()),
-            None => self.before.get(range),
-        };
-        let what = || format!("{}: its maps overlap in the arena", self.step.name);
-        found.ok_or_else(|| Error::Internal { what: what() })
     }
 }

@@ -1,16 +1,18 @@
 //! The engine: a plan compiled to kernel calls over one arena, and the loop that makes those calls.
 //!
 //! Compiling ([`Program::compile`]) and loading parameters ([`params::fill`]) allocate; running a frame
-//! ([`Program::run`]) does not. A GPU backend would take the same [`Program`] and replace [`exec`].
+//! ([`Program::run`]) does not. What computes the steps is an [`Executor`]; [`Cpu`] is the one there is.
 
 mod arena;
+mod cpu;
 mod exec;
 pub(crate) mod int8;
 mod lower;
 pub(crate) mod params;
 pub(crate) mod step;
 
-pub(crate) use exec::{Observer, Parts, Workspace};
+pub(crate) use cpu::{Cpu, Workspace};
+pub(crate) use exec::{Executor, Observer, Parts};
 pub use params::Tensors;
 
 use crate::kernels::{self, Isa, int8::Grid};

@@ -18,7 +18,7 @@ impl Runtime {
         let loader = match self.loader.take() {
             Some(loader) => loader,
             None => {
-                self.room.note(&self.session.space);
+                self.room.note(&self.session.cpu.space);
                 let (backbone, room) = (Arc::clone(&self.backbone), Arc::clone(&self.room));
                 Loader::start(backbone, self.session.threads(), room)?
             }
@@ -60,7 +60,7 @@ impl Runtime {
         let before = slot.before.take();
         self.discard(before);
         if let Some(space) = loaded.space {
-            let old = self.session.space.replace(space);
+            let old = self.session.cpu.space.replace(space);
             self.leave(Job::Free(old));
         }
         // A streamed task sits in its slot already.
@@ -87,7 +87,7 @@ impl Runtime {
     pub(super) fn admit(&mut self, task: Arc<Task>, path: Option<&Path>) -> Result<TaskId> {
         self.collect();
         self.session.reserve(&task);
-        self.room.note(&self.session.space);
+        self.room.note(&self.session.cpu.space);
         let slot = self.slot(task.name(), path);
         self.settle_in(slot, task)?;
         Ok(TaskId(slot))
