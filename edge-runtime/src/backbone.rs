@@ -20,7 +20,7 @@ pub const INT8_REVISION: u32 = 1;
 
 /// Revision of the packed kernel order, written into files packed for an instruction set. It changes when
 /// [`kernels::pack`] changes what it writes.
-pub const LAYOUT_REVISION: u32 = 1;
+pub const LAYOUT_REVISION: u32 = 2;
 
 /// How to open a backbone, and what to ask of the tasks loaded onto it.
 #[derive(Debug, Clone)]
