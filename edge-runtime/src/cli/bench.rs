@@ -29,7 +29,14 @@ pub const COMMAND: Command = Command {
         spec("--json", None, "one JSON document"),
     ],
     help: "Medians over all frames; the smallest time beside them, for machines with noise.\n\n\
-           Example:\n  edge-runtime bench --store store/ --json\n",
+           --layers prints one line per kernel call: node, time, GFLOP/s, shapes, tensors.\n\
+           --blocks measures the student with all its proxies and writes one row per gate: node, source,\n\
+           role (block, proxy; stem, sum and head without source), microseconds. Proxies that run as one call\n\
+           share its time as they share its multiply-adds. TSV with a header line, or, into a .json file,\n\
+           {\"arch\", \"isa\", \"threads\", \"rows\": [{\"node\", \"source\", \"role\", \"us\"}]}.\n\n\
+           Examples:\n  edge-runtime bench --store store/ --json\n  \
+           edge-runtime bench --store store/ --task digits --layers\n  \
+           edge-runtime bench --backbone net.backbone --blocks latency.tsv\n",
     run,
 };
 

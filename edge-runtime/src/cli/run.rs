@@ -22,13 +22,14 @@ pub const COMMAND: Command = Command {
         spec("--stream", None, "start each task's first frame while its bundle is still being decoded"),
         spec("--budget-mib", Some("N"), "memory for resident tasks; least recently used ones are evicted"),
         spec("--raw", Some("WxHxC"), "frames are plain bytes, height x width x channels"),
-        spec("--deadline-ms", Some("N"), "count frames that take longer"),
+        spec("--deadline-ms", Some("N"), "count frames that take longer (0.5 and the like will do)"),
         spec("--metrics", Some("FILE"), "write Prometheus text at the end; `stdout` for standard output"),
         spec("--json", None, "one JSON object per frame: label, score, task, us"),
     ],
     help: "Files are PNG, PPM or PGM; `-` reads a stream of them from standard input.\n\nExamples:\n  \
            edge-runtime run --store store/ --alternate --json frame1.png frame2.png\n  \
-           camera | edge-runtime run --backbone b.backbone --task signs.task --raw 640x480x3 -\n",
+           camera | edge-runtime run --backbone b.backbone --task signs.task --raw 640x480x3 -\n  \
+           edge-runtime run --store store/ --deadline-ms 5 --metrics metrics.prom frames/*.ppm\n",
     run,
 };
 
@@ -44,7 +45,7 @@ struct Order {
 fn run(args: &Args) -> Result<()> {
     let files = store::Files::find(args)?;
     let raw = args.value("--raw").map(Raw::parse).transpose()?;
-    let deadline = args.number("--deadline-ms", 1)?.map(|ms| Duration::from_millis(ms as u64));
+    let deadline = args.value("--deadline-ms").map(milliseconds).transpose()?;
     if args.files.is_empty() {
         return Err(Error::Usage {
             got: "no frames".into(),
@@ -78,6 +79,15 @@ fn run(args: &Args) -> Result<()> {
         }
     }
     outcome
+}
+
+/// A positive number of milliseconds, with or without a fraction.
+fn milliseconds(text: &str) -> Result<Duration> {
+    let time = text.parse().ok().and_then(|ms: f64| Duration::try_from_secs_f64(ms / 1e3).ok());
+    time.filter(|time| !time.is_zero()).ok_or_else(|| Error::Usage {
+        got: format!("--deadline-ms {text}"),
+        want: "a positive number of milliseconds".into(),
+    })
 }
 
 fn order(args: &Args, runtime: &Runtime, loaded: Vec<TaskId>) -> Result<Order> {

@@ -44,6 +44,19 @@ fn frames_alternate_between_tasks() {
         "{out}"
     );
 
+    // A deadline that nothing meets: answered, marked, counted, and not an error.
+    let late = ["run", "--store", at, "--deadline-ms", "0.0001", "--json", "--metrics", "stdout", "-"];
+    let out = ok(&late, &stream);
+    assert_eq!(out.matches("\"late\":true").count(), 4, "{out}");
+    for line in [
+        "edge_runtime_missed_deadlines_total 4",
+        "edge_runtime_failed_frames_total 0",
+        "edge_runtime_resident_tasks 3",
+        "edge_runtime_frame_seconds_count 4",
+    ] {
+        assert!(out.lines().any(|l| l == line), "{line}: {out}");
+    }
+
     // A script and a raw stream; streamed loading gives the same answers.
     let raw = [7u8; 5 * 4 * 3 * 2];
     let common = ["--script", "signs,digits", "--raw", "5x4x3", "--json", "--store", at, "-"];
@@ -106,7 +119,13 @@ fn tasks_self_test_probe_and_bench_report() {
     let table = std::fs::read_to_string(table).unwrap();
     // Header, stem, head, nine blocks, 24 proxies.
     assert_eq!(table.lines().count(), 1 + 2 + 9 + 24, "{table}");
-    assert!(table.lines().any(|line| line.starts_with("4\t2\tproxy\t")), "{table}");
+    let us = |start: &str| -> f64 {
+        let line = table.lines().find(|line| line.starts_with(start)).unwrap_or_default();
+        line.rsplit('\t').next().and_then(|us| us.parse().ok()).unwrap_or_default()
+    };
+    // Proxies of a node run as one call; each has its share of the time.
+    assert!(us("4\t2\tproxy\t") > 0.0 && us("4\t3\tproxy\t") > us("4\t2\tproxy\t") / 100.0, "{table}");
+    assert!(us("4\t3\tblock\t") > 0.0, "{table}");
 }
 
 #[test]
@@ -124,7 +143,8 @@ fn failures_have_their_exit_codes() {
     let damaged = file("damaged.bin", &damaged);
     let stranger = file("stranger.bin", &store::packed("cifar-resnet20-b", 12, 24).tasks[0].1);
     let image = file("x.ppm", b"P6 1 1 255 abc");
-    let cases: [(&[&str], i32, &str); 9] = [
+    let cases: [(&[&str], i32, &str); 10] = [
+        (&["run", "--store", at, "--deadline-ms", "-1", &image], 2, "milliseconds"),
         (&["frobnicate"], 2, "self-test"),
         (&["run", "--store", at], 2, "image files"),
         (&["run", "--store", at, "--task", "nothing", &image], 2, "digits"),

@@ -5,6 +5,8 @@ use crate::fit::{count, hex};
 use anyhow::Context;
 use bundles::container::Bundle;
 use bundles::plan::{Counter, Owner, Role};
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Needs, needs};
 use std::path::PathBuf;
 
 /// Shows network, costs, tensors, labels and signature of a bundle.
@@ -31,13 +33,25 @@ impl Inspect {
         let plan = &manifest.plan;
         let cost = |counter| plan.costs(counter).map(|c| c.total().macs);
         let (real, paper) = (cost(Counter::True)?, cost(Counter::Paper)?);
+        let memory: Vec<(Isa, Needs)> =
+            Isa::ALL.into_iter().map(|isa| Ok((isa, needs(plan, isa, 1)?))).collect::<anyhow::Result<_>>()?;
         if self.json {
             let tensors: Vec<_> = manifest
                 .sections
                 .iter()
                 .map(|s| serde_json::json!({ "name": s.name, "shape": s.shape, "stored": s.stored_len, "raw": s.raw_len }))
                 .collect();
+            let memory: serde_json::Map<_, _> = memory
+                .iter()
+                .map(|(isa, n)| {
+                    let own = serde_json::json!({
+                        "arena": n.arena, "scratch": n.scratch, "task": n.task, "kernels": n.kernels,
+                    });
+                    (isa.name().to_owned(), own)
+                })
+                .collect();
             let document = serde_json::json!({
+                "memory_bytes": memory,
                 "kind": manifest.kind.word(), "name": manifest.name, "arch": plan.arch,
                 "input": [plan.input.c, plan.input.h, plan.input.w],
                 "blocks": plan.blocks(), "blocks_total": plan.cells.len(), "proxies": plan.proxies(),
@@ -61,6 +75,14 @@ impl Inspect {
         row("task-owned", format!("{} parameters", count(plan.task_params())));
         row("shared", format!("{} parameters", count(plan.backbone_params())));
         row("multiply-adds", format!("{} true, {} by the paper's conventions", count(real), count(paper)));
+        for (isa, n) in &memory {
+            let kib = |bytes: usize| bytes.div_ceil(1024);
+            let (own, shared, kernels) = (kib(n.task), kib(n.workspace()), kib(n.kernels));
+            let what = format!(
+                "{own} KiB of its own, {shared} KiB of shared workspace, {kernels} KiB of shared kernels"
+            );
+            row(&format!("on {isa}"), what);
+        }
         if !manifest.labels.is_empty() {
             row("labels", manifest.labels.join(", "));
         }

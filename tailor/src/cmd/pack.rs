@@ -13,6 +13,7 @@ use bundles::container::{Bundle, Kind, SigningKey, write_atomically};
 use candle_core::{Device, Tensor};
 use edge_runtime::kernels::Isa;
 use edge_runtime::kernels::int8::Grid;
+use edge_runtime::needs;
 use std::path::{Path, PathBuf};
 use targets::Profile;
 
@@ -73,8 +74,7 @@ impl Pack {
             loss.check(self.max_drop).with_context(|| format!("{} is not packed", self.file.display()))?;
         }
         write_atomically(&self.out, &packed)?;
-        self.report(bytes.len(), packed.len(), loss);
-        Ok(())
+        self.report(bytes.len(), &packed, loss)
     }
 
     fn backbone(&self, bytes: &[u8], signers: &[SigningKey]) -> anyhow::Result<(Vec<u8>, Option<Loss>)> {
@@ -161,7 +161,8 @@ impl Pack {
         dataset.test.as_ref().or(dataset.val.as_ref()).unwrap_or(&dataset.train)
     }
 
-    fn report(&self, before: usize, after: usize, loss: Option<Loss>) {
+    fn report(&self, before: usize, packed: &[u8], loss: Option<Loss>) -> anyhow::Result<()> {
+        let after = packed.len();
         let ratio = before as f64 / after as f64;
         if self.json {
             let line = serde_json::json!({
@@ -171,7 +172,7 @@ impl Pack {
                 "drop_points": loss.map(|loss| loss.points()), "n": loss.map(|loss| loss.before.n),
             });
             println!("{line}");
-            return;
+            return Ok(());
         }
         let out = self.out.display();
         println!("{out}: {after} bytes, from {before} ({ratio:.2} times smaller)");
@@ -186,6 +187,18 @@ impl Pack {
             None if self.precision == Precision::F32 => {}
             None => println!("its loss of accuracy was not measured; --data would measure it"),
         }
+        let Some(target) = self.target.filter(|_| self.precision == Precision::F32) else { return Ok(()) };
+        let own = needs(&Bundle::parse(packed)?.manifest().plan, target.isa.parse()?, 1)?;
+        let kib = |bytes: usize| bytes.div_ceil(1024);
+        println!(
+            "{:<16} {} KiB of kernels, mapped; {} KiB of arena and scratch for its own network on one thread ({}); \
+             tasks share one arena, as large as the largest needs (tailor inspect TASK)",
+            "memory",
+            kib(own.kernels),
+            kib(own.workspace()),
+            target.isa
+        );
+        Ok(())
     }
 }
 

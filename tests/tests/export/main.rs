@@ -159,7 +159,7 @@ fn a_task_of_another_backbone_and_bundles_in_each_others_place_are_refused() {
     }
 
     let isa = edge_runtime::kernels::Isa::Portable;
-    let packed = edge_runtime::pack_backbone("one", &one.backbone, isa, &[]).unwrap();
+    let packed = edge_runtime::pack_backbone("one", &one.backbone, edge_runtime::Packing::F32(isa), &[]).unwrap();
     let error = Network::task(&task, &Bundle::parse(&packed).unwrap()).unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert!(error.to_string().contains("packed for a device") && error.to_string().contains("tailor import"));
