@@ -32,7 +32,7 @@ fn tailored(source: &Plan, arch: Arch) -> Plan {
     let alpha = |node: usize, role, source: usize| match role {
         Role::Block if node % 3 == 2 => 0.1,
         Role::Block => 0.9,
-        Role::Proxy if source + 1 == node && node % 3 != 0 => 0.5,
+        Role::Proxy if source + 1 == node && !node.is_multiple_of(3) => 0.5,
         Role::Proxy => 0.0,
     };
     let alphas: Vec<Vec<f32>> = (1..)

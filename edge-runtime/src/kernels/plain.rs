@@ -20,7 +20,7 @@ pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
     let (width, blocks) = input_blocks(cb, s);
     let taps = s.kernel * s.kernel;
     let (per_channel, per_block) = (s.c_in * taps, blocks * taps * width * cb);
-    if s.c_out % cb != 0 || s.c_in % width != 0 {
+    if !s.c_out.is_multiple_of(cb) || !s.c_in.is_multiple_of(width) {
         out.fill(0.0);
     }
     // Read in order and scattered: the places of one output block fit the first-level caches.

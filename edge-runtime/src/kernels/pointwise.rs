@@ -21,6 +21,12 @@ pub const MAX_TERMS: usize = 8;
 /// Pixels of one part of the work: whole tiles on every instruction set.
 const PIXELS: usize = 56;
 
+/// Lanes of the instruction set (NEON) on which four blocks are computed together; for others no such code is made.
+const NARROW: usize = 4;
+
+/// Most pixels of a tile on any instruction set.
+const MOST: usize = 14;
+
 /// One term: a map and the kernel it goes through.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Term<'a> {
@@ -70,7 +76,7 @@ pub fn pointwise(
     };
     let blocks = channels / cb;
     let group = match blocks {
-        4.. if isa == Isa::Neon || (isa == Isa::Avx512 && pixels <= 8) => 4,
+        4.. if isa == Isa::Neon => 4,
         2.. => 2,
         _ => 1,
     };
@@ -113,9 +119,12 @@ impl Work for Pointwise {
         let (mut block, mut left) = (first, self.group.min(self.blocks - first));
         let start = part % self.runs * PIXELS;
         let end = self.pixels.min(start + PIXELS);
+        let map = self.pixels * V::LANES;
+        // SAFETY: the features are the caller's promise.
+        let mut sums = unsafe { [V::splat(0.0); 4 * MOST] };
         while left > 0 {
             let (q, most) = match left {
-                4.. if V::PIXELS[2] > 0 => (4, V::PIXELS[2]),
+                4.. if V::LANES == NARROW => (4, V::PIXELS[2]),
                 2.. => (2, V::PIXELS[1]),
                 _ => (1, V::PIXELS[0]),
             };
@@ -125,11 +134,18 @@ impl Work for Pointwise {
                 // SAFETY: pixels and blocks of the maps, and of this part alone; the features are the caller's
                 // promise.
                 unsafe {
-                    let place = (self, block, pixel);
+                    let place = (self, block, pixel, &mut sums);
                     match q {
-                        4 => with_pixels!(pixels, V::PIXELS[2], tile::<V, 4>(place)),
+                        4 if V::LANES == NARROW => with_pixels!(pixels, V::PIXELS[2], tile::<V, 4>(place)),
                         2 => with_pixels!(pixels, V::PIXELS[1], tile::<V, 2>(place)),
                         _ => with_pixels!(pixels, V::PIXELS[0], tile::<V, 1>(place)),
+                    }
+                    for j in 0..q {
+                        let factors = self.finish.factors::<V>((block + j) * V::LANES);
+                        for p in 0..pixels {
+                            let at = (block + j) * map + (pixel + p) * V::LANES;
+                            self.finish.store(sums[j * MOST + p], factors, at);
+                        }
                     }
                 }
                 pixel += pixels;
@@ -140,9 +156,12 @@ impl Work for Pointwise {
     }
 }
 
-/// `P` pixels of `Q` blocks: the sums over all terms, then the epilogue.
+/// Sums of `P` pixels of `Q` blocks over all terms, into `out[q * MOST + p]`. There is one such function for each
+/// size of tile, so what follows the sums happens outside, once for all sizes.
 #[inline(always)]
-unsafe fn tile<V: Simd, const P: usize, const Q: usize>((work, block, pixel): (&Pointwise, usize, usize)) {
+unsafe fn tile<V: Simd, const P: usize, const Q: usize>(
+    (work, block, pixel, out): (&Pointwise, usize, usize, &mut [V; 4 * MOST]),
+) {
     let map = work.pixels * V::LANES;
     let at = pixel * V::LANES;
     // SAFETY: the caller placed the tile inside the maps, and every term's weights cover its blocks.
@@ -161,9 +180,8 @@ unsafe fn tile<V: Simd, const P: usize, const Q: usize>((work, block, pixel): (&
             acc = sums::<V, P, Q, 1, false>(acc, term.x.add(at), term.w.add(block * per_block), &reach);
         }
         for q in 0..Q {
-            let factors = work.finish.factors::<V>((block + q) * V::LANES);
             for p in 0..P {
-                work.finish.store(acc[p][q], factors, (block + q) * map + at + p * V::LANES);
+                out[q * MOST + p] = acc[p][q];
             }
         }
     }
