@@ -137,6 +137,57 @@ fn a_folder_of_images_becomes_a_task_that_the_runtime_answers() {
     assert!(shown.contains("above, below") && shown.contains("development key"), "{shown}");
 }
 
+#[test]
+fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let work = at("run");
+    let mut args = vec!["fit", "--backbone", text(&bench.backbone), "--data", text(&bench.images)];
+    args.extend(["--work", text(&work), "--name", "halves", "--json"]);
+    args.extend(QUICK);
+    stdout("tailor", &args);
+    let task = work.join("halves.task");
+    for (precision, smaller) in [("f16", 1.9), ("int8", 3.4)] {
+        let (backbone, out) = (at(&format!("{precision}.backbone")), at(&format!("{precision}.task")));
+        let pack = ["pack", text(&bench.backbone), "--precision", precision, "--json", "--out"];
+        let packed = stdout("tailor", &[&pack[..], &[text(&backbone)]].concat());
+        let ratio = |report: &str| number(report, "bytes_before") / number(report, "bytes");
+        assert!(ratio(&packed) > smaller, "{precision}: {packed}");
+
+        let mut pack =
+            vec!["pack", text(&task), "--precision", precision, "--backbone", text(&bench.backbone)];
+        pack.extend(["--data", text(&bench.images), "--json", "--out", text(&out)]);
+        let report = stdout("tailor", &[&pack[..], &["--max-drop", "100"]].concat());
+        assert!(ratio(&report) > 1.7, "{precision}: {report}");
+        assert_eq!(number(&report, "n"), 12.0);
+        assert!(number(&report, "drop_points") <= 10.0, "{precision}: {report}");
+        let again = std::fs::read(&out).unwrap();
+        stdout("tailor", &[&pack[..], &["--max-drop", "100"]].concat());
+        assert_eq!(std::fs::read(&out).unwrap(), again, "{precision}: the same input gives the same bytes");
+
+        let device = ["self-test", "--backbone", text(&backbone), "--task", text(&out)];
+        let tested = stdout("edge-runtime", &device);
+        assert!(tested.contains("halves"), "{tested}");
+
+        // No loss is as small as this.
+        std::fs::remove_file(&out).unwrap();
+        let (code, why) = failure("tailor", &[&pack[..], &["--max-drop=-101"]].concat());
+        assert_eq!(code, 1, "{why}");
+        assert!(
+            why.contains("not packed") && why.contains("--max-drop") && why.contains("12 images"),
+            "{why}"
+        );
+        assert!(!out.exists(), "a refused packing writes nothing");
+    }
+    let backbone = at("int8.backbone");
+    let plain = ["self-test", "--backbone", text(&backbone), "--task", text(&task)];
+    let (code, why) = failure("edge-runtime", &plain);
+    assert_eq!(code, 4, "{why}");
+    assert!(why.contains("holds no scales of int8 maps"), "{why}");
+    let (_, why) = failure("tailor", &["pack", text(&task), "--precision", "int8", "--out", "x"]);
+    assert!(why.contains("--backbone"), "{why}");
+}
+
 /// Trains a small backbone on the images of `bench`.
 fn pretrain<'a>(bench: &'a Bench, work: &'a Path, extra: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["pretrain", "--data", text(&bench.images), "--work", text(work), "--size", "16"];
