@@ -279,9 +279,10 @@ fn work(shared: &Shared, index: usize) {
             if now < *until.get_or_insert(now + SPIN) {
                 continue;
             }
-            shared.parked[index].store(true, Ordering::SeqCst);
             // The order matters: flag, then look again. `run` moves the epoch, then looks at the flag, so
-            // one of the two always sees the other.
+            // one of the two always sees the other. A swap, because QEMU lets an aarch64 store and the load
+            // behind it change places on x86, whatever their ordering.
+            shared.parked[index].swap(true, Ordering::SeqCst);
             if shared.epoch.load(Ordering::SeqCst) == seen {
                 thread::park();
             }

@@ -63,8 +63,9 @@ pub struct Exported {
 /// `network` as an ONNX model. The same network and options give the same bytes.
 ///
 /// # Errors
-/// [`Error::MissingTensor`] and [`Error::TensorShape`] for a network that does not fit its plan, [`Error::Bundle`]
-/// for a plan that does not pass its checks or a model beyond protobuf's 2 GiB.
+/// [`MissingTensor`](crate::Error::MissingTensor) and [`TensorShape`](crate::Error::TensorShape) for a network that
+/// does not fit its plan, [`Bundle`](crate::Error::Bundle) for a plan that does not pass its checks or a model beyond
+/// protobuf's 2 GiB.
 pub fn onnx(network: &Network, options: Options) -> Result<Exported> {
     let mut lowering = Lowering::new(network);
     let plan = &network.plan;

@@ -2,7 +2,7 @@
 
 use crate::pack::check_backbone;
 use crate::{Error, Result};
-use bundles::container::{Bundle, Kind, Layout, Preprocess};
+use bundles::container::{Bundle, Dtype, Kind, Layout, Preprocess};
 use bundles::plan::{Op, Owner, Plan};
 use std::collections::HashMap;
 
@@ -67,12 +67,12 @@ impl Network {
         for spec in plan.tensors().into_iter().filter(|spec| !dropped.contains(&spec.name)) {
             let bundle = if spec.owner == Owner::Backbone { backbone } else { own };
             let section = bundle.section(&spec.name)?;
-            if section.layout != Layout::Canonical {
+            if section.layout != Layout::Canonical || !matches!(section.dtype, Dtype::F32 | Dtype::F16) {
                 let file = &bundle.manifest().name;
                 return Err(Error::Bundle(bundles::Error::Incompatible {
                     what: format!("tensor `{}` of `{file}`, which is packed for a device", spec.name),
-                    want: "the backbone as `tailor import` wrote it".into(),
-                    got: format!("{:?} order", section.layout),
+                    want: "the backbone as `tailor import` wrote it, and the task as `tailor fit` did".into(),
+                    got: format!("{:?} in {:?} order", section.dtype, section.layout),
                 }));
             }
             if section.shape != spec.shape {

@@ -13,7 +13,8 @@ mod store;
 use bundles::container::{Bundle, Kind, Preprocess, Resize};
 use bundles::plan::{Arch, Op, Plan, Skips};
 use bundles::preprocess::Normaliser;
-use edge_runtime::{Backbone, Frame, Runtime};
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Backbone, Frame, Packing, Runtime, pack_backbone};
 use interpreter::{Value, read, run};
 use random::Rng;
 use tailor::export::{Network, Options, onnx};
@@ -158,11 +159,16 @@ fn a_task_of_another_backbone_and_bundles_in_each_others_place_are_refused() {
         assert!(error.to_string().contains("is needed here"), "{error}");
     }
 
-    let isa = edge_runtime::kernels::Isa::Portable;
-    let packed = edge_runtime::pack_backbone("one", &one.backbone, edge_runtime::Packing::F32(isa), &[]).unwrap();
-    let error = Network::task(&task, &Bundle::parse(&packed).unwrap()).unwrap_err();
-    assert_eq!(error.exit_code(), 4);
-    assert!(error.to_string().contains("packed for a device") && error.to_string().contains("tailor import"));
+    for packing in [Packing::F32(Isa::Portable), Packing::Int8] {
+        let packed = pack_backbone("one", &one.backbone, packing, &[]).unwrap();
+        let error = Network::task(&task, &Bundle::parse(&packed).unwrap()).unwrap_err();
+        let said = error.to_string();
+        assert_eq!(error.exit_code(), 4);
+        assert!(said.contains("packed for a device") && said.contains("tailor import"), "{said}");
+    }
+    // Halves are numbers like any other.
+    let packed = pack_backbone("one", &one.backbone, Packing::F16, &[]).unwrap();
+    assert_agreement(&Network::task(&task, &Bundle::parse(&packed).unwrap()).unwrap(), &mut Rng::new(3));
 }
 
 #[test]
