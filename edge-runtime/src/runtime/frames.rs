@@ -48,7 +48,7 @@ impl Runtime {
         self.finish(index, start, outcome)
     }
 
-    /// Classifies one preprocessed image, `(c, h, w)` as [`Task::input`] says.
+    /// Classifies one preprocessed image, `(c, h, w)` as [`Task::input`](crate::Task::input) says.
     ///
     /// # Errors
     /// As [`frame`](Runtime::frame).
