@@ -158,7 +158,8 @@ fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
             vec!["pack", text(&task), "--precision", precision, "--backbone", text(&bench.backbone)];
         pack.extend(["--data", text(&bench.images), "--json", "--out", text(&out)]);
         let report = stdout("tailor", &[&pack[..], &["--max-drop", "100"]].concat());
-        assert!(ratio(&report) > 1.7, "{precision}: {report}");
+        // A task of a few thousand numbers: its manifest, which stays, is as large.
+        assert!(ratio(&report) > 1.3, "{precision}: {report}");
         assert_eq!(number(&report, "n"), 12.0);
         assert!(number(&report, "drop_points") <= 10.0, "{precision}: {report}");
         let again = std::fs::read(&out).unwrap();
