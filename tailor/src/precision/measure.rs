@@ -20,7 +20,10 @@ pub struct Loss {
 impl Loss {
     /// Accuracy lost, in points (percent of all images, absolute); negative for a gain.
     pub fn points(&self) -> f64 {
-        100.0 * (self.before.accuracy() - self.after.accuracy())
+        // One division of whole numbers, so that a loss of exactly the limit is exactly the limit.
+        let (before, after) = (self.before, self.after);
+        let (right, n) = (|a: Score, b: Score| (a.right * b.n) as f64, (before.n * after.n).max(1) as f64);
+        100.0 * (right(before, after) - right(after, before)) / n
     }
 
     /// Refuses a loss of more than `most` points.
