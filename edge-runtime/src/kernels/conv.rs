@@ -119,7 +119,7 @@ impl Method {
     /// (their vector operations were counted per tile and block of 16 channels), and the weights' way from
     /// memory where they do not stay in the second-level cache. Of methods within [`LEANER`] of the fastest, the one
     /// with the fewest weights. Measured on AVX-512 and AVX2, it takes F(4x4) down to 8 px while weights are few and
-    /// at 56 and 28 px, F(2x2) at 14 px and 256 channels (1.5 % of ResNet-18's time for 17 % of its kernels' memory)
+    /// at 56 and 28 px, F(2x2) at 14 px and 256 channels (on AVX-512 1.5 % of ResNet-18's time with one thread, for 17 % of its kernels' memory)
     /// and at 7 px and 512 channels (where direct convolution would take 10 % more of the whole network's time).
     fn of(isa: Isa, s: &ConvShape) -> Method {
         if isa == Isa::Portable || !direct::handles(s) {
