@@ -352,15 +352,10 @@ fn int8(change: impl FnOnce(&mut Manifest)) -> Result<()> {
     writer.tensor_f32("fc.weight#maps", Owner::Task, &[2, 2], &[0.1, 3.0, 0.2, 0.0])?;
     let bytes = writer.finish(&[])?;
     let mut manifest = Bundle::parse(&bytes)?.into_manifest();
-    for section in &mut manifest.sections {
-        match section.name.as_str() {
-            "fc.weight" => {
-                (section.dtype, section.codec, section.filter) = (Dtype::I8, Codec::Raw, Filter::None);
-                section.raw_len = section.shape.iter().product::<usize>() as u64;
-                section.stored_len = section.raw_len;
-            }
-            _ => {}
-        }
+    for section in manifest.sections.iter_mut().filter(|section| section.name == "fc.weight") {
+        (section.dtype, section.codec, section.filter) = (Dtype::I8, Codec::Raw, Filter::None);
+        section.raw_len = section.shape.iter().product::<usize>() as u64;
+        section.stored_len = section.raw_len;
     }
     change(&mut manifest);
     rules::check(&manifest)
