@@ -2,7 +2,7 @@
 
 Both sides run exactly the same network (batch 1) on the same image and must agree before any time counts: to 1e-4 in
 f32. In f16 ours stores halves and computes in f32, theirs is f32. In int8 theirs is the statically quantised form (QDQ,
-per channel) of onnxruntime.quantization, and each side must stay near the scores of the f32 network.
+per channel) of onnxruntime.quantization; each side rounds in its own way, so their scores need only be near each other.
 The bench of edge-runtime writes the tensors; here they become an ONNX graph with every affine folded into its
 convolution, which is what ONNX Runtime makes of batch-norms itself. Each side runs in its own process; rounds alternate;
 the figure is the median over rounds of each round's median frame, the ratio the median of the rounds' ratios.
