@@ -10,6 +10,7 @@ mod form;
 mod product;
 mod tasks;
 mod tiles;
+mod weights;
 
 use super::level::Level;
 use super::output::filled;
@@ -19,10 +20,9 @@ use form::PLANES;
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use tasks::{
-    Correlate, Kernel, KernelGradient, Outputs, Planes, Target, WeightsByChannel, WeightsByImage, Whole, run,
-};
+use tasks::{Correlate, Kernel, Outputs, Planes, Target, Whole, run};
 use tiles::{Source, Tiling};
+use weights::{KernelGradient, WeightsByChannel, WeightsByImage};
 
 /// How much of what is kept close, in floats.
 #[derive(Debug, Clone, Copy)]
@@ -108,8 +108,11 @@ fn write_correlation(level: Level, t: Tiling, x: &[f32], packed: &[f32], y: Targ
     let (block_len, packed_len) = (PLANES * padded * lanes, t.c_in * 9 * lanes);
     assert!(x.len() == t.n * t.c_in * t.h * t.w && packed.len() == blocks * packed_len);
     let small = blocks * block_len <= room.weights;
-    scratch::zeroed(blocks * block_len, |u| {
+    scratch::with(blocks * block_len, |u| {
         let kernel = |(u, packed): (&mut [f32], &[f32])| {
+            if padded > t.c_in {
+                u.fill(0.);
+            }
             run(level, &Kernel { packed, c_in: t.c_in, padded, u: Target::new(u.as_mut_ptr()) });
         };
         if small {
@@ -175,10 +178,12 @@ pub(crate) fn backward_weights(level: Level, s: &ConvShape, x: &[f32], g: &[f32]
     let mut dw = vec![0.; s.weights()];
     let small = blocks * block_len <= room.weights;
     let parts = if small { PARTIALS.min(t.n) } else { 1 };
-    scratch::zeroed(parts * blocks * block_len, |du| {
+    // Zeroed by whoever adds to it first.
+    scratch::with(parts * blocks * block_len, |du| {
         if small {
             let images = t.n.div_ceil(parts);
             du.par_chunks_exact_mut(blocks * block_len).enumerate().for_each(|(part, du)| {
+                du.fill(0.);
                 let rows = rows_of(&t, part * images, images);
                 let (band, du) = (band_rows(&t, padded + blocks * lanes, room), Target::new(du.as_mut_ptr()));
                 run(level, &WeightsByImage { t, x, g, rows, band, du });
@@ -189,6 +194,9 @@ pub(crate) fn backward_weights(level: Level, s: &ConvShape, x: &[f32], g: &[f32]
                 let rows = rows_of(&t, first, images);
                 shared_planes(level, &t, &x, padded, rows.clone(), |planes| {
                     du.par_chunks_exact_mut(block_len).enumerate().for_each(|(block, du)| {
+                        if first == 0 {
+                            du.fill(0.);
+                        }
                         let (rows, du) = (rows.clone(), Target::new(du.as_mut_ptr()));
                         run(level, &WeightsByChannel { t, g, planes, rows, block, du });
                     });
