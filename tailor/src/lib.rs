@@ -1,5 +1,6 @@
 //! Tailors a pre-trained backbone to a task: teach, train, prune, pack. See ARCHITECTURE.md.
 
+pub mod baselines;
 pub mod cmd;
 pub mod data;
 pub mod device;

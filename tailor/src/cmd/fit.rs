@@ -48,7 +48,7 @@ pub struct Fit {
 /// Choices of the recipe.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Recipe")]
-struct Choices {
+pub(super) struct Choices {
     /// Defaults: this project's for small images, or the paper's recipe (long schedules, frozen norms, local
     /// matching).
     #[arg(long, value_enum, default_value = "small")]
@@ -135,7 +135,7 @@ enum SearchArg {
 }
 
 impl Choices {
-    fn recipe(&self) -> crate::Result<Recipe> {
+    pub(super) fn recipe(&self) -> crate::Result<Recipe> {
         let mut recipe = match self.schedule {
             Preset::Small => Recipe::small(),
             Preset::Paper => Recipe::paper(),
@@ -195,7 +195,7 @@ impl Choices {
     }
 
     /// Refuses what does not fit the images, before any of them is decoded.
-    fn check_data(&self, recipe: &Recipe, counts: Counts) -> crate::Result<()> {
+    pub(super) fn check_data(&self, recipe: &Recipe, counts: Counts) -> crate::Result<()> {
         if let Some(fraction) = self.validation.filter(|_| counts.val > 0) {
             let want = "the data has a val/ of its own: leave the option out, or that folder";
             return Err(Error::config(format!("--validation {fraction}"), want));

@@ -1,5 +1,6 @@
 //! The command line: one file per command, each a `struct` of what was typed and a `run`.
 
+mod compare;
 mod completions;
 mod demo;
 mod eval;
@@ -42,6 +43,7 @@ enum Command {
     Import(import::Import),
     Pretrain(Box<pretrain::Pretrain>),
     Fit(Box<fit::Fit>),
+    Compare(Box<compare::Compare>),
     Pack(pack::Pack),
     Eval(eval::Eval),
     Export(export::Export),
@@ -61,6 +63,7 @@ impl Cli {
             Command::Import(cmd) => cmd.run(),
             Command::Pretrain(cmd) => cmd.run(),
             Command::Fit(cmd) => cmd.run(),
+            Command::Compare(cmd) => cmd.run(),
             Command::Pack(cmd) => cmd.run(),
             Command::Eval(cmd) => cmd.run(),
             Command::Export(cmd) => cmd.run(),

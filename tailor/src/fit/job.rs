@@ -1,7 +1,7 @@
 //! One task from images to bundle: all stages, then scores, drawing and packing.
 
-use super::{Recipe, Report, Tailoring, Work};
-use crate::data::{Dataset, hold_out};
+use super::{Ground, Recipe, Report, Work};
+use crate::data::Dataset;
 use crate::draw::{Architecture, architecture};
 use crate::net::alphas;
 use crate::pack::{Label, deploy, task_bundle};
@@ -11,9 +11,6 @@ use crate::train::Score;
 use crate::{Error, Result};
 use bundles::container::{Preprocess, Resize, SigningKey, write_atomically};
 use candle_core::Device;
-
-/// Images a folded backbone's norms are calibrated on.
-const CALIBRATION: usize = 256;
 
 /// Everything one tailored task is made from.
 pub struct Job<'a> {
@@ -43,52 +40,19 @@ impl Job<'_> {
     /// # Errors
     /// Whatever any stage reports.
     pub fn run(self) -> Result<Report> {
-        let Dataset { classes, train, val, test } = self.dataset;
-        let (train, val) = match val {
-            Some(val) => (train, val),
-            None => hold_out(train, self.recipe.validation, self.recipe.seed)?,
-        };
-        let mut source = self.source;
-        if source.folded {
-            let sample = crate::data::Loader::new(&train, source.mean, source.std, CALIBRATION, self.device)?;
-            if let Some(batch) = sample.eval().next() {
-                source.calibrate(&batch?.images)?;
-            }
-        }
-        let size = train.images.size();
-        let identity = format!(
-            "backbone {} data {} {}x{} {} classes {} images",
-            hex(&source.id[..8]),
-            self.data_name,
-            size.width,
-            size.height,
-            classes.len(),
-            train.len()
-        );
-        let tailoring = Tailoring {
-            arch: source.arch,
-            backbone: &source.params,
-            mean: source.mean,
-            std: source.std,
-            classes: classes.len(),
-            train: &train,
-            val: &val,
-            recipe: self.recipe,
-            work: self.work,
-            identity: &identity,
-            device: self.device,
-            progress: self.progress,
-        };
+        let ground = Ground::prepare(self.source, self.dataset, self.data_name, self.recipe, self.device)?;
+        let tailoring = ground.tailoring(self.recipe, self.work, self.device, self.progress);
         let teacher = tailoring.teach()?;
         let student = tailoring.train(&teacher)?;
         let pruned = tailoring.prune(&teacher, &student)?;
 
         let on_test = |plan, params| -> Result<Option<Score>> {
-            test.as_ref().map(|test| tailoring.score(plan, params, test)).transpose()
+            ground.test.as_ref().map(|test| tailoring.score(plan, params, test)).transpose()
         };
         let teacher_test = on_test(&teacher.plan, &teacher.params)?;
         let test_score = on_test(&pruned.plan, &pruned.params)?;
 
+        let (source, classes, size) = (&ground.source, &ground.classes, ground.train.images.size());
         let preprocess =
             Preprocess::new(3, size.width, size.height, Resize::Bilinear, source.mean, source.std);
         let facts = vec![
@@ -98,8 +62,7 @@ impl Job<'_> {
             ("validation".to_string(), format!("{:.4}", pruned.validation.accuracy())),
             ("teacher-validation".to_string(), format!("{:.4}", teacher.validation.accuracy())),
         ];
-        let label =
-            Label { name: self.name, classes: &classes, preprocess, backbone: source.id, facts: &facts };
+        let label = Label { name: self.name, classes, preprocess, backbone: source.id, facts: &facts };
         let bundle = task_bundle(&pruned.plan, &pruned.params, &label, self.signers)?;
         write_atomically(&self.work.bundle(self.name), &bundle)?;
 

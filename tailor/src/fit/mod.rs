@@ -1,5 +1,6 @@
 //! Tailoring one task: teach, train, prune, pack, in a work folder that can be picked up at any epoch.
 
+mod ground;
 mod job;
 mod recipe;
 mod report;
@@ -7,9 +8,11 @@ mod select;
 mod stages;
 mod work;
 
+pub use ground::Ground;
 pub use job::{Job, hex};
 pub use recipe::{Recipe, Search, Stage};
 pub use report::{BackboneSize, Report, count};
 pub use select::{Attempt, Candidate, Selection};
+pub(crate) use stages::EVAL_BATCH;
 pub use stages::{Pruned, Student, Tailoring, Teacher};
 pub use work::Work;

@@ -11,7 +11,7 @@ use bundles::plan::{Arch, Counter, Plan};
 use candle_core::Device;
 
 /// Images per batch when nothing is trained.
-const EVAL_BATCH: usize = 100;
+pub(crate) const EVAL_BATCH: usize = 100;
 
 /// Everything a run reads.
 pub struct Tailoring<'a> {
@@ -155,7 +155,7 @@ impl Tailoring<'_> {
         evaluate(&Net { plan, params }, self.progress.interrupt().watch(batches))
     }
 
-    fn loader(&self, split: &Split, batch: usize) -> Result<Loader> {
+    pub(crate) fn loader(&self, split: &Split, batch: usize) -> Result<Loader> {
         Loader::new(split, self.mean, self.std, batch, self.device)
     }
 
@@ -206,6 +206,22 @@ impl Tailoring<'_> {
         params: &mut Params,
         loss: &dyn Fn(&Params, &crate::data::Batch) -> Result<crate::train::StepLoss>,
     ) -> Result<Score> {
+        self.course(stage, fingerprint, how, params, loss, &|params| self.score(plan, params, self.val))
+    }
+
+    /// Trains `params` by `loss` as `how` says, with the recipe's optimiser and augmentation.
+    ///
+    /// # Errors
+    /// Whatever training reports.
+    pub(crate) fn course(
+        &self,
+        stage: &str,
+        fingerprint: &str,
+        how: &Stage,
+        params: &mut Params,
+        loss: &dyn Fn(&Params, &crate::data::Batch) -> Result<crate::train::StepLoss>,
+        validate: &dyn Fn(&Params) -> Result<Score>,
+    ) -> Result<Score> {
         let recipe = self.recipe;
         let seed = recipe.seed;
         // A few dozen images are a normal case: then an epoch is one step over all of them.
@@ -214,7 +230,7 @@ impl Tailoring<'_> {
             steps: loader.steps(),
             batches: &|epoch| loader.train(seed, epoch as u64, recipe.augment),
             loss,
-            validate: &|params| self.score(plan, params, self.val),
+            validate,
         };
         let course = Course {
             stage,

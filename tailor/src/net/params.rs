@@ -1,4 +1,4 @@
-//! The numbers of one network in training: named tensors, each frozen or free.
+//! The numbers of one network in training: named tensors, each frozen, free, or derived from others.
 
 use crate::{Error, Result};
 use bundles::plan::{Op, Owner, Plan, Role};
@@ -15,6 +15,8 @@ const STAT_MOMENTUM: f64 = 0.1;
 enum Slot {
     Frozen(Tensor),
     Free(Var),
+    /// A function of trained tensors, which its gradient goes on to.
+    Derived(Tensor),
 }
 
 /// Named tensors of one network; free ones are trained, frozen ones are read.
@@ -61,29 +63,48 @@ impl Params {
     /// [`Error::MissingTensor`].
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         match self.slots.get(name) {
-            Some(Slot::Frozen(tensor)) => Ok(tensor),
+            Some(Slot::Frozen(tensor) | Slot::Derived(tensor)) => Ok(tensor),
             Some(Slot::Free(var)) => Ok(var.as_tensor()),
             None => Err(Error::MissingTensor { name: name.into() }),
         }
     }
 
-    /// Whether the tensor of that name is trained.
+    /// Whether a gradient of the tensor of that name is wanted: it is trained, or derived from what is.
     pub fn is_free(&self, name: &str) -> bool {
-        matches!(self.slots.get(name), Some(Slot::Free(_)))
+        match self.slots.get(name) {
+            Some(Slot::Free(_)) => true,
+            Some(Slot::Derived(tensor)) => tensor.track_op(),
+            Some(Slot::Frozen(_)) | None => false,
+        }
+    }
+
+    /// The same numbers (shared, not copied), with each of `derived` in the place of the tensor of its name. A
+    /// network reads it as any other; its gradient goes on to whatever trained tensors it was computed from, so that
+    /// it holds for one step.
+    #[must_use]
+    pub fn with_derived(&self, derived: impl IntoIterator<Item = (String, Tensor)>) -> Params {
+        let mut out = self.clone();
+        out.slots.extend(derived.into_iter().map(|(name, tensor)| (name, Slot::Derived(tensor))));
+        out
+    }
+
+    /// Adds or replaces every tensor of `other`, shared, each free or frozen as there.
+    pub fn extend(&mut self, other: &Params) {
+        self.slots.extend(other.slots.iter().map(|(name, slot)| (name.clone(), slot.clone())));
     }
 
     /// Trained tensors in the order of their names.
     pub fn vars(&self) -> impl Iterator<Item = (&str, &Var)> {
         self.slots.iter().filter_map(|(name, slot)| match slot {
             Slot::Free(var) => Some((name.as_str(), var)),
-            Slot::Frozen(_) => None,
+            Slot::Frozen(_) | Slot::Derived(_) => None,
         })
     }
 
     /// Every tensor in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.slots.iter().map(|(name, slot)| match slot {
-            Slot::Frozen(tensor) => (name.as_str(), tensor),
+            Slot::Frozen(tensor) | Slot::Derived(tensor) => (name.as_str(), tensor),
             Slot::Free(var) => (name.as_str(), var.as_tensor()),
         })
     }
@@ -93,15 +114,17 @@ impl Params {
         self.iter().next().map_or(Device::Cpu, |(_, tensor)| tensor.device().clone())
     }
 
-    /// Overwrites the values of an existing tensor, which stays free or frozen.
+    /// Overwrites the values of an existing tensor, which stays free or frozen (a derived one is then derived from nothing).
     ///
     /// # Errors
     /// [`Error::MissingTensor`], or a shape that differs.
     pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
         match self.slots.get_mut(name) {
             Some(Slot::Free(var)) => var.set(value)?,
-            Some(Slot::Frozen(tensor)) if tensor.shape() == value.shape() => *tensor = value.detach(),
-            Some(Slot::Frozen(tensor)) => {
+            Some(Slot::Frozen(tensor) | Slot::Derived(tensor)) if tensor.shape() == value.shape() => {
+                *tensor = value.detach();
+            }
+            Some(Slot::Frozen(tensor) | Slot::Derived(tensor)) => {
                 return Err(Error::TensorShape {
                     name: name.into(),
                     want: tensor.dims().to_vec(),
@@ -219,7 +242,7 @@ impl Params {
         for (name, slot) in &self.slots {
             if names.contains(name) {
                 let copy = match slot {
-                    Slot::Frozen(tensor) => Slot::Frozen(tensor.clone()),
+                    Slot::Frozen(tensor) | Slot::Derived(tensor) => Slot::Frozen(tensor.detach()),
                     Slot::Free(var) => Slot::Free(Var::from_tensor(&var.as_tensor().detach())?),
                 };
                 out.slots.insert(name.clone(), copy);

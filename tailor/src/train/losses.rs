@@ -53,7 +53,21 @@ pub struct Objective<'a> {
 /// # Errors
 /// When batch and plan do not fit.
 pub fn teacher_loss(plan: &Plan, params: &Params, batch: &Batch, label_smoothing: f64) -> Result<StepLoss> {
-    let Forward { logits, stats, .. } = Net { plan, params }.forward(&batch.images, Pass::Train)?;
+    label_loss(plan, params, batch, Pass::Train, label_smoothing)
+}
+
+/// The same with norms as `pass` says: on running statistics, say, which then do not move.
+///
+/// # Errors
+/// When batch and plan do not fit.
+pub fn label_loss(
+    plan: &Plan,
+    params: &Params,
+    batch: &Batch,
+    pass: Pass,
+    label_smoothing: f64,
+) -> Result<StepLoss> {
+    let Forward { logits, stats, .. } = Net { plan, params }.forward(&batch.images, pass)?;
     let classification = ops::cross_entropy(&logits, &batch.labels, label_smoothing)?;
     let terms = Terms { classification: classification.clone(), complexity: None, matching: None };
     Ok(StepLoss { total: classification, terms, logits, stats })

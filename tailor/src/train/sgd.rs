@@ -1,21 +1,35 @@
-//! Stochastic gradient descent with momentum and weight decay, as PyTorch's `SGD` defines it.
+//! Stochastic gradient descent with momentum and weight decay, as PyTorch's `SGD` defines it; Adam for masks.
 
 use crate::Result;
 use crate::net::Params;
 use crate::ops;
-use candle_core::Tensor;
 use candle_core::backprop::GradStore;
+use candle_core::{Tensor, Var};
 use std::collections::BTreeMap;
 
 /// `v = momentum v + (grad + decay w)`, `w = w - rate v`.
 ///
 /// Alpha logits never decay (METHOD: a pull towards zero would be a pull towards diffuse gates).
+///
+/// Tensors whose names end in [`MASK`] move by Adam instead (Kingma & Ba, ICLR 2015; betas 0.9 and 0.999, no decay) at
+/// [`MASK_RATE`] of the rate: the numbers behind a binary mask matter by their sign against a threshold alone, and have
+/// gradients as small as the weights they mask.
 #[derive(Debug, Clone)]
 pub struct Sgd {
     momentum: f64,
     decay: f64,
     velocity: BTreeMap<String, Tensor>,
 }
+
+/// How names of tensors behind a binary mask end.
+pub const MASK: &str = ".mask";
+
+/// Share of the learning rate that masks have: Piggyback's 1e-4 beside the 1e-3 of its classifier.
+pub const MASK_RATE: f64 = 0.1;
+
+/// Adam's decay rates of both moments, and what is added to the root of the second.
+const BETAS: [f64; 2] = [0.9, 0.999];
+const ADAM_EPS: f64 = 1e-8;
 
 impl Sgd {
     /// Without any velocity yet.
@@ -40,6 +54,10 @@ impl Sgd {
     pub fn step(&mut self, params: &Params, grads: &GradStore, rate: f64) -> Result<()> {
         for (name, var) in params.vars() {
             let Some(grad) = grads.get(var) else { continue };
+            if name.ends_with(MASK) {
+                self.adapt(name, var, grad, MASK_RATE * rate)?;
+                continue;
+            }
             let decay = if name.ends_with(".alpha") { 0.0 } else { self.decay };
             if !self.velocity.contains_key(name) {
                 self.velocity.insert(name.to_string(), var.zeros_like()?.detach());
@@ -48,6 +66,32 @@ impl Sgd {
                 ops::sgd_step(var, grad, velocity, rate, self.momentum, decay)?;
             }
         }
+        Ok(())
+    }
+
+    /// Adam: both moments and the number of steps are kept beside velocities, and go into a checkpoint with them.
+    fn adapt(&mut self, name: &str, var: &Var, grad: &Tensor, rate: f64) -> Result<()> {
+        let [first, square, steps] = ["", "/square", "/steps"].map(|part| format!("{name}{part}"));
+        let kept = |key: &str| self.velocity.get(key).cloned();
+        let grad = grad.detach();
+        let moment = |kept: Option<Tensor>, new: &Tensor, beta: f64| -> Result<Tensor> {
+            let old = match kept {
+                Some(old) => old,
+                None => new.zeros_like()?,
+            };
+            Ok(((old * beta)? + (new * (1.0 - beta))?)?.detach())
+        };
+        let m = moment(kept(&first), &grad, BETAS[0])?;
+        let v = moment(kept(&square), &grad.sqr()?, BETAS[1])?;
+        let t = match kept(&steps) {
+            Some(t) => t.to_vec1::<f32>()?.first().copied().unwrap_or(0.0) + 1.0,
+            None => 1.0,
+        };
+        let [less, least] = BETAS.map(|beta| 1.0 - beta.powi(t as i32));
+        let step = ((&m / less)? / ((&v / least)?.sqrt()? + ADAM_EPS)?)?;
+        var.set(&(var.as_detached_tensor() - (step * rate)?)?)?;
+        let t = Tensor::from_vec(vec![t], 1, var.device())?;
+        self.velocity.extend([(first, m), (square, v), (steps, t)]);
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! The two programs as a user runs them: import, fit, look, verify, and run on the device side.
 
+mod compare;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

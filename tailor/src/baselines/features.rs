@@ -1,0 +1,120 @@
+//! Feature extraction: a linear classifier on the pooled features of the frozen backbone.
+//!
+//! Donahue et al., "DeCAF" (ICML 2014). Deviations: softmax regression by SGD, where DeCAF trains a support vector machine;
+//! features are taken behind the last pooling. Norms keep the backbone's running statistics, so that nothing but the
+//! classifier is the task's own. Without augmentation every image's features are computed once, and the classifier then
+//! sees them [`TO_CONVERGENCE`] times as often as the teacher sees its images: that is nearly free and gains a point or two.
+
+use super::bench::{Bench, Trained};
+use super::size::{Owned, Parts, Size};
+use crate::Result;
+use crate::data::{Augment, Batch, Split};
+use crate::fit::{EVAL_BATCH, Stage};
+use crate::net::{Net, Params, Pass};
+use crate::train::{Score, label_loss, right};
+use bundles::plan::{Op, Plan};
+use candle_core::Tensor;
+
+/// Highest rate: there are no weights behind it to upset.
+pub(super) const PEAK: f64 = 0.5;
+
+/// Passes over cached features for each of the teacher's epochs.
+const TO_CONVERGENCE: usize = 10;
+
+pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
+    let plan = bench.tailoring().backbone_plan()?;
+    let passes = if is_cacheable(bench) { TO_CONVERGENCE } else { 1 };
+    let stage = bench.stage(passes * bench.epochs());
+    let (params, validation) = classifier(bench, &plan, "features", &stage)?;
+    let parts = Parts::of(&plan)?;
+    let size = Size::new(parts.kernels + parts.norms, Owned { numbers: parts.head, bits: 0 }, parts.macs);
+    Ok(Trained { plan, params, validation, size, packed: None })
+}
+
+/// Whether an image has the same features in every epoch.
+fn is_cacheable(bench: &Bench<'_>) -> bool {
+    bench.recipe.augment == Augment::default()
+}
+
+/// The backbone, frozen to the last number, with a classifier trained on its features.
+pub(super) fn classifier(
+    bench: &Bench<'_>,
+    plan: &Plan,
+    stage: &str,
+    how: &Stage,
+) -> Result<(Params, Score)> {
+    let tailoring = bench.tailoring();
+    let (body, head) = cut(plan);
+    let frozen = frozen(plan, &bench.ground.source.params)?;
+    let features = |images: &Tensor| features(&body, &frozen, images);
+    let all = |split: &Split| -> Result<(Tensor, Tensor)> {
+        let batches = tailoring.loader(split, EVAL_BATCH)?.eval();
+        let (mut rows, mut labels) = (Vec::new(), Vec::new());
+        for batch in bench.progress.interrupt().watch(batches) {
+            let batch = batch?;
+            rows.push(features(&batch.images)?);
+            labels.push(batch.labels);
+        }
+        Ok((Tensor::cat(&rows, 0)?, Tensor::cat(&labels, 0)?))
+    };
+    let known = match is_cacheable(bench) {
+        true => Some(all(&bench.ground.train)?.0),
+        false => None,
+    };
+    let val = all(&bench.ground.val)?;
+    let mut params = Params::default();
+    let fresh = Params::teacher(plan, &bench.ground.source.params, bench.recipe.seed, bench.device)?;
+    for name in head.head.iter().flat_map(Op::tensors).map(|t| t.name) {
+        params.free(name.clone(), fresh.get(&name)?)?;
+    }
+    let validation = tailoring.course(
+        stage,
+        &bench.fingerprint(&format!("{stage} {how:?}")),
+        how,
+        &mut params,
+        &|params, batch| {
+            let x = match &known {
+                Some(rows) => {
+                    let index: Vec<u32> = batch.indices.iter().map(|&i| i as u32).collect();
+                    rows.index_select(&Tensor::from_vec(index, batch.indices.len(), bench.device)?, 0)?
+                }
+                None => features(&batch.images)?,
+            };
+            let batch = Batch { images: x, ..batch.clone() };
+            label_loss(&head, params, &batch, Pass::Train, 0.0)
+        },
+        &|params| {
+            let (x, labels) = &val;
+            let logits = Net { plan: &head, params }.forward(x, Pass::Infer)?.logits;
+            Ok(Score { right: right(&logits, labels)?, n: labels.dim(0)? })
+        },
+    )?;
+    let mut whole = frozen;
+    whole.extend(&params);
+    Ok((whole, validation))
+}
+
+/// Kernels and norms of the backbone, none of them free, no classifier.
+fn frozen(plan: &Plan, backbone: &Params) -> Result<Params> {
+    let mut frozen = Params::default();
+    let ops = plan.ops().filter(|op| !matches!(op, Op::Linear(_)));
+    for name in ops.flat_map(crate::net::training_tensors) {
+        frozen.freeze(name.clone(), backbone.get(&name)?.clone());
+    }
+    Ok(frozen)
+}
+
+/// The plan without its classifier, and the classifier alone as a plan that reads features `(n, c)`.
+fn cut(plan: &Plan) -> (Plan, Plan) {
+    let (mut body, mut head) = (plan.clone(), plan.clone());
+    let at = plan.head.iter().position(|op| matches!(op, Op::Linear(_))).unwrap_or(plan.head.len());
+    body.head.truncate(at);
+    (head.stem, head.cells) = (Vec::new(), Vec::new());
+    head.head.drain(..at);
+    (body, head)
+}
+
+/// Pooled features `(n, c)` of `images`, on running statistics.
+fn features(body: &Plan, frozen: &Params, images: &Tensor) -> Result<Tensor> {
+    Ok(Net { plan: body, params: frozen }.forward(images, Pass::Infer)?.logits.flatten_from(1)?)
+}

@@ -1,0 +1,16 @@
+//! Fine-tuning: every kernel and norm of the backbone trained on the task, with a new classifier.
+//!
+//! The common practice (Girshick et al., CVPR 2014, and others since), and this project's teacher: the very same stage,
+//! run and checkpoint as in `fit`. No deviations.
+
+use super::bench::{Bench, Trained};
+use super::size::{Owned, Parts, Size};
+use crate::Result;
+use crate::fit::Teacher;
+
+pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
+    let Teacher { plan, params, validation } = bench.tailoring().teach()?;
+    let parts = Parts::of(&plan)?;
+    let size = Size::new(0, Owned { numbers: parts.all(), bits: 0 }, parts.macs);
+    Ok(Trained { plan, params, validation, size, packed: None })
+}

@@ -1,0 +1,118 @@
+//! The methods by name, and the learning rate of each.
+
+use super::bench::{Bench, Trained};
+use super::{adapters, dan, features, finetune, lwf, packnet, piggyback};
+use crate::{Error, Result};
+use std::{fmt, str::FromStr};
+
+/// One method of adapting a backbone to a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Every weight trained.
+    FineTune,
+    /// A linear classifier on frozen features.
+    Features,
+    /// PackNet with half of the backbone's weights pruned.
+    PackNet50,
+    /// PackNet with three quarters of the backbone's weights pruned.
+    PackNet75,
+    /// Binary masks on frozen weights.
+    Piggyback,
+    /// All weights, held back by the source classifier's responses.
+    Lwf,
+    /// Linear combinations of each layer's filters.
+    Dan,
+    /// A residual 1x1 adapter behind each kernel.
+    Series,
+    /// A 1x1 adapter beside each kernel.
+    Parallel,
+    /// This project's.
+    Tailor,
+}
+
+impl Method {
+    /// Every method, in the table's order.
+    pub const ALL: [Method; 10] = [
+        Method::FineTune,
+        Method::Features,
+        Method::PackNet50,
+        Method::PackNet75,
+        Method::Piggyback,
+        Method::Lwf,
+        Method::Dan,
+        Method::Series,
+        Method::Parallel,
+        Method::Tailor,
+    ];
+
+    /// Its name in options, files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::FineTune => "fine-tune",
+            Method::Features => "features",
+            Method::PackNet50 => "packnet-50",
+            Method::PackNet75 => "packnet-75",
+            Method::Piggyback => "piggyback",
+            Method::Lwf => "lwf",
+            Method::Dan => "dan",
+            Method::Series => "adapters-series",
+            Method::Parallel => "adapters-parallel",
+            Method::Tailor => "tailor",
+        }
+    }
+
+    /// Highest rate of its one-cycle schedule; none where the recipe of `fit` has schedules of its own.
+    pub fn peak(self) -> Option<f64> {
+        match self {
+            Method::FineTune | Method::Tailor => None,
+            Method::Features => Some(features::PEAK),
+            Method::PackNet50 | Method::PackNet75 => Some(0.05),
+            Method::Piggyback => Some(0.05),
+            Method::Lwf => Some(0.05),
+            Method::Dan => Some(0.05),
+            Method::Series => Some(0.05),
+            Method::Parallel => Some(0.05),
+        }
+    }
+
+    /// Whether a task's training builds on what the tasks before it left.
+    pub fn is_sequential(self) -> bool {
+        matches!(self, Method::PackNet50 | Method::PackNet75)
+    }
+
+    /// Trains the method on the task of `bench`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the backbone lacks what the method needs, or whatever training reports.
+    pub fn train(self, bench: &Bench<'_>) -> Result<Trained> {
+        match self {
+            Method::FineTune => finetune::train(bench),
+            Method::Features => features::train(bench),
+            Method::PackNet50 => packnet::train(bench, 0.5),
+            Method::PackNet75 => packnet::train(bench, 0.75),
+            Method::Piggyback => piggyback::train(bench),
+            Method::Lwf => lwf::train(bench),
+            Method::Dan => dan::train(bench),
+            Method::Series => adapters::train(bench, adapters::Place::Series),
+            Method::Parallel => adapters::train(bench, adapters::Place::Parallel),
+            Method::Tailor => Err(Error::config("tailor", "trained by `fit`, not as a baseline")),
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Method> {
+        Method::ALL.into_iter().find(|method| method.name() == text).ok_or_else(|| {
+            let known: Vec<&str> = Method::ALL.iter().map(|method| method.name()).collect();
+            Error::config(format!("method `{text}`"), format!("one of {}", known.join(", ")))
+        })
+    }
+}

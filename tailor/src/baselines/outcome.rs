@@ -1,0 +1,101 @@
+//! What one method came to on one task, as a line of the table and as a file that a later run finds.
+
+use super::{Method, Size};
+use crate::train::Score;
+use crate::{Error, Result};
+use bundles::container::write_atomically;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// One finished method on one task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The method.
+    pub method: Method,
+    /// The data's name.
+    pub data: String,
+    /// The backbone's architecture.
+    pub arch: String,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Accuracy on validation.
+    pub val: Score,
+    /// Accuracy on test; none was looked at, or there is none.
+    pub test: Option<Score>,
+    /// Costs.
+    pub size: Size,
+    /// Seconds of the invocation that finished it.
+    pub seconds: f64,
+    /// Everything that shaped it, written out.
+    pub run: String,
+}
+
+impl Outcome {
+    /// As JSON, accuracies as fractions.
+    pub fn json(&self) -> Value {
+        let test = self.test.map(|score| score.accuracy());
+        json!({
+            "method": self.method.name(),
+            "data": self.data,
+            "arch": self.arch,
+            "seed": self.seed,
+            "val": self.val.accuracy(),
+            "val_n": self.val.n,
+            "test": test,
+            "test_n": self.test.map_or(0, |score| score.n),
+            "params": self.size.params,
+            "task_params": self.size.task_params,
+            "macs": self.size.macs,
+            "swap_bytes": self.size.swap_bytes,
+            "seconds": self.seconds,
+            "run": self.run,
+        })
+    }
+
+    /// Writes it to `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, path: &Path) -> Result<()> {
+        Ok(write_atomically(path, format!("{}\n", self.json()).as_bytes())?)
+    }
+
+    /// Reads it back; `None` when there is no file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Training`] when the file is something else.
+    pub fn read(path: &Path) -> Result<Option<Outcome>> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Io { path: path.into(), source }),
+        };
+        let read = || -> Option<Outcome> {
+            let json: Value = serde_json::from_str(&text).ok()?;
+            let number = |key: &str| json[key].as_u64();
+            let string = |key: &str| json[key].as_str().map(str::to_string);
+            let score = |key: &str| -> Option<Score> {
+                let n = number(&format!("{key}_n"))? as usize;
+                Some(Score { right: (json[key].as_f64()? * n as f64).round() as usize, n })
+            };
+            Some(Outcome {
+                method: json["method"].as_str()?.parse().ok()?,
+                data: string("data")?,
+                arch: string("arch")?,
+                seed: number("seed")?,
+                val: score("val")?,
+                test: score("test"),
+                size: Size {
+                    params: number("params")?,
+                    task_params: number("task_params")?,
+                    macs: number("macs")?,
+                    swap_bytes: number("swap_bytes")?,
+                },
+                seconds: json["seconds"].as_f64()?,
+                run: string("run")?,
+            })
+        };
+        let wrong = || Error::training(path.display(), "no result of `tailor compare`", "remove the file");
+        read().ok_or_else(wrong).map(Some)
+    }
+}

@@ -1,0 +1,212 @@
+//! PackNet: tasks share one network, each in the weights that pruning the earlier ones left free.
+//!
+//! Mallya & Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning" (CVPR 2018). For each task
+//! in sequence: the free weights (all zero) are trained while all earlier ones are used and fixed; of the trained ones
+//! the smallest 75 % of each layer are set free again; those kept are retrained. Norms are fixed after the first task.
+//!
+//! Deviations: the backbone's source images are not at hand, so its own weights are pruned in one shot, per layer and
+//! by magnitude, without retraining: by 50 % (`packnet-50`) or 75 % (`packnet-75`). What that does to the norms'
+//! statistics cannot be repaired without images either, so norms are trained with the first task of the sequence
+//! (there: with the source task) and fixed for all later ones. A third of the teacher's epochs retrains, the rest
+//! trains; both follow the run's schedule (there: two rates, ten times smaller for retraining).
+
+use super::bench::{Bench, Trained};
+use super::kernels::{convs, weight};
+use super::size::{Owned, Parts, Size};
+use crate::net::{Params, Pass, training_tensors};
+use crate::{Error, Result};
+use bundles::plan::{Conv, Op, Plan};
+use candle_core::{Device, Tensor};
+use std::collections::BTreeMap;
+
+/// Share of a task's weights that its pruning sets free.
+const PRUNED: f64 = 0.75;
+/// Owner of a weight nobody uses.
+const FREE: f32 = 0.0;
+/// Owner of the backbone's own weights; tasks follow.
+const BACKBONE: f32 = 1.0;
+
+/// The one network after some tasks: weights of all of them, whose each is, and the norms.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    /// Kernels (zero where free) and norms, frozen.
+    shared: Params,
+    /// Owner of every weight by kernel name: 0 nobody, 1 the backbone, then tasks in order.
+    owners: BTreeMap<String, Vec<f32>>,
+    /// Tasks so far, each by everything that shaped it.
+    tasks: Vec<String>,
+}
+
+pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> {
+    let plan = bench.tailoring().backbone_plan()?;
+    let before = match bench.packed {
+        Some(packed) => packed.clone(),
+        None => Packed::new(&plan, &bench.ground.source.params, backbone_pruned)?,
+    };
+    let first = before.tasks.is_empty();
+    let pass = if first { Pass::Train } else { Pass::Infer };
+    let retrain = (bench.epochs() / 3).max(1);
+    let run = format!("pruned {backbone_pruned} {PRUNED} after {:?}", before.tasks);
+    let mut params = before.open(&plan, bench)?;
+    bench.fit(
+        ("packnet", &run),
+        bench.epochs().saturating_sub(retrain).max(1),
+        &plan,
+        &mut params,
+        pass,
+        &kernel,
+    )?;
+    prune(&plan, &mut params)?;
+    let (params, validation) =
+        bench.fit(("packnet-kept", &run), retrain, &plan, &mut params, pass, &kernel)?;
+
+    let packed = before.close(&plan, &params, &bench.ground.identity)?;
+    let parts = Parts::of(&plan)?;
+    let norms = if first { parts.norms } else { 0 };
+    let numbers = packed.count(packed.newest()) + norms + parts.head;
+    let mut size = Size::new(0, Owned { numbers, bits: parts.kernels }, parts.macs);
+    // The task's weights lie where the backbone's were pruned.
+    size.params = parts.all() + parts.kernels.div_ceil(32);
+    Ok(Trained { plan, params, validation, size, packed: Some(packed) })
+}
+
+impl Packed {
+    /// The backbone, pruned in one shot.
+    pub(super) fn new(plan: &Plan, backbone: &Params, pruned: f64) -> Result<Packed> {
+        let mut shared = Params::default();
+        for name in plan.ops().filter(|op| !matches!(op, Op::Linear(_))).flat_map(training_tensors) {
+            shared.freeze(name.clone(), backbone.get(&name)?.clone());
+        }
+        let mut owners = BTreeMap::new();
+        for conv in convs(plan) {
+            let (name, mut values) = (weight(conv), backbone.values(&weight(conv))?);
+            let mut owner = vec![BACKBONE; values.len()];
+            release(&values, &mut owner, BACKBONE, pruned);
+            zero_unless(&mut values, &owner, |owner| owner == BACKBONE);
+            set(&mut shared, &name, values)?;
+            owners.insert(name, owner);
+        }
+        Ok(Packed { shared, owners, tasks: Vec::new() })
+    }
+
+    /// Tasks so far, each by everything that shaped it.
+    pub fn tasks(&self) -> &[String] {
+        &self.tasks
+    }
+
+    /// Owner of the weights of the newest task.
+    fn newest(&self) -> f32 {
+        BACKBONE + self.tasks.len() as f32
+    }
+
+    /// Number of weights of `owner`.
+    pub(super) fn count(&self, owner: f32) -> u64 {
+        self.owners.values().flatten().filter(|&&o| o == owner).count() as u64
+    }
+
+    /// The numbers of a new task in training: all free weights are its own, from zero.
+    pub(super) fn open(&self, plan: &Plan, bench: &Bench<'_>) -> Result<Params> {
+        let mut params = Params::teacher(plan, &self.shared, bench.recipe.seed, bench.device)?;
+        if !self.tasks.is_empty() {
+            for name in plan.ops().filter(|op| matches!(op, Op::Affine(_))).flat_map(training_tensors) {
+                params.freeze(name.clone(), self.shared.get(&name)?.clone());
+            }
+        }
+        for conv in convs(plan) {
+            let old = self.shared.get(&weight(conv))?;
+            params.freeze(weight(conv), old.clone());
+            params.free(new(conv), &old.zeros_like()?)?;
+            let free = self.owners[&weight(conv)].iter().map(|&o| f32::from(u8::from(o == FREE))).collect();
+            params.freeze(room(conv), Tensor::from_vec::<_, f32>(free, old.shape(), bench.device)?);
+        }
+        Ok(params)
+    }
+
+    /// The network with the trained task `params` added.
+    pub(super) fn close(&self, plan: &Plan, params: &Params, task: &str) -> Result<Packed> {
+        let mut next = self.clone();
+        next.tasks.push(task.into());
+        let mine = next.newest();
+        for conv in convs(plan) {
+            let name = weight(conv);
+            let room = params.values(&room(conv))?;
+            // Adding to an exact zero changes no other weight, to the bit.
+            set(&mut next.shared, &name, params.values(&name)?)?;
+            let owners = next.owners.get_mut(&name).ok_or_else(|| Error::MissingTensor { name })?;
+            owners.iter_mut().zip(room).filter(|(_, room)| *room > 0.0).for_each(|(owner, _)| *owner = mine);
+        }
+        for name in plan.ops().filter(|op| matches!(op, Op::Affine(_))).flat_map(training_tensors) {
+            next.shared.freeze(name.clone(), params.get(&name)?.clone());
+        }
+        Ok(next)
+    }
+
+    /// The network as task `task` (from 1) sees it: weights of the backbone and of tasks up to it. No classifier.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is no such task.
+    pub fn of_task(&self, task: usize) -> Result<Params> {
+        if task == 0 || task > self.tasks.len() {
+            let want = format!("from 1 to {}", self.tasks.len());
+            return Err(Error::config(format!("task {task}"), want));
+        }
+        let mut params = self.shared.clone();
+        for (name, owners) in &self.owners {
+            let mut values = self.shared.values(name)?;
+            zero_unless(&mut values, owners, |owner| owner != FREE && owner <= BACKBONE + task as f32);
+            set(&mut params, name, values)?;
+        }
+        Ok(params)
+    }
+}
+
+/// Frozen weights of earlier tasks, plus this task's where there is room for them.
+pub(super) fn kernel(conv: &Conv, params: &Params) -> Result<Option<Tensor>> {
+    let (old, new) = (params.get(&weight(conv))?, params.get(&new(conv))?);
+    Ok(Some((old + (new * params.get(&room(conv))?)?)?))
+}
+
+/// Sets the smallest of this task's weights free, per layer.
+pub(super) fn prune(plan: &Plan, params: &mut Params) -> Result<()> {
+    for conv in convs(plan) {
+        let mut values = params.values(&new(conv))?;
+        let mut owner = params.values(&room(conv))?;
+        release(&values, &mut owner, 1.0, PRUNED);
+        zero_unless(&mut values, &owner, |owner| owner == 1.0);
+        set(params, &new(conv), values)?;
+        set(params, &room(conv), owner)?;
+    }
+    Ok(())
+}
+
+/// The share `pruned` of the smallest weights that belong to `mine` become nobody's.
+fn release(values: &[f32], owner: &mut [f32], mine: f32, pruned: f64) {
+    let mut order: Vec<usize> = (0..values.len()).filter(|&i| owner[i] == mine).collect();
+    order.sort_by(|&a, &b| values[a].abs().total_cmp(&values[b].abs()).then(a.cmp(&b)));
+    let count = (order.len() as f64 * pruned).round() as usize;
+    order[..count].iter().for_each(|&i| owner[i] = FREE);
+}
+
+fn zero_unless(values: &mut [f32], owners: &[f32], keep: impl Fn(f32) -> bool) {
+    for (value, &owner) in values.iter_mut().zip(owners) {
+        if !keep(owner) {
+            *value = 0.0;
+        }
+    }
+}
+
+fn set(params: &mut Params, name: &str, values: Vec<f32>) -> Result<()> {
+    let shape = params.get(name)?.shape().clone();
+    let device: Device = params.device();
+    params.set(name, &Tensor::from_vec(values, shape, &device)?)
+}
+
+/// This task's weights of a kernel.
+fn new(conv: &Conv) -> String {
+    format!("{}.new", conv.name)
+}
+
+/// 1 where this task has a weight, 0 where an earlier one has, or nobody.
+fn room(conv: &Conv) -> String {
+    format!("{}.room", conv.name)
+}

@@ -1,0 +1,84 @@
+//! The tables of a comparison, aligned for a terminal.
+
+use crate::baselines::{Method, Outcome};
+use crate::fit::{BackboneSize, count};
+use crate::train::Score;
+
+const HEADINGS: [&str; 7] =
+    ["", "validation", "test", "parameters", "task-owned", "multiply-adds", "bytes per switch"];
+
+/// One line per method, on one task.
+pub fn of_task(data: &str, outcomes: &[Outcome], backbone: &BackboneSize) -> String {
+    let percent = |score: Score| format!("{:.1} ± {:.1} %", 100.0 * score.accuracy(), 100.0 * score.margin());
+    let rows = outcomes.iter().map(|outcome| {
+        let size = outcome.size;
+        row(
+            outcome.method,
+            [percent(outcome.val), outcome.test.map_or_else(|| "-".into(), percent)],
+            [size.params, size.task_params, size.macs, size.swap_bytes],
+            backbone,
+        )
+    });
+    aligned(data, rows)
+}
+
+/// One line per method, averaged over all tasks.
+pub fn average(methods: &[Method], outcomes: &[Outcome], backbone: &BackboneSize) -> String {
+    let mut tasks = 0;
+    let rows: Vec<_> = methods
+        .iter()
+        .map(|&method| {
+            let of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.method == method).collect();
+            tasks = of.len();
+            let percent = |scores: Vec<Score>| match scores.len() {
+                // A mean over some of the tasks would not compare with one over all.
+                n if n == of.len() && n > 0 => {
+                    let sum: f64 = scores.iter().map(Score::accuracy).sum();
+                    format!("{:.1} %", 100.0 * sum / n as f64)
+                }
+                _ => "-".into(),
+            };
+            let mean = |figure: fn(&Outcome) -> u64| {
+                of.iter().map(|outcome| figure(outcome)).sum::<u64>() / of.len().max(1) as u64
+            };
+            let scores = [
+                percent(of.iter().map(|outcome| outcome.val).collect()),
+                percent(of.iter().filter_map(|outcome| outcome.test).collect()),
+            ];
+            let costs = [
+                mean(|o| o.size.params),
+                mean(|o| o.size.task_params),
+                mean(|o| o.size.macs),
+                mean(|o| o.size.swap_bytes),
+            ];
+            row(method, scores, costs, backbone)
+        })
+        .collect();
+    aligned(&format!("average of {tasks} tasks"), rows.into_iter())
+}
+
+fn row(method: Method, [val, test]: [String; 2], costs: [u64; 4], backbone: &BackboneSize) -> [String; 7] {
+    let [params, own, macs, bytes] = costs;
+    let of = |n: u64, whole: u64| format!("{} ({:.0} %)", count(n), 100.0 * n as f64 / whole.max(1) as f64);
+    let bytes = format!("{:.1} KiB", bytes as f64 / 1024.0);
+    let (params, own) = (of(params, backbone.params), of(own, backbone.params));
+    [method.name().into(), val, test, params, own, of(macs, backbone.macs), bytes]
+}
+
+/// `title` in the first heading, names to the left, figures to the right.
+fn aligned(title: &str, rows: impl Iterator<Item = [String; 7]>) -> String {
+    let mut lines = vec![HEADINGS.map(str::to_string)];
+    lines[0][0] = title.into();
+    lines.extend(rows);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
+    let mut text = String::new();
+    for line in &lines {
+        text += &format!("{:<1$}", line[0], widths[0]);
+        for (cell, &width) in line.iter().zip(&widths).skip(1) {
+            text += &format!("  {cell:>width$}");
+        }
+        text += "\n";
+    }
+    text + "\n"
+}

@@ -1,0 +1,121 @@
+//! `tailor compare` as a user runs it: every method, results that are kept, several tasks, and what is refused.
+
+use super::*;
+
+/// Options that train a little, and the results of `report` by method and key.
+const BRIEF: [&str; 10] =
+    ["--epochs", "9,4,2", "--batch", "8,16,16", "--size", "16", "--validation", "0.34", "--search", "bisect"];
+
+fn compare<'a>(bench: &'a Bench, data: &[&'a Path], work: &'a Path, extra: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["compare", "--backbone", text(&bench.backbone), "--work", text(work), "--data"];
+    args.extend(data.iter().map(|path| text(path)));
+    args.extend(BRIEF);
+    args.extend(extra);
+    args
+}
+
+/// The part of a JSON report that belongs to one method.
+fn of<'a>(report: &'a str, method: &str) -> &'a str {
+    let key = format!("\"method\":\"{method}\"");
+    let results = report.split("{\"arch\":").skip(1);
+    results
+        .into_iter()
+        .find(|result| result.contains(&key))
+        .unwrap_or_else(|| panic!("no {method} in {report}"))
+}
+
+#[test]
+fn every_method_is_trained_once_and_counted() {
+    let bench = bench();
+    let work = bench.folder.path().join("compared");
+    let args = compare(&bench, &[&bench.images], &work, &["--json"]);
+    let report = stdout("tailor", &args);
+    assert_eq!(report.lines().count(), 1);
+    let figure = |method: &str, key: &str| number(of(&report, method), key);
+    let others =
+        ["features", "packnet-50", "packnet-75", "piggyback", "dan", "adapters-series", "adapters-parallel"];
+    for method in others.iter().chain(&["fine-tune", "lwf", "tailor"]) {
+        let result = std::fs::read_to_string(work.join(method).join("result.json")).unwrap();
+        for key in ["test", "val", "params", "macs", "swap_bytes", "seconds"] {
+            assert_eq!(number(&result, key), figure(method, key), "{method}: {key}");
+        }
+        // Bright above or below: nothing that trains at all gets this wrong. (A student would need more steps.)
+        assert!(figure(method, "test") > 0.7 || *method == "tailor", "{method}: {report}");
+        assert_eq!((figure(method, "test_n"), figure(method, "val_n")), (12.0, 16.0));
+        assert!(figure(method, "task_params") <= figure(method, "params"), "{method}");
+    }
+    let everything = figure("fine-tune", "params");
+    assert_eq!(figure("fine-tune", "swap_bytes"), 4.0 * everything);
+    assert_eq!(figure("lwf", "task_params"), everything);
+    for method in others {
+        assert!(figure(method, "swap_bytes") < 0.3 * figure("fine-tune", "swap_bytes"), "{method}");
+        assert!(figure(method, "params") >= everything, "{method}");
+    }
+    assert_eq!(figure("features", "task_params"), 2.0 * 65.0);
+    assert!(figure("adapters-series", "macs") > figure("dan", "macs"));
+    assert_eq!(figure("piggyback", "macs"), figure("fine-tune", "macs"));
+    // The teacher is fine-tuning, and is trained once.
+    let teacher = |method: &str| std::fs::read(work.join(method).join("teach.safetensors")).unwrap();
+    assert!(teacher("fine-tune") == teacher("tailor"));
+
+    // Once more: everything is read back, nothing trained, and the table has a line for each.
+    let kept = std::fs::metadata(work.join("dan/dan.safetensors")).unwrap().modified().unwrap();
+    assert_eq!(stdout("tailor", &args), report);
+    let table = stdout("tailor", &args[..args.len() - 1]);
+    assert!(table.lines().any(|line| line.starts_with("images") && line.ends_with("bytes per switch")));
+    assert!(table.lines().any(|line| line.starts_with("adapters-parallel")), "{table}");
+    assert_eq!(std::fs::metadata(work.join("dan/dan.safetensors")).unwrap().modified().unwrap(), kept);
+    let (_, why) = failure("tailor", &[&args[..], &["--seed", "2"]].concat());
+    assert!(
+        why.contains("fine-tune") && why.contains("result.json") && why.contains("other options"),
+        "{why}"
+    );
+}
+
+#[test]
+fn tasks_in_sequence_share_one_network_and_are_averaged() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    // The same pictures under another name: a second task.
+    let copied = Command::new("cp").args(["-r", text(&bench.images), text(&at("again"))]).status().unwrap();
+    assert!(copied.success());
+    let (work, second) = (at("compared"), at("again"));
+    let methods = ["--methods", "packnet-50,features", "--without-test"];
+    let args = compare(&bench, &[&bench.images, &second], &work, &methods);
+    let table = stdout("tailor", &args);
+    assert!(table.contains("average of 2 tasks"), "{table}");
+    // Features come first, as in every table, and no test image has been looked at.
+    let order: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(order[..3], ["images", "features", "packnet-50"]);
+    let result =
+        |data: &str| std::fs::read_to_string(work.join(data).join("packnet-50/result.json")).unwrap();
+    assert!(result("images").contains("\"test\":null"));
+    // Norms are trained with the first task alone, and what it left free is what the second may use.
+    let own = |data: &str| number(&result(data), "task_params");
+    assert!(own("again") < own("images"), "{table}");
+
+    let report = stdout("tailor", &[&args[..args.len() - 1], &["--json"]].concat());
+    assert!(!report.contains("\"test\":null"), "a test that had been left out: {report}");
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_before_any_work() {
+    let bench = bench();
+    let work = bench.folder.path().join("compared");
+    let refused = |data: &[&Path], extra: &[&str]| failure("tailor", &compare(&bench, data, &work, extra));
+    let cases: [(&[&str], &str); 6] = [
+        (&["--methods", "pigyback"], "one of fine-tune, features, packnet-50"),
+        (&["--methods", "dan", "--rate", "piggyback=one-cycle:0.1"], "piggyback is not in --methods"),
+        (&["--rate", "fine-tune=one-cycle:0.1"], "--teach-rate"),
+        (&["--rate", "dan:one-cycle"], "METHOD=SCHEDULE"),
+        (&["--rate", "dan=step:0.1,9,0.1"], "--rate dan= step:0.1,9,0.1"),
+        (&["--crop", "17"], "--crop 17"),
+    ];
+    for (options, named) in cases {
+        let (code, why) = refused(&[&bench.images], options);
+        assert!(code == 2 && why.contains(named), "{options:?}: {code}, {why}");
+    }
+    let (code, why) = refused(&[&bench.images, &bench.images], &[]);
+    assert!(code == 2 && why.contains("a name of its own"), "{why}");
+    assert!(!work.exists());
+}
