@@ -66,12 +66,12 @@ impl Method {
         match self {
             Method::FineTune | Method::Tailor => None,
             Method::Features => Some(features::PEAK),
-            Method::PackNet50 | Method::PackNet75 => Some(0.05),
-            Method::Piggyback => Some(0.05),
-            Method::Lwf => Some(0.05),
-            Method::Dan => Some(0.05),
-            Method::Series => Some(0.05),
-            Method::Parallel => Some(0.05),
+            Method::PackNet50 | Method::PackNet75 => Some(0.1),
+            Method::Piggyback => Some(0.1),
+            Method::Lwf => Some(0.1),
+            Method::Dan => Some(0.1),
+            Method::Series => Some(0.1),
+            Method::Parallel => Some(0.1),
         }
     }
 

@@ -29,6 +29,8 @@ mod packnet;
 mod piggyback;
 mod size;
 mod tailored;
+#[cfg(test)]
+mod tests;
 
 pub use bench::{Bench, Trained};
 pub use method::Method;

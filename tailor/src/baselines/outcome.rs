@@ -34,6 +34,8 @@ impl Outcome {
     /// As JSON, accuracies as fractions.
     pub fn json(&self) -> Value {
         let test = self.test.map(|score| score.accuracy());
+        // Milliseconds: what is read back prints as what was written.
+        let seconds = (1e3 * self.seconds).round() / 1e3;
         json!({
             "method": self.method.name(),
             "data": self.data,
@@ -47,7 +49,7 @@ impl Outcome {
             "task_params": self.size.task_params,
             "macs": self.size.macs,
             "swap_bytes": self.size.swap_bytes,
-            "seconds": self.seconds,
+            "seconds": seconds,
             "run": self.run,
         })
     }

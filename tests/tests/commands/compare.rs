@@ -28,7 +28,7 @@ fn of<'a>(report: &'a str, method: &str) -> &'a str {
 fn every_method_is_trained_once_and_counted() {
     let bench = bench();
     let work = bench.folder.path().join("compared");
-    let args = compare(&bench, &[&bench.images], &work, &["--json"]);
+    let args = compare(&bench, &[&bench.images], &work, &["--rate", "lwf=one-cycle:0.01", "--json"]);
     let report = stdout("tailor", &args);
     assert_eq!(report.lines().count(), 1);
     let figure = |method: &str, key: &str| number(of(&report, method), key);

@@ -1,0 +1,211 @@
+//! Whole trainings on a few images: what each method may change, and what it must leave as it was to the bit.
+
+use super::{backbone, bits};
+use crate::baselines::kernels::{convs, weight};
+use crate::baselines::{Bench, Method, Packed, Trained};
+use crate::data::{Images, Size, Split};
+use crate::fit::{Ground, Recipe, Work};
+use crate::net::{Net, Params, Pass};
+use crate::progress::Progress;
+use crate::random::Random;
+use crate::source::Source;
+use crate::train::Schedule;
+use bundles::plan::{Op, Plan};
+use candle_core::{Device, Tensor};
+
+const CLASSES: usize = 3;
+
+/// Noise, brighter with its label.
+fn split(seed: u64, n: usize) -> Split {
+    let mut random = Random::new(&[seed]);
+    let labels: Vec<u32> = (0..n).map(|i| (i % CLASSES) as u32).collect();
+    let pixel = |label: u32, random: &mut Random| (60 * label as usize + random.below(80)) as u8;
+    let pixels =
+        labels.iter().flat_map(|&l| (0..12 * 12 * 3).map(|_| pixel(l, &mut random)).collect::<Vec<_>>());
+    let images = Images::new(pixels.collect(), Size { height: 12, width: 12 }).unwrap();
+    Split { images, labels, files: (0..n).map(|i| format!("{i}.png")).collect() }
+}
+
+fn ground(task: u64, classifier: bool) -> Ground {
+    let (plan, params) = backbone(5);
+    let source = Source {
+        arch: plan.arch.parse().unwrap(),
+        plan,
+        params,
+        mean: [0.5; 3],
+        std: [0.25; 3],
+        id: [0; 32],
+        folded: false,
+        classifier,
+        labels: Vec::new(),
+        bytes: 0,
+    };
+    let classes = (0..CLASSES).map(|i| i.to_string()).collect();
+    let (train, val) = (split(10 * task, 24), split(10 * task + 1, 9));
+    Ground { source, classes, train, val, test: None, identity: format!("task {task}") }
+}
+
+fn recipe() -> Recipe {
+    let mut recipe = Recipe::small();
+    (recipe.teach.epochs, recipe.teach.batch) = (3, 8);
+    recipe
+}
+
+fn train(method: Method, ground: &Ground, packed: Option<&Packed>) -> crate::Result<Trained> {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, work) = (recipe(), Work::open(folder.path()).unwrap());
+    method.train(&Bench {
+        ground,
+        recipe: &recipe,
+        schedule: Schedule::OneCycle { peak: 0.05 },
+        work: &work,
+        packed,
+        device: &Device::Cpu,
+        progress: &Progress::hidden(),
+    })
+}
+
+/// Node `x_L` of some images, before any classifier.
+fn features(plan: &Plan, params: &Params) -> Vec<u32> {
+    let images = Tensor::from_vec(
+        (0..2 * 432).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect(),
+        (2, 3, 12, 12),
+        &Device::Cpu,
+    );
+    let mut body = plan.clone();
+    body.head.retain(|op| !matches!(op, Op::Linear(_)));
+    bits(&Net { plan: &body, params }.forward(&images.unwrap(), Pass::Infer).unwrap().logits)
+}
+
+#[test]
+fn feature_extraction_trains_a_classifier_and_nothing_else() {
+    let ground = ground(1, true);
+    let trained = train(Method::Features, &ground, None).unwrap();
+    for (name, tensor) in trained.params.iter().filter(|(name, _)| !name.starts_with("fc.")) {
+        assert_eq!(bits(tensor), bits(ground.source.params.get(name).unwrap()), "{name}");
+    }
+    assert_eq!(trained.size.task_params, (64 * CLASSES + CLASSES) as u64);
+    // Classes differ in brightness alone: a linear matter.
+    assert!(trained.validation.accuracy() > 0.6, "{:?}", trained.validation);
+}
+
+#[test]
+fn piggyback_masks_and_never_changes_a_weight() {
+    let ground = ground(1, true);
+    let trained = train(Method::Piggyback, &ground, None).unwrap();
+    let mut masked = 0;
+    for conv in convs(&trained.plan) {
+        let (got, frozen) = (&trained.params, &ground.source.params);
+        let (got, frozen) = (got.values(&weight(conv)).unwrap(), frozen.values(&weight(conv)).unwrap());
+        for (got, frozen) in got.iter().zip(&frozen) {
+            assert!(*got == 0.0 || got.to_bits() == frozen.to_bits(), "{}: {got} of {frozen}", conv.name);
+            masked += usize::from(*got == 0.0);
+        }
+    }
+    assert!(masked > 0, "no mask has moved");
+}
+
+#[test]
+fn dan_and_adapters_leave_the_shared_kernels_and_change_what_is_computed() {
+    let ground = ground(1, true);
+    for method in [Method::Dan, Method::Series, Method::Parallel] {
+        let before: Vec<Vec<u32>> = ground.source.params.iter().map(|(_, t)| bits(t)).collect();
+        let trained = train(method, &ground, None).unwrap();
+        let after: Vec<Vec<u32>> = ground.source.params.iter().map(|(_, t)| bits(t)).collect();
+        assert!(before == after, "{method}");
+        let changed = convs(&trained.plan).filter(|conv| {
+            bits(trained.params.get(&weight(conv)).unwrap())
+                != bits(ground.source.params.get(&weight(conv)).unwrap())
+        });
+        let all = convs(&trained.plan).filter(|conv| conv.kernel > 1 || method == Method::Dan).count();
+        assert_eq!(changed.count(), all, "{method}");
+    }
+}
+
+#[test]
+fn packnet_keeps_earlier_tasks_to_the_bit() {
+    let grounds: Vec<Ground> = (1..=3).map(|task| ground(task, true)).collect();
+    let source = &grounds[0].source;
+    let (mut packed, mut seen): (Option<Packed>, Vec<Vec<u32>>) = (None, Vec::new());
+    for (done, ground) in grounds.iter().enumerate() {
+        let trained = train(Method::PackNet50, ground, packed.as_ref()).unwrap();
+        let now = trained.packed.unwrap();
+        let (plan, task) = (&trained.plan, done + 1);
+        for (earlier, want) in seen.iter().enumerate() {
+            let again = features(plan, &now.of_task(earlier + 1).unwrap());
+            assert!(&again == want, "task {} after task {task}", earlier + 1);
+        }
+        // What the task was validated with is what the shared network gives it.
+        let own = features(plan, &now.of_task(task).unwrap());
+        assert!(own == features(plan, &trained.params), "task {task}");
+        assert!(seen.iter().all(|other| other != &own), "task {task} changes nothing");
+        seen.push(own);
+
+        // Half of each layer was the backbone's; each task keeps a quarter of what it found free.
+        let total: u64 = convs(plan).map(|c| (c.c_out * c.c_in * c.kernel * c.kernel) as u64).sum();
+        let mut free = total;
+        free -= now.count(1.0);
+        assert!(free.abs_diff(total / 2) <= 10, "{free} of {total}");
+        for earlier in 1..=task {
+            let kept = now.count(1.0 + earlier as f32);
+            assert!(kept.abs_diff(free / 4) <= 10, "task {earlier} keeps {kept} of {free}");
+            free -= kept;
+        }
+        packed = Some(now);
+    }
+    let packed = packed.unwrap();
+    assert!(packed.of_task(4).is_err() && packed.of_task(0).is_err());
+    // The weights that the backbone keeps are its own, and the larger ones.
+    let conv = "layer1.0.conv1.weight";
+    let (kept, all) = (packed.of_task(3).unwrap().values(conv).unwrap(), source.params.values(conv).unwrap());
+    let mut sizes: Vec<f32> = all.iter().map(|w| w.abs()).collect();
+    sizes.sort_by(f32::total_cmp);
+    let median = sizes[sizes.len() / 2];
+    for (kept, own) in kept.iter().zip(&all).filter(|(_, own)| own.abs() > median) {
+        assert_eq!(kept.to_bits(), own.to_bits());
+    }
+}
+
+#[test]
+fn lwf_needs_and_keeps_a_source_classifier() {
+    let error = train(Method::Lwf, &ground(1, false), None).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("source classifier"), "{error}");
+    let trained = train(Method::Lwf, &ground(1, true), None).unwrap();
+    assert!(trained.params.is_free("source.fc.weight") && trained.params.is_free("conv1.weight"));
+    assert_eq!(trained.params.get("fc.weight").unwrap().dims(), [CLASSES, 64]);
+}
+
+#[test]
+fn an_interrupted_method_ends_as_if_nothing_had_happened() {
+    let ground = ground(1, true);
+    let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let recipe = recipe();
+    let run = |folder: &std::path::Path, progress: &Progress| {
+        let work = Work::open(folder).unwrap();
+        let schedule = Schedule::OneCycle { peak: 0.05 };
+        let bench = Bench {
+            ground: &ground,
+            recipe: &recipe,
+            schedule,
+            work: &work,
+            packed: None,
+            device: &Device::Cpu,
+            progress,
+        };
+        Method::Piggyback.train(&bench)
+    };
+    let want = run(whole.path(), &Progress::hidden()).unwrap();
+    // Asked to stop beforehand, it takes one step: two in the middle of the first epoch.
+    for _ in 0..2 {
+        let interrupt = crate::interrupt::Interrupt::default();
+        interrupt.request();
+        let stopped = run(broken.path(), &Progress::hidden().stopped_by(interrupt)).unwrap_err();
+        assert!(matches!(stopped, crate::Error::Interrupted { .. }), "{stopped}");
+    }
+    let got = run(broken.path(), &Progress::hidden()).unwrap();
+    assert_eq!(got.validation, want.validation);
+    for (name, tensor) in want.params.iter() {
+        assert_eq!(bits(tensor), bits(got.params.get(name).unwrap()), "{name}");
+    }
+}
