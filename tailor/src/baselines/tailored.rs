@@ -25,7 +25,7 @@ impl Size {
 /// same, and so is what it comes to. Does nothing where there is none, or a teacher already.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io).
+/// [`Error::Io`].
 pub fn borrow_teacher(finetuned: &Path, work: &Work) -> Result<()> {
     let teacher = work.checkpoint("teach");
     let log = work.log();
