@@ -62,6 +62,12 @@ impl Method {
     }
 
     /// Highest rate of its one-cycle schedule; none where the recipe of `fit` has schedules of its own.
+    ///
+    /// Chosen on validation images alone: CIFAR-100 ResNet-20, 5,000 images of Fashion-MNIST, six epochs, seed 1. Tried
+    /// were 0.02, 0.05, 0.1 and 0.2 (`packnet-75` 0.1 and 0.2; `adapters-parallel` also 0.4): 0.1 was best, or as good as
+    /// the best, for all but `adapters-parallel`, which learns from 0.2 (90.3 % against 88.8 %). A classifier on frozen
+    /// features: 0.05 to 3 on sign-digits and Fashion-MNIST, where 0.2 to 2 come to the same. Fine-tuning at 0.1 instead of
+    /// the recipe's 0.05 gained 0.4 points there, three images; it stays the recipe's, because it is the teacher.
     pub fn peak(self) -> Option<f64> {
         match self {
             Method::FineTune | Method::Tailor => None,
@@ -71,7 +77,7 @@ impl Method {
             Method::Lwf => Some(0.1),
             Method::Dan => Some(0.1),
             Method::Series => Some(0.1),
-            Method::Parallel => Some(0.1),
+            Method::Parallel => Some(0.2),
         }
     }
 
