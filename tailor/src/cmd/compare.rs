@@ -93,6 +93,7 @@ impl Compare {
         let mut outcomes: Vec<Outcome> = Vec::new();
         for (path, found) in self.data.iter().zip(found) {
             let data = stem(path);
+            run.recipe = self.choices.recipe_for(found.counts())?;
             let folder = if self.data.len() > 1 { self.work.join(&data) } else { self.work.clone() };
             let mut dataset = read_images(found, size, &run.progress)?;
             if self.without_test {

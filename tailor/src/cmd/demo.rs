@@ -42,7 +42,7 @@ fn recipe(sample: &Sample) -> Recipe {
         train: one_cycle(train, 32, 0.1),
         retrain: one_cycle(retrain, 32, 0.05),
         search: Search::Bisect,
-        augment: Augment { crop_pad: sample.crop_pad, flip: sample.flip },
+        augment: Augment { crop_pad: sample.crop_pad, flip: sample.flip, ..Augment::default() },
         ..Recipe::small()
     }
 }

@@ -1,14 +1,14 @@
 //! `tailor fit`: a folder of labelled images becomes a task bundle.
 
 use crate::Error;
-use crate::cmd::{On, keys, read_images, stem};
-use crate::data::{self, Augment, Counts};
-use crate::fit::{BackboneSize, Job, Recipe, Search, Work};
+use crate::cmd::{On, keys, read_images, stem, training};
+use crate::data::{self, Counts, Size};
+use crate::fit::{BackboneSize, Job, Recipe, Search, Work, refuse_others};
 use crate::interrupt::Interrupt;
 use crate::net::Formula;
 use crate::progress::Progress;
 use crate::source::Source;
-use crate::train::Schedule;
+use crate::train::{Schedule, Score};
 use anyhow::Context;
 use bundles::plan::Skips;
 use clap::ValueEnum;
@@ -53,7 +53,8 @@ pub(super) struct Choices {
     /// matching).
     #[arg(long, value_enum, default_value = "small")]
     schedule: Preset,
-    /// Epochs of teacher, student, retraining; from the schedule when left out.
+    /// Epochs of teacher, student, retraining; from the schedule when left out, and then more where a few images make
+    /// epochs of few steps.
     #[arg(long, value_name = "N,N,N", value_parser = three)]
     epochs: Option<[usize; 3]>,
     /// Images per step of teacher, student, retraining; from the schedule, or all there are, when left out.
@@ -99,12 +100,10 @@ pub(super) struct Choices {
     /// Share of train/ held out when there is no val/.
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f64>,
-    /// Shift training images by up to this many pixels.
-    #[arg(long, value_name = "PIXELS")]
-    crop: Option<usize>,
-    /// Mirror training images (not for digits, letters or signs).
-    #[arg(long)]
-    flip: bool,
+    #[command(flatten)]
+    images: training::Images,
+    #[command(flatten)]
+    care: training::Care,
     /// Seed of every random choice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -135,6 +134,15 @@ enum SearchArg {
 }
 
 impl Choices {
+    /// The recipe for `counts` images.
+    pub(super) fn recipe_for(&self, counts: Counts) -> crate::Result<Recipe> {
+        let mut recipe = self.recipe()?;
+        if self.epochs.is_none() && matches!(self.schedule, Preset::Small) {
+            recipe.lengthen(counts.left_to_train(recipe.validation));
+        }
+        Ok(recipe)
+    }
+
     pub(super) fn recipe(&self) -> crate::Result<Recipe> {
         let mut recipe = match self.schedule {
             Preset::Small => Recipe::small(),
@@ -172,7 +180,11 @@ impl Choices {
             SearchArg::Bisect => Search::Bisect,
         };
         recipe.validation = self.validation.unwrap_or(recipe.validation);
-        recipe.augment = Augment { crop_pad: self.crop.unwrap_or(recipe.augment.crop_pad), flip: self.flip };
+        self.care.check()?;
+        recipe.augment = self.images.augment(recipe.augment);
+        recipe.balance = self.images.balance;
+        recipe.patience = self.care.patience;
+        recipe.clip = self.care.clip;
         recipe.seed = self.seed;
         recipe.check()?;
         self.check_against(&recipe)?;
@@ -224,6 +236,11 @@ impl Fit {
         recipe.augment.check(size)?;
         let found = data::find(&self.data)?;
         self.choices.check_data(&recipe, found.counts())?;
+        let recipe = self.choices.recipe_for(found.counts())?;
+        if self.work.is_dir() {
+            let (work, shape) = (Work::open(&self.work)?, Size { height: size, width: size });
+            refuse_others(&work, &source.id, &stem(&self.data), shape, found.classes().len(), &recipe)?;
+        }
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, size, &progress)?;
         let work = Work::open(&self.work)?;
@@ -240,6 +257,7 @@ impl Fit {
             progress: &progress,
         };
         let report = job.run()?;
+        warn_of_small_validation(report.teacher_val, recipe.tolerance);
         if self.json {
             println!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
             return Ok(());
@@ -258,6 +276,19 @@ impl Fit {
             );
         }
         Ok(())
+    }
+}
+
+/// Says when validation has too few images for the tolerance that selection goes by.
+fn warn_of_small_validation(teacher: Score, tolerance: f64) {
+    if let Some(needed) = teacher.needed_for(tolerance) {
+        eprintln!(
+            "tailor: validation has {} images, so that the teacher's accuracy is known within {:.1} points (95 % \
+             confidence), not within the {} of --tolerance: about {needed} images would be needed",
+            teacher.n,
+            100.0 * teacher.margin(),
+            100.0 * tolerance
+        );
     }
 }
 

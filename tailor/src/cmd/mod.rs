@@ -12,6 +12,7 @@ mod keys;
 mod pack;
 mod pretrain;
 mod targets;
+mod training;
 mod verify;
 
 use crate::data::{self, Dataset, Found};

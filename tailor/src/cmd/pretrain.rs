@@ -1,6 +1,6 @@
 //! `tailor pretrain`: labelled images of the source domain become a backbone.
 
-use crate::cmd::{On, channels, read_images, stem};
+use crate::cmd::{On, channels, read_images, stem, training};
 use crate::data;
 use crate::fit::{Work, count, hex};
 use crate::interrupt::Interrupt;
@@ -73,12 +73,10 @@ struct Choices {
     /// Share of train/ held out when there is no val/; 0 trains on everything, 0.1 when left out.
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f64>,
-    /// Shift training images by up to this many pixels; an eighth of the image when left out.
-    #[arg(long, value_name = "PIXELS")]
-    crop: Option<usize>,
-    /// Mirror training images (not for digits, letters or signs).
-    #[arg(long)]
-    flip: bool,
+    #[command(flatten)]
+    images: training::Images,
+    #[command(flatten)]
+    care: training::Care,
     /// Mean of each channel of pixels scaled to 0..1; measured on the training images when left out.
     #[arg(long, value_name = "R,G,B", value_parser = channels)]
     mean: Option<[f32; 3]>,
@@ -101,8 +99,11 @@ impl Pretrain {
         recipe.decay = choices.decay.unwrap_or(recipe.decay);
         recipe.label_smoothing = choices.label_smoothing.unwrap_or(recipe.label_smoothing);
         recipe.validation = choices.validation.unwrap_or(recipe.validation);
-        recipe.augment.crop_pad = choices.crop.unwrap_or(recipe.augment.crop_pad);
-        recipe.augment.flip = choices.flip;
+        choices.care.check()?;
+        recipe.augment = choices.images.augment(recipe.augment);
+        recipe.balance = choices.images.balance;
+        recipe.patience = choices.care.patience;
+        recipe.clip = choices.care.clip;
         (recipe.mean, recipe.std, recipe.seed) = (choices.mean, choices.std, choices.seed);
         recipe.check()?;
         Ok(recipe)

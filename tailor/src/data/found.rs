@@ -25,14 +25,19 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// About how many images are left to train on when, without a `val`, the share `validation` is held out.
+    pub fn left_to_train(&self, validation: f64) -> usize {
+        let held = if self.val > 0 { 0.0 } else { validation };
+        (self.train as f64 * (1.0 - held)) as usize
+    }
+
     /// Refuses a batch larger than what is left to train on when, without a `val`, the share `validation` is held
     /// out. What [`hold_out`](super::hold_out) takes may differ by half an image of each class.
     ///
     /// # Errors
     /// [`Error::Config`].
     pub fn check_batch(&self, batch: usize, validation: f64) -> Result<()> {
-        let held = if self.val > 0 { 0.0 } else { validation };
-        let left = (self.train as f64 * (1.0 - held)) as usize;
+        let left = self.left_to_train(validation);
         if batch > left {
             let want = format!("at most {left}, the number of training images");
             return Err(Error::config(format!("--batch {batch}"), want));

@@ -1,10 +1,11 @@
 //! Batches of normalised images, prepared ahead of training on another thread.
 
-use super::{Images, Split};
+use super::{Augment, Images, Split};
 use crate::{Error, Result, random::Random};
 use bundles::preprocess::Normaliser;
 use candle_core::{Device, Tensor};
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         mpsc::{Receiver, sync_channel},
@@ -14,29 +15,6 @@ use std::{
 
 /// Batches prepared before they are asked for.
 const AHEAD: usize = 3;
-
-/// What is changed at random in every training image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Augment {
-    /// Shifts by up to this many pixels in both directions; black comes in.
-    pub crop_pad: usize,
-    /// Mirrors left and right every second time. Not for text, signs or anything with a handedness.
-    pub flip: bool,
-}
-
-impl Augment {
-    /// Refuses shifts that would leave little of an image of `size` pixels.
-    ///
-    /// # Errors
-    /// [`Error::Config`].
-    pub fn check(&self, size: usize) -> Result<()> {
-        if self.crop_pad > size / 2 {
-            let want = format!("at most {}, half of the {size} pixels of an image", size / 2);
-            return Err(Error::config(format!("--crop {}", self.crop_pad), want));
-        }
-        Ok(())
-    }
-}
 
 /// One batch.
 #[derive(Debug, Clone)]
@@ -56,6 +34,7 @@ pub struct Loader {
     labels: Arc<Vec<u32>>,
     normaliser: Arc<Normaliser>,
     batch: usize,
+    balanced: bool,
     device: Device,
 }
 
@@ -80,8 +59,16 @@ impl Loader {
             labels: Arc::new(split.labels.clone()),
             normaliser: Arc::new(Normaliser::new(mean, std)?),
             batch,
+            balanced: false,
             device: device.clone(),
         })
+    }
+
+    /// The same, but training epochs draw every class equally often (give or take one image), and so images of small
+    /// classes again and again. Epochs keep their length.
+    #[must_use]
+    pub fn balanced(self, balanced: bool) -> Loader {
+        Loader { balanced, ..self }
     }
 
     /// Images in the split.
@@ -101,7 +88,8 @@ impl Loader {
 
     /// One training epoch: shuffled, augmented, the incomplete last batch dropped.
     ///
-    /// Order and augmentation are a function of `seed`, `epoch` and the image's index alone.
+    /// Order and augmentation are a function of `seed`, `epoch`, the image's index and, where an image comes more than
+    /// once, how often it came before.
     ///
     /// # Errors
     /// [`Error::Config`] when there are fewer images than one batch holds.
@@ -113,10 +101,29 @@ impl Loader {
                 format!("at most {}, the number of training images", self.len()),
             ));
         }
-        let mut order: Vec<usize> = (0..self.len()).collect();
+        let images = self.steps() * self.batch;
+        let mut order: Vec<usize> =
+            if self.balanced { self.balance(seed, epoch, images) } else { (0..self.len()).collect() };
         Random::new(&[seed, SHUFFLE, epoch]).shuffle(&mut order);
-        order.truncate(self.steps() * self.batch);
+        order.truncate(images);
         Ok(self.batches(order, Some((seed, epoch, augment))))
+    }
+
+    /// `images` images, every class equally often and every image of a class equally often, give or take one. Which
+    /// classes and images have one more is drawn.
+    fn balance(&self, seed: u64, epoch: u64, images: usize) -> Vec<usize> {
+        let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (i, &label) in self.labels.iter().enumerate() {
+            members.entry(label).or_default().push(i);
+        }
+        let mut random = Random::new(&[seed, BALANCE, epoch]);
+        let mut classes: Vec<Vec<usize>> = members.into_values().collect();
+        classes.iter_mut().for_each(|members| random.shuffle(members));
+        random.shuffle(&mut classes);
+        (0..images)
+            .map(|i| (i % classes.len(), i / classes.len()))
+            .map(|(c, i)| classes[c][i % classes[c].len()])
+            .collect()
     }
 
     /// Every image once, in order and unchanged, the incomplete last batch included.
@@ -134,9 +141,10 @@ impl Loader {
         let (send, receive) = sync_channel(AHEAD);
         let (loader, device) = (self.clone(), self.device.clone());
         let worker = thread::spawn(move || {
+            let mut seen = vec![0; if random.is_some() { loader.len() } else { 0 }];
             for indices in order.chunks(loader.batch) {
                 // The receiver is gone when training stops early: nobody is left to tell.
-                if send.send(loader.prepare(indices, random)).is_err() {
+                if send.send(loader.prepare(indices, random, &mut seen)).is_err() {
                     break;
                 }
             }
@@ -144,23 +152,22 @@ impl Loader {
         Batches { receive: Some(receive), worker: Some(worker), remaining, device }
     }
 
-    fn prepare(&self, indices: &[usize], random: Option<(u64, u64, Augment)>) -> Prepared {
+    /// `seen[i]` counts how often image `i` came in this epoch.
+    fn prepare(&self, indices: &[usize], random: Option<(u64, u64, Augment)>, seen: &mut [u64]) -> Prepared {
         let size = self.images.size();
         let area = size.area();
         let mut input = vec![0.0; indices.len() * 3 * area];
+        let mut changed = Vec::new();
         for (&index, input) in indices.iter().zip(input.chunks_exact_mut(3 * area)) {
-            let change = match random {
-                Some((seed, epoch, augment)) => Change::draw(augment, &[seed, AUGMENT, epoch, index as u64]),
-                None => Change::default(),
-            };
-            let pixels = self.images.get(index);
+            let mut pixels = self.images.get(index);
+            if let Some((seed, epoch, augment)) = random {
+                augment.apply(pixels, size, [seed, epoch, index as u64, seen[index]], &mut changed);
+                seen[index] += 1;
+                pixels = &changed;
+            }
             for (c, plane) in input.chunks_exact_mut(area).enumerate() {
-                for (y, row) in plane.chunks_exact_mut(size.width).enumerate() {
-                    for (x, out) in row.iter_mut().enumerate() {
-                        let pixel = change.source(y, x, size.height, size.width);
-                        let value = pixel.map_or(0, |at| pixels[at * 3 + c]);
-                        *out = self.normaliser.value(c, value);
-                    }
+                for (out, pixel) in plane.iter_mut().zip(pixels.chunks_exact(3)) {
+                    *out = self.normaliser.value(c, pixel[c]);
                 }
             }
         }
@@ -176,32 +183,7 @@ impl Loader {
 
 /// Keep the draws of one seed apart from each other.
 const SHUFFLE: u64 = 0x7368_7566;
-const AUGMENT: u64 = 0x6175_676d;
-
-/// What happens to one image: a shift and perhaps a mirroring.
-#[derive(Debug, Clone, Copy, Default)]
-struct Change {
-    down: isize,
-    right: isize,
-    mirror: bool,
-}
-
-impl Change {
-    fn draw(augment: Augment, key: &[u64]) -> Change {
-        let mut random = Random::new(key);
-        let mut shift = || random.below(2 * augment.crop_pad + 1) as isize - augment.crop_pad as isize;
-        let (down, right) = (shift(), shift());
-        Change { down, right, mirror: augment.flip && random.below(2) == 1 }
-    }
-
-    /// Which pixel comes to `(y, x)`; `None` where black comes in.
-    fn source(&self, y: usize, x: usize, height: usize, width: usize) -> Option<usize> {
-        let x = if self.mirror { width - 1 - x } else { x };
-        let y = y.checked_add_signed(self.down).filter(|&y| y < height)?;
-        let x = x.checked_add_signed(self.right).filter(|&x| x < width)?;
-        Some(y * width + x)
-    }
-}
+const BALANCE: u64 = 0x6261_6c61;
 
 /// A batch before it becomes tensors.
 struct Prepared {

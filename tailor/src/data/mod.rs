@@ -6,6 +6,7 @@
 //! function of the seed, the epoch and the image, never of timing, so a resumed run sees what an
 //! uninterrupted one would have seen.
 
+mod augment;
 mod decode;
 mod folder;
 mod found;
@@ -15,10 +16,11 @@ mod loader;
 #[cfg(test)]
 mod tests;
 
+pub use augment::{Augment, Policy};
 pub use bundles::preprocess::Size;
 pub use found::{Counts, Found, find};
 pub use hold_out::hold_out;
-pub use loader::{Augment, Batch, Batches, Loader};
+pub use loader::{Batch, Batches, Loader};
 
 use crate::{Error, Result};
 use std::{path::Path, sync::Arc};

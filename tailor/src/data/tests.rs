@@ -274,7 +274,7 @@ fn evaluation_sees_every_image_once_in_order() {
 #[test]
 fn training_is_a_function_of_seed_epoch_and_index() {
     let loader = loader(50, 8);
-    let augment = Augment { crop_pad: 2, flip: true };
+    let augment = Augment { crop_pad: 2, flip: true, ..Augment::default() };
     let epoch = |seed, epoch| collect(loader.train(seed, epoch, augment).unwrap());
     let (indices, values) = epoch(1, 2);
     assert_eq!(indices.len(), 48, "the last two images make no batch");
@@ -298,6 +298,50 @@ fn training_is_a_function_of_seed_epoch_and_index() {
 }
 
 #[test]
+fn balanced_epochs_draw_every_class_equally_often() {
+    // Class 0 has 30 images, class 1 six and class 2 three.
+    let label = |i: usize| if i < 30 { 0 } else { 1 + usize::from(i >= 36) };
+    let mut split = numbered(39, 3);
+    split.labels = (0..39).map(|i| label(i) as u32).collect();
+    let loader = Loader::new(&split, [0.0; 3], [1.0 / 255.0; 3], 5, &Device::Cpu).unwrap().balanced(true);
+    let indices = |seed, epoch| -> Vec<usize> {
+        let augment = Augment { crop_pad: 1, ..Augment::default() };
+        loader.train(seed, epoch, augment).unwrap().flat_map(|batch| batch.unwrap().indices).collect()
+    };
+    let mut extra = BTreeSet::new();
+    for epoch in 0..20 {
+        let drawn = indices(1, epoch);
+        assert_eq!(drawn.len(), 35);
+        let mut images = [0; 39];
+        drawn.iter().for_each(|&i| images[i] += 1);
+        let of_class = |c| images.iter().enumerate().filter(move |(i, _)| label(*i) == c).map(|(_, &n)| n);
+        let counts: [usize; 3] = std::array::from_fn(|c| of_class(c).sum());
+        assert!(counts.iter().all(|n| (11..=12).contains(n)), "{counts:?}");
+        extra.extend((0..3).filter(|&c| counts[c] == 11));
+        for c in 0..3 {
+            let (least, most) = (of_class(c).min().unwrap(), of_class(c).max().unwrap());
+            assert!(most - least <= 1, "class {c}: an image comes {most} times and another {least}");
+        }
+        assert_eq!(drawn, indices(1, epoch));
+    }
+    assert_eq!(extra.len(), 3, "the class with fewer images differs from epoch to epoch");
+    assert_ne!(indices(1, 0), indices(2, 0));
+    assert_ne!(indices(1, 0), indices(1, 1));
+
+    // An image that comes twice in an epoch comes differently.
+    let mut seen: std::collections::BTreeMap<usize, BTreeSet<Vec<u32>>> = Default::default();
+    let augment = Augment { jitter: 0.9, ..Augment::default() };
+    for batch in loader.train(1, 0, augment).unwrap() {
+        let batch = batch.unwrap();
+        let values = batch.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (i, image) in batch.indices.iter().zip(values.chunks(48)) {
+            seen.entry(*i).or_default().insert(image.iter().map(|v| v.to_bits()).collect());
+        }
+    }
+    assert!((36..39).all(|i| seen[&i].len() >= 3), "the three images of the last class come four times");
+}
+
+#[test]
 fn mirroring_swaps_left_and_right() {
     let size = Size { height: 1, width: 3 };
     let images = Images::new(vec![1, 1, 1, 2, 2, 2, 3, 3, 3], size).unwrap();
@@ -305,8 +349,12 @@ fn mirroring_swaps_left_and_right() {
     let loader = Loader::new(&split, [0.0; 3], [1.0 / 255.0; 3], 1, &Device::Cpu).unwrap();
     let mut seen = BTreeSet::new();
     for epoch in 0..32 {
-        let batch =
-            loader.train(0, epoch, Augment { crop_pad: 0, flip: true }).unwrap().next().unwrap().unwrap();
+        let batch = loader
+            .train(0, epoch, Augment { flip: true, ..Augment::default() })
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
         let row = batch.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         seen.insert(row[..3].iter().map(|v| v.round() as u8).collect::<Vec<_>>());
     }

@@ -1,6 +1,7 @@
 //! What every run on one task starts from: a backbone with its statistics, and images divided into splits.
 
-use super::{Recipe, Tailoring, Work, hex};
+use super::begun::about;
+use super::{Recipe, Tailoring, Work};
 use crate::Result;
 use crate::data::{Dataset, Loader, Split, hold_out};
 use crate::progress::Progress;
@@ -51,15 +52,7 @@ impl Ground {
             }
         }
         let size = train.images.size();
-        let identity = format!(
-            "backbone {} data {} {}x{} {} classes {} images",
-            hex(&source.id[..8]),
-            data_name,
-            size.width,
-            size.height,
-            classes.len(),
-            train.len()
-        );
+        let identity = format!("{} {} images", about(&source.id, data_name, size, classes.len()), train.len());
         Ok(Ground { source, classes, train, val, test, identity })
     }
 

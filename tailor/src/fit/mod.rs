@@ -1,5 +1,6 @@
 //! Tailoring one task: teach, train, prune, pack, in a work folder that can be picked up at any epoch.
 
+mod begun;
 mod ground;
 mod job;
 mod recipe;
@@ -8,6 +9,7 @@ mod select;
 mod stages;
 mod work;
 
+pub use begun::refuse_others;
 pub use ground::Ground;
 pub use job::{Job, hex};
 pub use recipe::{Recipe, Search, Stage};

@@ -61,9 +61,18 @@ pub struct Recipe {
     pub validation: f64,
     /// Random changes to training images.
     pub augment: Augment,
+    /// Whether every class is drawn equally often.
+    pub balance: bool,
+    /// Epochs without better validation after which the teacher's training and a retraining stop.
+    pub patience: Option<usize>,
+    /// Longest gradient.
+    pub clip: Option<f64>,
     /// Seed of every random choice.
     pub seed: u64,
 }
+
+/// Steps that an epoch of the default schedules has at least.
+const LEAST_STEPS: usize = 10;
 
 impl Recipe {
     /// Defaults for 32-pixel backbones: few epochs, one-cycle schedules, norms on universal kernels trained
@@ -86,6 +95,9 @@ impl Recipe {
             search: Search::Sweep,
             validation: 0.15,
             augment: Augment::default(),
+            balance: false,
+            patience: None,
+            clip: None,
             seed: 1,
         }
     }
@@ -100,6 +112,19 @@ impl Recipe {
             local_matching: true,
             free_norms: false,
             ..Recipe::small()
+        }
+    }
+
+    /// Gives each stage more epochs when `images` training images make few steps each: schedules are written for sets
+    /// whose epochs have at least ten, and a learning rate that rises and falls within a dozen steps in all diverges.
+    /// Schedules that drop after a number of epochs are left as they are.
+    pub fn lengthen(&mut self, images: usize) {
+        for stage in [&mut self.teach, &mut self.train, &mut self.retrain] {
+            if matches!(stage.schedule, Schedule::Step { .. }) {
+                continue;
+            }
+            let steps = (images / stage.batch.min(images).max(1)).max(1);
+            stage.epochs *= LEAST_STEPS.div_ceil(steps);
         }
     }
 
@@ -149,8 +174,16 @@ impl Recipe {
     /// Everything that shapes the teacher, written out.
     pub(crate) fn teacher_fingerprint(&self) -> String {
         format!(
-            "{:?} momentum {} decay {} validation {} {:?} seed {}",
-            self.teach, self.momentum, self.decay, self.validation, self.augment, self.seed
+            "{:?} momentum {} decay {} validation {} {:?} balance {} patience {:?} clip {:?} seed {}",
+            self.teach,
+            self.momentum,
+            self.decay,
+            self.validation,
+            self.augment,
+            self.balance,
+            self.patience,
+            self.clip,
+            self.seed
         )
     }
 
@@ -172,5 +205,24 @@ impl Recipe {
     /// Everything that shapes a retrained candidate, written out.
     pub(crate) fn candidate_fingerprint(&self, dropped: usize) -> String {
         format!("{} | {:?} theta {} drop {dropped}", self.student_fingerprint(), self.retrain, self.theta)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_images_make_more_epochs_of_schedules_that_stretch() {
+        let epochs = |recipe: Recipe, images| {
+            let mut recipe = recipe;
+            recipe.lengthen(images);
+            [recipe.teach.epochs, recipe.train.epochs, recipe.retrain.epochs]
+        };
+        // Batches of 64, 32 and 32: 40 images are one step each; 320 are five of 64 and ten of 32.
+        assert_eq!(epochs(Recipe::small(), 40), [120, 150, 80]);
+        assert_eq!(epochs(Recipe::small(), 320), [24, 15, 8]);
+        assert_eq!(epochs(Recipe::small(), 640), [12, 15, 8]);
+        assert_eq!(epochs(Recipe::paper(), 40), [50, 50, 60], "drops are at fixed epochs");
     }
 }

@@ -13,6 +13,9 @@ use candle_core::Device;
 /// Images per batch when nothing is trained.
 pub(crate) const EVAL_BATCH: usize = 100;
 
+/// Name of the student's stage.
+const STUDENT: &str = "train";
+
 /// Everything a run reads.
 pub struct Tailoring<'a> {
     /// Architecture of the backbone.
@@ -108,7 +111,7 @@ impl Tailoring<'_> {
         let objective = self.objective(teacher, Some(&complexity));
         let loss = |params: &Params, batch: &_| student_loss(&plan, params, batch, &objective);
         let fingerprint = recipe.student_fingerprint();
-        let validation = self.run("train", &fingerprint, &recipe.train, &plan, &mut params, &loss)?;
+        let validation = self.run(STUDENT, &fingerprint, &recipe.train, &plan, &mut params, &loss)?;
         Ok(Student { plan, params, validation })
     }
 
@@ -225,7 +228,7 @@ impl Tailoring<'_> {
         let recipe = self.recipe;
         let seed = recipe.seed;
         // A few dozen images are a normal case: then an epoch is one step over all of them.
-        let loader = self.loader(self.train, how.batch.min(self.train.len()))?;
+        let loader = self.loader(self.train, how.batch.min(self.train.len()))?.balanced(recipe.balance);
         let train = Train {
             steps: loader.steps(),
             batches: &|epoch| loader.train(seed, epoch as u64, recipe.augment),
@@ -239,6 +242,9 @@ impl Tailoring<'_> {
             schedule: how.schedule,
             momentum: recipe.momentum,
             decay: recipe.decay,
+            clip: recipe.clip,
+            // Validation says nothing of gates, which need their whole schedule.
+            patience: recipe.patience.filter(|_| stage != STUDENT),
             checkpoint: Some(&self.work.checkpoint(stage)),
             log: Some(&self.work.log()),
             progress: self.progress,

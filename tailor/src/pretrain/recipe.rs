@@ -29,6 +29,12 @@ pub struct Recipe {
     pub validation: f64,
     /// Random changes to training images.
     pub augment: Augment,
+    /// Whether every class is drawn equally often.
+    pub balance: bool,
+    /// Epochs without better validation after which training stops.
+    pub patience: Option<usize>,
+    /// Longest gradient.
+    pub clip: Option<f64>,
     /// Mean of each channel, of pixels scaled to 0..1; measured on the training images when `None`.
     pub mean: Option<[f32; 3]>,
     /// Standard deviation of each channel; measured as well when `None`.
@@ -50,7 +56,10 @@ impl Recipe {
             decay: 5e-4,
             label_smoothing: 0.1,
             validation: 0.1,
-            augment: Augment { crop_pad: size / 8, flip: false },
+            augment: Augment { crop_pad: size / 8, ..Augment::default() },
+            balance: false,
+            patience: None,
+            clip: None,
             mean: None,
             std: None,
             seed: 1,
@@ -80,6 +89,10 @@ impl Recipe {
         if !(0.0..1.0).contains(&self.momentum) {
             return bad("momentum", self.momentum.to_string(), "from 0 to below 1");
         }
+        if let Some(patience) = self.patience.filter(|_| self.validation == 0.0) {
+            let want = "--validation 0 leaves nothing to be patient about: leave one of them out";
+            return Err(Error::config(format!("--patience {patience}"), want));
+        }
         if !self.decay.is_finite() || self.decay < 0.0 {
             return bad("decay", self.decay.to_string(), "a number from 0");
         }
@@ -103,7 +116,8 @@ impl Recipe {
     /// Everything that shapes the run, written out.
     pub(crate) fn fingerprint(&self) -> String {
         format!(
-            "{} {} px, {} epochs of {}, rate {}, momentum {} decay {} smoothing {} validation {} {:?} {:?} {:?} seed {}",
+            "{} {} px, {} epochs of {}, rate {}, momentum {} decay {} smoothing {} validation {} {:?} balance {} \
+             patience {:?} clip {:?} {:?} {:?} seed {}",
             self.arch,
             self.size,
             self.epochs,
@@ -114,6 +128,9 @@ impl Recipe {
             self.label_smoothing,
             self.validation,
             self.augment,
+            self.balance,
+            self.patience,
+            self.clip,
             self.mean,
             self.std,
             self.seed
@@ -130,12 +147,13 @@ mod tests {
         let good = || Recipe::new("cifar-resnet20-b".parse().unwrap(), 32);
         good().check().unwrap();
         type Spoil = fn(&mut Recipe);
-        let cases: [(&str, Spoil); 10] = [
+        let cases: [(&str, Spoil); 11] = [
             ("--epochs 0", |r| r.epochs = 0),
             ("--batch 1", |r| r.batch = 1),
             ("--validation 0.7", |r| r.validation = 0.7),
             ("--label-smoothing 1", |r| r.label_smoothing = 1.0),
             ("--momentum 1", |r| r.momentum = 1.0),
+            ("--patience 3", |r| (r.patience, r.validation) = (Some(3), 0.0)),
             ("--decay -1", |r| r.decay = -1.0),
             ("--mean", |r| r.mean = Some([0.5; 3])),
             ("--std [0.5, 0.0, 0.5]", |r| (r.mean, r.std) = (Some([0.5; 3]), Some([0.5, 0.0, 0.5]))),

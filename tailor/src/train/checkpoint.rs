@@ -1,7 +1,8 @@
 //! A training run on disk: numbers, velocities, and where it stood.
 
 use crate::net::Params;
-use crate::train::{Sgd, Sums};
+use crate::train::best::Best;
+use crate::train::{Score, Sgd, Sums};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use safetensors::tensor::{SafeTensors, TensorView};
@@ -23,10 +24,13 @@ pub struct Checkpoint {
     pub epochs: usize,
     /// Right answers and images of the last validation.
     pub validation: (usize, usize),
+    /// Where early stopping stands: epochs done at the last improvement, right answers and images of it.
+    pub best: Option<(usize, usize, usize)>,
 }
 
 const PARAM: &str = "param/";
 const VELOCITY: &str = "velocity/";
+const BEST: &str = "best/";
 
 impl Checkpoint {
     /// Whether the run it belongs to has ended.
@@ -38,11 +42,12 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Io`], or a tensor that cannot be read from its device.
-    pub fn write(&self, path: &Path, params: &Params, sgd: &Sgd) -> Result<()> {
+    pub(super) fn write(&self, path: &Path, params: &Params, sgd: &Sgd, best: Option<&Best>) -> Result<()> {
         let numbers = params.iter().map(|(name, t)| (format!("{PARAM}{name}"), t));
         let velocity = sgd.velocity().iter().map(|(name, t)| (format!("{VELOCITY}{name}"), t));
+        let kept = best.iter().flat_map(|best| &best.numbers).map(|(name, t)| (format!("{BEST}{name}"), t));
         let mut held = Vec::new();
-        for (name, tensor) in numbers.chain(velocity) {
+        for (name, tensor) in numbers.chain(velocity).chain(kept) {
             let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             held.push((name, tensor.dims().to_vec(), bytes));
@@ -64,6 +69,7 @@ impl Checkpoint {
             ("validated", self.validation.1.to_string()),
         ]
         .into_iter()
+        .chain(self.best.map(|(epoch, right, n)| ("best", format!("{epoch} {right} {n}"))))
         .map(|(key, value)| (key.to_string(), value))
         .collect();
         let bytes = safetensors::serialize(views, Some(facts)).map_err(|e| unreadable(path, &e))?;
@@ -80,16 +86,16 @@ impl Checkpoint {
     }
 
     /// Restores numbers (into tensors `params` already has) and velocities, on the device of `params` whatever it
-    /// was written from.
+    /// was written from. Returns the best epoch so far, where early stopping keeps one.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Training`], or a tensor that does not fit `params`.
-    pub fn restore(path: &Path, params: &mut Params, sgd: &mut Sgd) -> Result<Checkpoint> {
+    pub(super) fn restore(path: &Path, params: &mut Params, sgd: &mut Sgd) -> Result<Option<Best>> {
         let device = params.device();
         let missing = || unreadable(path, &"it does not exist");
         let (checkpoint, bytes) = load(path)?.ok_or_else(missing)?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(path, &e))?;
-        let mut velocity = BTreeMap::new();
+        let (mut velocity, mut numbers) = (BTreeMap::new(), BTreeMap::new());
         for (name, view) in tensors.iter() {
             let values: Vec<f32> =
                 view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
@@ -98,10 +104,22 @@ impl Checkpoint {
                 params.set(name, &tensor)?;
             } else if let Some(name) = name.strip_prefix(VELOCITY) {
                 velocity.insert(name.to_string(), tensor);
+            } else if let Some(name) = name.strip_prefix(BEST) {
+                numbers.insert(name.to_string(), tensor);
             }
         }
         sgd.set_velocity(velocity);
-        Ok(checkpoint)
+        let best = |(improved, right, n)| Best { improved, score: Score { right, n }, numbers };
+        Ok(checkpoint.best.map(best))
+    }
+
+    /// The refusal to go on with the run at `path`, which other options shaped.
+    pub(crate) fn of_other_options(path: &Path) -> Error {
+        Error::training(
+            path.display(),
+            "a run with other options was begun here",
+            "repeat its options, remove the file, or choose another work folder",
+        )
     }
 }
 
@@ -133,6 +151,18 @@ fn load(path: &Path) -> Result<Option<(Checkpoint, Vec<u8>)>> {
         sums: text("sums")?.parse().map_err(|()| unreadable(path, &"`sums` is not what it should be"))?,
         epochs: number("epochs")?,
         validation: (number("right")?, number("validated")?),
+        best: facts
+            .get("best")
+            .map(|best| three(best).ok_or_else(|| unreadable(path, &"`best` is no best epoch")))
+            .transpose()?,
     };
     Ok(Some((checkpoint, bytes)))
+}
+
+fn three(text: &str) -> Option<(usize, usize, usize)> {
+    let numbers: Option<Vec<usize>> = text.split(' ').map(|n| n.parse().ok()).collect();
+    match numbers?[..] {
+        [a, b, c] => Some((a, b, c)),
+        _ => None,
+    }
 }

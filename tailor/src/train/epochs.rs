@@ -1,5 +1,7 @@
 //! The epoch loop every training stage runs through: steps, running statistics, validation, checkpoint.
 
+use super::best::Best;
+use super::clip::clip;
 use super::{Checkpoint, Log, Schedule, Score, Sgd, StepLoss, Sums};
 use crate::data::{Batch, Batches};
 use crate::net::Params;
@@ -39,6 +41,11 @@ pub struct Course<'a> {
     pub momentum: f64,
     /// Weight decay on everything but alpha logits.
     pub decay: f64,
+    /// Longest gradient; a longer one is shortened.
+    pub clip: Option<f64>,
+    /// Epochs without better validation after which training stops; the best epoch's numbers are kept then. Without it,
+    /// the last epoch's.
+    pub patience: Option<usize>,
     /// Where the run is kept, if anywhere.
     pub checkpoint: Option<&'a Path>,
     /// Where epochs are recorded, if anywhere.
@@ -56,10 +63,13 @@ struct At {
     sums: Sums,
     /// The newest validation.
     score: Score,
+    /// The best epoch, where early stopping asks for it.
+    best: Option<Best>,
 }
 
 impl Course<'_> {
-    /// Trains `params` to the end of the course and returns the last validation score. Continues from the
+    /// Trains `params` to the end of the course, or until patience is out, and returns the validation score of what it
+    /// leaves in them. Continues from the
     /// checkpoint when there is one of the same run, in the middle of an epoch if need be; the result is the same
     /// as without interruption.
     ///
@@ -79,7 +89,7 @@ impl Course<'_> {
         let bar = self.progress.stage(self.stage, total as u64, begun as u64);
         let start = Instant::now();
         let mut kept = Instant::now();
-        while at.epoch < self.epochs {
+        while at.epoch < self.epochs && !self.is_out_of_patience(&at) {
             let (epoch, done) = (at.epoch, at.sums.steps);
             let rate = |step: usize| self.schedule.rate(epoch * train.steps + step, total, self.epochs);
             let mut clock = Instant::now();
@@ -116,7 +126,10 @@ impl Course<'_> {
             let last = rate(train.steps.saturating_sub(1));
             let record = at.sums.record(self.stage, epoch + 1, last, at.score);
             let line = at.sums.line(at.score);
-            at = At { epoch: epoch + 1, sums: Sums::default(), score: at.score };
+            at = At { epoch: epoch + 1, sums: Sums::default(), ..at };
+            if self.patience.is_some() {
+                Best::consider(&mut at.best, at.epoch, at.score, params)?;
+            }
             if let Some(log) = self.log {
                 log.append(&record)?;
             }
@@ -132,7 +145,13 @@ impl Course<'_> {
                 return Err(self.interrupted(&at, train));
             }
         }
-        let score = at.score;
+        let score = match &at.best {
+            Some(best) => {
+                best.restore(params)?;
+                best.score
+            }
+            None => at.score,
+        };
         bar.finish(&match score.n {
             0 => "done".into(),
             _ => format!("validation {:.1} %", 100.0 * score.accuracy()),
@@ -141,11 +160,20 @@ impl Course<'_> {
     }
 
     fn step(&self, params: &mut Params, sgd: &mut Sgd, loss: &StepLoss, rate: f64) -> Result<()> {
-        sgd.step(params, &loss.total.backward()?, rate)?;
+        let mut grads = loss.total.backward()?;
+        if let Some(most) = self.clip {
+            clip(&mut grads, params, most)?;
+        }
+        sgd.step(params, &grads, rate)?;
         for stat in &loss.stats {
             params.track(&stat.norm, &stat.mean, &stat.var)?;
         }
         Ok(())
+    }
+
+    fn is_out_of_patience(&self, at: &At) -> bool {
+        let since = at.best.as_ref().map_or(0, |best| at.epoch - best.improved);
+        self.patience.is_some_and(|patience| since >= patience)
     }
 
     /// Which step a run has taken last, in words.
@@ -169,22 +197,19 @@ impl Course<'_> {
             sums: at.sums.clone(),
             epochs: self.epochs,
             validation: (at.score.right, at.score.n),
+            best: at.best.as_ref().map(|best| (best.improved, best.score.right, best.score.n)),
         };
-        checkpoint.write(path, params, sgd)
+        checkpoint.write(path, params, sgd, at.best.as_ref())
     }
 
     fn resume(&self, params: &mut Params, sgd: &mut Sgd) -> Result<At> {
         let Some(path) = self.checkpoint else { return Ok(At::default()) };
         let Some(found) = Checkpoint::peek(path)? else { return Ok(At::default()) };
         if found.stage != self.stage || found.fingerprint != self.fingerprint || found.epochs != self.epochs {
-            return Err(Error::training(
-                path.display(),
-                "a run with other options was begun here",
-                "repeat its options, remove the file, or choose another work folder",
-            ));
+            return Err(Checkpoint::of_other_options(path));
         }
-        Checkpoint::restore(path, params, sgd)?;
+        let best = Checkpoint::restore(path, params, sgd)?;
         let (right, n) = found.validation;
-        Ok(At { epoch: found.epoch, sums: found.sums, score: Score { right, n } })
+        Ok(At { epoch: found.epoch, sums: found.sums, score: Score { right, n }, best })
     }
 }

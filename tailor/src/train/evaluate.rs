@@ -26,6 +26,25 @@ impl Score {
         let (p, z) = (self.accuracy(), 1.96);
         z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt()
     }
+
+    /// About how many images it takes for a margin of `tolerance` at this accuracy, to two digits and rounded up; `None`
+    /// when these do.
+    pub fn needed_for(&self, tolerance: f64) -> Option<usize> {
+        if self.margin() <= tolerance || tolerance <= 0.0 {
+            return None;
+        }
+        let with = |n: usize| Score { right: (self.accuracy() * n as f64).round() as usize, n }.margin();
+        let (mut low, mut high) = (self.n, 2 * self.n.max(1));
+        while with(high) > tolerance {
+            (low, high) = (high, 2 * high);
+        }
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            *(if with(middle) > tolerance { &mut low } else { &mut high }) = middle;
+        }
+        let digits = 10usize.pow(high.ilog10().saturating_sub(1));
+        Some(high.div_ceil(digits) * digits)
+    }
 }
 
 /// Number of rows of `logits` `(n, classes)` whose largest entry is at `labels`.
@@ -50,4 +69,27 @@ pub fn evaluate(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> 
         score.n += batch.labels.dim(0)?;
     }
     Ok(score)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_narrows_to_the_tolerance_at_the_number_of_images_named() {
+        for (right, n, tolerance) in [(97, 100, 0.005), (16, 16, 0.005), (50, 100, 0.01), (0, 3, 0.02)] {
+            let score = Score { right, n };
+            let needed = score.needed_for(tolerance).unwrap();
+            let margin =
+                |n: usize| Score { right: (score.accuracy() * n as f64).round() as usize, n }.margin();
+            assert!(
+                margin(needed) <= tolerance && margin(needed * 8 / 10) > tolerance,
+                "{score:?}: {needed}"
+            );
+        }
+        // Wald's 1.96^2 * 0.97 * 0.03 / 0.005^2 is 4472.
+        assert_eq!(Score { right: 97, n: 100 }.needed_for(0.005), Some(4500));
+        assert_eq!(Score { right: 9700, n: 10_000 }.needed_for(0.005), None);
+        assert_eq!(Score { right: 97, n: 100 }.needed_for(0.0), None);
+    }
 }

@@ -1,6 +1,8 @@
 //! Training loops: teacher, student, retraining, all through one epoch loop with one checkpoint format.
 
+mod best;
 mod checkpoint;
+mod clip;
 mod epochs;
 mod evaluate;
 mod losses;

@@ -36,8 +36,25 @@ enum Trouble {
     StopValidation(usize),
 }
 
+/// All numbers of a network by name.
+type Numbers = Vec<(String, Vec<f32>)>;
+
 /// Trains a small network.
-fn run(folder: &Path, fingerprint: &str, trouble: Trouble) -> Result<Vec<(String, Vec<f32>)>> {
+fn run(folder: &Path, fingerprint: &str, trouble: Trouble) -> Result<Numbers> {
+    run_scripted(folder, fingerprint, trouble, None, &mut Vec::new()).map(|(numbers, _)| numbers)
+}
+
+/// The same, where validation says after each epoch what is in the script, if there is one, and training has a patience of
+/// two epochs. What every epoch ended with goes to `ends`.
+fn run_scripted(
+    folder: &Path,
+    fingerprint: &str,
+    trouble: Trouble,
+    scripted: Option<&[usize]>,
+    ends: &mut Vec<Numbers>,
+) -> Result<(Numbers, Score)> {
+    let ends = std::cell::RefCell::new(ends);
+    let under_way = std::cell::Cell::new(0);
     let progress = Progress::hidden();
     let (steps, validations) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     let arch: Arch = "cifar-resnet8-a".parse().unwrap();
@@ -50,7 +67,8 @@ fn run(folder: &Path, fingerprint: &str, trouble: Trouble) -> Result<Vec<(String
             if matches!(trouble, Trouble::Cut(at) if at == epoch) {
                 return Err(Error::training("here", "interrupted", "go on"));
             }
-            loader.train(3, epoch as u64, Augment { crop_pad: 1, flip: true })
+            under_way.set(epoch);
+            loader.train(3, epoch as u64, Augment { crop_pad: 1, flip: true, ..Augment::default() })
         },
         loss: &|params, batch| {
             steps.set(steps.get() + 1);
@@ -64,22 +82,30 @@ fn run(folder: &Path, fingerprint: &str, trouble: Trouble) -> Result<Vec<(String
             if matches!(trouble, Trouble::StopValidation(at) if at == validations.get()) {
                 progress.interrupt().request();
             }
-            evaluate(&Net { plan: &plan, params }, progress.interrupt().watch(loader.eval()))
+            let score = evaluate(&Net { plan: &plan, params }, progress.interrupt().watch(loader.eval()))?;
+            ends.borrow_mut().push(numbers(params)?);
+            Ok(scripted.map_or(score, |script| Score { right: script[under_way.get()], n: 24 }))
         },
     };
     let log = Log::new(folder.join("metrics.csv"));
     let course = Course {
         stage: "teach",
         fingerprint,
-        epochs: EPOCHS,
+        epochs: scripted.map_or(EPOCHS, <[usize]>::len),
         schedule: Schedule::OneCycle { peak: 0.05 },
         momentum: 0.9,
         decay: 5e-4,
+        clip: Some(1.0),
+        patience: scripted.map(|_| 2),
         checkpoint: Some(&folder.join("teach.safetensors")),
         log: Some(&log),
         progress: &progress,
     };
-    course.run(&mut params, &train)?;
+    let score = course.run(&mut params, &train)?;
+    Ok((numbers(&params)?, score))
+}
+
+fn numbers(params: &Params) -> Result<Numbers> {
     params.iter().map(|(name, t)| Ok((name.to_string(), t.flatten_all()?.to_vec1()?))).collect()
 }
 
@@ -170,6 +196,43 @@ fn a_run_stopped_at_any_step_goes_on_from_there() {
 }
 
 #[test]
+fn early_stopping_keeps_the_best_epoch_however_often_it_is_interrupted() {
+    // (validation after each epoch, epochs run, the epoch kept)
+    let cases: [(&[usize], usize, usize); 5] = [
+        (&[3, 7, 5, 6, 9, 9], 4, 2),
+        (&[3, 7, 7, 6, 9, 9], 4, 3),
+        (&[5, 4, 6, 5, 7, 6], 6, 5),
+        (&[9, 9, 9, 9], 3, 3),
+        (&[1, 2, 3], 3, 3),
+    ];
+    for (script, epochs, best) in cases {
+        let whole = tempfile::tempdir().unwrap();
+        let mut ends = Vec::new();
+        let (got, score) = run_scripted(whole.path(), "a", Trouble::None, Some(script), &mut ends).unwrap();
+        assert_eq!((ends.len(), score), (epochs, Score { right: script[best - 1], n: 24 }), "{script:?}");
+        assert_same(&ends[best - 1], &got);
+        assert_eq!(records(whole.path()).len(), 1 + epochs);
+        // Run again, it is complete: nothing is trained, and the same comes out.
+        let mut none = Vec::new();
+        let (again, same) = run_scripted(whole.path(), "a", Trouble::None, Some(script), &mut none).unwrap();
+        assert_same(&got, &again);
+        assert_eq!((none.len(), same), (0, score));
+        for step in 1..=3 * epochs {
+            let stopped = tempfile::tempdir().unwrap();
+            run_scripted(stopped.path(), "a", Trouble::Stop(step), Some(script), &mut none).unwrap_err();
+            let (resumed, same) =
+                run_scripted(stopped.path(), "a", Trouble::None, Some(script), &mut none).unwrap();
+            assert_same(&got, &resumed);
+            assert_eq!(
+                (records(whole.path()), score),
+                (records(stopped.path()), same),
+                "stopped at step {step}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_checkpoint_of_other_options_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), "a", Trouble::None).unwrap();
@@ -207,6 +270,8 @@ fn a_diverging_run_stops_and_says_so() {
         schedule: Schedule::Cosine { rate: 0.1, warm_up: 0 },
         momentum: 0.9,
         decay: 0.0,
+        clip: None,
+        patience: None,
         checkpoint: None,
         log: None,
         progress: &Progress::hidden(),

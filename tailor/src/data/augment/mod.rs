@@ -1,0 +1,113 @@
+//! Random changes to training images, on their 8-bit pixels before normalisation.
+//!
+//! Every change is drawn from a key (seed, epoch, image, how often the image came before in this epoch), so that a
+//! resumed run sees the images an uninterrupted one would have seen.
+
+mod colour;
+mod policy;
+#[cfg(test)]
+mod tests;
+mod warp;
+
+pub use policy::Policy;
+
+use super::Size;
+use crate::{Error, Result, random::Random};
+use colour::{brightness, contrast, saturation};
+
+/// What is changed at random in every training image, in this order. Nothing but [`flip`](Augment::flip) mirrors.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Augment {
+    /// Shifts by up to this many pixels in both directions; black comes in.
+    pub crop_pad: usize,
+    /// Mirrors left and right every second time. Not for text, signs or anything with a handedness.
+    pub flip: bool,
+    /// Published sets of operations, geometric ones among them.
+    pub policy: Policy,
+    /// Brightness, contrast and saturation, in random order, each multiplied by a number from `1 - jitter` to
+    /// `1 + jitter`.
+    pub jitter: f32,
+    /// Probability of replacing a rectangle by noise (Zhong et al., "Random Erasing", AAAI 2020).
+    pub erase: f32,
+}
+
+/// Keep the draws of one seed apart from each other.
+const SHIFT: u64 = 0x6175_676d;
+const CHANGE: u64 = 0x6368_616e;
+
+impl Augment {
+    /// Refuses shifts that would leave little of an image of `size` pixels, and strengths that are none.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn check(&self, size: usize) -> Result<()> {
+        if self.crop_pad > size / 2 {
+            let want = format!("at most {}, half of the {size} pixels of an image", size / 2);
+            return Err(Error::config(format!("--crop {}", self.crop_pad), want));
+        }
+        for (option, value) in [("jitter", self.jitter), ("erase", self.erase)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::config(format!("--{option} {value}"), "a fraction from 0 to 1"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the changed `pixels` `(size.height, size.width, 3)` to `out`, which has their length.
+    ///
+    /// `key` is seed, epoch, image and how often this image came before in the epoch.
+    pub(super) fn apply(&self, pixels: &[u8], size: Size, key: [u64; 4], out: &mut Vec<u8>) {
+        let [seed, epoch, index, before] = key;
+        let stream = |purpose| match before {
+            0 => Random::new(&[seed, purpose, epoch, index]),
+            _ => Random::new(&[seed, purpose, epoch, index, before]),
+        };
+        let mut random = stream(SHIFT);
+        let mut shift = || random.below(2 * self.crop_pad + 1) as isize - self.crop_pad as isize;
+        let (down, right) = (shift(), shift());
+        let mirror = self.flip && random.below(2) == 1;
+        warp::shift(pixels, size, (down, right), mirror, out);
+
+        let mut random = stream(CHANGE);
+        self.policy.apply(out, size, &mut random);
+        if self.jitter > 0.0 {
+            let mut steps: [fn(&mut [u8], f32); 3] = [brightness, contrast, saturation];
+            random.shuffle(&mut steps);
+            for step in steps {
+                step(out, 1.0 + self.jitter * (2.0 * random.unit() as f32 - 1.0));
+            }
+        }
+        if self.erase > 0.0 && random.unit() < f64::from(self.erase) {
+            erase(out, size, &mut random);
+        }
+    }
+}
+
+/// Shares of the image that an erased rectangle may take, and its aspects (height over width).
+const ERASED_AREA: (f64, f64) = (0.02, 0.33);
+const ERASED_ASPECT: (f64, f64) = (0.3, 3.3);
+/// Draws before an image without room for a rectangle is left alone.
+const ERASE_TRIES: usize = 10;
+
+/// Fills one rectangle with noise.
+fn erase(pixels: &mut [u8], size: Size, random: &mut Random) {
+    let between = |(low, high): (f64, f64), t: f64| low + (high - low) * t;
+    for _ in 0..ERASE_TRIES {
+        let area = size.area() as f64 * between(ERASED_AREA, random.unit());
+        let (low, high) = ERASED_ASPECT;
+        let aspect = between((low.ln(), high.ln()), random.unit()).exp();
+        let (height, width) =
+            ((area * aspect).sqrt().round() as usize, (area / aspect).sqrt().round() as usize);
+        if height == 0 || width == 0 || height > size.height || width > size.width {
+            continue;
+        }
+        let (top, left) = (random.below(size.height - height + 1), random.below(size.width - width + 1));
+        for y in top..top + height {
+            let start = 3 * (y * size.width + left);
+            for value in &mut pixels[start..start + 3 * width] {
+                *value = random.below(256) as u8;
+            }
+        }
+        return;
+    }
+}

@@ -1,0 +1,67 @@
+//! Operations that move pixels: the nearest one is taken, black comes in from outside.
+
+use crate::data::Size;
+
+/// Copies `pixels`, mirrored left and right or not, and then shifted: row `y` comes from row `y + down`.
+pub(super) fn shift(
+    pixels: &[u8],
+    size: Size,
+    (down, right): (isize, isize),
+    mirror: bool,
+    out: &mut Vec<u8>,
+) {
+    let Size { height, width } = size;
+    out.clear();
+    out.resize(pixels.len(), 0);
+    for (y, row) in out.chunks_exact_mut(3 * width).enumerate() {
+        let Some(from) = y.checked_add_signed(down).filter(|&from| from < height) else { continue };
+        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+            let x = if mirror { width - 1 - x } else { x };
+            if let Some(x) = x.checked_add_signed(right).filter(|&x| x < width) {
+                pixel.copy_from_slice(&pixels[3 * (from * width + x)..][..3]);
+            }
+        }
+    }
+}
+
+/// `[a, b, c, d, e, f]`: the middle of output pixel `(x, y)` comes from `(a x + b y + c, d x + e y + f)`.
+pub(super) type Affine = [f64; 6];
+
+/// Shears along rows (`x` grows by `amount` of `y`), from the top left corner as in AutoAugment's code.
+pub(super) fn shear_x(amount: f64) -> Affine {
+    [1.0, amount, 0.0, 0.0, 1.0, 0.0]
+}
+
+/// Shears along columns, from the top left corner.
+pub(super) fn shear_y(amount: f64) -> Affine {
+    [1.0, 0.0, 0.0, amount, 1.0, 0.0]
+}
+
+/// Whole pixels, as the published code has it.
+pub(super) fn translate(right: f64, down: f64) -> Affine {
+    [1.0, 0.0, -right.trunc(), 0.0, 1.0, -down.trunc()]
+}
+
+/// Counter-clockwise about the middle.
+pub(super) fn rotate(degrees: f64, size: Size) -> Affine {
+    let (sin, cos) = degrees.to_radians().sin_cos();
+    let (x, y) = (size.width as f64 / 2.0, size.height as f64 / 2.0);
+    [cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y]
+}
+
+/// Moves the pixels of `image` `(height, width, 3)` in place.
+pub(super) fn warp(image: &mut [u8], size: Size, [a, b, c, d, e, f]: Affine) {
+    let before = image.to_vec();
+    let Size { height, width } = size;
+    let inside = |v: f64, bound: usize| (v >= 0.0 && v < bound as f64).then_some(v as usize);
+    for (y, row) in image.chunks_exact_mut(3 * width).enumerate() {
+        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+            let (x, y) = (x as f64 + 0.5, y as f64 + 0.5);
+            let from = inside(a * x + b * y + c, width).zip(inside(d * x + e * y + f, height));
+            match from {
+                Some((x, y)) => pixel.copy_from_slice(&before[3 * (y * width + x)..][..3]),
+                None => pixel.fill(0),
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What was begun in a work folder before: other options are refused by its checkpoints' fingerprints alone, before
+//! any image is read.
+
+use super::{Recipe, Work, hex};
+use crate::Result;
+use crate::data::Size;
+use crate::train::Checkpoint;
+
+/// What a run is about, beside its recipe and the number of images.
+pub(super) fn about(backbone: &[u8; 32], data_name: &str, size: Size, classes: usize) -> String {
+    let id = hex(&backbone[..8]);
+    format!("backbone {id} data {data_name} {}x{} {classes} classes", size.width, size.height)
+}
+
+/// Refuses checkpoints in `work` of a run on another backbone, other data or by another recipe. How many images the
+/// data has is left to training itself.
+///
+/// # Errors
+/// [`crate::Error::Training`] naming the checkpoint.
+pub fn refuse_others(
+    work: &Work,
+    backbone: &[u8; 32],
+    data_name: &str,
+    size: Size,
+    classes: usize,
+    recipe: &Recipe,
+) -> Result<()> {
+    let about = about(backbone, data_name, size, classes);
+    let mut stages = vec![
+        ("teach".to_string(), recipe.teacher_fingerprint()),
+        ("train".to_string(), recipe.student_fingerprint()),
+    ];
+    let mut dropped = 0;
+    // A sweep begins with nothing dropped; halving may leave gaps, whose candidates training itself looks at.
+    while work.checkpoint(&format!("prune-{dropped}")).exists() {
+        stages.push((format!("prune-{dropped}"), recipe.candidate_fingerprint(dropped)));
+        dropped += 1;
+    }
+    for (stage, fingerprint) in stages {
+        let path = work.checkpoint(&stage);
+        let Some(found) = Checkpoint::peek(&path)? else { continue };
+        let same = found.fingerprint.starts_with(&about)
+            && found.fingerprint.split_once(" | ").is_some_and(|(_, recipe)| recipe == fingerprint);
+        if !same {
+            return Err(Checkpoint::of_other_options(&path));
+        }
+    }
+    Ok(())
+}
