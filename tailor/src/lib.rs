@@ -17,6 +17,7 @@ pub mod precision;
 pub mod pretrain;
 pub mod progress;
 pub mod random;
+pub mod report;
 pub mod source;
 pub mod startup;
 pub mod train;

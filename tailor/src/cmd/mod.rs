@@ -11,6 +11,7 @@ mod inspect;
 mod keys;
 mod pack;
 mod pretrain;
+mod report;
 mod targets;
 mod training;
 mod verify;
@@ -47,6 +48,7 @@ enum Command {
     Compare(Box<compare::Compare>),
     Pack(pack::Pack),
     Eval(eval::Eval),
+    Report(report::Report),
     Export(export::Export),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
@@ -67,6 +69,7 @@ impl Cli {
             Command::Compare(cmd) => cmd.run(),
             Command::Pack(cmd) => cmd.run(),
             Command::Eval(cmd) => cmd.run(),
+            Command::Report(cmd) => cmd.run(),
             Command::Export(cmd) => cmd.run(),
             Command::Inspect(cmd) => cmd.run(),
             Command::Verify(cmd) => cmd.run(),

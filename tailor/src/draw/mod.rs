@@ -1,6 +1,12 @@
-//! A task's architecture as a drawing: which blocks and proxies survived, thickness = alpha.
+//! Drawings: a task's architecture (which blocks and proxies survived, thickness = alpha), and plots.
 
+mod axis;
+mod plot;
 mod svg;
+
+pub use axis::Axis;
+pub use plot::{Mark, Plot, Shape};
+pub use svg::escape;
 
 use bundles::plan::{Cell, Plan, Role};
 use std::fmt::Write;

@@ -2,6 +2,15 @@
 
 use std::fmt::Write;
 
+/// `text` as it may stand between tags and inside of quotes, in SVG and HTML.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
+}
+
 /// An SVG document under construction. Lengths are pixels.
 #[derive(Debug)]
 pub(super) struct Svg(String);
@@ -16,7 +25,7 @@ impl Svg {
     }
 
     pub(super) fn text(&mut self, x: f64, y: f64, size: f64, fill: &str, anchor: &str, words: &str) {
-        let words = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let words = escape(words);
         self.push(format_args!(
             "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" fill=\"{fill}\" text-anchor=\"{anchor}\">{words}</text>"
         ));

@@ -52,7 +52,8 @@ impl Ground {
             }
         }
         let size = train.images.size();
-        let identity = format!("{} {} images", about(&source.id, data_name, size, classes.len()), train.len());
+        let identity =
+            format!("{} {} images", about(&source.id, data_name, size, classes.len()), train.len());
         Ok(Ground { source, classes, train, val, test, identity })
     }
 

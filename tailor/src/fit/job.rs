@@ -1,9 +1,10 @@
 //! One task from images to bundle: all stages, then scores, drawing and packing.
 
-use super::{Ground, Recipe, Report, Work};
-use crate::data::Dataset;
+use super::record::Record;
+use super::{Ground, Recipe, Report, Work, answers, predictions};
+use crate::data::{Dataset, Loader, Split};
 use crate::draw::{Architecture, architecture};
-use crate::net::alphas;
+use crate::net::{Net, alphas};
 use crate::pack::{Label, deploy, task_bundle};
 use crate::progress::Progress;
 use crate::source::Source;
@@ -11,6 +12,9 @@ use crate::train::Score;
 use crate::{Error, Result};
 use bundles::container::{Preprocess, Resize, SigningKey, write_atomically};
 use candle_core::Device;
+
+/// Images per batch of the last look at all of them.
+const ANSWERED: usize = 100;
 
 /// Everything one tailored task is made from.
 pub struct Job<'a> {
@@ -105,6 +109,23 @@ impl Job<'_> {
         });
         let path = self.work.drawing();
         std::fs::write(&path, drawing).map_err(Error::io(&path))?;
+
+        let (shown, split) = ground.test.as_ref().map_or(("val", &ground.val), |test| ("test", test));
+        let batches = Loader::new(split, source.mean, source.std, ANSWERED, self.device)?.eval();
+        let net = Net { plan: &pruned.plan, params: &pruned.params };
+        let given = answers(&net, self.progress.interrupt().watch(batches))?;
+        predictions::leave(self.work, shown, split, &given)?;
+        let record = Record {
+            source,
+            data_name: self.data_name,
+            classes,
+            size,
+            images: [ground.train.len(), ground.val.len(), ground.test.as_ref().map_or(0, Split::len)],
+            recipe: self.recipe,
+            selection: &pruned.selection,
+            report: &report,
+        };
+        write_atomically(&self.work.report(), record.json()?.to_string().as_bytes())?;
         Ok(report)
     }
 }

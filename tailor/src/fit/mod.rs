@@ -3,7 +3,9 @@
 mod begun;
 mod ground;
 mod job;
+mod predictions;
 mod recipe;
+mod record;
 mod report;
 mod select;
 mod stages;
@@ -12,6 +14,7 @@ mod work;
 pub use begun::refuse_others;
 pub use ground::Ground;
 pub use job::{Job, hex};
+pub use predictions::{Answer, answers};
 pub use recipe::{Recipe, Search, Stage};
 pub use report::{BackboneSize, Report, count};
 pub use select::{Attempt, Candidate, Selection};

@@ -89,6 +89,8 @@ impl Report {
             "teacher_test": fraction(&self.teacher_test),
             "val": self.val.accuracy(),
             "test": fraction(&self.test),
+            "val_n": self.val.n,
+            "test_n": self.test.map(|s| s.n),
             "within_tolerance": self.within_tolerance,
             "blocks": self.blocks,
             "blocks_total": self.blocks_total,

@@ -46,6 +46,21 @@ impl Work {
         self.folder.join(format!("{name}.backbone"))
     }
 
+    /// Everything about the run in one document.
+    pub fn report(&self) -> PathBuf {
+        self.folder.join("report.json")
+    }
+
+    /// What the tailored network answered for every test image.
+    pub fn predictions(&self) -> PathBuf {
+        self.folder.join("predictions.json")
+    }
+
+    /// Folder of the images it was most certain of and wrong about.
+    pub fn mistakes(&self) -> PathBuf {
+        self.folder.join("mistakes")
+    }
+
     /// The drawing of what survived.
     pub fn drawing(&self) -> PathBuf {
         self.folder.join("architecture.svg")

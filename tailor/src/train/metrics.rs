@@ -30,6 +30,8 @@ pub struct Record {
     pub val_accuracy: Option<f64>,
     /// Training images per second.
     pub images_per_second: f64,
+    /// Seconds spent in the epoch's steps.
+    pub seconds: f64,
 }
 
 impl Record {
@@ -64,7 +66,8 @@ impl Record {
         format!("{},{},{}\n", self.stage, self.epoch, values.join(","))
     }
 
-    /// One object per line. A number that is not there is `null`; `time` is in seconds since 1970.
+    /// One object per line. A number that is not there is `null`; `seconds` is
+    /// what training took, `time` is in seconds since 1970.
     fn json(&self, time: f64) -> String {
         let mut object = serde_json::Map::new();
         object.insert("stage".into(), self.stage.clone().into());
@@ -72,6 +75,7 @@ impl Record {
         for (name, _, value, _) in self.fields() {
             object.insert(name.into(), value.into());
         }
+        object.insert("seconds".into(), self.seconds.into());
         object.insert("time".into(), time.into());
         format!("{}\n", serde_json::Value::Object(object))
     }

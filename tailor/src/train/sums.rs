@@ -81,6 +81,7 @@ impl Sums {
             train_accuracy: self.accuracy(),
             val_accuracy: (score.n > 0).then(|| score.accuracy()),
             images_per_second: self.speed(),
+            seconds: self.seconds,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The two programs as a user runs them: import, fit, look, verify, and run on the device side.
 
 mod compare;
+mod report;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -394,7 +395,7 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
     let spoilt = bench.images.join("train/above/3.png");
     let picture = std::fs::read(&spoilt).unwrap();
     std::fs::write(&spoilt, b"not a picture").unwrap();
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 17] = [
         (&["--validation", "0.9"], "--validation 0.9"),
         (&["--epochs", "0,1,1"], "--epochs 0 (teach)"),
         (&["--teach-rate", "linear:1"], "one-cycle:PEAK"),
@@ -404,6 +405,10 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
         (&["--matching", "local", "--gamma2", "0"], "--gamma2 is 0"),
         (&["--complexity", "paper", "--gamma1", "0"], "--gamma1 is 0"),
         (&["--crop", "17"], "--crop 17"),
+        (&["--jitter", "2"], "--jitter 2"),
+        (&["--augment", "randaugment:2"], "randaugment:N,M"),
+        (&["--patience", "0"], "--patience 0"),
+        (&["--clip", "0"], "--clip 0"),
         (&["--batch", "8,8,64"], "--batch 64"),
         (&["--tolerance", "101"], "--tolerance 101"),
         (&["--name", "a/b"], "--name"),

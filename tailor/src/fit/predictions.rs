@@ -1,0 +1,92 @@
+//! What the tailored network answers for every image of a split, and the images it is most certain of and wrong about.
+
+use super::Work;
+use crate::data::{Batch, Split};
+use crate::net::{Net, Pass};
+use crate::{Error, Result};
+use candle_core::D;
+use image::{ExtendedColorType, save_buffer_with_format};
+
+/// Mistakes whose images are kept.
+const MISTAKES: usize = 24;
+
+/// One answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answer {
+    /// The class it is.
+    pub label: u32,
+    /// The class of the highest score.
+    pub answer: u32,
+    /// Softmax probability of the answer.
+    pub confidence: f32,
+}
+
+/// Answers for `batches`, in their order.
+///
+/// # Errors
+/// When a batch cannot be read or does not fit the plan.
+pub fn answers(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<Vec<Answer>> {
+    let mut out = Vec::new();
+    for batch in batches {
+        let batch = batch?;
+        let logits = net.forward(&batch.images, Pass::Infer)?.logits;
+        let answers: Vec<u32> = logits.argmax(D::Minus1)?.to_vec1()?;
+        let labels: Vec<u32> = batch.labels.to_vec1()?;
+        for ((label, answer), scores) in labels.into_iter().zip(answers).zip(logits.to_vec2::<f32>()?) {
+            let best = scores[answer as usize];
+            let sum: f32 = scores.iter().map(|score| (score - best).exp()).sum();
+            out.push(Answer { label, answer, confidence: 1.0 / sum });
+        }
+    }
+    Ok(out)
+}
+
+/// Writes `answers` for `split` (named `name`: test or val) to the work folder, and the images of the most certain
+/// mistakes, at the size the network sees them.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn leave(work: &Work, name: &str, split: &Split, answers: &[Answer]) -> Result<()> {
+    let folder = work.mistakes();
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
+    }
+    std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let mut wrong: Vec<usize> =
+        (0..answers.len()).filter(|&i| answers[i].answer != answers[i].label).collect();
+    wrong.sort_by(|&a, &b| answers[b].confidence.total_cmp(&answers[a].confidence).then(a.cmp(&b)));
+    wrong.truncate(MISTAKES);
+    let mut mistakes = Vec::new();
+    for (rank, &i) in wrong.iter().enumerate() {
+        let picture = format!("{rank:02}.png");
+        let path = folder.join(&picture);
+        let size = split.images.size();
+        let (width, height) = (size.width as u32, size.height as u32);
+        save_buffer_with_format(
+            &path,
+            split.images.get(i),
+            width,
+            height,
+            ExtendedColorType::Rgb8,
+            image::ImageFormat::Png,
+        )
+        .map_err(|error| Error::Io { path: path.clone(), source: std::io::Error::other(error) })?;
+        mistakes.push(serde_json::json!({
+            "picture": picture,
+            "file": split.files[i],
+            "label": answers[i].label,
+            "answer": answers[i].answer,
+            "confidence": answers[i].confidence,
+        }));
+    }
+    let column = |of: &dyn Fn(&Answer) -> serde_json::Value| answers.iter().map(of).collect::<Vec<_>>();
+    let document = serde_json::json!({
+        "split": name,
+        "labels": column(&|a| a.label.into()),
+        "answers": column(&|a| a.answer.into()),
+        "confidences": column(&|a| a.confidence.into()),
+        "mistakes": mistakes,
+    });
+    bundles::container::write_atomically(&work.predictions(), document.to_string().as_bytes())?;
+    Ok(())
+}

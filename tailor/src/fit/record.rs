@@ -1,0 +1,65 @@
+//! `report.json`: everything about a finished run in one document, for `tailor report` and for scripts.
+
+use super::{Attempt, BackboneSize, Recipe, Report, Selection, hex};
+use crate::data::Size;
+use crate::source::Source;
+use serde_json::{Value, json};
+
+/// What the document says beside the report itself.
+pub(super) struct Record<'a> {
+    pub(super) source: &'a Source,
+    pub(super) data_name: &'a str,
+    pub(super) classes: &'a [String],
+    pub(super) size: Size,
+    /// Images to train on, to select by, to report on.
+    pub(super) images: [usize; 3],
+    pub(super) recipe: &'a Recipe,
+    pub(super) selection: &'a Selection,
+    pub(super) report: &'a Report,
+}
+
+impl Record<'_> {
+    /// The document.
+    ///
+    /// # Errors
+    /// Whatever the backbone's plan reports.
+    pub(super) fn json(&self) -> crate::Result<Value> {
+        let attempts: Vec<Value> = self.selection.attempts.iter().map(attempt).collect();
+        let mut backbone = BackboneSize::of(&self.source.plan, self.source.bytes)?.json();
+        backbone["arch"] = self.source.arch.to_string().into();
+        backbone["id"] = hex(&self.source.id).into();
+        let [train, val, test] = self.images;
+        // The seed stands apart: runs that differ in it alone have the same recipe.
+        let recipe = Recipe { seed: 0, ..self.recipe.clone() };
+        Ok(json!({
+            "version": 1,
+            "program": concat!("tailor ", env!("CARGO_PKG_VERSION")),
+            "command": std::env::args().collect::<Vec<_>>(),
+            "name": self.report.name,
+            "data": self.data_name,
+            "seed": self.recipe.seed,
+            "recipe": format!("{recipe:#?}"),
+            "tolerance": self.recipe.tolerance,
+            "classes": self.classes,
+            "size": [self.size.height, self.size.width],
+            "images": { "train": train, "val": val, "test": test },
+            "backbone": backbone,
+            "task": self.report.json(),
+            "survivors": self.report.strip,
+            "candidates": attempts,
+            "chosen": self.selection.dropped,
+        }))
+    }
+}
+
+fn attempt(attempt: &Attempt) -> Value {
+    match attempt {
+        Attempt::Trained(candidate) => json!({
+            "dropped": candidate.dropped,
+            "val": candidate.validation.accuracy(),
+            "macs": candidate.macs,
+            "params": candidate.params,
+        }),
+        Attempt::Refused { dropped, why } => json!({ "dropped": dropped, "refused": why }),
+    }
+}

@@ -1,0 +1,94 @@
+//! What the tailored network answered: the confusion matrix, and its most certain mistakes with their images.
+
+use super::html::{cell, head, picture};
+use super::run::Run;
+use crate::draw::escape;
+use serde_json::Value;
+
+/// Class names, by label.
+fn class(run: &Run, label: u64) -> String {
+    run.report["classes"][label as usize].as_str().map_or_else(|| format!("class {label}"), str::to_string)
+}
+
+/// What split the answers are for, in words.
+pub(super) fn split(run: &Run) -> &'static str {
+    if run.predictions["split"] == "val" { "validation" } else { "test" }
+}
+
+/// Rows are what images are, columns what was answered.
+pub(super) fn confusion(run: &Run) -> Option<String> {
+    let column = |key: &str| -> Option<Vec<u64>> {
+        run.predictions[key].as_array()?.iter().map(Value::as_u64).collect()
+    };
+    let (labels, answers) = (column("labels")?, column("answers")?);
+    let classes = run.report["classes"].as_array()?.len();
+    let mut counts = vec![vec![0usize; classes]; classes];
+    for (&label, &answer) in labels.iter().zip(&answers) {
+        *counts.get_mut(label as usize)?.get_mut(answer as usize)? += 1;
+    }
+    let names: Vec<String> = (0..classes).map(|label| escape(&class(run, label as u64))).collect();
+    let heads: String =
+        names.iter().map(|name| format!("<th scope=\"col\"><span>{name}</span></th>")).collect();
+    let mut rows = String::new();
+    for (label, counts) in counts.iter().enumerate() {
+        let all = counts.iter().sum::<usize>().max(1);
+        let cells: String = counts
+            .iter()
+            .enumerate()
+            .map(|(answer, &n)| {
+                if n == 0 {
+                    return cell("");
+                }
+                let kind = if answer == label { "right" } else { "wrong" };
+                // Never so pale that it passes for empty.
+                let share = (n as f64 / all as f64).max(0.12);
+                let dark = if share > 0.55 { " dark" } else { "" };
+                format!("<td class=\"{kind}{dark}\" style=\"--share:{share:.2}\">{n}</td>")
+            })
+            .collect();
+        rows += &format!("<tr>{}{cells}</tr>\n", head(&names[label]));
+    }
+    let caption = format!(
+        "Confusion on {} images of the {} split: rows are what they are, columns the answers",
+        labels.len(),
+        split(run)
+    );
+    Some(format!(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Confusion matrix\"><table class=\"confusion\">\
+         <caption>{caption}</caption>\n<thead><tr><td></td>{heads}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
+    ))
+}
+
+/// The images of the most certain mistakes.
+pub(super) fn mistakes(run: &Run) -> Option<String> {
+    let mistakes = run.predictions["mistakes"].as_array()?;
+    let figures: String = mistakes
+        .iter()
+        .zip(&run.mistakes)
+        .map(|(mistake, image)| {
+            let name = |key: &str| class(run, mistake[key].as_u64().unwrap_or(u64::MAX));
+            let (is, said) = (name("label"), name("answer"));
+            let sure = 100.0 * mistake["confidence"].as_f64().unwrap_or(0.0);
+            let file = mistake["file"].as_str().unwrap_or_default();
+            let alt = format!("{file}: {is}, taken for {said}");
+            let image = picture("image/png", image, &alt, "mistake");
+            format!(
+                "<figure>{image}<figcaption>is <b>{}</b>, said <b>{}</b> ({sure:.0} % sure)<br/><small>{}</small></figcaption></figure>\n",
+                escape(&is),
+                escape(&said),
+                escape(file)
+            )
+        })
+        .collect();
+    let all = run.predictions["labels"].as_array()?.iter().zip(run.predictions["answers"].as_array()?);
+    let wrong = all.filter(|(label, answer)| label != answer).count();
+    Some(match wrong {
+        0 => format!("<p>No image of the {} split was answered wrongly.</p>\n", split(run)),
+        _ => format!(
+            "<p>{wrong} images of the {} split were answered wrongly; the {} it was most certain of:</p>\n\
+             <div class=\"mistakes\">{figures}</div>\n",
+            split(run),
+            run.mistakes.len()
+        ),
+    })
+}

@@ -1,0 +1,122 @@
+//! Plots of one run: accuracy against cost, and how training went.
+
+use super::run::Run;
+use crate::draw::{Axis, Mark, Plot, Shape};
+use serde_json::Value;
+
+/// Shapes and colours that baselines have in turn.
+const OTHERS: [(Shape, usize); 8] = [
+    (Shape::Square, 1),
+    (Shape::Triangle, 3),
+    (Shape::Diamond, 4),
+    (Shape::Cross, 5),
+    (Shape::Square, 6),
+    (Shape::Triangle, 7),
+    (Shape::Diamond, 1),
+    (Shape::Cross, 3),
+];
+
+/// Validation accuracy of every candidate over its multiply-adds; `None` when the run kept none.
+pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
+    let report = &run.report;
+    let candidates = report["candidates"].as_array()?;
+    let whole = report["backbone"]["macs"].as_f64()?;
+    let point = |value: &Value, words: String| {
+        Some((100.0 * value["macs"].as_f64()? / whole, 100.0 * value["val"].as_f64()?, words))
+    };
+    let mut marks = Vec::new();
+    if let Some(teacher) = report["task"]["teacher_val"].as_f64() {
+        if let Some(tolerance) = report["tolerance"].as_f64() {
+            let name = format!("within {} points of the teacher", 100.0 * tolerance);
+            let y = (100.0 * (teacher - tolerance), 100.0 * teacher);
+            marks.push(Mark::Band { colour: 2, name, y });
+        }
+        marks.push(Mark::Level {
+            colour: 2,
+            name: format!("teacher, {:.1} %", 100.0 * teacher),
+            y: 100.0 * teacher,
+        });
+    }
+    for (i, result) in baselines.iter().enumerate() {
+        let (shape, colour) = OTHERS[i % OTHERS.len()];
+        let name = result["method"].as_str().unwrap_or("unnamed method").to_string();
+        let points = point(result, name.clone()).into_iter().collect();
+        marks.push(Mark::Points { colour, shape, name, points });
+    }
+    let words = |value: &Value| match value["val"].as_f64() {
+        Some(val) => format!("{} blocks dropped: {:.1} %", value["dropped"], 100.0 * val),
+        None => String::new(),
+    };
+    let all = candidates.iter().filter_map(|c| point(c, words(c))).collect();
+    let chosen =
+        candidates.iter().filter(|c| c["dropped"] == report["chosen"]).filter_map(|c| point(c, words(c)));
+    let ring = chosen.collect();
+    marks.push(Mark::Points { colour: 0, shape: Shape::Dot, name: "candidate".into(), points: all });
+    marks.push(Mark::Points { colour: 0, shape: Shape::Ring, name: "chosen".into(), points: ring });
+    Some(Plot {
+        title: format!("{}: validation accuracy over multiply-adds", run.name),
+        x: Axis::linear("multiply-adds, % of the backbone's"),
+        y: Axis::linear("validation accuracy, %"),
+        marks,
+    })
+}
+
+/// Loss terms, accuracies and learning rate over all epochs of teacher, student and the chosen candidate.
+pub(super) fn curves(run: &Run) -> Vec<Plot> {
+    let chosen = run.report["chosen"].as_u64().map(|dropped| format!("prune-{dropped}"));
+    let shown: Vec<(usize, &Value)> = run
+        .epochs
+        .iter()
+        .filter(|epoch| {
+            let stage = epoch["stage"].as_str().unwrap_or_default();
+            chosen.as_deref().is_none_or(|chosen| !stage.starts_with("prune-") || stage == chosen)
+        })
+        .enumerate()
+        .collect();
+    if shown.is_empty() {
+        return Vec::new();
+    }
+    let stages: Vec<Vec<&(usize, &Value)>> =
+        shown.chunk_by(|a, b| a.1["stage"] == b.1["stage"]).map(|stage| stage.iter().collect()).collect();
+    let dividers = || {
+        stages.iter().filter_map(|stage| stage.first()).map(|(at, epoch)| Mark::Divider {
+            x: *at as f64 + 0.5,
+            word: epoch["stage"].as_str().unwrap_or_default().to_string(),
+        })
+    };
+    // One line per stage: stages are different networks.
+    let lines = |key: &'static str, name: &'static str, colour: usize, dashed: bool, scale: f64| {
+        stages.iter().filter_map(move |stage| {
+            let points: Vec<(f64, f64)> = stage
+                .iter()
+                .filter_map(|(at, epoch)| Some((*at as f64 + 1.0, scale * epoch[key].as_f64()?)))
+                .collect();
+            (!points.is_empty()).then(|| Mark::Line { colour, dashed, name: name.into(), points })
+        })
+    };
+    let plot = |what: &str, y: Axis, marks: Vec<Mark>| Plot {
+        title: format!("{}: {what}", run.name),
+        x: Axis::linear("epochs"),
+        y,
+        marks: dividers().chain(marks).collect(),
+    };
+    let losses = lines("classification", "cross-entropy", 0, false, 1.0)
+        .chain(lines("matching", "distance to the teacher", 1, false, 1.0))
+        .chain(lines("complexity", "expected complexity", 3, false, 1.0));
+    let accuracies = lines("train_accuracy", "training", 1, true, 100.0).chain(lines(
+        "val_accuracy",
+        "validation",
+        0,
+        false,
+        100.0,
+    ));
+    vec![
+        plot("terms of the loss", Axis::log("mean of the epoch, unweighted"), losses.collect()),
+        plot("accuracy after each epoch", Axis::linear("accuracy, %"), accuracies.collect()),
+        plot(
+            "learning rate",
+            Axis::log("rate at the epoch's end"),
+            lines("rate", "", 4, false, 1.0).collect(),
+        ),
+    ]
+}

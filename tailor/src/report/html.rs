@@ -1,0 +1,42 @@
+//! The few pieces of HTML a report is made of. Their texts are HTML already: what comes from outside goes through
+//! [`escape`](crate::draw::escape) first.
+
+use crate::draw::{Plot, escape};
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+/// A heading of a row.
+pub(super) fn head(html: &str) -> String {
+    format!("<th scope=\"row\">{html}</th>")
+}
+
+/// A cell of a table.
+pub(super) fn cell(html: &str) -> String {
+    format!("<td>{html}</td>")
+}
+
+/// A table of `rows`, which are cells, in a box that scrolls where it is too wide.
+pub(super) fn table(caption: &str, columns: &[&str], rows: impl Iterator<Item = String>) -> String {
+    let heads: String =
+        columns.iter().map(|column| format!("<th scope=\"col\">{}</th>", escape(column))).collect();
+    let rows: String = rows.map(|row| format!("<tr>{row}</tr>\n")).collect();
+    let caption = escape(caption);
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\"><table><caption>{caption}</caption>\n\
+         <thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
+    )
+}
+
+/// A plot with its title and legend.
+pub(super) fn figure(plot: &Plot) -> String {
+    let legend: String =
+        plot.legend().iter().map(|(swatch, name)| format!("<li>{swatch}{}</li>", escape(name))).collect();
+    let legend =
+        if legend.is_empty() { String::new() } else { format!("<ul class=\"legend\">{legend}</ul>") };
+    format!("<figure><figcaption>{}</figcaption>\n{}{legend}</figure>\n", escape(&plot.title), plot.svg())
+}
+
+/// A picture inside the page.
+pub(super) fn picture(kind: &str, bytes: &[u8], alt: &str, class: &str) -> String {
+    let data = BASE64_STANDARD.encode(bytes);
+    format!("<img class=\"{class}\" src=\"data:{kind};base64,{data}\" alt=\"{}\"/>", escape(alt))
+}

@@ -1,0 +1,181 @@
+//! Work folders as one self-contained HTML page: tables, plots, drawings, curves and mistakes.
+//!
+//! The page loads nothing: styles and plots are inside, pictures are `data:` addresses, and there is no script. Every text
+//! that comes from a folder is escaped.
+
+mod answers;
+mod figures;
+mod html;
+mod run;
+mod summary;
+
+pub use run::Run;
+
+use crate::draw::escape;
+use crate::fit::count;
+use html::{cell, figure, head, picture, table};
+use serde_json::Value;
+
+const STYLE: &str = include_str!("style.css");
+
+/// The page about `runs`.
+pub fn page(runs: &[Run]) -> String {
+    let mut names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let title = escape(&format!("Tailor: {}", names.join(", ")));
+    let mut body = format!("<h1>{title}</h1>\n");
+    let fitted: Vec<(usize, &Run)> = runs.iter().enumerate().filter(|(_, run)| is_fitted(run)).collect();
+    if fitted.len() > 1 {
+        let links: String = fitted
+            .iter()
+            .map(|(i, run)| {
+                format!(
+                    "<li><a href=\"#run-{i}\">{}</a> <small>{}</small></li>",
+                    escape(&run.name),
+                    escape(&run.folder)
+                )
+            })
+            .collect();
+        body += &format!("<nav aria-label=\"Work folders\"><ul>{links}</ul></nav>\n");
+    }
+    body += &format!("<section aria-label=\"Summary\">\n{}", summary::tables(runs));
+    body += "<p class=\"note\">Percentages in brackets are of the backbone's stem and blocks, which the teacher is a trained copy \
+             of. ± beside an accuracy is half of its 95 % interval (Wilson). Test was looked at once, after selection.</p>\n\
+             </section>\n";
+    for (i, run) in fitted {
+        let data = &run.report["data"];
+        let baselines: Vec<&Value> =
+            runs.iter().flat_map(|run| &run.baselines).filter(|result| &result["data"] == data).collect();
+        body += &section(i, run, &baselines);
+    }
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <meta name=\"color-scheme\" content=\"light dark\"/>\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
+         <body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+    )
+}
+
+/// Whether there is anything of a tailored task; folders of baselines alone are in the tables and other runs' plots.
+fn is_fitted(run: &Run) -> bool {
+    !run.report.is_null() || !run.epochs.is_empty()
+}
+
+fn section(i: usize, run: &Run, baselines: &[&Value]) -> String {
+    let mut out = format!(
+        "<section id=\"run-{i}\" aria-labelledby=\"name-{i}\">\n<h2 id=\"name-{i}\">{} <small>{}</small></h2>\n",
+        escape(&run.name),
+        escape(&run.folder)
+    );
+    if !run.missing.is_empty() {
+        out += &format!(
+            "<p class=\"missing\">Missing in {}: {}.</p>\n",
+            escape(&run.folder),
+            escape(&run.missing.join("; "))
+        );
+    }
+    out += &facts(run);
+    let mut part = |title: &str, html: Option<String>| {
+        if let Some(html) = html {
+            out += &format!("<h3>{title}</h3>\n{html}");
+        }
+    };
+    let plot = figures::complexity(run, baselines).map(|plot| figure(&plot));
+    part(
+        "Accuracy and cost",
+        plot.map(|plot| format!("<div class=\"figures\">{plot}</div>{}", candidates(run))),
+    );
+    part("Architecture", run.drawing.as_ref().map(|drawing| architecture(run, drawing)));
+    let curves: String = figures::curves(run).iter().map(figure).collect();
+    part("Training", (!curves.is_empty()).then(|| format!("<div class=\"figures\">{curves}</div>\n")));
+    part("Confusion", answers::confusion(run));
+    part("Worst mistakes", answers::mistakes(run));
+    out + "</section>\n"
+}
+
+fn facts(run: &Run) -> String {
+    let report = &run.report;
+    let text = |value: &Value| value.as_str().map(escape);
+    let number = |value: &Value| value.as_u64().map(|n| n.to_string());
+    let images = &report["images"];
+    let counted = images["train"].as_u64().map(|train| {
+        let size = &report["size"];
+        format!(
+            "{train} to train on, {} to select by, {} to test, {}×{} pixels",
+            images["val"], images["test"], size[1], size[0]
+        )
+    });
+    let command = report["command"].as_array().map(|words| {
+        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+        format!("<code>{}</code>", escape(&words.join(" ")))
+    });
+    let blocks = report["task"]["blocks"].as_u64().map(|blocks| {
+        format!(
+            "{blocks} of {} blocks, {} proxies",
+            report["task"]["blocks_total"], report["task"]["proxies"]
+        )
+    });
+    let within = report["task"]["within_tolerance"].as_bool().map(|within| {
+        String::from(if within { "yes" } else { "no: the most accurate candidate was packed" })
+    });
+    let rows = [
+        ("Folder", Some(escape(&run.folder))),
+        ("Data", text(&report["data"])),
+        ("Images", counted),
+        ("Classes", report["classes"].as_array().map(|classes| classes.len().to_string())),
+        ("Backbone", text(&report["backbone"]["arch"])),
+        ("Kept", blocks),
+        ("Within tolerance", within),
+        ("Seed", number(&report["seed"])),
+        ("Time in training steps", run.seconds().map(crate::progress::duration)),
+        ("Command", command),
+    ];
+    let rows: String = rows
+        .into_iter()
+        .filter_map(|(what, value)| Some(format!("<dt>{what}</dt><dd>{}</dd>\n", value?)))
+        .collect();
+    let recipe = text(&report["recipe"])
+        .map(|recipe| format!("<details><summary>Recipe</summary><pre>{recipe}</pre></details>\n"));
+    format!("<dl>{rows}</dl>\n{}", recipe.unwrap_or_default())
+}
+
+/// Every candidate as a row: what a plot shows is in a table too.
+fn candidates(run: &Run) -> String {
+    let whole = run.report["backbone"]["macs"].as_f64().unwrap_or(f64::NAN);
+    // Halving tries them in an order of its own.
+    let mut tried: Vec<&Value> = run.report["candidates"].as_array().into_iter().flatten().collect();
+    tried.sort_by_key(|candidate| candidate["dropped"].as_u64());
+    let rows = tried.into_iter().map(|candidate| {
+        let chosen = if candidate["dropped"] == run.report["chosen"] { " (chosen)" } else { "" };
+        let name = head(&format!("{}{chosen}", candidate["dropped"]));
+        match (candidate["val"].as_f64(), candidate["macs"].as_u64(), candidate["params"].as_u64()) {
+            (Some(val), Some(macs), Some(params)) => {
+                let share = format!("{} ({:.0} %)", count(macs), 100.0 * macs as f64 / whole);
+                name + &cell(&format!("{:.1} %", 100.0 * val)) + &cell(&share) + &cell(&count(params))
+            }
+            _ => {
+                let why = escape(candidate["refused"].as_str().unwrap_or("nothing is known of it"));
+                format!("{name}<td colspan=\"3\" class=\"words\">{why}</td>")
+            }
+        }
+    });
+    table("Candidates", &["Blocks dropped", "Validation", "Multiply-adds", "Parameters"], rows)
+}
+
+fn architecture(run: &Run, drawing: &str) -> String {
+    let strip = run.report["survivors"].as_str().unwrap_or_default();
+    let task = &run.report["task"];
+    let alt = match task["blocks"].as_u64() {
+        Some(blocks) => format!(
+            "{blocks} of {} universal blocks and {} proxies survive: {strip}",
+            task["blocks_total"], task["proxies"]
+        ),
+        None => format!("Which blocks and proxies survive: {strip}"),
+    };
+    // As a picture, so that whatever the file holds stays a picture.
+    let image = picture("image/svg+xml", drawing.as_bytes(), &alt, "drawing");
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Architecture\">{image}</div>\n"
+    )
+}

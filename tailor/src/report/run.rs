@@ -1,0 +1,174 @@
+//! What a work folder holds for a report: read as far as it is there, with a list of what is missing.
+
+use crate::train::Score;
+use crate::{Error, Result};
+use bundles::container::Bundle;
+use bundles::plan::Counter;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One work folder.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// As it was named.
+    pub folder: String,
+    /// Name of the task.
+    pub name: String,
+    /// `report.json`, or as much of it as a bundle tells; `null` when there is neither.
+    pub report: Value,
+    /// Every epoch of `metrics.jsonl`.
+    pub epochs: Vec<Value>,
+    /// `predictions.json`; `null` when there is none.
+    pub predictions: Value,
+    /// The images of the worst mistakes, PNG, in the order of `predictions.json`.
+    pub mistakes: Vec<Vec<u8>>,
+    /// `architecture.svg`.
+    pub drawing: Option<String>,
+    /// `result.json` of every method in a folder of its own.
+    pub baselines: Vec<Value>,
+    /// What is not there, and what it would have told.
+    pub missing: Vec<String>,
+}
+
+impl Run {
+    /// Reads a work folder.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when it is no work folder, or a file in it is not what its name says; [`Error::Io`].
+    pub fn read(folder: &Path) -> Result<Run> {
+        let mut missing = Vec::new();
+        if !folder.is_dir() {
+            return Err(no_work(folder, "no such folder"));
+        }
+        let baselines = baselines(folder)?;
+        let mut report = json(&folder.join("report.json"))?;
+        let bundle = bundle(folder)?;
+        let metrics = text(&folder.join("metrics.jsonl"))?;
+        if report.is_none() && bundle.is_none() && metrics.is_none() && baselines.is_empty() {
+            return Err(no_work(
+                folder,
+                "it holds neither a report.json nor a task, metrics.jsonl or METHOD/result.json",
+            ));
+        }
+        let fitted = report.is_some() || bundle.is_some() || metrics.is_some();
+        if report.is_none() && fitted {
+            missing.push("report.json (test accuracy, candidates, recipe)".to_string());
+            report = bundle.map(|path| from_bundle(&path)).transpose()?;
+        }
+        let epochs = match metrics {
+            Some(text) => text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
+            None => Vec::new(),
+        };
+        let predictions = json(&folder.join("predictions.json"))?.unwrap_or_default();
+        let drawing = text(&folder.join("architecture.svg"))?;
+        for (there, told) in [
+            (!epochs.is_empty(), "metrics.jsonl (training curves)"),
+            (!predictions.is_null(), "predictions.json (confusion, mistakes)"),
+            (drawing.is_some(), "architecture.svg (drawing)"),
+        ] {
+            if fitted && !there {
+                missing.push(told.to_string());
+            }
+        }
+        let mut mistakes = Vec::new();
+        for mistake in predictions["mistakes"].as_array().into_iter().flatten() {
+            let name =
+                mistake["picture"].as_str().filter(|name| !name.contains(['/', '\\'])).unwrap_or_default();
+            let path = folder.join("mistakes").join(name);
+            mistakes.push(fs::read(&path).map_err(Error::io(&path))?);
+        }
+        let report = report.unwrap_or_default();
+        let of_folder = || folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name = report["name"].as_str().map_or_else(of_folder, str::to_string);
+        let folder = folder.display().to_string();
+        Ok(Run { folder, name, report, epochs, predictions, mistakes, drawing, baselines, missing })
+    }
+
+    /// Accuracy `key` (`val`, `teacher_test`, …) of the task, with the number of its images, 0 when that is unknown.
+    pub fn score(&self, key: &str) -> Option<(f64, usize)> {
+        let task = &self.report["task"];
+        let n = if key.ends_with("val") { "val_n" } else { "test_n" };
+        Some((task[key].as_f64()?, task[n].as_u64().unwrap_or(0) as usize))
+    }
+
+    /// Seconds spent training, of the stages whose epochs say.
+    pub fn seconds(&self) -> Option<f64> {
+        let told: Vec<f64> = self.epochs.iter().filter_map(|epoch| epoch["seconds"].as_f64()).collect();
+        (!told.is_empty()).then(|| told.iter().sum())
+    }
+}
+
+/// Half the width of the 95 % interval of an accuracy over `n` images; `None` when `n` is unknown.
+pub(super) fn margin((accuracy, n): (f64, usize)) -> Option<f64> {
+    (n > 0).then(|| Score { right: (accuracy * n as f64).round() as usize, n }.margin())
+}
+
+fn no_work(folder: &Path, found: &str) -> Error {
+    let want = "give a work folder of `tailor fit`, or one with METHOD/result.json in it";
+    Error::data(folder.display(), format!("no work folder: {found}"), want)
+}
+
+fn text(path: &Path) -> Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path)(error)),
+    }
+}
+
+fn json(path: &Path) -> Result<Option<Value>> {
+    let Some(text) = text(path)? else { return Ok(None) };
+    let broken = |error| {
+        Error::data(path.display(), format!("no JSON ({error})"), "remove the file, or make it again")
+    };
+    serde_json::from_str(&text).map(Some).map_err(broken)
+}
+
+/// Entries of `folder` in the order of their names.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut paths: Vec<PathBuf> =
+        entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(Error::io(folder))?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn baselines(folder: &Path) -> Result<Vec<Value>> {
+    let own = std::iter::once(folder.to_path_buf());
+    let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
+    own.chain(folders).filter_map(|path| json(&path.join("result.json")).transpose()).collect()
+}
+
+fn bundle(folder: &Path) -> Result<Option<PathBuf>> {
+    Ok(entries(folder)?.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "task")))
+}
+
+/// What the bundle of an older run tells of it.
+fn from_bundle(path: &Path) -> Result<Value> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    let wrong = |error: bundles::Error| Error::data(path.display(), error.to_string(), "pack the task again");
+    let bundle = Bundle::parse(&bytes).map_err(wrong)?;
+    let manifest = bundle.manifest();
+    let plan = &manifest.plan;
+    let number = |key: &str| manifest.fact(key).and_then(|fact| fact.parse::<f64>().ok());
+    Ok(serde_json::json!({
+        "name": manifest.name,
+        "data": manifest.fact("data"),
+        "seed": manifest.fact("seed").and_then(|seed| seed.parse::<u64>().ok()),
+        "classes": manifest.labels,
+        "backbone": { "arch": manifest.fact("arch") },
+        "survivors": crate::draw::strip(plan),
+        "task": {
+            "val": number("validation"),
+            "teacher_val": number("teacher-validation"),
+            "params": plan.task_params() + plan.backbone_params(),
+            "task_params": plan.task_params(),
+            "macs": plan.costs(Counter::True)?.total().macs,
+            "blocks": plan.blocks(),
+            "blocks_total": plan.cells.len(),
+            "proxies": plan.proxies(),
+            "bundle_bytes": bytes.len(),
+        },
+    }))
+}

@@ -1,0 +1,208 @@
+//! The tables at the top: every network of every folder, and means over seeds.
+
+use super::html::{cell, head, table};
+use super::run::{Run, margin};
+use crate::draw::escape;
+use crate::fit::count;
+use crate::progress::duration;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// One network of one folder. What is unknown is `None`.
+struct Row {
+    folder: String,
+    method: String,
+    data: String,
+    seed: Option<u64>,
+    /// What runs that differ in their seed alone have in common.
+    group: String,
+    val: Option<(f64, usize)>,
+    test: Option<(f64, usize)>,
+    params: Option<f64>,
+    task_params: Option<f64>,
+    macs: Option<f64>,
+    bytes: Option<f64>,
+    seconds: Option<f64>,
+    /// Parameters and multiply-adds of the backbone.
+    backbone: (Option<f64>, Option<f64>),
+}
+
+/// Both tables.
+pub(super) fn tables(runs: &[Run]) -> String {
+    let rows: Vec<Row> = runs.iter().flat_map(rows).collect();
+    let columns = [
+        "Network",
+        "Seed",
+        "Validation",
+        "Test",
+        "Parameters",
+        "of them task-owned",
+        "Multiply-adds",
+        "Bytes to switch",
+        "Training",
+    ];
+    let body = rows.iter().map(|row| {
+        let (params, macs) = row.backbone;
+        let cells = [
+            row.seed.map_or_else(unknown, |seed| seed.to_string()),
+            row.val.map_or_else(unknown, accuracy),
+            row.test.map_or_else(unknown, accuracy),
+            amount(row.params, params),
+            amount(row.task_params, params),
+            amount(row.macs, macs),
+            row.bytes.map_or_else(unknown, kib),
+            row.seconds.map_or_else(unknown, duration),
+        ];
+        let name = format!("{}<br/><small>{}</small>", escape(&row.method), escape(&row.folder));
+        head(&name) + &cells.map(|c| cell(&c)).concat()
+    });
+    let mut out = table("Every network of every folder", &columns, body);
+    out += &means(&rows);
+    out
+}
+
+fn rows(run: &Run) -> Vec<Row> {
+    let report = &run.report;
+    let number = |value: &Value| value.as_f64();
+    let backbone = (number(&report["backbone"]["params"]), number(&report["backbone"]["macs"]));
+    let data = report["data"].as_str().unwrap_or(&run.name).to_string();
+    let seed = report["seed"].as_u64();
+    let group =
+        |method: &str| format!("{method}\n{data}\n{}\n{}", report["backbone"]["id"], report["recipe"]);
+    let mut rows = Vec::new();
+    if !report.is_null() {
+        let task = &report["task"];
+        rows.push(Row {
+            folder: run.folder.clone(),
+            method: "teacher".into(),
+            data: data.clone(),
+            seed,
+            group: group("teacher"),
+            val: run.score("teacher_val"),
+            test: run.score("teacher_test"),
+            params: backbone.0,
+            task_params: backbone.0,
+            macs: backbone.1,
+            bytes: None,
+            seconds: None,
+            backbone,
+        });
+        rows.push(Row {
+            folder: run.folder.clone(),
+            method: "tailored".into(),
+            data: data.clone(),
+            seed,
+            group: group("tailored"),
+            val: run.score("val"),
+            test: run.score("test"),
+            params: number(&task["params"]),
+            task_params: number(&task["task_params"]),
+            macs: number(&task["macs"]),
+            bytes: number(&task["bundle_bytes"]),
+            seconds: run.seconds(),
+            backbone,
+        });
+    }
+    rows.extend(run.baselines.iter().map(|result| {
+        let score = |key: &str| {
+            Some((result[key].as_f64()?, result[format!("{key}_n")].as_u64().unwrap_or(0) as usize))
+        };
+        let method = result["method"].as_str().unwrap_or("unnamed method").to_string();
+        let data = result["data"].as_str().unwrap_or_default().to_string();
+        Row {
+            folder: run.folder.clone(),
+            seed: result["seed"].as_u64(),
+            group: format!("{method}\n{data}"),
+            val: score("val"),
+            test: score("test"),
+            params: number(&result["params"]),
+            task_params: number(&result["task_params"]),
+            macs: number(&result["macs"]),
+            bytes: number(&result["swap_bytes"]),
+            seconds: number(&result["seconds"]),
+            backbone,
+            method,
+            data,
+        }
+    }));
+    rows
+}
+
+/// Means over what differs in its seed alone, where there are several seeds of anything.
+fn means(rows: &[Row]) -> String {
+    let mut groups: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        let group = groups.entry(&row.group).or_default();
+        // The same seed twice says nothing of its spread.
+        if group.iter().all(|other| other.seed != row.seed) {
+            group.push(row);
+        }
+    }
+    groups.retain(|_, rows| rows.len() > 1);
+    if groups.is_empty() {
+        return String::new();
+    }
+    let body = groups.into_values().map(|rows| {
+        let of = |value: &dyn Fn(&Row) -> Option<f64>, show: &dyn Fn(f64) -> String| {
+            let values: Option<Vec<f64>> = rows.iter().map(|row| value(row)).collect();
+            values.map_or_else(unknown, |values| spread(&values, show))
+        };
+        let percent = |x: f64| format!("{:.2}", 100.0 * x);
+        let whole = |x: f64| count(x.round() as u64);
+        let cells = [
+            rows.len().to_string(),
+            of(&|row| row.val.map(|v| v.0), &percent),
+            of(&|row| row.test.map(|v| v.0), &percent),
+            of(&|row| row.params, &whole),
+            of(&|row| row.task_params, &whole),
+            of(&|row| row.macs, &whole),
+        ];
+        let name = format!("{}<br/><small>{}</small>", escape(&rows[0].method), escape(&rows[0].data));
+        head(&name) + &cells.map(|c| cell(&c)).concat()
+    });
+    let columns =
+        ["Network", "Seeds", "Validation, %", "Test, %", "Parameters", "of them task-owned", "Multiply-adds"];
+    table("Mean ± standard deviation over folders that differ in their seed alone", &columns, body)
+}
+
+/// `mean ± standard deviation` (of a sample).
+fn spread(values: &[f64], show: &dyn Fn(f64) -> String) -> String {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    format!("{} ± {}", show(mean), show(variance.sqrt()))
+}
+
+fn unknown() -> String {
+    "–".into()
+}
+
+/// `99.0 ± 0.9 %`.
+pub(super) fn accuracy(score: (f64, usize)) -> String {
+    match margin(score) {
+        Some(margin) => format!("{:.1} ± {:.1} %", 100.0 * score.0, 100.0 * margin),
+        None => format!("{:.1} %", 100.0 * score.0),
+    }
+}
+
+fn amount(value: Option<f64>, whole: Option<f64>) -> String {
+    let Some(value) = value else { return unknown() };
+    let share = whole.filter(|whole| *whole > 0.0).map(|whole| format!(" ({:.0} %)", 100.0 * value / whole));
+    count(value as u64) + &share.unwrap_or_default()
+}
+
+fn kib(bytes: f64) -> String {
+    format!("{:.1} KiB", bytes / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_a_samples() {
+        let show = |x: f64| format!("{x:.3}");
+        assert_eq!(spread(&[1.0, 2.0, 4.0], &show), "2.333 ± 1.528");
+        assert_eq!(spread(&[5.0, 5.0], &show), "5.000 ± 0.000");
+    }
+}

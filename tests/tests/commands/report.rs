@@ -1,0 +1,135 @@
+//! The page about work folders: well-formed, true to `report.json`, and no way in for what class names hold.
+
+use super::{Bench, QUICK, bench, failure, number, program, stdout, text};
+use std::fs;
+use std::path::Path;
+
+/// A class name that a careless page would take for a tag.
+const CLASS: &str = "<b>&\"'";
+const ESCAPED: &str = "&lt;b&gt;&amp;&quot;&#39;";
+
+/// Fits with what is meant for few images and returns stderr.
+fn fit(bench: &Bench, work: &Path, seed: &str) -> String {
+    let mut fit = program("tailor");
+    fit.args([
+        "fit",
+        "--backbone",
+        text(&bench.backbone),
+        "--data",
+        text(&bench.images),
+        "--work",
+        text(work),
+    ]);
+    fit.args(["--name", CLASS, "--seed", seed, "--balance", "--patience", "1", "--jitter", "0.2"]);
+    fit.args(["--augment", "randaugment:1,5", "--erase", "0.25", "--clip", "5"]).args(QUICK);
+    let output = fit.output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    errors
+}
+
+/// Fails unless every tag that opens closes, in order.
+#[track_caller]
+fn assert_well_formed(page: &str) {
+    let mut open: Vec<&str> = Vec::new();
+    let body = page.strip_prefix("<!DOCTYPE html>").expect("a document type");
+    for piece in body.split('<').skip(1) {
+        let (tag, after) = piece.split_once('>').unwrap_or_else(|| panic!("`<{piece}` does not end"));
+        assert!(!after.contains('>') || open.last() == Some(&"style"), "a stray > after <{tag}>");
+        assert!(tag.matches('"').count() % 2 == 0, "<{tag}>");
+        assert!(
+            !tag.split(' ').any(|word| word.starts_with("on") && word.contains("=\"")),
+            "a handler: <{tag}>"
+        );
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "</{name}>");
+        } else if !tag.ends_with('/') {
+            open.push(tag.split([' ', '\n']).next().unwrap());
+        }
+    }
+    assert!(open.is_empty(), "{open:?} do not close");
+    // An ampersand begins an entity, or it should have been one.
+    for rest in page.split('&').skip(1) {
+        let entity = rest.split(';').next().unwrap();
+        assert!(["amp", "lt", "gt", "quot", "#39"].contains(&entity), "&{entity}");
+    }
+}
+
+#[test]
+fn work_folders_become_a_page_that_says_what_their_reports_say() {
+    let bench = bench();
+    for split in ["train", "test"] {
+        fs::rename(bench.images.join(split).join("above"), bench.images.join(split).join(CLASS)).unwrap();
+    }
+    // Nobody can tell these apart: at least one of each pair is a mistake.
+    for i in 0..6 {
+        let twin = bench.images.join("test").join("below").join(format!("{i}.png"));
+        fs::copy(twin, bench.images.join("test").join(CLASS).join(format!("twin-{i}.png"))).unwrap();
+    }
+    let at = |name: &str| bench.folder.path().join(name);
+    let (one, two, page) = (at("one"), at("two"), at("page.html"));
+    let errors = fit(&bench, &one, "1");
+    assert_eq!(errors.matches("images would be needed").count(), 1, "{errors}");
+    fit(&bench, &two, "2");
+    let result = r#"{"method":"<i>tuned","data":"images","seed":1,"val":0.75,"val_n":16,"test":0.625,"test_n":18,
+        "params":123456,"task_params":1000,"macs":30000000,"swap_bytes":2048,"seconds":75}"#;
+    fs::create_dir(one.join("tuned")).unwrap();
+    fs::write(one.join("tuned").join("result.json"), result).unwrap();
+
+    stdout("tailor", &["report", text(&one), text(&two), "-o", text(&page)]);
+    let html = fs::read_to_string(&page).unwrap();
+    assert_well_formed(&html);
+    assert!(html.contains(ESCAPED) && !html.contains(CLASS) && !html.contains("<i>"));
+    assert!(html.contains("&lt;i&gt;tuned") && html.contains("75.0 ± ") && html.contains("123.5 k"));
+    assert!(!html.contains("<script") && !html.contains("@import"));
+    for (attribute, allowed) in [("src=\"", "data:image/"), ("href=\"", "#run-"), ("url(", "data:")] {
+        assert!(html.split(attribute).skip(1).all(|rest| rest.starts_with(allowed)), "{attribute}");
+    }
+    for work in [&one, &two] {
+        let document = fs::read_to_string(work.join("report.json")).unwrap();
+        let (_, task) = document.split_once("\"task\":{").unwrap();
+        for key in ["teacher_val", "teacher_test", "val", "test"] {
+            let shown = format!("<td>{:.1} ± ", 100.0 * number(task, key));
+            assert!(html.contains(&shown), "{key}: {shown}");
+        }
+        assert_eq!((number(task, "val_n"), number(task, "test_n")), (16.0, 18.0));
+        let macs = format!("{:.2} M", number(task, "macs") / 1e6);
+        let bytes = format!("{:.1} KiB", number(task, "bundle_bytes") / 1024.0);
+        assert!(html.contains(&macs) && html.contains(&bytes), "{macs}, {bytes}");
+
+        // Every answer is there, and as many of them are wrong as the accuracy says.
+        let wrong = (18.0 * (1.0 - number(task, "test"))).round() as usize;
+        let pictures = fs::read_dir(work.join("mistakes")).unwrap().count();
+        assert_eq!(pictures, wrong);
+        assert!(wrong >= 6 && html.contains(&format!("{wrong} images of the test split")), "{wrong}");
+    }
+    let (_, means) = html.split_once("Mean ± standard deviation").unwrap();
+    assert!(means.contains("<td>2</td>"), "two seeds of the same");
+    assert_eq!(html.matches("role=\"img\"").count(), 8, "four plots of each");
+
+    // An older folder: what is left is shown, and what is missing is said.
+    for gone in ["report.json", "predictions.json"] {
+        fs::remove_file(two.join(gone)).unwrap();
+    }
+    stdout("tailor", &["report", text(&two), "-o", text(&page)]);
+    let html = fs::read_to_string(&page).unwrap();
+    assert_well_formed(&html);
+    assert!(
+        html.contains("Missing in")
+            && html.contains("report.json (test accuracy")
+            && html.contains("Training</h3>")
+    );
+
+    let (code, why) = failure("tailor", &["report", text(&bench.images), "-o", text(&page)]);
+    assert!(code == 1 && why.contains("no work folder") && why.contains("images"), "{why}");
+    fs::write(one.join("report.json"), "{").unwrap();
+    let (_, why) = failure("tailor", &["report", text(&one)]);
+    assert!(why.contains("report.json: no JSON"), "{why}");
+
+    // Other options are refused before an image is read: the broken one would be named instead.
+    fs::write(bench.images.join("train/below/0.png"), b"not a picture").unwrap();
+    let mut other = vec!["fit", "--backbone", text(&bench.backbone), "--data", text(&bench.images)];
+    other.extend(["--work", text(&one), "--name", CLASS]);
+    let (_, why) = failure("tailor", &other);
+    assert!(why.contains("other options") && why.contains("teach.safetensors"), "{why}");
+}
