@@ -11,7 +11,7 @@ use super::conv::{ConvShape, Epilogue};
 use super::isa::Isa;
 use super::plain::input_blocks;
 use super::simd::{Simd, Work, run};
-use super::tile::{Finish, Reach, next_run, sums, with_pixels};
+use super::tile::{Finish, MOST, Reach, next_run, sums, with_pixels};
 use crate::pool::{Pool, share};
 
 /// Floats of weights that one pass over the rows may touch, so that they stay in a 1 MiB second-level cache.
@@ -177,9 +177,6 @@ impl Work for Direct {
     }
 }
 
-/// Most pixels of a tile on any instruction set.
-const MOST: usize = 14;
-
 /// One tile's place: everything but the number of pixels and blocks.
 struct Spot {
     x: *const f32,
@@ -223,7 +220,7 @@ impl Direct {
                 let (mut block, mut left) = (first, count);
                 while left > 0 {
                     let (q, most) = match left {
-                        4.. if V::PIXELS[2] > 0 => (4, V::PIXELS[2]),
+                        4.. if V::PIXELS[2] > 0 && !PLAIN => (4, V::PIXELS[2]),
                         2.. => (2, V::PIXELS[1]),
                         _ => (1, V::PIXELS[0]),
                     };
@@ -255,7 +252,9 @@ impl Direct {
                             let map = self.s.out_h() * ow * V::LANES;
                             let place = (map, &spot, &mut sums);
                             match q {
-                                4 => with_pixels!(pixels, V::PIXELS[2], tile::<V, 4, STEP, PLAIN>(place)),
+                                4 if !PLAIN => {
+                                    with_pixels!(pixels, V::PIXELS[2], tile::<V, 4, STEP, PLAIN>(place))
+                                }
                                 2 => with_pixels!(pixels, V::PIXELS[1], tile::<V, 2, STEP, PLAIN>(place)),
                                 _ => with_pixels!(pixels, V::PIXELS[0], tile::<V, 1, STEP, PLAIN>(place)),
                             }

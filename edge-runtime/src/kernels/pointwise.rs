@@ -11,7 +11,7 @@ use super::blocked::checked_len;
 use super::conv::Epilogue;
 use super::isa::{Isa, KernelError, take, take_mut};
 use super::simd::{Simd, Work, run};
-use super::tile::{Finish, Reach, next_run, sums, with_pixels};
+use super::tile::{Finish, MOST, Reach, next_run, sums, with_pixels};
 use crate::pool::Pool;
 use bundles::plan::Shape;
 
@@ -23,9 +23,6 @@ const PIXELS: usize = 56;
 
 /// Lanes of the instruction set (NEON) on which four blocks are computed together; for others no such code is made.
 const NARROW: usize = 4;
-
-/// Most pixels of a tile on any instruction set.
-const MOST: usize = 14;
 
 /// One term: a map and the kernel it goes through.
 #[derive(Debug, Clone, Copy, Default)]

@@ -129,6 +129,9 @@ impl Finish {
 /// Numbers of pixels that tiles are built for. Few, because each is code of its own in every kernel.
 const SIZES: [usize; 8] = [14, 8, 7, 6, 4, 3, 2, 1];
 
+/// The largest of them.
+pub(super) const MOST: usize = SIZES[0];
+
 /// Calls `$f::<V, P, Q, …>` with the constant `P` equal to `$pixels`, one of [`SIZES`] up to `$most`.
 macro_rules! with_pixels {
     ($pixels:expr, $most:expr, $f:ident :: <$v:ty, $q:literal $(, $rest:tt)*> $args:tt) => {

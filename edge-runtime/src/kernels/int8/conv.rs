@@ -6,7 +6,7 @@
 use super::dot::{Dot, DotWork, Machine, run};
 use super::weights::{SUMS, input_blocks, packed_len, per_block};
 use super::{BLOCK, Finish, GROUP, IMAGE, Out, padded, take, take_mut};
-use crate::kernels::tile::{next_run, with_pixels};
+use crate::kernels::tile::{MOST, next_run, with_pixels};
 use crate::kernels::{ConvShape, Isa, KernelError};
 use crate::pool::{Pool, share};
 
@@ -234,12 +234,14 @@ impl Conv {
         let ow = self.s.out_w();
         let map = self.s.out_h() * ow * BLOCK;
         let step = self.pixel * self.s.stride;
+        // SAFETY: the features are the caller's promise.
+        let mut sums = unsafe { [D::splat(0.0); 4 * MOST] };
         for y in rows {
             let (mut block, mut left) = (first, count);
             while left > 0 {
                 let (q, most) = match left {
                     _ if STEP == 0 => (1, 1),
-                    4.. if D::PIXELS[2] > 0 => (4, D::PIXELS[2]),
+                    4.. if D::PIXELS[2] > 0 && STEP >= BLOCK => (4, D::PIXELS[2]),
                     2.. if D::PIXELS[1] > 0 => (2, D::PIXELS[1]),
                     _ => (1, D::PIXELS[0]),
                 };
@@ -255,14 +257,23 @@ impl Conv {
                             at: block * map + (y * ow + column) * BLOCK,
                         }
                     };
-                    let place = (self, &spot, map);
+                    let place = (self, &spot, &mut sums);
                     // SAFETY: the tile lies inside its maps.
                     unsafe {
                         match q {
                             _ if STEP == 0 => tile::<D, 1, 1, STEP>(place),
-                            4 => with_pixels!(pixels, D::PIXELS[2], tile::<D, 4, STEP>(place)),
+                            4 if STEP >= BLOCK => {
+                                with_pixels!(pixels, D::PIXELS[2], tile::<D, 4, STEP>(place))
+                            }
                             2 => with_pixels!(pixels, D::PIXELS[1], tile::<D, 2, STEP>(place)),
                             _ => with_pixels!(pixels, D::PIXELS[0], tile::<D, 1, STEP>(place)),
+                        }
+                        for j in 0..q {
+                            let (scale, shift) = self.finish.factors::<D>(spot.channel + j * BLOCK);
+                            for p in 0..pixels {
+                                let at = spot.at + j * map + p * BLOCK;
+                                self.finish.store::<D>(sums[j * MOST + p], scale, shift, at);
+                            }
                         }
                     }
                     column += pixels;
@@ -274,10 +285,11 @@ impl Conv {
     }
 }
 
-/// `P` pixels of `Q` blocks: sums, and their way to the output, which has `map` elements per block.
+/// Sums of `P` pixels of `Q` blocks, into `out[q * MOST + p]`. There is one such function for each size of tile, so
+/// what follows the sums happens outside, once for all sizes.
 #[inline(always)]
 unsafe fn tile<D: Dot, const P: usize, const Q: usize, const STEP: usize>(
-    (work, spot, map): (&Conv, &Spot, usize),
+    (work, spot, out): (&Conv, &Spot, &mut [D::Floats; 4 * MOST]),
 ) {
     // SAFETY: the caller placed the tile inside its maps, and the loops follow the shape of the weights.
     unsafe {
@@ -309,18 +321,9 @@ unsafe fn tile<D: Dot, const P: usize, const Q: usize, const STEP: usize>(
                 }
             }
         }
-        // A copy in memory of its own: what follows is too long to unroll, and sums that are indexed by a
-        // variable would be kept in memory throughout the loops above.
-        let mut sums = [[D::splat(0.0); P]; Q];
         for q in 0..Q {
             for p in 0..P {
-                sums[q][p] = acc[p][q].floats();
-            }
-        }
-        for (q, sums) in sums.into_iter().enumerate() {
-            let (scale, shift) = work.finish.factors::<D>(spot.channel + q * BLOCK);
-            for (p, sum) in sums.into_iter().enumerate() {
-                work.finish.store::<D>(sum, scale, shift, spot.at + q * map + p * BLOCK);
+                out[q * MOST + p] = acc[p][q].floats();
             }
         }
     }
