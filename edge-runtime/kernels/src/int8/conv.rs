@@ -6,9 +6,9 @@
 use super::dot::{Dot, DotWork, Machine, run};
 use super::weights::{SUMS, input_blocks, packed_len, per_block};
 use super::{BLOCK, Finish, GROUP, IMAGE, Out, padded, take, take_mut};
-use crate::kernels::tile::{MOST, next_run, with_pixels};
-use crate::kernels::{ConvShape, Isa, KernelError};
 use crate::pool::{Pool, share};
+use crate::tile::{MOST, next_run, with_pixels};
+use crate::{ConvShape, Isa, KernelError};
 
 /// Most products in one sum: 255 * 127 times as many stay below 2^31.
 const MOST_PRODUCTS: usize = 1 << 16;

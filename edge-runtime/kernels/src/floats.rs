@@ -50,26 +50,26 @@ impl DerefMut for Floats {
 }
 
 /// The memory of `floats`, as bytes: room for a u8 map.
-pub(crate) fn bytes(floats: &[f32]) -> &[u8] {
+pub fn bytes(floats: &[f32]) -> &[u8] {
     // SAFETY: four initialised bytes per float, borrowed for as long as the floats are; bytes need no alignment.
     unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
 }
 
 /// The memory of `floats`, as bytes to write: room for a u8 map.
-pub(crate) fn bytes_mut(floats: &mut [f32]) -> &mut [u8] {
+pub fn bytes_mut(floats: &mut [f32]) -> &mut [u8] {
     let len = size_of_val(floats);
     // SAFETY: as in `bytes`, borrowed mutably; any four bytes are a float.
     unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), len) }
 }
 
 /// Bytes as signed ones.
-pub(crate) fn signed(bytes: &[u8]) -> &[i8] {
+pub fn signed(bytes: &[u8]) -> &[i8] {
     // SAFETY: both types have one byte, any of which is valid for either.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
 }
 
 /// Bytes as signed ones, to write.
-pub(crate) fn signed_mut(bytes: &mut [u8]) -> &mut [i8] {
+pub fn signed_mut(bytes: &mut [u8]) -> &mut [i8] {
     // SAFETY: both types have one byte, any of which is valid for either; borrowed mutably.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
 }

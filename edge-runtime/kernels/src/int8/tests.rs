@@ -3,9 +3,9 @@
 use super::conv::conv_on;
 use super::dot::Machine;
 use super::*;
-use crate::kernels::tests::Random;
-use crate::kernels::{ConvShape, Isa, Window};
 use crate::pool::Pool;
+use crate::tests::Random;
+use crate::{ConvShape, Isa, Window};
 use bundles::plan::{Op, Shape};
 
 fn bytes(random: &mut Random, len: usize) -> Vec<u8> {

@@ -5,8 +5,8 @@ use super::array::{clamp, round};
 use super::conv::Store;
 use super::dot::{Dot, DotWork, Machine, run};
 use super::{BLOCK, Finish, IMAGE, Out, padded, take, take_mut};
-use crate::kernels::{Isa, KernelError, Window};
 use crate::pool::{Pool, share};
+use crate::{Isa, KernelError, Window};
 use bundles::plan::{Op, Shape};
 use std::ops::Range;
 

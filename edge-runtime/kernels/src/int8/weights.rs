@@ -5,7 +5,7 @@
 //! four groups, or, where it is the only one, as many as its channels need.
 
 use super::{BLOCK, GROUP, take, take_mut};
-use crate::kernels::{ConvShape, KernelError};
+use crate::{ConvShape, KernelError};
 
 /// Bytes of the sums that each output block starts with.
 pub(super) const SUMS: usize = 4 * BLOCK;

@@ -1,7 +1,7 @@
 //! Dot products of four bytes at a time, on every instruction set, and the way into code built for each.
 #![allow(unsafe_code)]
 
-use crate::kernels::Isa;
+use crate::Isa;
 use crate::pool::Pool;
 
 /// Sixteen sums (one per output channel of a block), and sixteen floats made of them.

@@ -7,7 +7,7 @@
 //!
 //! **Contract.** Every function checks its slices once and answers [`KernelError`] instead of panicking;
 //! longer slices than needed are fine. Nothing allocates. Work is split statically over a
-//! [`Pool`](crate::pool::Pool), and results do not depend on the number of threads.
+//! [`Pool`](pool::Pool), and results do not depend on the number of threads.
 
 mod blocked;
 mod conv;
@@ -19,18 +19,18 @@ mod isa;
 mod linear;
 mod plain;
 mod pointwise;
+pub mod pool;
 mod pooling;
 mod simd;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod tile;
 mod winograd;
 
 pub use blocked::{blocked_len, from_blocked, pad_channels, subsample, to_blocked};
 pub use conv::{ConvShape, Epilogue, conv, pack, packed_len, scratch_len};
 pub use elementwise::{add_scaled, affine, relu};
-pub use floats::Floats;
-pub(crate) use floats::{bytes, bytes_mut, signed, signed_mut};
+pub use floats::{Floats, bytes, bytes_mut, signed, signed_mut};
 pub use isa::{Isa, KernelError};
 pub use linear::linear;
 pub use pointwise::{MAX_TERMS, Term, pointwise};
