@@ -104,6 +104,12 @@ fn open(bytes: Vec<u8>) -> Result<Arc<Backbone>, Error> {
     Backbone::from_bytes("net.backbone", bytes, &Options::default())
 }
 
+/// Adds a tensor as its bytes, which the writer does not look into for numbers that are none.
+fn unchecked(writer: &mut Writer, name: &str, shape: &[usize], numbers: &[f32]) {
+    let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+    writer.tensor(name, Owner::Task, Dtype::F32, Layout::Canonical, shape, bytes).unwrap();
+}
+
 /// A task of `packed` as an int8 bundle; `change` is given the scales of one kernel and the grids on their way.
 fn int8_task(packed: &Packed, change: impl Fn(&mut Vec<f32>, &mut Vec<f32>)) -> Vec<u8> {
     let parsed = Bundle::parse(&packed.tasks[0].1).unwrap();
@@ -123,14 +129,12 @@ fn int8_task(packed: &Packed, change: impl Fn(&mut Vec<f32>, &mut Vec<f32>)) -> 
         if section.name == "fc.weight" {
             change(&mut scales, &mut maps);
         }
-        writer
-            .tensor_f32(&Section::scale_name(&section.name), Owner::Task, &[scales.len()], &scales)
-            .unwrap();
+        unchecked(&mut writer, &Section::scale_name(&section.name), &[scales.len()], &scales);
         let bytes = bytes.iter().map(|&b| b as u8).collect();
         let (dtype, layout) = (Dtype::I8, Layout::Canonical);
         writer.tensor(&section.name, Owner::Task, dtype, layout, &section.shape, bytes).unwrap();
     }
-    writer.tensor_f32("fc.weight#maps", Owner::Task, &[maps.len() / 2, 2], &maps).unwrap();
+    unchecked(&mut writer, "fc.weight#maps", &[maps.len() / 2, 2], &maps);
     writer.finish(&[]).unwrap_or_default()
 }
 
@@ -184,12 +188,17 @@ fn scales_that_are_none_are_refused() {
     let backbone = open(pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap()).unwrap();
     type Change = fn(&mut Vec<f32>, &mut Vec<f32>);
     // What is changed, and a word of the message. What the container itself refuses leaves no bundle at all.
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Change, &str); 13] = [
+        (|scales, _| scales[1] = f32::NAN, "fc.weight#scale"),
+        (|scales, _| scales[0] = f32::INFINITY, "fc.weight#scale"),
         (|scales, _| scales[0] = 0.0, "fc.weight#scale"),
         (|scales, _| scales[0] = -1.0, "fc.weight#scale"),
         (|scales, _| scales[0] = 1e-40, "fc.weight#scale"),
         (|_, maps| maps[0] = 0.0, "fc.weight#maps"),
         (|_, maps| maps[0] = -0.5, "fc.weight#maps"),
+        (|_, maps| maps[2] = f32::NAN, "fc.weight#maps"),
+        (|_, maps| maps[0] = f32::INFINITY, "fc.weight#maps"),
+        (|_, maps| maps[1] = f32::NAN, "zero point of Input"),
         (|_, maps| maps[1] = 256.0, "zero point of Input"),
         (|_, maps| maps[1] = 0.5, "zero point of Input"),
         (|_, maps| maps[3] = 1.0, "zero point of Stem"),
