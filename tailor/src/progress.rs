@@ -2,7 +2,7 @@
 //! they can say: stop.
 
 use crate::interrupt::Interrupt;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Source of progress bars.
 #[derive(Debug, Clone, Default)]
@@ -10,6 +10,8 @@ pub struct Progress {
     visible: bool,
     prefix: String,
     interrupt: Interrupt,
+    /// Bars of stages that run at the same time, one below the other.
+    bars: MultiProgress,
 }
 
 /// One bar.
@@ -22,7 +24,8 @@ pub struct Bar {
 impl Progress {
     /// Shows bars on stderr, or lines where that is no terminal.
     pub fn visible() -> Progress {
-        Progress { visible: true, ..Progress::default() }
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(4));
+        Progress { visible: true, bars, ..Progress::default() }
     }
 
     /// The same, for work that `interrupt` may stop.
@@ -53,7 +56,7 @@ impl Progress {
         if !self.visible {
             return Bar { bar: None, name };
         }
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(4));
+        let bar = self.bars.add(ProgressBar::new(total));
         let style = "{prefix:>16} [{bar:24}] {eta:>4} left  {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style.progress_chars("=> "));

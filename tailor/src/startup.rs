@@ -21,6 +21,15 @@ pub fn run<R: Send>(main: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| main())
 }
 
+/// A pool of `threads` threads that can train beside others like it.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) when the system gives no threads.
+pub fn pool(threads: usize) -> crate::Result<rayon::ThreadPool> {
+    let built = rayon::ThreadPoolBuilder::new().stack_size(STACK).num_threads(threads).build();
+    built.map_err(|error| crate::Error::io(std::path::Path::new("threads"))(std::io::Error::other(error)))
+}
+
 /// Keeps candle's own element-wise pool to the calling thread.
 ///
 /// Its threads wait for each other by spinning. Beside anything else that runs, the spinning thread holds the

@@ -71,6 +71,7 @@ impl Compare {
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         recipe.augment.check(size)?;
+        recipe.check_cost(source.arch, size)?;
         let mut names = HashSet::new();
         if let Some(twice) = self.data.iter().find(|path| !names.insert(stem(path))) {
             let want = "every data needs a name of its own, under which results are kept";
@@ -277,6 +278,7 @@ impl Run {
             work,
             signers: &[],
             device: &self.device,
+            jobs: None,
             progress: &self.progress.for_task(&format!("{data} tailor:")),
         };
         let report = job.run()?;

@@ -74,6 +74,7 @@ impl Demo {
                 work: &work,
                 signers: &[],
                 device: &device,
+                jobs: None,
                 progress: &progress.for_task(sample.name),
             };
             reports.push(job.run()?);

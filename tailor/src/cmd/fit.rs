@@ -1,16 +1,18 @@
 //! `tailor fit`: a folder of labelled images becomes a task bundle.
 
 use crate::Error;
-use crate::cmd::{On, keys, read_images, stem, training};
-use crate::data::{self, Counts, Size};
-use crate::fit::{BackboneSize, Job, Recipe, Search, Work, refuse_others};
+use crate::cmd::{On, keys, prune, read_images, stem, training};
+use crate::data::{self, Counts, Dataset, Size};
+use crate::fit::{BackboneSize, Budget, Job, LatencyTable, Measure, Recipe, Search, Work, refuse_others};
 use crate::interrupt::Interrupt;
-use crate::net::Formula;
+use crate::net::{Formula, Gating};
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::{Schedule, Score};
 use anyhow::Context;
+use bundles::container::SigningKey;
 use bundles::plan::Skips;
+use candle_core::Device;
 use clap::ValueEnum;
 use std::path::PathBuf;
 
@@ -36,6 +38,12 @@ pub struct Fit {
     /// Secret key to sign the bundle with; the development key when left out.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Candidates that are retrained at the same time; one per core when left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Stop after this stage.
+    #[arg(long, value_enum, default_value = "pack")]
+    until: Until,
     #[command(flatten)]
     on: On,
     /// JSON report on stdout instead of a table.
@@ -85,6 +93,19 @@ pub(super) struct Choices {
     /// Accepted loss of validation accuracy, in percentage points.
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     tolerance: f64,
+    /// What complexity is counted in: multiply-adds, parameters, or time on a device (--table).
+    #[arg(long, value_enum, default_value = "macs")]
+    cost: CostArg,
+    /// Latency table of the device, made there by `edge-runtime bench --blocks FILE`, for --cost latency.
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// The most the tailored network may cost: 15M or 100k (multiply-adds or parameters, as --cost says), 1.5ms, or 40%
+    /// of the backbone. In place of --gamma1; the most accurate network within it is kept.
+    #[arg(long, value_name = "AMOUNT")]
+    budget: Option<Budget>,
+    /// How gate values come from logits: softmax (small ones are cut at --theta), or hard-concrete, which reaches zero.
+    #[arg(long, value_enum, default_value = "softmax")]
+    gates: GatesArg,
     /// Formula of expected complexity; product when left out.
     #[arg(long, value_enum)]
     complexity: Option<ComplexityArg>,
@@ -94,7 +115,8 @@ pub(super) struct Choices {
     /// Whether the norms on universal kernels train too (they are task-owned, so this costs no bytes).
     #[arg(long, value_name = "BOOL")]
     free_norms: Option<bool>,
-    /// How the number of dropped blocks is searched.
+    /// How it is searched which blocks to drop: every number of the lowest gates; by halving; or one block at a time by
+    /// the harm its absence does, with roll-back.
     #[arg(long, value_enum, default_value = "sweep")]
     search: SearchArg,
     /// Share of train/ held out when there is no val/.
@@ -107,6 +129,13 @@ pub(super) struct Choices {
     /// Seed of every random choice.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Until {
+    Teach,
+    Train,
+    Pack,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -131,6 +160,20 @@ enum MatchingArg {
 enum SearchArg {
     Sweep,
     Bisect,
+    Iterative,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum CostArg {
+    Macs,
+    Params,
+    Latency,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum GatesArg {
+    Softmax,
+    HardConcrete,
 }
 
 impl Choices {
@@ -178,6 +221,13 @@ impl Choices {
         recipe.search = match self.search {
             SearchArg::Sweep => Search::Sweep,
             SearchArg::Bisect => Search::Bisect,
+            SearchArg::Iterative => Search::Iterative,
+        };
+        recipe.cost = self.measure()?;
+        recipe.budget = self.budget;
+        recipe.gating = match self.gates {
+            GatesArg::Softmax => Gating::Softmax,
+            GatesArg::HardConcrete => Gating::HardConcrete,
         };
         recipe.validation = self.validation.unwrap_or(recipe.validation);
         self.care.check()?;
@@ -191,6 +241,19 @@ impl Choices {
         Ok(recipe)
     }
 
+    fn measure(&self) -> crate::Result<Measure> {
+        match (self.cost, &self.table) {
+            (CostArg::Latency, Some(table)) => Ok(Measure::Latency(LatencyTable::read(table)?)),
+            (CostArg::Latency, None) => {
+                let want = "--table FILE beside it, made on the device by `edge-runtime bench --blocks FILE`";
+                Err(Error::config("--cost latency", want))
+            }
+            (_, Some(_)) => Err(Error::config("--table", "without effect but with --cost latency")),
+            (CostArg::Macs, None) => Ok(Measure::Macs),
+            (CostArg::Params, None) => Ok(Measure::Params),
+        }
+    }
+
     /// Refuses what was asked for and would have no effect.
     fn check_against(&self, recipe: &Recipe) -> crate::Result<()> {
         let idle = |option: &str, weight: &str| {
@@ -199,6 +262,15 @@ impl Choices {
         };
         if self.matching.is_some() && recipe.gamma2 == 0.0 {
             return idle("matching", "gamma2");
+        }
+        if self.budget.is_some() && self.gamma1.is_some() {
+            return Err(Error::config("--gamma1", "without effect where --budget takes its place"));
+        }
+        if self.theta.is_some() && self.gates == GatesArg::HardConcrete {
+            return Err(Error::config(
+                "--theta",
+                "without effect on hard-concrete gates, which close by themselves",
+            ));
         }
         if self.complexity.is_some() && recipe.gamma1 == 0.0 {
             return idle("complexity", "gamma1");
@@ -219,6 +291,66 @@ impl Choices {
 
 impl Fit {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let begun = self.begin()?;
+        if self.until != Until::Pack {
+            begun.job().begin(self.until == Until::Train)?;
+            return Ok(());
+        }
+        let report = begun.job().run()?;
+        warn_of_small_validation(report.teacher_val, begun.recipe.tolerance);
+        let backbone = BackboneSize::of(&begun.source.plan, begun.source.bytes)?;
+        if self.json {
+            println!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
+            return Ok(());
+        }
+        for (what, value) in report.rows(&backbone) {
+            println!("{what:<22} {value}");
+        }
+        println!("{:<22} {}", "survivors", report.strip);
+        println!("{:<22} {}", "bundle file", begun.work.bundle(&begun.name).display());
+        println!("{:<22} {}", "drawing", begun.work.drawing().display());
+        if !report.within_tolerance {
+            let kept = match begun.recipe.budget {
+                Some(_) => "within the budget",
+                None => "of all",
+            };
+            eprintln!(
+                "tailor: no pruned network kept within {} points of the teacher on validation; the most accurate \
+                 one {kept} was packed. More epochs (--epochs) or images, or a larger --tolerance, may help",
+                self.choices.tolerance
+            );
+        }
+        Ok(())
+    }
+
+    /// One candidate of the sweep, for `tailor prune --drop`.
+    pub(super) fn run_candidate(self, dropped: usize) -> anyhow::Result<()> {
+        let begun = self.begin()?;
+        let blocks = begun.source.plan.cells.len();
+        if dropped > blocks {
+            let want = format!("at most {blocks}, the blocks of {}", begun.source.arch);
+            return Err(Error::config(format!("--drop {dropped}"), want).into());
+        }
+        println!("{}", prune::say(&begun.job().candidate(dropped)?, self.json));
+        Ok(())
+    }
+
+    /// Name, work folder and number of blocks, for a script that sweeps.
+    pub(super) fn about_sweep(&self) -> anyhow::Result<(String, String, usize)> {
+        self.choices.recipe()?;
+        let source = Source::open(&self.backbone, &self.on.open()?)?;
+        data::find(&self.data)?;
+        Ok((self.name()?, self.work.display().to_string(), source.plan.cells.len()))
+    }
+
+    fn name(&self) -> Result<String, Error> {
+        let name = self.name.clone().unwrap_or_else(|| stem(&self.data));
+        check_name(&name)?;
+        Ok(name)
+    }
+
+    /// Checks every option, then reads the images.
+    fn begin(&self) -> anyhow::Result<Begun> {
         let recipe = self.choices.recipe()?;
         let signers = match &self.key {
             Some(path) => vec![keys::read_key(path)?],
@@ -228,54 +360,53 @@ impl Fit {
         let source = Source::open(&self.backbone, &device)?;
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => stem(&self.data),
-        };
-        check_name(&name)?;
+        let name = self.name()?;
         recipe.augment.check(size)?;
+        recipe.check_cost(source.arch, size)?;
         let found = data::find(&self.data)?;
         self.choices.check_data(&recipe, found.counts())?;
         let recipe = self.choices.recipe_for(found.counts())?;
+        let data_name = stem(&self.data);
         if self.work.is_dir() {
             let (work, shape) = (Work::open(&self.work)?, Size { height: size, width: size });
-            refuse_others(&work, &source.id, &stem(&self.data), shape, found.classes().len(), &recipe)?;
+            refuse_others(&work, &source.id, &data_name, shape, found.classes().len(), &recipe)?;
         }
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, size, &progress)?;
         let work = Work::open(&self.work)?;
-        let backbone = BackboneSize::of(&source.plan, source.bytes)?;
-        let job = Job {
-            name: &name,
-            source,
-            data_name: &stem(&self.data),
-            dataset,
-            recipe: &recipe,
-            work: &work,
-            signers: &signers,
-            device: &device,
-            progress: &progress,
-        };
-        let report = job.run()?;
-        warn_of_small_validation(report.teacher_val, recipe.tolerance);
-        if self.json {
-            println!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
-            return Ok(());
+        let jobs = self.jobs.map(usize::from);
+        Ok(Begun { name, data_name, source, dataset, recipe, work, signers, device, jobs, progress })
+    }
+}
+
+/// All that a job needs.
+struct Begun {
+    name: String,
+    data_name: String,
+    source: Source,
+    dataset: Dataset,
+    recipe: Recipe,
+    work: Work,
+    signers: Vec<SigningKey>,
+    device: Device,
+    jobs: Option<usize>,
+    progress: Progress,
+}
+
+impl Begun {
+    fn job(&self) -> Job<'_> {
+        Job {
+            name: &self.name,
+            source: self.source.clone(),
+            data_name: &self.data_name,
+            dataset: self.dataset.clone(),
+            recipe: &self.recipe,
+            work: &self.work,
+            signers: &self.signers,
+            device: &self.device,
+            jobs: self.jobs,
+            progress: &self.progress,
         }
-        for (what, value) in report.rows(&backbone) {
-            println!("{what:<22} {value}");
-        }
-        println!("{:<22} {}", "survivors", report.strip);
-        println!("{:<22} {}", "bundle file", work.bundle(&name).display());
-        println!("{:<22} {}", "drawing", work.drawing().display());
-        if !report.within_tolerance {
-            eprintln!(
-                "tailor: no pruned network kept within {} points of the teacher on validation; the most accurate \
-                 one was packed. More epochs (--epochs) or images, or a larger --tolerance, may help",
-                self.choices.tolerance
-            );
-        }
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod inspect;
 mod keys;
 mod pack;
 mod pretrain;
+mod prune;
 mod report;
 mod targets;
 mod training;
@@ -45,6 +46,7 @@ enum Command {
     Import(import::Import),
     Pretrain(Box<pretrain::Pretrain>),
     Fit(Box<fit::Fit>),
+    Prune(Box<prune::Prune>),
     Compare(Box<compare::Compare>),
     Pack(pack::Pack),
     Eval(eval::Eval),
@@ -66,6 +68,7 @@ impl Cli {
             Command::Import(cmd) => cmd.run(),
             Command::Pretrain(cmd) => cmd.run(),
             Command::Fit(cmd) => cmd.run(),
+            Command::Prune(cmd) => cmd.run(),
             Command::Compare(cmd) => cmd.run(),
             Command::Pack(cmd) => cmd.run(),
             Command::Eval(cmd) => cmd.run(),

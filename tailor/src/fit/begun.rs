@@ -33,7 +33,7 @@ pub fn refuse_others(
     let mut dropped = 0;
     // A sweep begins with nothing dropped; halving may leave gaps, whose candidates training itself looks at.
     while work.checkpoint(&format!("prune-{dropped}")).exists() {
-        stages.push((format!("prune-{dropped}"), recipe.candidate_fingerprint(dropped)));
+        stages.push((format!("prune-{dropped}"), recipe.candidate_fingerprint(&dropped.to_string())));
         dropped += 1;
     }
     for (stage, fingerprint) in stages {

@@ -77,6 +77,7 @@ impl Ground {
             work,
             identity: &self.identity,
             device,
+            jobs: if device.is_cpu() { rayon::current_num_threads() } else { 1 },
             progress,
         }
     }

@@ -1,7 +1,7 @@
 //! One task from images to bundle: all stages, then scores, drawing and packing.
 
 use super::record::Record;
-use super::{Ground, Recipe, Report, Work, answers, predictions};
+use super::{Attempt, Ground, Recipe, Report, Tailoring, Work, answers, predictions};
 use crate::data::{Dataset, Loader, Split};
 use crate::draw::{Architecture, architecture};
 use crate::net::{Net, alphas};
@@ -34,6 +34,8 @@ pub struct Job<'a> {
     pub signers: &'a [SigningKey],
     /// Where numbers are computed.
     pub device: &'a Device,
+    /// Candidates that are retrained at the same time; one per core when left out.
+    pub jobs: Option<usize>,
     /// What a person sees.
     pub progress: &'a Progress,
 }
@@ -44,8 +46,8 @@ impl Job<'_> {
     /// # Errors
     /// Whatever any stage reports.
     pub fn run(self) -> Result<Report> {
-        let ground = Ground::prepare(self.source, self.dataset, self.data_name, self.recipe, self.device)?;
-        let tailoring = ground.tailoring(self.recipe, self.work, self.device, self.progress);
+        let ground = self.ground()?;
+        let tailoring = self.tailoring(&ground);
         let teacher = tailoring.teach()?;
         let student = tailoring.train(&teacher)?;
         let pruned = tailoring.prune(&teacher, &student)?;
@@ -127,6 +129,44 @@ impl Job<'_> {
         };
         write_atomically(&self.work.report(), record.json()?.to_string().as_bytes())?;
         Ok(report)
+    }
+}
+
+impl Job<'_> {
+    /// Runs or continues the first stages only: the teacher, and with `student` the student too.
+    ///
+    /// # Errors
+    /// Whatever any stage reports.
+    pub fn begin(self, student: bool) -> Result<()> {
+        let ground = self.ground()?;
+        let tailoring = self.tailoring(&ground);
+        let teacher = tailoring.teach()?;
+        if student {
+            tailoring.train(&teacher)?;
+        }
+        Ok(())
+    }
+
+    /// Runs or continues one candidate of a sweep, and what it is made from where that is not done.
+    ///
+    /// # Errors
+    /// Whatever any stage reports.
+    pub fn candidate(self, dropped: usize) -> Result<Attempt> {
+        let ground = self.ground()?;
+        let tailoring = self.tailoring(&ground);
+        let teacher = tailoring.teach()?;
+        let student = tailoring.train(&teacher)?;
+        tailoring.candidate(&teacher, &student, dropped)
+    }
+
+    fn ground(&self) -> Result<Ground> {
+        let (source, dataset) = (self.source.clone(), self.dataset.clone());
+        Ground::prepare(source, dataset, self.data_name, self.recipe, self.device)
+    }
+
+    fn tailoring<'a>(&'a self, ground: &'a Ground) -> Tailoring<'a> {
+        let tailoring = ground.tailoring(self.recipe, self.work, self.device, self.progress);
+        Tailoring { jobs: self.jobs.unwrap_or(tailoring.jobs), ..tailoring }
     }
 }
 

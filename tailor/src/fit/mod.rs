@@ -2,8 +2,12 @@
 
 mod begun;
 mod ground;
+mod iterate;
 mod job;
+mod latency;
+mod measure;
 mod predictions;
+mod pruning;
 mod recipe;
 mod record;
 mod report;
@@ -14,10 +18,13 @@ mod work;
 pub use begun::refuse_others;
 pub use ground::Ground;
 pub use job::{Job, hex};
+pub use latency::LatencyTable;
+pub use measure::{Budget, Measure};
 pub use predictions::{Answer, answers};
+pub use pruning::Pruned;
 pub use recipe::{Recipe, Search, Stage};
 pub use report::{BackboneSize, Report, count};
-pub use select::{Attempt, Candidate, Selection};
+pub use select::{Attempt, Candidate, Goal, Selection};
 pub(crate) use stages::EVAL_BATCH;
-pub use stages::{Pruned, Student, Tailoring, Teacher};
+pub use stages::{Student, Tailoring, Teacher};
 pub use work::Work;

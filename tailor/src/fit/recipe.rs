@@ -1,10 +1,11 @@
 //! Every choice that shapes a tailoring run, with the defaults for small backbones and the paper's own.
 
+use super::{Budget, Measure};
 use crate::data::Augment;
-use crate::net::Formula;
+use crate::net::{Formula, Gating};
 use crate::train::Schedule;
 use crate::{Error, Result};
-use bundles::plan::Skips;
+use bundles::plan::{Arch, Skips};
 
 /// One training stage.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,9 @@ pub enum Search {
     Sweep,
     /// Halving, on the assumption that dropping more never helps accuracy: about `log2` as many retrainings.
     Bisect,
+    /// One block at a time, the one whose absence harms validation least, from the network retrained without those
+    /// before it; a step that falls out of tolerance is rolled back.
+    Iterative,
 }
 
 /// Options of a whole run.
@@ -51,6 +55,13 @@ pub struct Recipe {
     pub tolerance: f64,
     /// Formula of expected complexity.
     pub formula: Formula,
+    /// What complexity is counted in.
+    pub cost: Measure,
+    /// The most a tailored network may cost. Takes the place of `gamma1`: only what exceeds it is charged, and the most
+    /// accurate network within it is kept.
+    pub budget: Option<Budget>,
+    /// How gate values come from logits.
+    pub gating: Gating,
     /// Whether matching gradients stay inside their cell.
     pub local_matching: bool,
     /// Whether the student's norms on universal kernels train too.
@@ -90,6 +101,9 @@ impl Recipe {
             theta: 0.05,
             tolerance: 0.005,
             formula: Formula::Product,
+            cost: Measure::Macs,
+            budget: None,
+            gating: Gating::Softmax,
             local_matching: false,
             free_norms: true,
             search: Search::Sweep,
@@ -171,6 +185,18 @@ impl Recipe {
         Ok(())
     }
 
+    /// Refuses a budget or a latency table that does not suit `arch` at `size` pixels, before hours of training find it out.
+    ///
+    /// # Errors
+    /// [`Error::Config`] or [`Error::Data`].
+    pub fn check_cost(&self, arch: Arch, size: usize) -> Result<()> {
+        let backbone = arch.plan(size, size, 2)?;
+        let student = backbone.with_proxies(self.skips, arch.proxy_form())?;
+        self.cost.total(&student)?;
+        self.budget.map(|budget| budget.resolve(&self.cost, &backbone)).transpose()?;
+        Ok(())
+    }
+
     /// Everything that shapes the teacher, written out.
     pub(crate) fn teacher_fingerprint(&self) -> String {
         format!(
@@ -190,20 +216,23 @@ impl Recipe {
     /// Everything that shapes the student, written out.
     pub(crate) fn student_fingerprint(&self) -> String {
         format!(
-            "{} | {:?} gamma {} {} skips {} {:?} local {} norms {}",
+            "{} | {:?} gamma {} {} skips {} {:?} cost {} budget {:?} gates {:?} local {} norms {}",
             self.teacher_fingerprint(),
             self.train,
             self.gamma1,
             self.gamma2,
             self.skips,
             self.formula,
+            self.cost.fingerprint(),
+            self.budget,
+            self.gating,
             self.local_matching,
             self.free_norms
         )
     }
 
     /// Everything that shapes a retrained candidate, written out.
-    pub(crate) fn candidate_fingerprint(&self, dropped: usize) -> String {
+    pub(crate) fn candidate_fingerprint(&self, dropped: &str) -> String {
         format!("{} | {:?} theta {} drop {dropped}", self.student_fingerprint(), self.retrain, self.theta)
     }
 }

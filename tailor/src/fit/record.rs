@@ -47,7 +47,7 @@ impl Record<'_> {
             "task": self.report.json(),
             "survivors": self.report.strip,
             "candidates": attempts,
-            "chosen": self.selection.dropped,
+            "chosen": self.selection.winner().map(|won| won.stage.as_str()),
         }))
     }
 }
@@ -56,10 +56,14 @@ fn attempt(attempt: &Attempt) -> Value {
     match attempt {
         Attempt::Trained(candidate) => json!({
             "dropped": candidate.dropped,
+            "stage": candidate.stage,
+            "cost": candidate.cost,
             "val": candidate.validation.accuracy(),
             "macs": candidate.macs,
             "params": candidate.params,
         }),
-        Attempt::Refused { dropped, why } => json!({ "dropped": dropped, "refused": why }),
+        Attempt::Refused { dropped, why } | Attempt::Over { dropped, why, .. } => {
+            json!({ "dropped": dropped, "refused": why })
+        }
     }
 }

@@ -1,22 +1,28 @@
-//! Which pruned student wins: the leanest one whose validation accuracy stays within tolerance.
+//! Which pruned student wins: the leanest one whose validation accuracy stays within tolerance, or the most accurate one
+//! within a budget.
 
 use super::recipe::Search;
 use crate::Result;
+use std::ops::RangeInclusive;
 
 /// One pruned and retrained student.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
-    /// Blocks dropped by rank (exclusion may have removed more).
+    /// Blocks dropped by choice (exclusion may have removed more).
     pub dropped: usize,
+    /// Name of its retraining in metrics and checkpoints.
+    pub stage: String,
     /// Right answers on validation, and its images.
     pub validation: crate::train::Score,
+    /// What it costs by the recipe's measure.
+    pub cost: f64,
     /// Multiply-adds, `true` counter.
     pub macs: u64,
     /// Parameters, shared and task-owned.
     pub params: u64,
 }
 
-/// What became of one number of dropped blocks.
+/// What became of one way to prune.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Attempt {
     /// It was retrained.
@@ -28,34 +34,100 @@ pub enum Attempt {
         /// Why not.
         why: String,
     },
+    /// What is left costs more than the budget.
+    Over {
+        /// Blocks that were dropped.
+        dropped: usize,
+        /// Its cost by the recipe's measure.
+        cost: f64,
+        /// Cost and budget in words.
+        why: String,
+    },
+}
+
+impl Attempt {
+    /// Blocks that were, or were to be, dropped.
+    pub fn dropped(&self) -> usize {
+        match self {
+            Attempt::Trained(Candidate { dropped, .. })
+            | Attempt::Refused { dropped, .. }
+            | Attempt::Over { dropped, .. } => *dropped,
+        }
+    }
+
+    fn trained(&self) -> Option<&Candidate> {
+        if let Attempt::Trained(candidate) = self { Some(candidate) } else { None }
+    }
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Goal {
+    /// Validation accuracy that counts as within tolerance.
+    pub floor: f64,
+    /// The most a network may cost, by the recipe's measure.
+    pub budget: Option<f64>,
 }
 
 /// All attempts, and the winner.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    /// In the order they were tried.
+    /// By number of dropped blocks.
     pub attempts: Vec<Attempt>,
-    /// The winner's number of dropped blocks.
-    pub dropped: usize,
-    /// Whether the winner keeps within tolerance; when nothing does, the most accurate one wins.
+    /// Which of them won.
+    winner: Option<usize>,
+    /// Whether the winner keeps within tolerance; without a budget, when nothing does, the most accurate one wins.
     pub within: bool,
 }
 
-/// Searches `0..=blocks` dropped blocks. `attempt` prunes and retrains; `floor` is the accuracy to keep.
+impl Selection {
+    /// Chooses from all that was tried.
+    pub fn of(attempts: Vec<Attempt>, goal: &Goal) -> Selection {
+        let trained = || attempts.iter().enumerate().filter_map(|(i, a)| Some((i, a.trained()?)));
+        let accurate = || {
+            trained().max_by(|(_, a), (_, b)| {
+                let by_cost = b.cost.total_cmp(&a.cost);
+                a.validation.accuracy().total_cmp(&b.validation.accuracy()).then(by_cost)
+            })
+        };
+        let lean = || {
+            let within = trained().filter(|(_, c)| c.validation.accuracy() >= goal.floor);
+            within.min_by(|(_, a), (_, b)| {
+                a.cost
+                    .total_cmp(&b.cost)
+                    .then((a.macs, a.params, a.dropped).cmp(&(b.macs, b.params, b.dropped)))
+            })
+        };
+        let won = match goal.budget {
+            Some(_) => accurate(),
+            None => lean().or_else(accurate),
+        };
+        let within = won.is_some_and(|(_, candidate)| candidate.validation.accuracy() >= goal.floor);
+        let winner = won.map(|(i, _)| i);
+        Selection { attempts, winner, within }
+    }
+
+    /// The network that is kept.
+    pub fn winner(&self) -> Option<&Candidate> {
+        self.winner.and_then(|i| self.attempts.get(i)?.trained())
+    }
+}
+
+/// Searches these numbers of dropped blocks. `attempt` prunes and retrains several of them, in any order it likes, and
+/// answers in theirs.
 ///
 /// # Errors
 /// Whatever `attempt` reports.
 pub fn search(
     strategy: Search,
-    blocks: usize,
-    floor: f64,
-    mut attempt: impl FnMut(usize) -> Result<Attempt>,
+    numbers: RangeInclusive<usize>,
+    goal: &Goal,
+    mut attempt: impl FnMut(&[usize]) -> Result<Vec<Attempt>>,
 ) -> Result<Selection> {
     let mut attempts = Vec::new();
     match strategy {
-        Search::Sweep => {
-            for dropped in 0..=blocks {
-                let tried = attempt(dropped)?;
+        Search::Sweep | Search::Iterative => {
+            for tried in attempt(&numbers.collect::<Vec<_>>())? {
                 let refused = matches!(tried, Attempt::Refused { .. });
                 attempts.push(tried);
                 // Ranks are fixed, so a larger cut contains this one and falls apart as well.
@@ -64,40 +136,33 @@ pub fn search(
                 }
             }
         }
+        // Dropping more never helps accuracy, so the first network within the budget is the best one.
+        Search::Bisect if goal.budget.is_some() => {
+            for dropped in numbers {
+                attempts.extend(attempt(&[dropped])?);
+                if !matches!(attempts.last(), Some(Attempt::Over { .. })) {
+                    break;
+                }
+            }
+        }
         Search::Bisect => {
-            let (mut good, mut bad) = (None, blocks + 1);
-            while good.map_or(0, |g: usize| g + 1) < bad {
-                let low = good.map_or(0, |g| g + 1);
+            let first = *numbers.start();
+            let (mut good, mut bad) = (None, numbers.end() + 1);
+            while good.map_or(first, |g: usize| g + 1) < bad {
+                let low = good.map_or(first, |g| g + 1);
                 let middle = low + (bad - 1 - low) / 2;
-                let tried = attempt(middle)?;
-                let keeps = matches!(&tried, Attempt::Trained(c) if c.validation.accuracy() >= floor);
-                attempts.push(tried);
-                if keeps {
+                let tried = attempt(&[middle])?;
+                let keeps = |a: &Attempt| a.trained().is_some_and(|c| c.validation.accuracy() >= goal.floor);
+                if tried.iter().any(keeps) {
                     good = Some(middle);
                 } else {
                     bad = middle;
                 }
+                attempts.extend(tried);
             }
         }
     }
-    Ok(choose(attempts, floor))
-}
-
-fn choose(attempts: Vec<Attempt>, floor: f64) -> Selection {
-    let trained = || attempts.iter().filter_map(|a| if let Attempt::Trained(c) = a { Some(c) } else { None });
-    let lean =
-        trained().filter(|c| c.validation.accuracy() >= floor).min_by_key(|c| (c.macs, c.params, c.dropped));
-    let accurate = || {
-        trained().max_by(|a, b| {
-            a.validation.accuracy().total_cmp(&b.validation.accuracy()).then(b.macs.cmp(&a.macs))
-        })
-    };
-    let (dropped, within) = match (lean, accurate()) {
-        (Some(lean), _) => (lean.dropped, true),
-        (None, Some(accurate)) => (accurate.dropped, false),
-        (None, None) => (0, false),
-    };
-    Selection { attempts, dropped, within }
+    Ok(Selection::of(attempts, goal))
 }
 
 #[cfg(test)]
@@ -105,20 +170,31 @@ mod tests {
     use super::*;
     use crate::train::Score;
 
+    fn attempt(dropped: usize, right: Option<usize>) -> Attempt {
+        match right {
+            Some(right) => Attempt::Trained(Candidate {
+                dropped,
+                stage: format!("prune-{dropped}"),
+                validation: Score { right, n: 1000 },
+                cost: 1000.0 - dropped as f64,
+                macs: 1000 - dropped as u64,
+                params: 0,
+            }),
+            None => Attempt::Refused { dropped, why: "cut".into() },
+        }
+    }
+
+    fn chosen(selection: &Selection) -> usize {
+        selection.winner().unwrap().dropped
+    }
+
     /// Accuracy in thousandths after dropping each number of blocks; `None` where the network falls apart.
     fn run(strategy: Search, accuracies: &[Option<usize>], floor: f64) -> (Selection, Vec<usize>) {
         let mut asked = Vec::new();
-        let selection = search(strategy, accuracies.len() - 1, floor, |dropped| {
-            asked.push(dropped);
-            Ok(match accuracies[dropped] {
-                Some(right) => Attempt::Trained(Candidate {
-                    dropped,
-                    validation: Score { right, n: 1000 },
-                    macs: 1000 - dropped as u64,
-                    params: 0,
-                }),
-                None => Attempt::Refused { dropped, why: "cut".into() },
-            })
+        let goal = Goal { floor, budget: None };
+        let selection = search(strategy, 0..=accuracies.len() - 1, &goal, |numbers| {
+            asked.extend_from_slice(numbers);
+            Ok(numbers.iter().map(|&dropped| attempt(dropped, accuracies[dropped])).collect())
         });
         (selection.unwrap(), asked)
     }
@@ -133,7 +209,7 @@ mod tests {
         ];
         for (accuracies, floor, dropped, within) in cases {
             let (swept, _) = run(Search::Sweep, accuracies, floor);
-            assert_eq!((swept.dropped, swept.within), (dropped, within), "{accuracies:?}");
+            assert_eq!((chosen(&swept), swept.within), (dropped, within), "{accuracies:?}");
         }
     }
 
@@ -145,9 +221,35 @@ mod tests {
             let (halved, some) = run(Search::Bisect, &accuracies, floor);
             assert_eq!(swept.within, halved.within, "{floor}");
             if swept.within {
-                assert_eq!(swept.dropped, halved.dropped, "{floor}");
+                assert_eq!(chosen(&swept), chosen(&halved), "{floor}");
             }
             assert!(some.len() <= 4 && some.len() < all.len(), "{some:?}");
         }
+    }
+
+    #[test]
+    fn within_a_budget_the_most_accurate_wins_whatever_its_cost() {
+        let goal = Goal { floor: 0.98, budget: Some(998.0) };
+        let accuracies = [990, 985, 970, 975, 900];
+        let run = |strategy| {
+            let mut trained = Vec::new();
+            let selection = search(strategy, 0..=4, &goal, |numbers| {
+                let of = |&dropped: &usize| match 1000.0 - dropped as f64 {
+                    cost if cost > 998.0 => Attempt::Over { dropped, cost, why: "too much".into() },
+                    _ => {
+                        trained.push(dropped);
+                        attempt(dropped, Some(accuracies[dropped]))
+                    }
+                };
+                Ok(numbers.iter().map(of).collect())
+            });
+            (selection.unwrap(), trained)
+        };
+        let (swept, trained) = run(Search::Sweep);
+        assert_eq!((chosen(&swept), swept.within, trained), (3, false, vec![2, 3, 4]));
+        let (halved, trained) = run(Search::Bisect);
+        assert_eq!((chosen(&halved), trained), (2, vec![2]));
+        let nothing = Selection::of(vec![Attempt::Over { dropped: 0, cost: 1.0, why: "x".into() }], &goal);
+        assert!(nothing.winner().is_none());
     }
 }

@@ -1,13 +1,12 @@
 //! The stages of tailoring, each a function of the one before and of the recipe.
 
-use super::select::{Attempt, Candidate, Selection, search};
-use super::{Recipe, Stage, Work};
+use super::{Measure, Recipe, Stage, Work};
 use crate::Result;
 use crate::data::{Loader, Split};
-use crate::net::{Complexity, Net, Params, alphas};
+use crate::net::{Complexity, Net, Params};
 use crate::progress::Progress;
 use crate::train::{Course, Objective, Score, Train, evaluate, student_loss, teacher_loss};
-use bundles::plan::{Arch, Counter, Plan};
+use bundles::plan::{Arch, Cost, Counter, Plan};
 use candle_core::Device;
 
 /// Images per batch when nothing is trained.
@@ -40,6 +39,8 @@ pub struct Tailoring<'a> {
     pub identity: &'a str,
     /// Where numbers are computed.
     pub device: &'a Device,
+    /// Candidates that are retrained at the same time.
+    pub jobs: usize,
     /// What a person sees.
     pub progress: &'a Progress,
 }
@@ -62,18 +63,6 @@ pub struct Student {
     pub params: Params,
     /// Accuracy on validation.
     pub validation: Score,
-}
-
-/// The network that goes to the device.
-pub struct Pruned {
-    /// What survived.
-    pub plan: Plan,
-    /// Retrained numbers.
-    pub params: Params,
-    /// Accuracy on validation.
-    pub validation: Score,
-    /// How it was chosen.
-    pub selection: Selection,
 }
 
 impl Tailoring<'_> {
@@ -106,47 +95,14 @@ impl Tailoring<'_> {
         let backbone = self.backbone_plan()?;
         let plan = backbone.with_proxies(self.recipe.skips, self.arch.proxy_form())?;
         let recipe = self.recipe;
-        let mut params = Params::student(&plan, self.backbone, recipe.free_norms, recipe.seed, self.device)?;
-        let complexity = relative_complexity(&plan, &backbone, recipe)?;
-        let objective = self.objective(teacher, Some(&complexity));
+        let (norms, gating) = (recipe.free_norms, recipe.gating);
+        let mut params = Params::student(&plan, self.backbone, norms, gating, recipe.seed, self.device)?;
+        let charge = Charge::new(&plan, &backbone, recipe)?;
+        let objective = self.objective(teacher, Some(&charge));
         let loss = |params: &Params, batch: &_| student_loss(&plan, params, batch, &objective);
         let fingerprint = recipe.student_fingerprint();
         let validation = self.run(STUDENT, &fingerprint, &recipe.train, &plan, &mut params, &loss)?;
         Ok(Student { plan, params, validation })
-    }
-
-    /// Prunes and retrains for as many numbers of dropped blocks as the search asks for, and keeps the
-    /// leanest network within tolerance of the teacher's validation accuracy.
-    ///
-    /// # Errors
-    /// Whatever training reports.
-    pub fn prune(&self, teacher: &Teacher, student: &Student) -> Result<Pruned> {
-        let floor = teacher.validation.accuracy() - self.recipe.tolerance;
-        let mut kept: Vec<(usize, Plan, Params, Score)> = Vec::new();
-        let selection = search(self.recipe.search, student.plan.blocks(), floor, |dropped| {
-            let (plan, mut params) = match self.cut(student, dropped) {
-                Ok(cut) => cut,
-                Err(crate::Error::Bundle(why @ bundles::Error::Disconnected { .. })) => {
-                    return Ok(Attempt::Refused { dropped, why: why.to_string() });
-                }
-                Err(other) => return Err(other),
-            };
-            let validation = self.retrain(dropped, &plan, &mut params, teacher)?;
-            let (folded, _) = crate::pack::deploy(&plan, &params)?;
-            let cost = folded.costs(Counter::True)?.total();
-            let params_total = folded.task_params() + folded.backbone_params();
-            kept.push((dropped, plan, params, validation));
-            Ok(Attempt::Trained(Candidate { dropped, validation, macs: cost.macs, params: params_total }))
-        })?;
-        let winner = kept.into_iter().find(|(dropped, ..)| *dropped == selection.dropped);
-        let Some((_, plan, params, validation)) = winner else {
-            return Err(crate::Error::training(
-                "prune",
-                "no number of dropped blocks leaves a connected network",
-                "train longer or lower --theta",
-            ));
-        };
-        Ok(Pruned { plan, params, validation, selection })
     }
 
     /// Accuracy of a network on a split.
@@ -162,45 +118,22 @@ impl Tailoring<'_> {
         Loader::new(split, self.mean, self.std, batch, self.device)
     }
 
-    fn cut(&self, student: &Student, dropped: usize) -> Result<(Plan, Params)> {
-        let gates: Vec<Vec<f32>> = alphas(&student.plan, &student.params)?
-            .iter()
-            .map(|alpha| alpha.as_ref().map_or(Ok(Vec::new()), |a| a.to_vec1()))
-            .collect::<candle_core::Result<_>>()?;
-        let plan = student.plan.pruned(&gates, dropped, self.recipe.theta)?;
-        let survivors: Vec<Vec<usize>> = student
-            .plan
-            .cells
-            .iter()
-            .zip(&plan.cells)
-            .map(|(before, after)| {
-                (0..before.gates.len()).filter(|&g| after.gates.contains(&before.gates[g])).collect()
-            })
-            .collect();
-        let params = student.params.pruned(&plan, &survivors)?;
-        Ok((plan, params))
-    }
-
-    fn retrain(&self, dropped: usize, plan: &Plan, params: &mut Params, teacher: &Teacher) -> Result<Score> {
-        let objective = self.objective(teacher, None);
-        let loss = |params: &Params, batch: &_| student_loss(plan, params, batch, &objective);
-        let fingerprint = self.recipe.candidate_fingerprint(dropped);
-        self.run(&format!("prune-{dropped}"), &fingerprint, &self.recipe.retrain, plan, params, &loss)
-    }
-
-    fn objective<'t>(&self, teacher: &'t Teacher, complexity: Option<&'t Complexity>) -> Objective<'t> {
+    /// What is minimised beside cross-entropy: the distance to the teacher, and while gates are trained, `charge`.
+    pub(super) fn objective<'t>(&self, teacher: &'t Teacher, charge: Option<&'t Charge>) -> Objective<'t> {
         Objective {
             teacher: (self.recipe.gamma2 > 0.0)
                 .then_some(Net { plan: &teacher.plan, params: &teacher.params }),
-            complexity,
-            gamma1: self.recipe.gamma1,
+            complexity: charge.map(|charge| &charge.complexity),
+            gamma1: charge.map_or(0.0, |charge| charge.weight),
+            allowance: charge.map_or(0.0, |charge| charge.allowance),
+            seed: self.recipe.seed,
             gamma2: self.recipe.gamma2,
             local: self.recipe.local_matching,
             label_smoothing: 0.0,
         }
     }
 
-    fn run(
+    pub(super) fn run(
         &self,
         stage: &str,
         fingerprint: &str,
@@ -253,10 +186,36 @@ impl Tailoring<'_> {
     }
 }
 
-/// Cost of every gate over the whole backbone's (stem and blocks), in multiply-adds.
-fn relative_complexity(plan: &Plan, backbone: &Plan, recipe: &Recipe) -> Result<Complexity> {
-    let costs = plan.costs(Counter::Paper)?;
-    let per_gate = costs.gates.iter().map(|gates| gates.iter().map(|c| c.macs as f64).collect()).collect();
-    let whole = backbone.costs(Counter::Paper)?.without_head().macs as f64;
-    Complexity::new(plan, per_gate, whole, recipe.formula)
+/// Weight of what exceeds a budget: large enough that no gain in the other terms (cross-entropy starts at the
+/// logarithm of the number of classes) is worth staying above it, so the penalty is exact.
+const EXCESS: f64 = 10.0;
+
+/// How complexity is charged while gates are trained.
+pub(super) struct Charge {
+    complexity: Complexity,
+    weight: f64,
+    /// Relative complexity that costs nothing.
+    allowance: f64,
+}
+
+impl Charge {
+    /// Cost of every gate over the whole backbone's (stem and blocks).
+    fn new(plan: &Plan, backbone: &Plan, recipe: &Recipe) -> Result<Charge> {
+        let budget = recipe.budget.map(|budget| budget.resolve(&recipe.cost, backbone)).transpose()?;
+        let (per_gate, whole) = match (&recipe.cost, budget) {
+            (Measure::Macs, None) => {
+                let costs = plan.costs(Counter::Paper)?;
+                let macs = |gates: &Vec<Cost>| gates.iter().map(|cost| cost.macs as f64).collect();
+                let whole = backbone.costs(Counter::Paper)?.without_head().macs as f64;
+                (costs.gates.iter().map(macs).collect(), whole)
+            }
+            // A budget is about what the device will pay.
+            (measure, _) => (measure.gates(plan)?, measure.total(backbone)?),
+        };
+        let (weight, allowance) = match budget {
+            Some(budget) => (EXCESS, (budget - recipe.cost.fixed(backbone)?) / whole),
+            None => (recipe.gamma1, 0.0),
+        };
+        Ok(Charge { complexity: Complexity::new(plan, per_gate, whole, recipe.formula)?, weight, allowance })
+    }
 }

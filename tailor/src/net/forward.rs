@@ -98,8 +98,15 @@ impl Net<'_> {
     /// # Errors
     /// Missing tensors, or shapes that do not fit the plan.
     pub fn forward(&self, images: &Tensor, pass: Pass) -> Result<Forward> {
+        self.forward_gated(images, pass, alphas(self.plan, self.params)?)
+    }
+
+    /// Runs the network with gate values given as [`alphas`] shapes them.
+    ///
+    /// # Errors
+    /// As [`forward`](Net::forward).
+    pub fn forward_gated(&self, images: &Tensor, pass: Pass, alphas: Vec<Option<Tensor>>) -> Result<Forward> {
         let mut walk = Walk { pass, stats: Vec::new(), seen: HashSet::new() };
-        let alphas = alphas(self.plan, self.params)?;
         let mut nodes = vec![Some(self.line(&self.plan.stem, images, &mut walk)?)];
         let mut traces = Vec::with_capacity(self.plan.cells.len());
         for (cell, alpha) in self.plan.cells.iter().zip(&alphas) {

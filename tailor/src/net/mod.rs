@@ -10,6 +10,6 @@ mod tests;
 
 pub use complexity::{Complexity, Formula};
 pub use forward::{Forward, Net, Pass, Stats};
-pub use gates::alphas;
+pub use gates::{Gating, Sampled, alphas, sampled};
 pub(crate) use params::training_tensors;
 pub use params::{NORM_EPS, Params};

@@ -1,5 +1,6 @@
 //! The numbers of one network in training: named tensors, each frozen, free, or derived from others.
 
+use super::Gating;
 use crate::{Error, Result};
 use bundles::plan::{Op, Owner, Plan, Role};
 use candle_core::{DType, Device, Tensor, Var};
@@ -23,12 +24,13 @@ enum Slot {
 ///
 /// Names are the plan's, except that a norm in training has `weight`, `bias`, `running_mean` and
 /// `running_var` where the packed network has `scale` and `shift`, and that a cell's alpha tensor holds
-/// logits (their softmax is alpha).
+/// logits, which alphas come from as [`Gating`] says.
 #[derive(Debug, Clone, Default)]
 pub struct Params {
     slots: BTreeMap<String, Slot>,
     /// Whether the numbers are a packed network's: alpha tensors hold alphas, norms hold scale and shift.
     packed: bool,
+    gating: Gating,
 }
 
 impl Params {
@@ -41,6 +43,11 @@ impl Params {
     /// Whether these are a packed network's numbers.
     pub fn is_packed(&self) -> bool {
         self.packed
+    }
+
+    /// How alphas come from logits.
+    pub fn gating(&self) -> Gating {
+        self.gating
     }
 
     /// Adds or replaces a frozen tensor.
@@ -190,7 +197,8 @@ impl Params {
 
     /// A student before training: kernels of `backbone` frozen, fresh proxies, gates at +2 (blocks) and -2
     /// (proxies), a fresh classifier. Norms of blocks start as the backbone's; their weight and bias train
-    /// only with `free_norms`, their running statistics always follow the task.
+    /// only with `free_norms`, their running statistics always follow the task. `gating` says what logits mean; the
+    /// same start gives 0.948 and 0.017 (softmax, three proxies) or 0.957 and 0.043.
     ///
     /// # Errors
     /// [`Error::MissingTensor`] when `backbone` lacks something `plan` needs.
@@ -198,10 +206,11 @@ impl Params {
         plan: &Plan,
         backbone: &Params,
         free_norms: bool,
+        gating: Gating,
         seed: u64,
         device: &Device,
     ) -> Result<Params> {
-        let mut student = Params::default();
+        let mut student = Params { gating, ..Params::default() };
         let mut noise = Noise::new(seed);
         for op in &plan.stem {
             student.inherit(op, backbone, |op| free_norms && matches!(op, Op::Affine(_)))?;
@@ -237,7 +246,7 @@ impl Params {
     /// # Errors
     /// [`Error::MissingTensor`].
     pub fn pruned(&self, plan: &Plan, kept: &[Vec<usize>]) -> Result<Params> {
-        let mut out = Params::default();
+        let mut out = Params { gating: self.gating, ..Params::default() };
         let names: std::collections::HashSet<String> = plan.ops().flat_map(training_tensors).collect();
         for (name, slot) in &self.slots {
             if names.contains(name) {
@@ -332,7 +341,7 @@ impl Noise {
     }
 
     /// Uniform in (0, 1), by splitmix64.
-    fn uniform(&mut self) -> f64 {
+    pub(crate) fn uniform(&mut self) -> f64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

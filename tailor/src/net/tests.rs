@@ -50,7 +50,8 @@ fn student(name: &str, size: usize, free_norms: bool) -> (Plan, Params) {
     let backbone = arch.plan(size, size, 5).unwrap();
     let plan = backbone.with_proxies(Skips::Nearest(3), arch.proxy_form()).unwrap();
     let params =
-        Params::student(&plan, &random_backbone(&backbone, 3), free_norms, 11, &Device::Cpu).unwrap();
+        Params::student(&plan, &random_backbone(&backbone, 3), free_norms, Gating::Softmax, 11, &Device::Cpu)
+            .unwrap();
     (plan, params)
 }
 
@@ -193,4 +194,136 @@ fn every_norm_reports_its_statistics_once() {
     assert_eq!(names.len(), all);
     let norms = plan.tensors().iter().filter(|t| t.name.ends_with(".scale")).count();
     assert_eq!(all, norms);
+}
+
+/// A student with hard-concrete gates of these logits in every cell: the block's, then the proxies'.
+fn hard_concrete(block: f32, proxy: f32) -> (Plan, Params) {
+    let arch = arch("cifar-resnet20-b");
+    let backbone = arch.plan(32, 32, 5).unwrap();
+    let plan = backbone.with_proxies(Skips::Nearest(3), arch.proxy_form()).unwrap();
+    let numbers = random_backbone(&backbone, 3);
+    let mut params = Params::student(&plan, &numbers, true, Gating::HardConcrete, 11, &Device::Cpu).unwrap();
+    for (i, cell) in plan.cells.iter().enumerate() {
+        let logits: Vec<f32> =
+            cell.gates.iter().map(|g| if g.role == Role::Block { block } else { proxy }).collect();
+        let logits = Tensor::from_vec(logits, cell.gates.len(), &Device::Cpu).unwrap();
+        params.set(&Plan::alpha_name(i + 1), &logits).unwrap();
+    }
+    (plan, params)
+}
+
+fn first_cell(all: &[Option<Tensor>]) -> Vec<f32> {
+    all[0].as_ref().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn hard_concrete_gates_open_and_close_for_good() {
+    // sigmoid(0) = 0.5 stays 0.5 when 0..1 is stretched to -0.1..1.1; beyond +-ln(11) the ends are reached.
+    for (logit, want) in [(0.0, 0.5), (2.0, 0.956_957), (2.5, 1.0), (-2.3, 0.009_4), (-2.5, 0.0), (-9.0, 0.0)]
+    {
+        let (plan, params) = hard_concrete(logit, logit);
+        let gates = first_cell(&alphas(&plan, &params).unwrap());
+        assert!(gates.iter().all(|alpha| (alpha - want).abs() < 1e-4), "{logit}: {gates:?}");
+        assert!(want != 0.0 || gates.iter().all(|&alpha| alpha == 0.0), "not small: zero");
+    }
+}
+
+#[test]
+fn drawn_gates_are_open_as_often_as_the_probability_says() {
+    for logit in [-2.0, -0.5, 1.0] {
+        let (plan, params) = hard_concrete(logit, logit);
+        let draws: Vec<Sampled> = (0..200).map(|seed| sampled(&plan, &params, seed).unwrap()).collect();
+        let values: Vec<f32> = draws
+            .iter()
+            .flat_map(|draw| draw.alphas.iter().flatten())
+            .flat_map(|alpha| alpha.to_vec1::<f32>().unwrap())
+            .collect();
+        let open = values.iter().filter(|&&alpha| alpha > 0.0).count() as f32 / values.len() as f32;
+        // sigmoid(logit - 2/3 ln(0.1 / 1.1)), eq. 12 of Louizos et al.
+        let want = 1.0 / (1.0 + (-(logit + 1.598_597)).exp());
+        let told = first_cell(&draws[0].open)[0];
+        assert!((told - want).abs() < 1e-5, "{told} {want}");
+        // Over 6,000 draws: four standard deviations.
+        assert!(
+            (open - want).abs() < 4.0 * (want * (1.0 - want) / values.len() as f32).sqrt(),
+            "{open} {want}"
+        );
+        assert!(values.iter().any(|&alpha| alpha > 0.0 && alpha < 1.0) && values.contains(&1.0));
+        assert_eq!(first_cell(&draws[3].alphas), first_cell(&sampled(&plan, &params, 3).unwrap().alphas));
+    }
+}
+
+#[test]
+fn softmax_gates_are_never_drawn() {
+    let (plan, params) = student("cifar-resnet20-b", 32, false);
+    let drawn = sampled(&plan, &params, 5).unwrap();
+    let fixed = first_cell(&alphas(&plan, &params).unwrap());
+    assert_eq!((first_cell(&drawn.alphas), first_cell(&drawn.open)), (fixed.clone(), fixed));
+}
+
+#[test]
+fn closed_gates_can_be_cut_without_any_change() {
+    let (plan, mut params) = hard_concrete(3.0, 0.5);
+    // Blocks 2 and 5, and every other proxy, are closed.
+    for (i, cell) in plan.cells.iter().enumerate() {
+        let logits: Vec<f32> = (0..cell.gates.len())
+            .map(|g| match g {
+                0 if i == 1 || i == 4 => -4.0,
+                0 => 3.0,
+                g if g % 2 == 0 => -4.0,
+                _ => 0.5,
+            })
+            .collect();
+        let logits = Tensor::from_vec(logits, cell.gates.len(), &Device::Cpu).unwrap();
+        params.set(&Plan::alpha_name(i + 1), &logits).unwrap();
+    }
+    let gates: Vec<Vec<f32>> =
+        alphas(&plan, &params).unwrap().iter().map(|a| a.as_ref().unwrap().to_vec1().unwrap()).collect();
+    let cut = plan.pruned(&gates, 2, f32::MIN_POSITIVE).unwrap();
+    assert_eq!(cut.blocks(), plan.blocks() - 2);
+    assert!(cut.proxies() < plan.proxies());
+    let kept: Vec<Vec<usize>> = plan
+        .cells
+        .iter()
+        .zip(&cut.cells)
+        .map(|(a, b)| (0..a.gates.len()).filter(|&g| b.gates.contains(&a.gates[g])).collect())
+        .collect();
+    let lean = params.pruned(&cut, &kept).unwrap();
+    let x = images(2, 32);
+    let scores = |plan, params| Net { plan, params }.forward(&x, Pass::Infer).unwrap().logits;
+    assert!(furthest(&scores(&plan, &params), &scores(&cut, &lean)) < 1e-6);
+}
+
+#[test]
+fn only_what_exceeds_an_allowance_is_charged() {
+    let (plan, params) = student("cifar-resnet20-b", 32, true);
+    let backbone = arch("cifar-resnet20-b").plan(32, 32, 5).unwrap();
+    let complexity = complexity(&plan, &backbone, Formula::Product);
+    let expected = complexity.expected(&alphas(&plan, &params).unwrap()).unwrap().to_scalar::<f32>().unwrap();
+    let batch = crate::data::Batch {
+        images: images(4, 32),
+        labels: Tensor::from_vec(vec![0u32, 1, 2, 3], 4, &Device::Cpu).unwrap(),
+        indices: vec![0, 1, 2, 3],
+    };
+    let step = |allowance: f64| {
+        let objective = crate::train::Objective {
+            teacher: None,
+            complexity: Some(&complexity),
+            gamma1: 10.0,
+            allowance,
+            seed: 1,
+            gamma2: 0.0,
+            local: false,
+            label_smoothing: 0.0,
+        };
+        let loss = crate::train::student_loss(&plan, &params, &batch, &objective).unwrap();
+        let charged = (&loss.total - &loss.terms.classification).unwrap().to_scalar::<f32>().unwrap();
+        // The loss that is reported is the whole of it.
+        let told = loss.terms.complexity.unwrap().to_scalar::<f32>().unwrap();
+        assert!((told - expected).abs() < 1e-6);
+        charged
+    };
+    assert!((step(0.0) - 10.0 * expected).abs() < 1e-4);
+    assert!((step(0.25) - 10.0 * (expected - 0.25)).abs() < 1e-4);
+    assert_eq!(step(f64::from(expected) + 0.01), 0.0);
 }

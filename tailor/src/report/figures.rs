@@ -49,7 +49,7 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     };
     let all = candidates.iter().filter_map(|c| point(c, words(c))).collect();
     let chosen =
-        candidates.iter().filter(|c| c["dropped"] == report["chosen"]).filter_map(|c| point(c, words(c)));
+        candidates.iter().filter(|c| c["stage"] == report["chosen"]).filter_map(|c| point(c, words(c)));
     let ring = chosen.collect();
     marks.push(Mark::Points { colour: 0, shape: Shape::Dot, name: "candidate".into(), points: all });
     marks.push(Mark::Points { colour: 0, shape: Shape::Ring, name: "chosen".into(), points: ring });
@@ -63,7 +63,7 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
 
 /// Loss terms, accuracies and learning rate over all epochs of teacher, student and the chosen candidate.
 pub(super) fn curves(run: &Run) -> Vec<Plot> {
-    let chosen = run.report["chosen"].as_u64().map(|dropped| format!("prune-{dropped}"));
+    let chosen = run.report["chosen"].as_str().map(str::to_owned);
     let shown: Vec<(usize, &Value)> = run
         .epochs
         .iter()

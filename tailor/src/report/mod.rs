@@ -147,7 +147,7 @@ fn candidates(run: &Run) -> String {
     let mut tried: Vec<&Value> = run.report["candidates"].as_array().into_iter().flatten().collect();
     tried.sort_by_key(|candidate| candidate["dropped"].as_u64());
     let rows = tried.into_iter().map(|candidate| {
-        let chosen = if candidate["dropped"] == run.report["chosen"] { " (chosen)" } else { "" };
+        let chosen = if candidate["stage"] == run.report["chosen"] { " (chosen)" } else { "" };
         let name = head(&format!("{}{chosen}", candidate["dropped"]));
         match (candidate["val"].as_f64(), candidate["macs"].as_u64(), candidate["params"].as_u64()) {
             (Some(val), Some(macs), Some(params)) => {

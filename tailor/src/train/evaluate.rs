@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::data::Batch;
 use crate::net::{Net, Pass};
+use crate::ops;
 use candle_core::{D, Tensor};
 
 /// Right answers out of a number of images.
@@ -54,6 +55,23 @@ impl Score {
 pub fn right(logits: &Tensor, labels: &Tensor) -> Result<usize> {
     let hits = logits.argmax(D::Minus1)?.eq(labels)?;
     Ok(hits.to_dtype(candle_core::DType::U32)?.sum_all()?.to_scalar::<u32>()? as usize)
+}
+
+/// Mean cross-entropy with running statistics over every image; 0 for none.
+///
+/// # Errors
+/// When images do not fit the network, or whatever a batch reports.
+pub fn mean_loss(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<f64> {
+    let (mut sum, mut n) = (0.0, 0);
+    for batch in batches {
+        let batch = batch?;
+        let logits = net.forward(&batch.images, Pass::Infer)?.logits;
+        let images = batch.indices.len();
+        sum +=
+            f64::from(ops::cross_entropy(&logits, &batch.labels, 0.0)?.to_scalar::<f32>()?) * images as f64;
+        n += images;
+    }
+    Ok(sum / f64::from(n.max(1) as u32))
 }
 
 /// Accuracy with running statistics over every batch.

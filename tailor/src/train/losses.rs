@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::data::Batch;
-use crate::net::{Complexity, Forward, Net, Params, Pass, Stats};
+use crate::net::{Complexity, Forward, Net, Params, Pass, Sampled, Stats, alphas, sampled};
 use crate::ops;
 use bundles::plan::Plan;
 use candle_core::Tensor;
@@ -40,6 +40,10 @@ pub struct Objective<'a> {
     pub complexity: Option<&'a Complexity>,
     /// Weight of the complexity term.
     pub gamma1: f64,
+    /// Expected relative complexity that is free of charge; only what exceeds it is weighed. 0 charges all of it.
+    pub allowance: f64,
+    /// Seed of gates that are random while complexity is charged.
+    pub seed: u64,
     /// Weight of the teacher term.
     pub gamma2: f64,
     /// True: a cell's matching gradient stops at its inputs. False: it flows to the stem.
@@ -73,7 +77,7 @@ pub fn label_loss(
     Ok(StepLoss { total: classification, terms, logits, stats })
 }
 
-/// `cross_entropy + gamma1 E + gamma2 Omega`, with
+/// `cross_entropy + gamma1 max(E - allowance, 0) + gamma2 Omega`, with
 /// `Omega = (sum_l mean((x_l - x_l^t)^2) + mean((logits - logits^t)^2)) / L` over live nodes.
 ///
 /// # Errors
@@ -86,13 +90,24 @@ pub fn student_loss(
 ) -> Result<StepLoss> {
     let student = Net { plan, params };
     let pass = if objective.teacher.is_some() && objective.local { Pass::Trace } else { Pass::Train };
-    let forward = student.forward(&batch.images, pass)?;
+    let gates = match objective.complexity {
+        Some(_) => sampled(plan, params, draw(objective.seed, batch))?,
+        None => {
+            let alphas = alphas(plan, params)?;
+            Sampled { open: Vec::new(), alphas }
+        }
+    };
+    let forward = student.forward_gated(&batch.images, pass, gates.alphas)?;
     let classification = ops::cross_entropy(&forward.logits, &batch.labels, objective.label_smoothing)?;
     let mut total = classification.clone();
     let complexity = match objective.complexity {
         Some(complexity) => {
-            let expected = complexity.expected(&forward.alphas)?;
-            total = (total + (&expected * objective.gamma1)?)?;
+            let expected = complexity.expected(&gates.open)?;
+            let charged = match objective.allowance {
+                0.0 => expected.clone(),
+                allowance => (&expected - allowance)?.relu()?,
+            };
+            total = (total + (charged * objective.gamma1)?)?;
             Some(expected)
         }
         None => None,
@@ -107,6 +122,13 @@ pub fn student_loss(
     };
     let terms = Terms { classification, complexity, matching };
     Ok(StepLoss { total, terms, logits: forward.logits, stats: forward.stats })
+}
+
+/// Seed of this batch's random gates: a function of the run's seed and of which images these are in which order, so that
+/// a resumed run draws the same.
+fn draw(seed: u64, batch: &Batch) -> u64 {
+    let mix = |hash: u64, index: &usize| (hash ^ *index as u64).wrapping_mul(0x0000_0100_0000_01b3);
+    batch.indices.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix)
 }
 
 /// Omega: squared distance to the teacher's nodes and logits.

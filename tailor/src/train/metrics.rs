@@ -2,7 +2,7 @@
 
 use super::tensorboard;
 use crate::{Error, Result};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -112,6 +112,14 @@ impl Log {
         self.path.with_file_name("tensorboard").join(stage).join("events.out.tfevents.0.tailor")
     }
 
+    /// Holds off other threads and programs that record in the same folder, as the jobs of one sweep do.
+    fn lock(&self) -> Result<File> {
+        let path = self.path.with_extension("lock");
+        let file = File::create(&path).map_err(Error::io(&path))?;
+        file.lock().map_err(Error::io(&path))?;
+        Ok(file)
+    }
+
     /// Takes out what an interrupted run recorded of `stage` after `epoch` epochs, and a line it was cut off in.
     ///
     /// # Errors
@@ -125,6 +133,7 @@ impl Log {
             let object: serde_json::Value = serde_json::from_str(line).ok()?;
             (object["stage"] == stage).then(|| object["epoch"].as_u64().map(|e| e as usize)).flatten()
         };
+        let _held = self.lock()?;
         rewind_lines(&self.path, epoch, &in_csv)?;
         rewind_lines(&self.json_lines(), epoch, &in_json)?;
         let events = self.events(stage);
@@ -142,6 +151,7 @@ impl Log {
     /// [`Error::Io`].
     pub fn append(&self, record: &Record) -> Result<()> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let _held = self.lock()?;
         append(&self.path, record.header().as_bytes(), record.csv().as_bytes())?;
         append(&self.json_lines(), b"", record.json(time).as_bytes())?;
         let events = self.events(&record.stage);

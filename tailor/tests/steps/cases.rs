@@ -5,7 +5,7 @@ use crate::networks::{self, CLASSES, Way};
 use bundles::plan::{Arch, Counter, Plan, Skips};
 use candle_core::backprop::GradStore;
 use tailor::data::Batch;
-use tailor::net::{Complexity, Formula, Net, Params};
+use tailor::net::{Complexity, Formula, Gating, Net, Params};
 use tailor::train::{Objective, Sgd, StepLoss, student_loss, teacher_loss};
 
 /// Learning rate of each of the three steps.
@@ -63,7 +63,7 @@ impl Case {
         };
         let mut plan = backbone.with_proxies(Skips::Nearest(3), arch.proxy_form()).unwrap();
         let numbers = networks::backbone("student", &plan);
-        let mut params = Params::student(&plan, &numbers, free_norms, 1, device).unwrap();
+        let mut params = Params::student(&plan, &numbers, free_norms, Gating::Softmax, 1, device).unwrap();
         networks::restart("student", &mut params);
         if !cut.is_empty() {
             (plan, params) = networks::prune(&plan, &params, cut);
@@ -87,6 +87,8 @@ impl Training {
             teacher: Some(Net { plan: &self.teacher.0, params: &self.teacher.1 }),
             complexity: self.complexity.as_ref(),
             gamma1: GAMMA_COMPLEXITY,
+            allowance: 0.0,
+            seed: 0,
             gamma2: GAMMA_MATCHING,
             local,
             label_smoothing: smoothing,

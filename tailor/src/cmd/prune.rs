@@ -1,0 +1,159 @@
+//! `tailor prune`: the pruning of a `fit`, candidate by candidate, here or as jobs of a cluster.
+
+use crate::Error;
+use crate::cmd::fit::Fit;
+use crate::fit::Attempt;
+use clap::ValueEnum;
+use std::ffi::OsStr;
+use std::fmt::Write;
+
+/// Retrains pruned candidates of a `fit`: one (--drop), or all of a sweep (--sweep), here or on a cluster.
+///
+/// Takes the options of `fit`, and what `fit` has done in the work folder is not done again. After --drop has run for every
+/// number, `fit` with the same options chooses among them and packs.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples: tailor prune --backbone net.backbone --data photos.zip --work run/photos --drop 3\n          \
+                        tailor prune --backbone net.backbone --data photos.zip --work run/photos --sweep --emit slurm > \
+                        sweep.sh\n          bash sweep.sh"
+)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["drop", "sweep"]))]
+pub struct Prune {
+    /// Drop this many blocks and retrain what is left.
+    #[arg(long, value_name = "N")]
+    drop: Option<usize>,
+    /// Every number of dropped blocks, as many at a time as --jobs says; then choose and pack.
+    #[arg(long)]
+    sweep: bool,
+    /// Print a script that has a scheduler do the sweep: teacher and student, an array of jobs, the choice.
+    #[arg(long, value_enum, value_name = "SCHEDULER", requires = "sweep")]
+    emit: Option<Scheduler>,
+    #[command(flatten)]
+    fit: Fit,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Scheduler {
+    Slurm,
+}
+
+impl Prune {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match (self.drop, self.emit) {
+            (Some(dropped), _) => self.fit.run_candidate(dropped),
+            (None, None) => self.fit.run(),
+            (None, Some(Scheduler::Slurm)) => {
+                let (name, work, blocks) = self.fit.about_sweep()?;
+                let program =
+                    std::env::current_exe().map_err(Error::io(std::path::Path::new("this program")))?;
+                let args = std::env::args_os().skip(1);
+                let options: Vec<String> = without_sweep(args.map(|arg| quoted(&arg)).collect());
+                print!("{}", slurm(&name, &work, blocks, &quoted(program.as_os_str()), &options.join(" ")));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What an attempt came to, in a line or in JSON.
+pub(super) fn say(attempt: &Attempt, json: bool) -> String {
+    match attempt {
+        Attempt::Trained(c) if json => {
+            let (val, macs) = (c.validation.accuracy(), c.macs);
+            serde_json::json!({ "dropped": c.dropped, "val": val, "macs": macs, "params": c.params })
+                .to_string()
+        }
+        Attempt::Refused { dropped, why } | Attempt::Over { dropped, why, .. } if json => {
+            serde_json::json!({ "dropped": dropped, "refused": why }).to_string()
+        }
+        Attempt::Trained(c) => format!(
+            "{} blocks dropped: validation {:.1} %, {} multiply-adds, {} parameters",
+            c.dropped,
+            100.0 * c.validation.accuracy(),
+            crate::fit::count(c.macs),
+            crate::fit::count(c.params)
+        ),
+        Attempt::Refused { dropped, why } => format!("{dropped} blocks cannot be dropped: {why}"),
+        Attempt::Over { dropped, why, .. } => format!("{dropped} blocks dropped are over the budget: {why}"),
+    }
+}
+
+/// The command line of the `fit` that this sweep belongs to.
+fn without_sweep(args: Vec<String>) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut args = args.into_iter().skip_while(|arg| arg != "prune").skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--sweep" | "--emit=slurm" => {}
+            "--emit" => drop(args.next()),
+            _ => kept.push(arg),
+        }
+    }
+    kept
+}
+
+/// `arg` as one word of a shell.
+fn quoted(arg: &OsStr) -> String {
+    let text = arg.to_string_lossy();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// A script that submits three jobs, each waiting for the one before. Logs go to the work folder.
+fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str) -> String {
+    let (title, folder) = (quoted(name.as_ref()), quoted(work.as_ref()));
+    let mut script = format!(
+        "#!/bin/bash\n\
+         # Tailors {} on a Slurm cluster: teacher and student; every number of dropped blocks as a job of its own; the\n\
+         # choice. Submit with `bash FILE`, from a folder that all nodes see. Options for sbatch (partition, account, time)\n\
+         # go into SBATCH_PARTITION and its like. Submitted again after a failure, it goes on where it was.\n\
+         set -euo pipefail\n\
+         mkdir -p {folder}\n",
+        name.replace('\n', " ")
+    );
+    let mut submit = |variable: &str, step: &str, more: &str, command: &str| {
+        let log = quoted(format!("{work}/slurm-{step}-%j.log").as_ref());
+        let job = quoted(format!("{name}-{step}").as_ref());
+        // `write!` to a string cannot fail.
+        let _ = write!(
+            script,
+            "\n{variable}=$(sbatch --parsable --job-name={job} --output={log} {more}<<'JOB'\n#!/bin/bash\n{command}\nJOB\n)\n"
+        );
+    };
+    submit("student", "student", "", &format!("exec {program} fit {options} --until train"));
+    let array = format!("--array=0-{blocks} --dependency=afterok:$student --kill-on-invalid-dep=yes ");
+    submit(
+        "sweep",
+        "prune",
+        &array,
+        &format!("exec {program} prune {options} --drop \"$SLURM_ARRAY_TASK_ID\""),
+    );
+    let after = "--dependency=afterok:$sweep --kill-on-invalid-dep=yes ";
+    submit("choice", "choose", after, &format!("exec {program} fit {options}"));
+    let _ = writeln!(script, "\necho {title}: jobs $student, $sweep, $choice");
+    script
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        for (arg, want) in
+            [("--work", "--work"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$HOME", "'$HOME'"), ("", "''")]
+        {
+            assert_eq!(quoted(arg.as_ref()), want);
+        }
+    }
+
+    #[test]
+    fn the_sweeps_own_options_are_left_out() {
+        let args = ["prune", "--data", "x.zip", "--emit", "slurm", "--sweep", "--seed", "3"];
+        let kept = without_sweep(args.map(String::from).to_vec());
+        assert_eq!(kept, ["--data", "x.zip", "--seed", "3"]);
+    }
+}

@@ -1,0 +1,261 @@
+//! The latency table of a device: microseconds of every block and proxy, as `edge-runtime bench --blocks` writes it.
+
+use crate::{Error, Result};
+use bundles::plan::{Plan, Role};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What one row of the table measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Stem,
+    Block,
+    Proxy,
+    Sum,
+    Head,
+}
+
+impl Part {
+    fn named(word: &str) -> Option<Part> {
+        [
+            ("stem", Part::Stem),
+            ("block", Part::Block),
+            ("proxy", Part::Proxy),
+            ("sum", Part::Sum),
+            ("head", Part::Head),
+        ]
+        .into_iter()
+        .find_map(|(name, part)| (name == word).then_some(part))
+    }
+
+    /// Whether the part reads a source node that the row must name.
+    fn has_source(self) -> bool {
+        matches!(self, Part::Block | Part::Proxy)
+    }
+}
+
+/// Microseconds of each part of a student, measured on a device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatencyTable {
+    /// File it came from, for messages.
+    file: String,
+    rows: BTreeMap<(usize, Option<usize>, Part), f64>,
+}
+
+impl LatencyTable {
+    /// Reads a table: JSON where the name ends in `.json`, tab-separated `node source role us` otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] for a line that is no row, a time that is no positive number, or a row that
+    /// comes twice.
+    pub fn read(path: &Path) -> Result<LatencyTable> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let rows = match path.extension().is_some_and(|extension| extension == "json") {
+            true => rows_of_json(&text),
+            false => rows_of_lines(&text),
+        };
+        let file = path.display().to_string();
+        let refuse =
+            |found: String| Error::data(&file, found, "a table made by `edge-runtime bench --blocks`");
+        let mut table = LatencyTable { file: file.clone(), rows: BTreeMap::new() };
+        for row in rows.map_err(refuse)? {
+            let key = row.key().map_err(refuse)?;
+            if table.rows.insert(key, row.us).is_some() {
+                return Err(refuse(format!("node {} has two rows for the same {}", row.node, row.role)));
+            }
+        }
+        match table.rows.is_empty() {
+            true => Err(refuse("no row".into())),
+            false => Ok(table),
+        }
+    }
+
+    /// Microseconds of gate `g` of cell `node` of `plan`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the table lacks it.
+    pub fn gate(&self, plan: &Plan, node: usize, g: usize) -> Result<f64> {
+        let gate = &plan.cells[node - 1].gates[g];
+        let part = if gate.role == Role::Block { Part::Block } else { Part::Proxy };
+        self.get((node, Some(gate.source), part))
+    }
+
+    /// Microseconds of stem and head.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the table lacks them.
+    pub fn fixed(&self, plan: &Plan) -> Result<f64> {
+        Ok(self.get((0, None, Part::Stem))? + self.get((plan.cells.len() + 1, None, Part::Head))?)
+    }
+
+    /// Microseconds that node `node` takes whatever leads into it; 0 where its sum is part of another step.
+    pub fn sum(&self, node: usize) -> f64 {
+        self.rows.get(&(node, None, Part::Sum)).copied().unwrap_or(0.0)
+    }
+
+    /// Everything in it, for a run's identity.
+    pub fn fingerprint(&self) -> String {
+        let row = |(&(node, source, part), us): (&(usize, Option<usize>, Part), &f64)| {
+            format!("{node} {} {part:?} {us}", source.map_or("-".into(), |s| s.to_string()))
+        };
+        self.rows.iter().map(row).collect::<Vec<_>>().join(";")
+    }
+
+    fn get(&self, key: (usize, Option<usize>, Part)) -> Result<f64> {
+        self.rows.get(&key).copied().ok_or_else(|| {
+            let (node, source, part) = key;
+            let from = source.map_or(String::new(), |source| format!(" from node {source}"));
+            Error::data(
+                &self.file,
+                format!("no row for the {part:?} of node {node}{from}").to_lowercase(),
+                "a table of this architecture; measure it with `edge-runtime bench --blocks FILE --skips K`, K as \
+                 here",
+            )
+        })
+    }
+}
+
+/// One row as it was written.
+struct Row {
+    node: usize,
+    source: Option<usize>,
+    role: String,
+    us: f64,
+}
+
+impl Row {
+    fn key(&self) -> std::result::Result<(usize, Option<usize>, Part), String> {
+        let Some(part) = Part::named(&self.role) else {
+            return Err(format!("role `{}`", self.role));
+        };
+        if part.has_source() != self.source.is_some() {
+            let word = if part.has_source() { "without" } else { "with" };
+            return Err(format!("a {} of node {} {word} a source", self.role, self.node));
+        }
+        if !self.us.is_finite() || self.us < 0.0 {
+            return Err(format!("{} microseconds for node {}", self.us, self.node));
+        }
+        Ok((self.node, self.source, part))
+    }
+}
+
+fn rows_of_lines(text: &str) -> std::result::Result<Vec<Row>, String> {
+    let mut lines = text.lines();
+    let header = lines.next().unwrap_or_default();
+    if header.split('\t').ne(["node", "source", "role", "us"]) {
+        return Err(format!("first line `{header}`"));
+    }
+    let row = |line: &str| {
+        let mut fields = line.split('\t');
+        let node = fields.next()?.parse().ok()?;
+        let source = match fields.next()? {
+            "-" => None,
+            number => Some(number.parse().ok()?),
+        };
+        let role = fields.next()?.to_owned();
+        let us = fields.next()?.parse().ok()?;
+        fields.next().is_none().then_some(Row { node, source, role, us })
+    };
+    lines.map(|line| row(line).ok_or_else(|| format!("line `{line}`"))).collect()
+}
+
+fn rows_of_json(text: &str) -> std::result::Result<Vec<Row>, String> {
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let rows = value["rows"].as_array().ok_or("no `rows`")?;
+    let number = |value: &serde_json::Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
+    let row = |row: &serde_json::Value| {
+        let source = match &row["source"] {
+            serde_json::Value::Null => None,
+            source => Some(number(source)?),
+        };
+        let role = row["role"].as_str()?.to_owned();
+        Some(Row { node: number(&row["node"])?, source, role, us: row["us"].as_f64()? })
+    };
+    rows.iter().map(|value| row(value).ok_or_else(|| format!("row {value}"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bundles::plan::{Arch, Skips};
+
+    const TSV: &str = "node\tsource\trole\tus\n0\t-\tstem\t5\n1\t0\tblock\t10\n1\t0\tproxy\t2\n1\t-\tsum\t0.5\n\
+                       4\t-\thead\t1\n";
+
+    fn read(name: &str, text: &str) -> Result<LatencyTable> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        LatencyTable::read(&path)
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let json = r#"{"arch":"cifar-resnet8-b","rows":[{"node":0,"source":null,"role":"stem","us":5},
+            {"node":1,"source":0,"role":"block","us":10},{"node":1,"source":0,"role":"proxy","us":2},
+            {"node":1,"source":null,"role":"sum","us":0.5},{"node":4,"source":null,"role":"head","us":1}]}"#;
+        let (a, b) = (read("t.tsv", TSV).unwrap(), read("t.json", json).unwrap());
+        assert_eq!(a.rows, b.rows);
+        assert_eq!(a.fingerprint(), b.fingerprint());
+        let arch: Arch = "cifar-resnet8-b".parse().unwrap();
+        let plan = arch.plan(32, 32, 10).unwrap().with_proxies(Skips::Nearest(1), arch.proxy_form()).unwrap();
+        assert_eq!((a.gate(&plan, 1, 0).unwrap(), a.gate(&plan, 1, 1).unwrap()), (10.0, 2.0));
+        assert_eq!((a.fixed(&plan).unwrap(), a.sum(1), a.sum(2)), (6.0, 0.5, 0.0));
+        let missing = a.gate(&plan, 2, 0).unwrap_err().to_string();
+        assert!(missing.contains("block of node 2 from node 1") && missing.contains("--blocks"), "{missing}");
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused_with_its_line() {
+        let cases = [
+            ("t.tsv", "", "first line"),
+            ("t.tsv", "node\tsource\trole\tus\n", "no row"),
+            ("t.tsv", "node\tsource\trole\tus\n1\t0\tblock\tfast\n", "1\t0\tblock\tfast"),
+            ("t.tsv", "node\tsource\trole\tus\n1\t0\tblock\t-3\n", "-3 microseconds"),
+            ("t.tsv", "node\tsource\trole\tus\n1\t0\tblock\tNaN\n", "NaN microseconds"),
+            ("t.tsv", "node\tsource\trole\tus\n1\t-\tblock\t3\n", "without a source"),
+            ("t.tsv", "node\tsource\trole\tus\n1\t0\tsum\t3\n", "with a source"),
+            ("t.tsv", "node\tsource\trole\tus\n1\t0\tgate\t3\n", "role `gate`"),
+            ("t.tsv", "node\tsource\trole\tus\n1\t0\tblock\t3\n1\t0\tblock\t4\n", "two rows"),
+            ("t.json", "{}", "no `rows`"),
+            ("t.json", r#"{"rows":[{"node":1}]}"#, "row"),
+        ];
+        for (name, text, want) in cases {
+            let error = read(name, text).unwrap_err().to_string();
+            assert!(error.contains(want), "{text:?}: {error}");
+        }
+    }
+
+    /// A block that is slow on the device is pressed hardest, however few its multiply-adds.
+    #[test]
+    fn the_slowest_block_is_charged_most() {
+        use crate::fit::Measure;
+        use crate::net::{Complexity, Formula};
+        use candle_core::{Device, Tensor, Var};
+        let arch: Arch = "cifar-resnet8-b".parse().unwrap();
+        let plan = arch.plan(32, 32, 10).unwrap().with_proxies(Skips::Nearest(1), arch.proxy_form()).unwrap();
+        for slow in 1..=3 {
+            let rows = (1..=3).map(|node| {
+                let us = if node == slow { 500 } else { 20 };
+                format!("{node}\t{}\tblock\t{us}\n{node}\t{}\tproxy\t2\n", node - 1, node - 1)
+            });
+            let rows: String = rows.collect();
+            let text = format!("node\tsource\trole\tus\n0\t-\tstem\t5\n{rows}4\t-\thead\t1\n");
+            let measure = Measure::Latency(read("t.tsv", &text).unwrap());
+            assert_eq!(measure.total(&plan).unwrap(), 552.0);
+            let whole = 552.0;
+            let costs =
+                Complexity::new(&plan, measure.gates(&plan).unwrap(), whole, Formula::Product).unwrap();
+            let gates: Vec<Var> = (0..3)
+                .map(|_| {
+                    Var::from_tensor(&Tensor::from_vec(vec![0.6f32, 0.4], 2, &Device::Cpu).unwrap()).unwrap()
+                })
+                .collect();
+            let alphas: Vec<_> = gates.iter().map(|gate| Some(gate.as_tensor().clone())).collect();
+            let slopes = costs.expected(&alphas).unwrap().backward().unwrap();
+            let of_block = |node: usize| slopes.get(&gates[node - 1]).unwrap().to_vec1::<f32>().unwrap()[0];
+            let others = (1..=3).filter(|&node| node != slow).map(of_block);
+            assert!(others.into_iter().all(|slope| slope < of_block(slow)), "{slow}");
+        }
+    }
+}

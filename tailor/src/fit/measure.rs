@@ -1,0 +1,204 @@
+//! What a network costs, in the unit its user pays in, and how much of it is allowed.
+
+use super::LatencyTable;
+use crate::{Error, Result};
+use bundles::plan::{Counter, Plan};
+use std::{fmt, str::FromStr};
+
+/// The quantity that complexity is counted in.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Measure {
+    /// Multiply-adds of one image.
+    #[default]
+    Macs,
+    /// Numbers the network reads, shared and task-owned.
+    Params,
+    /// Microseconds of one image on a device.
+    Latency(LatencyTable),
+}
+
+impl Measure {
+    /// Cost of every live gate of `plan`, as the deployed network pays it.
+    ///
+    /// # Errors
+    /// A latency table that lacks one.
+    pub fn gates(&self, plan: &Plan) -> Result<Vec<Vec<f64>>> {
+        let costs = plan.folded().costs(Counter::True)?.gates;
+        let of_cell = |(i, gates): (usize, Vec<bundles::plan::Cost>)| {
+            let of_gate = |(g, cost): (usize, bundles::plan::Cost)| match self {
+                Measure::Macs => Ok(cost.macs as f64),
+                Measure::Params => Ok(cost.params as f64),
+                Measure::Latency(table) => table.gate(plan, i + 1, g),
+            };
+            gates.into_iter().enumerate().map(of_gate).collect()
+        };
+        costs.into_iter().enumerate().map(of_cell).collect()
+    }
+
+    /// Cost of what pruning cannot remove: stem and head.
+    ///
+    /// # Errors
+    /// A latency table that lacks them.
+    pub fn fixed(&self, plan: &Plan) -> Result<f64> {
+        let costs = plan.folded().costs(Counter::True)?;
+        Ok(match self {
+            Measure::Macs => (costs.stem.macs + costs.head.macs) as f64,
+            Measure::Params => (costs.stem.params + costs.head.params) as f64,
+            Measure::Latency(table) => table.fixed(plan)?,
+        })
+    }
+
+    /// Cost of the whole network.
+    ///
+    /// # Errors
+    /// A latency table that lacks a part of it.
+    pub fn total(&self, plan: &Plan) -> Result<f64> {
+        let gates: f64 = self.gates(plan)?.iter().flatten().sum();
+        let sums: f64 = match self {
+            Measure::Latency(table) => {
+                let live = |(i, cell): (usize, &bundles::plan::Cell)| (!cell.is_dead()).then_some(i + 1);
+                plan.cells.iter().enumerate().filter_map(live).map(|node| table.sum(node)).sum()
+            }
+            _ => 0.0,
+        };
+        Ok(self.fixed(plan)? + gates + sums)
+    }
+
+    /// A cost in words.
+    pub fn say(&self, cost: f64) -> String {
+        match self {
+            Measure::Macs => format!("{} multiply-adds", super::count(cost as u64)),
+            Measure::Params => format!("{} parameters", super::count(cost as u64)),
+            Measure::Latency(_) => format!("{:.3} ms", cost / 1e3),
+        }
+    }
+
+    /// Everything about it, for a run's identity.
+    pub(crate) fn fingerprint(&self) -> String {
+        match self {
+            Measure::Macs => "macs".into(),
+            Measure::Params => "params".into(),
+            Measure::Latency(table) => format!("latency {}", table.fingerprint()),
+        }
+    }
+}
+
+/// The most a tailored network may cost: `15M` or `100k` multiply-adds or parameters, `1.5ms` or `800us` on the
+/// device, or `40%` of the plain backbone with its classifier.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    amount: f64,
+    unit: Unit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    /// Multiply-adds or parameters.
+    Count,
+    /// Written in milliseconds or microseconds, kept in microseconds.
+    Time,
+    /// Hundredths of the plain backbone.
+    Percent,
+}
+
+impl Budget {
+    /// The budget in the unit of `measure`, for tailoring `backbone`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a time without a latency table, a count with one, or less than stem and head cost.
+    pub fn resolve(&self, measure: &Measure, backbone: &Plan) -> Result<f64> {
+        let refuse = |want: String| Err(Error::config(format!("--budget {self}"), want));
+        let timed = matches!(measure, Measure::Latency(_));
+        let allowed = match self.unit {
+            Unit::Percent => self.amount / 100.0 * measure.total(backbone)?,
+            Unit::Time if !timed => return refuse("a time needs --cost latency --table FILE".into()),
+            Unit::Count if timed => return refuse("with --cost latency a time, for example 1.5ms".into()),
+            Unit::Time | Unit::Count => self.amount,
+        };
+        let fixed = measure.fixed(backbone)?;
+        if allowed <= fixed {
+            let (fixed, whole) = (measure.say(fixed), measure.say(measure.total(backbone)?));
+            return refuse(format!(
+                "more than {fixed}, which stem and classifier alone take (the whole backbone takes {whole})"
+            ));
+        }
+        Ok(allowed)
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.unit {
+            Unit::Count => write!(f, "{}", self.amount),
+            Unit::Time => write!(f, "{}us", self.amount),
+            Unit::Percent => write!(f, "{}%", self.amount),
+        }
+    }
+}
+
+impl FromStr for Budget {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Budget> {
+        let units = [
+            ("ms", Unit::Time, 1e3),
+            ("us", Unit::Time, 1.0),
+            ("%", Unit::Percent, 1.0),
+            ("k", Unit::Count, 1e3),
+            ("M", Unit::Count, 1e6),
+            ("G", Unit::Count, 1e9),
+            ("", Unit::Count, 1.0),
+        ];
+        let parsed = units.iter().find_map(|&(suffix, unit, factor)| {
+            let amount: f64 = text.strip_suffix(suffix)?.trim_end().parse().ok()?;
+            (amount.is_finite() && amount > 0.0).then_some(Budget { amount: amount * factor, unit })
+        });
+        parsed.ok_or_else(|| {
+            let want = "a positive amount: 15M or 100k (multiply-adds or parameters), 1.5ms, or 40%";
+            Error::config(format!("--budget {text}"), want)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bundles::plan::{Arch, Skips};
+
+    fn backbone() -> Plan {
+        "cifar-resnet20-b".parse::<Arch>().unwrap().plan(32, 32, 10).unwrap()
+    }
+
+    #[test]
+    fn parts_add_up_to_the_whole() {
+        let form = "cifar-resnet20-b".parse::<Arch>().unwrap().proxy_form();
+        let student = backbone().with_proxies(Skips::Nearest(3), form).unwrap();
+        let whole = student.folded().costs(Counter::True).unwrap().total();
+        assert_eq!(Measure::Macs.total(&student).unwrap(), whole.macs as f64);
+        assert_eq!(Measure::Params.total(&student).unwrap(), whole.params as f64);
+        assert!(Measure::Macs.fixed(&student).unwrap() < 0.02 * whole.macs as f64);
+    }
+
+    #[test]
+    fn budgets_are_read_in_every_unit() {
+        let macs = |text: &str| text.parse::<Budget>().unwrap().resolve(&Measure::Macs, &backbone()).unwrap();
+        let whole = Measure::Macs.total(&backbone()).unwrap();
+        for (text, want) in [("15M", 15e6), ("1.5e7", 15e6), ("15000 k", 15e6), ("50%", whole / 2.0)] {
+            assert_eq!(macs(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn budgets_that_cannot_be_are_refused_with_the_reason() {
+        for text in ["", "fast", "-3M", "0", "NaN", "inf", "3 ks"] {
+            let error = text.parse::<Budget>().unwrap_err().to_string();
+            assert!(error.contains("15M"), "{error}");
+        }
+        let resolve = |text: &str| text.parse::<Budget>().unwrap().resolve(&Measure::Macs, &backbone());
+        let cases = [("2ms", "--table"), ("1%", "stem and classifier")];
+        for (text, want) in cases {
+            let error = resolve(text).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+}

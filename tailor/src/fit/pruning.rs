@@ -1,0 +1,245 @@
+//! From trained gates to the network that goes to the device: cut, retrain, select.
+
+use super::select::{Attempt, Candidate, Goal, Selection, search};
+use super::{Search, Student, Tailoring, Teacher};
+use crate::net::{Gating, Net, Params, alphas};
+use crate::train::{Score, student_loss};
+use crate::{Error, Result};
+use bundles::plan::{Counter, Plan, Role};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The network that goes to the device.
+pub struct Pruned {
+    /// What survived.
+    pub plan: Plan,
+    /// Retrained numbers.
+    pub params: Params,
+    /// Accuracy on validation.
+    pub validation: Score,
+    /// How it was chosen.
+    pub selection: Selection,
+}
+
+/// A pruned network, before or after retraining.
+pub(super) struct Cut {
+    /// Universal blocks dropped by choice (exclusion may have removed more).
+    pub(super) dropped: usize,
+    /// Name of its retraining.
+    pub(super) stage: String,
+    pub(super) plan: Plan,
+    pub(super) params: Params,
+}
+
+/// A retrained network with its row of the selection.
+pub(super) struct Tried {
+    pub(super) cut: Cut,
+    pub(super) candidate: Candidate,
+}
+
+impl Tailoring<'_> {
+    /// Prunes and retrains as the recipe's search asks for. Without a budget the leanest network within tolerance of
+    /// the teacher's validation accuracy is kept, with one the most accurate network within it.
+    ///
+    /// # Errors
+    /// Whatever training reports; [`Error::Training`] when no connected network fits.
+    pub fn prune(&self, teacher: &Teacher, student: &Student) -> Result<Pruned> {
+        let goal = self.goal(teacher)?;
+        let mut networks = BTreeMap::new();
+        let selection = if self.recipe.search == Search::Iterative {
+            self.iterate(teacher, student, &goal, &mut networks)?
+        } else {
+            let first = self.closed_blocks(student)?;
+            let numbers = first..=student.plan.blocks();
+            search(self.recipe.search, numbers, &goal, |numbers| {
+                let mut attempts = Vec::new();
+                let mut cuts = Vec::new();
+                for &dropped in numbers {
+                    match self.cut(student, dropped)? {
+                        Err(refused) => attempts.push(refused),
+                        Ok(cut) => match self.over(&cut, &goal)? {
+                            Some(over) => attempts.push(over),
+                            None => cuts.push(cut),
+                        },
+                    }
+                }
+                for tried in self.retrain_all(cuts, teacher)? {
+                    attempts.push(Attempt::Trained(tried.candidate.clone()));
+                    networks.insert(tried.cut.stage.clone(), tried.cut);
+                }
+                attempts.sort_by_key(Attempt::dropped);
+                Ok(attempts)
+            })?
+        };
+        let Some((cut, validation)) =
+            selection.winner().and_then(|won| Some((networks.remove(&won.stage)?, won.validation)))
+        else {
+            return Err(self.nothing(&selection));
+        };
+        Ok(Pruned { plan: cut.plan, params: cut.params, validation, selection })
+    }
+
+    /// Prunes `dropped` blocks and retrains what is left, one candidate of a sweep; `None` where pruning refuses.
+    ///
+    /// # Errors
+    /// Whatever training reports.
+    pub fn candidate(&self, teacher: &Teacher, student: &Student, dropped: usize) -> Result<Attempt> {
+        let goal = self.goal(teacher)?;
+        let cut = match self.cut(student, dropped)? {
+            Err(refused) => return Ok(refused),
+            Ok(cut) => cut,
+        };
+        match self.over(&cut, &goal)? {
+            Some(over) => Ok(over),
+            None => Ok(Attempt::Trained(self.retrain(cut, teacher)?.candidate)),
+        }
+    }
+
+    fn goal(&self, teacher: &Teacher) -> Result<Goal> {
+        let floor = teacher.validation.accuracy() - self.recipe.tolerance;
+        let backbone = self.backbone_plan()?;
+        let budget = self.recipe.budget.map(|b| b.resolve(&self.recipe.cost, &backbone)).transpose()?;
+        Ok(Goal { floor, budget })
+    }
+
+    /// The attempt that needs no training, because its network costs too much whatever it learns.
+    pub(super) fn over(&self, cut: &Cut, goal: &Goal) -> Result<Option<Attempt>> {
+        let cost = self.recipe.cost.total(&cut.plan)?;
+        let Some(budget) = goal.budget.filter(|budget| cost > *budget) else { return Ok(None) };
+        let why = format!("{} of {}", self.recipe.cost.say(cost), self.recipe.cost.say(budget));
+        Ok(Some(Attempt::Over { dropped: cut.dropped, cost, why }))
+    }
+
+    fn nothing(&self, selection: &Selection) -> Error {
+        let leanest = selection.attempts.iter().filter_map(|attempt| match attempt {
+            Attempt::Over { cost, .. } => Some(*cost),
+            _ => None,
+        });
+        match leanest.min_by(f64::total_cmp) {
+            Some(cost) => Error::training(
+                "prune",
+                format!("no network fits the budget; the leanest takes {}", self.recipe.cost.say(cost)),
+                "raise --budget, or let proxies reach further with --skips",
+            ),
+            None => Error::training(
+                "prune",
+                "no number of dropped blocks leaves a connected network",
+                "train longer or lower --theta",
+            ),
+        }
+    }
+
+    /// Blocks whose gate is closed for good: they go first, and cost no accuracy.
+    fn closed_blocks(&self, student: &Student) -> Result<usize> {
+        let gates = self.gates(&student.plan, &student.params)?;
+        let is_closed = |(cell, alphas): (&bundles::plan::Cell, &Vec<f32>)| {
+            cell.gates.iter().zip(alphas).any(|(gate, &alpha)| gate.role == Role::Block && alpha == 0.0)
+        };
+        Ok(student.plan.cells.iter().zip(&gates).filter(|&pair| is_closed(pair)).count())
+    }
+
+    fn gates(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<f32>>> {
+        let values = alphas(plan, params)?;
+        let values = values.iter().map(|alpha| alpha.as_ref().map_or(Ok(Vec::new()), |a| a.to_vec1()));
+        Ok(values.collect::<candle_core::Result<_>>()?)
+    }
+
+    /// The student without its `dropped` lowest blocks, or why there is none.
+    pub(super) fn cut(&self, student: &Student, dropped: usize) -> Result<std::result::Result<Cut, Attempt>> {
+        let gates = self.gates(&student.plan, &student.params)?;
+        let theta = match student.params.gating() {
+            Gating::Softmax => self.recipe.theta,
+            // What is open a little is meant to be.
+            Gating::HardConcrete => f32::MIN_POSITIVE,
+        };
+        let plan = match student.plan.pruned(&gates, dropped, theta) {
+            Ok(plan) => plan,
+            Err(why @ bundles::Error::Disconnected { .. }) => {
+                return Ok(Err(Attempt::Refused { dropped, why: why.to_string() }));
+            }
+            Err(other) => return Err(other.into()),
+        };
+        let params = survivors(&student.plan, &student.params, &plan)?;
+        Ok(Ok(Cut { dropped, stage: format!("prune-{dropped}"), plan, params }))
+    }
+
+    /// Trains what pruning left, without charge for complexity.
+    pub(super) fn retrain(&self, mut cut: Cut, teacher: &Teacher) -> Result<Tried> {
+        let objective = self.objective(teacher, None);
+        let plan = &cut.plan;
+        let loss = |params: &Params, batch: &_| student_loss(plan, params, batch, &objective);
+        let what = cut.stage.trim_start_matches("prune-");
+        let fingerprint = self.recipe.candidate_fingerprint(what);
+        let how = &self.recipe.retrain;
+        let validation = self.run(&cut.stage, &fingerprint, how, plan, &mut cut.params, &loss)?;
+        let (folded, _) = crate::pack::deploy(&cut.plan, &cut.params)?;
+        let candidate = Candidate {
+            dropped: cut.dropped,
+            stage: cut.stage.clone(),
+            validation,
+            cost: self.recipe.cost.total(&cut.plan)?,
+            macs: folded.costs(Counter::True)?.total().macs,
+            params: folded.task_params() + folded.backbone_params(),
+        };
+        Ok(Tried { cut, candidate })
+    }
+
+    /// Retrains every cut, [`jobs`](Tailoring::jobs) at a time with an equal share of the threads each; results are in
+    /// the order of `cuts` and do not depend on the number of jobs.
+    fn retrain_all(&self, cuts: Vec<Cut>, teacher: &Teacher) -> Result<Vec<Tried>> {
+        let jobs = self.jobs.clamp(1, cuts.len().max(1));
+        if jobs == 1 {
+            return cuts.into_iter().map(|cut| self.retrain(cut, teacher)).collect();
+        }
+        let threads = (rayon::current_num_threads() / jobs).max(1);
+        let waiting = Mutex::new(cuts.into_iter().enumerate());
+        let done: Mutex<BTreeMap<usize, Tried>> = Mutex::default();
+        let work = || -> Result<()> {
+            crate::startup::pool(threads)?.install(|| {
+                loop {
+                    let Some((place, cut)) = locked(&waiting).next() else { return Ok(()) };
+                    match self.retrain(cut, teacher) {
+                        Ok(tried) => locked(&done).insert(place, tried),
+                        Err(error) => {
+                            // Nobody begins what would be thrown away.
+                            locked(&waiting).by_ref().for_each(drop);
+                            return Err(error);
+                        }
+                    };
+                }
+            })
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            let ends = workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            ends.collect::<Vec<_>>().into_iter().collect::<Result<()>>()
+        })?;
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
+    }
+
+    /// Mean cross-entropy on validation.
+    pub(super) fn validation_loss(&self, plan: &Plan, params: &Params) -> Result<f64> {
+        let batches = self.loader(self.val, super::EVAL_BATCH)?.eval();
+        crate::train::mean_loss(&Net { plan, params }, self.progress.interrupt().watch(batches))
+    }
+}
+
+/// What `plan`, cut out of `before`, needs of `params`.
+pub(super) fn survivors(before: &Plan, params: &Params, plan: &Plan) -> Result<Params> {
+    let kept: Vec<Vec<usize>> = before
+        .cells
+        .iter()
+        .zip(&plan.cells)
+        .map(|(before, after)| {
+            (0..before.gates.len()).filter(|&g| after.gates.contains(&before.gates[g])).collect()
+        })
+        .collect();
+    params.pruned(plan, &kept)
+}
+
+/// The lock's content; a worker that panicked is reported by `join`.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
