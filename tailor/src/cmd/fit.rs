@@ -116,9 +116,9 @@ pub(super) struct Choices {
     #[arg(long, value_name = "BOOL")]
     free_norms: Option<bool>,
     /// How it is searched which blocks to drop: every number of the lowest gates; by halving; or one block at a time by
-    /// the harm its absence does, with roll-back.
-    #[arg(long, value_enum, default_value = "sweep")]
-    search: SearchArg,
+    /// the harm its absence does, with roll-back (the default, but for --schedule paper).
+    #[arg(long, value_enum)]
+    search: Option<SearchArg>,
     /// Share of train/ held out when there is no val/.
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f64>,
@@ -219,9 +219,10 @@ impl Choices {
         };
         recipe.free_norms = self.free_norms.unwrap_or(recipe.free_norms);
         recipe.search = match self.search {
-            SearchArg::Sweep => Search::Sweep,
-            SearchArg::Bisect => Search::Bisect,
-            SearchArg::Iterative => Search::Iterative,
+            Some(SearchArg::Sweep) => Search::Sweep,
+            Some(SearchArg::Bisect) => Search::Bisect,
+            Some(SearchArg::Iterative) => Search::Iterative,
+            None => recipe.search,
         };
         recipe.cost = self.measure()?;
         recipe.budget = self.budget;
@@ -321,6 +322,15 @@ impl Fit {
             );
         }
         Ok(())
+    }
+
+    /// The same, with a sweep for search.
+    pub(super) fn sweeping(mut self) -> Result<Fit, Error> {
+        match self.choices.search {
+            None | Some(SearchArg::Sweep) => self.choices.search = Some(SearchArg::Sweep),
+            Some(_) => return Err(Error::config("--search", "without effect beside --sweep")),
+        }
+        Ok(self)
     }
 
     /// One candidate of the sweep, for `tailor prune --drop`.

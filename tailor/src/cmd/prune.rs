@@ -10,7 +10,7 @@ use std::fmt::Write;
 /// Retrains pruned candidates of a `fit`: one (--drop), or all of a sweep (--sweep), here or on a cluster.
 ///
 /// Takes the options of `fit`, and what `fit` has done in the work folder is not done again. After --drop has run for every
-/// number, `fit` with the same options chooses among them and packs.
+/// number, `fit --search sweep` with the same options chooses among them and packs.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples: tailor prune --backbone net.backbone --data photos.zip --work run/photos --drop 3\n          \
@@ -41,9 +41,9 @@ impl Prune {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match (self.drop, self.emit) {
             (Some(dropped), _) => self.fit.run_candidate(dropped),
-            (None, None) => self.fit.run(),
+            (None, None) => self.fit.sweeping()?.run(),
             (None, Some(Scheduler::Slurm)) => {
-                let (name, work, blocks) = self.fit.about_sweep()?;
+                let (name, work, blocks) = self.fit.sweeping()?.about_sweep()?;
                 let program =
                     std::env::current_exe().map_err(Error::io(std::path::Path::new("this program")))?;
                 let args = std::env::args_os().skip(1);
@@ -67,14 +67,14 @@ pub(super) fn say(attempt: &Attempt, json: bool) -> String {
             serde_json::json!({ "dropped": dropped, "refused": why }).to_string()
         }
         Attempt::Trained(c) => format!(
-            "{} blocks dropped: validation {:.1} %, {} multiply-adds, {} parameters",
+            "{} dropped: validation {:.1} %, {} multiply-adds, {} parameters",
             c.dropped,
             100.0 * c.validation.accuracy(),
             crate::fit::count(c.macs),
             crate::fit::count(c.params)
         ),
-        Attempt::Refused { dropped, why } => format!("{dropped} blocks cannot be dropped: {why}"),
-        Attempt::Over { dropped, why, .. } => format!("{dropped} blocks dropped are over the budget: {why}"),
+        Attempt::Refused { dropped, why } => format!("{dropped} dropped: refused: {why}"),
+        Attempt::Over { dropped, why, .. } => format!("{dropped} dropped: over the budget: {why}"),
     }
 }
 
@@ -84,8 +84,8 @@ fn without_sweep(args: Vec<String>) -> Vec<String> {
     let mut args = args.into_iter().skip_while(|arg| arg != "prune").skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--sweep" | "--emit=slurm" => {}
-            "--emit" => drop(args.next()),
+            "--sweep" | "--emit=slurm" | "--search=sweep" => {}
+            "--emit" | "--search" => drop(args.next()),
             _ => kept.push(arg),
         }
     }
@@ -132,7 +132,7 @@ fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str) ->
         &format!("exec {program} prune {options} --drop \"$SLURM_ARRAY_TASK_ID\""),
     );
     let after = "--dependency=afterok:$sweep --kill-on-invalid-dep=yes ";
-    submit("choice", "choose", after, &format!("exec {program} fit {options}"));
+    submit("choice", "choose", after, &format!("exec {program} fit {options} --search sweep"));
     let _ = writeln!(script, "\necho {title}: jobs $student, $sweep, $choice");
     script
 }

@@ -87,7 +87,8 @@ const LEAST_STEPS: usize = 10;
 
 impl Recipe {
     /// Defaults for 32-pixel backbones: few epochs, one-cycle schedules, norms on universal kernels trained
-    /// along (a task owns them anyway) and, so that they learn from the teacher, matching end to end.
+    /// along (a task owns them anyway) and, so that they learn from the teacher, matching end to end; blocks dropped one
+    /// by one, which leaves far leaner networks than single-shot pruning does (BENCHMARKS.md).
     pub fn small() -> Recipe {
         Recipe {
             teach: Stage { epochs: 12, batch: 64, schedule: Schedule::OneCycle { peak: 0.05 } },
@@ -106,7 +107,7 @@ impl Recipe {
             gating: Gating::Softmax,
             local_matching: false,
             free_norms: true,
-            search: Search::Sweep,
+            search: Search::Iterative,
             validation: 0.15,
             augment: Augment::default(),
             balance: false,
@@ -116,7 +117,7 @@ impl Recipe {
         }
     }
 
-    /// The paper's recipe (224 px): step drops every 20 epochs, frozen norms, local matching.
+    /// The paper's recipe (224 px): step drops every 20 epochs, frozen norms, local matching, single-shot pruning.
     pub fn paper() -> Recipe {
         let step = |rate| Schedule::Step { rate, every: 20, factor: 0.1, warm_up: 0 };
         Recipe {
@@ -125,6 +126,7 @@ impl Recipe {
             retrain: Stage { epochs: 60, batch: 32, schedule: step(0.01) },
             local_matching: true,
             free_norms: false,
+            search: Search::Sweep,
             ..Recipe::small()
         }
     }

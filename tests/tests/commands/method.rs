@@ -113,8 +113,8 @@ fn a_sweep_is_the_same_on_one_core_on_two_and_on_a_cluster() {
     let place = |name: &str| bench.folder.path().join(name);
     let bundle = |work: &Path| fs::read(work.join("halves.task")).unwrap();
     let (alone, side_by_side, cluster) = (place("alone"), place("two"), place("the cluster's"));
-    let one = report(&fit(&bench, &alone, &["--theta", "0.01", "--jobs", "1"]));
-    let two = report(&fit(&bench, &side_by_side, &["--theta", "0.01", "--jobs", "2"]));
+    let one = report(&fit(&bench, &alone, &["--search", "sweep", "--theta", "0.01", "--jobs", "1"]));
+    let two = report(&fit(&bench, &side_by_side, &["--search", "sweep", "--theta", "0.01", "--jobs", "2"]));
     assert_eq!(one, two);
     assert_eq!(bundle(&alone), bundle(&side_by_side));
     let epochs = |work: &Path| {
@@ -147,10 +147,7 @@ fn a_sweep_is_the_same_on_one_core_on_two_and_on_a_cluster() {
     let log = fs::read_to_string(cluster.join("slurm-prune-1.log")).unwrap_or_default();
     assert!(submitted.status.success(), "{}{log}", String::from_utf8_lossy(&submitted.stderr));
     assert!(said.contains("jobs 7, 7, 7"), "{said}");
-    assert!(
-        log.contains("0 blocks dropped: validation") && log.contains("9 blocks dropped: validation"),
-        "{log:?} {said}"
-    );
+    assert!(log.contains("0 dropped: validation") && log.contains("9 dropped: validation"), "{log:?} {said}");
     assert_eq!(bundle(&alone), bundle(&cluster));
 
     let (_, why) = failure(
