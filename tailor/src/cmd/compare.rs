@@ -3,7 +3,7 @@
 mod table;
 
 use crate::baselines::{Bench, Method, Outcome, Packed, Size, borrow_teacher};
-use crate::cmd::fit::Choices;
+use crate::cmd::choices::Choices;
 use crate::cmd::{On, read_images, stem};
 use crate::data::{self, Dataset, Found};
 use crate::fit::{BackboneSize, Ground, Job, Recipe, Work};

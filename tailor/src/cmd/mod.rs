@@ -1,5 +1,6 @@
 //! The command line: one file per command, each a `struct` of what was typed and a `run`.
 
+mod choices;
 mod compare;
 mod completions;
 mod demo;

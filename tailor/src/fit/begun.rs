@@ -32,8 +32,13 @@ pub fn refuse_others(
     ];
     let mut dropped = 0;
     // A sweep begins with nothing dropped; halving may leave gaps, whose candidates training itself looks at.
-    while work.checkpoint(&format!("prune-{dropped}")).exists() {
-        stages.push((format!("prune-{dropped}"), recipe.candidate_fingerprint(&dropped.to_string())));
+    loop {
+        let stage = format!("prune-{dropped}");
+        if !work.checkpoint(&stage).exists() {
+            break;
+        }
+        let fingerprint = recipe.candidate_fingerprint(&stage);
+        stages.push((stage, fingerprint));
         dropped += 1;
     }
     for (stage, fingerprint) in stages {

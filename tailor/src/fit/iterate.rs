@@ -1,68 +1,19 @@
-//! Iterative pruning: one block at a time, each step from the network that was retrained before it, with roll-back.
+//! Iterative pruning: what a network could do without next, and how little it would be missed.
 
-use super::pruning::{Cut, Tried, survivors};
-use super::select::{Attempt, Goal, Selection};
-use super::{Student, Tailoring, Teacher};
+use super::Tailoring;
+use super::pruning::{Cut, survivors};
 use crate::Result;
 use bundles::plan::{GateId, Role};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-/// Blocks that are tried in one round before pruning ends there.
-const TRIES: usize = 2;
+/// How stages begin that say which blocks were dropped, in order.
+const WITHOUT: &str = "prune-without-";
 
 impl Tailoring<'_> {
-    /// Drops the block whose absence raises validation loss least, retrains, and goes on from there while accuracy stays
-    /// at or above the floor; a step below it is rolled back and the next block is tried. With a budget blocks are
-    /// dropped until it is met, whatever that costs.
-    pub(super) fn iterate(
-        &self,
-        teacher: &Teacher,
-        student: &Student,
-        goal: &Goal,
-        networks: &mut BTreeMap<String, Cut>,
-    ) -> Result<Selection> {
-        let mut attempts = Vec::new();
-        let first = match self.cut(student, 0)? {
-            Ok(cut) => self.retrain(cut, teacher)?,
-            Err(refused) => return Ok(Selection::of(vec![refused], goal)),
-        };
-        let mut at = first;
-        let mut path: Vec<usize> = Vec::new();
-        while let Some(next) = self.step(teacher, &at, &path, goal, networks, &mut attempts)? {
-            let before = std::mem::replace(&mut at, next.0);
-            self.keep(before, goal, networks, &mut attempts)?;
-            path.push(next.1);
-        }
-        self.keep(at, goal, networks, &mut attempts)?;
-        attempts.sort_by_key(Attempt::dropped);
-        Ok(Selection::of(attempts, goal))
-    }
-
-    /// The network one block leaner, and the node of that block; `None` when pruning ends here.
-    fn step(
-        &self,
-        teacher: &Teacher,
-        at: &Tried,
-        path: &[usize],
-        goal: &Goal,
-        networks: &mut BTreeMap<String, Cut>,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<Option<(Tried, usize)>> {
-        if goal.budget.is_some_and(|budget| at.candidate.cost <= budget) {
-            return Ok(None);
-        }
-        for (node, cut) in self.by_harm(&at.cut, path)?.into_iter().take(TRIES) {
-            let tried = self.retrain(cut, teacher)?;
-            if goal.budget.is_some() || tried.candidate.validation.accuracy() >= goal.floor {
-                return Ok(Some((tried, node)));
-            }
-            self.keep(tried, goal, networks, attempts)?;
-        }
-        Ok(None)
-    }
-
-    /// Every network one block leaner, the one that its validation loss harms least first.
-    fn by_harm(&self, at: &Cut, path: &[usize]) -> Result<Vec<(usize, Cut)>> {
+    /// Every network one block leaner than `at`, the one whose validation loss is lowest first. Blocks without which stem and
+    /// classifier would be apart are left out.
+    pub(super) fn leaner(&self, at: &Cut) -> Result<Vec<Cut>> {
+        let before = at.stage.strip_prefix(WITHOUT).map_or(String::new(), |path| format!("{path}-"));
         let mut ranked = Vec::new();
         for (i, cell) in at.plan.cells.iter().enumerate() {
             let Some(gate) = cell.gates.iter().position(|gate| gate.role == Role::Block) else { continue };
@@ -73,26 +24,50 @@ impl Tailoring<'_> {
             };
             let params = survivors(&at.plan, &at.params, &plan)?;
             let loss = self.validation_loss(&plan, &params)?;
-            let names: Vec<String> = path.iter().chain([&node]).map(usize::to_string).collect();
-            let stage = format!("prune-without-{}", names.join("-"));
-            ranked.push((loss, node, Cut { dropped: path.len() + 1, stage, plan, params }));
+            let stage = format!("{WITHOUT}{before}{node}");
+            ranked.push((loss, Cut { dropped: at.dropped + 1, stage, plan, params }));
         }
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Ok(ranked.into_iter().map(|(_, node, cut)| (node, cut)).collect())
+        Ok(ranked.into_iter().map(|(_, cut)| cut).collect())
     }
+}
 
-    fn keep(
-        &self,
-        tried: Tried,
-        goal: &Goal,
-        networks: &mut BTreeMap<String, Cut>,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<()> {
-        attempts.push(match self.over(&tried.cut, goal)? {
-            Some(over) => over,
-            None => Attempt::Trained(tried.candidate),
-        });
-        networks.insert(tried.cut.stage.clone(), tried.cut);
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::{Recipe, Work, testing};
+    use crate::net::{Gating, Params};
+    use crate::progress::Progress;
+    use bundles::plan::Skips;
+    use candle_core::Device;
+
+    #[test]
+    fn the_block_that_is_missed_least_comes_first() {
+        let ground = testing::ground(1, true);
+        let folder = tempfile::tempdir().unwrap();
+        let (recipe, work) = (Recipe::small(), Work::open(folder.path()).unwrap());
+        let progress = Progress::hidden();
+        let tailoring = ground.tailoring(&recipe, &work, &Device::Cpu, &progress);
+        let backbone = tailoring.backbone_plan().unwrap();
+        let plan = backbone.with_proxies(Skips::Nearest(3), ground.source.arch.proxy_form()).unwrap();
+        let numbers = &ground.source.params;
+        let params = Params::student(&plan, numbers, true, Gating::Softmax, 5, &Device::Cpu).unwrap();
+        let whole = Cut { dropped: 0, stage: "prune-0".into(), plan, params };
+
+        let leaner = tailoring.leaner(&whole).unwrap();
+        assert_eq!(leaner.len(), whole.plan.blocks());
+        let losses: Vec<f64> =
+            leaner.iter().map(|cut| tailoring.validation_loss(&cut.plan, &cut.params).unwrap()).collect();
+        assert!(losses.is_sorted() && losses[0] < losses[losses.len() - 1], "{losses:?}");
+        for cut in &leaner {
+            assert_eq!((cut.dropped, cut.plan.blocks()), (1, whole.plan.blocks() - 1));
+            let node: usize = cut.stage.strip_prefix(WITHOUT).unwrap().parse().unwrap();
+            assert!(cut.plan.cells[node - 1].block().is_none(), "{}", cut.stage);
+        }
+        let next = tailoring.leaner(&leaner[0]).unwrap();
+        assert!(next.iter().all(|cut| cut.stage.starts_with(&format!("{}-", leaner[0].stage))));
+        // Without any proxy, every block is needed.
+        let bare = Cut { plan: backbone, ..whole };
+        assert!(tailoring.leaner(&bare).unwrap().is_empty());
     }
 }

@@ -13,6 +13,8 @@ mod record;
 mod report;
 mod select;
 mod stages;
+#[cfg(test)]
+pub(crate) mod testing;
 mod work;
 
 pub use begun::refuse_others;

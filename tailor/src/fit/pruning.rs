@@ -1,6 +1,6 @@
 //! From trained gates to the network that goes to the device: cut, retrain, select.
 
-use super::select::{Attempt, Candidate, Goal, Selection, search};
+use super::select::{Attempt, Candidate, Goal, Selection, bisect, descend, sweep};
 use super::{Search, Student, Tailoring, Teacher};
 use crate::net::{Gating, Net, Params, alphas};
 use crate::train::{Score, student_loss};
@@ -46,31 +46,44 @@ impl Tailoring<'_> {
     pub fn prune(&self, teacher: &Teacher, student: &Student) -> Result<Pruned> {
         let goal = self.goal(teacher)?;
         let mut networks = BTreeMap::new();
-        let selection = if self.recipe.search == Search::Iterative {
-            self.iterate(teacher, student, &goal, &mut networks)?
-        } else {
-            let first = self.closed_blocks(student)?;
-            let numbers = first..=student.plan.blocks();
-            search(self.recipe.search, numbers, &goal, |numbers| {
-                let mut attempts = Vec::new();
-                let mut cuts = Vec::new();
+        let mut keep = |tried: Tried| {
+            networks.insert(tried.cut.stage.clone(), tried.cut);
+            Attempt::Trained(tried.candidate)
+        };
+        let first = self.closed_blocks(student)?;
+        let numbers = first..=student.plan.blocks();
+        let attempts = match self.recipe.search {
+            Search::Sweep => sweep(numbers, |numbers| {
+                let (mut attempts, mut cuts) = (Vec::new(), Vec::new());
                 for &dropped in numbers {
-                    match self.cut(student, dropped)? {
-                        Err(refused) => attempts.push(refused),
-                        Ok(cut) => match self.over(&cut, &goal)? {
-                            Some(over) => attempts.push(over),
-                            None => cuts.push(cut),
-                        },
+                    match self.affordable(student, dropped, &goal)? {
+                        Ok(cut) => cuts.push(cut),
+                        Err(attempt) => attempts.push(attempt),
                     }
                 }
-                for tried in self.retrain_all(cuts, teacher)? {
-                    attempts.push(Attempt::Trained(tried.candidate.clone()));
-                    networks.insert(tried.cut.stage.clone(), tried.cut);
-                }
+                attempts.extend(self.retrain_all(cuts, teacher)?.into_iter().map(&mut keep));
                 attempts.sort_by_key(Attempt::dropped);
                 Ok(attempts)
-            })?
+            })?,
+            Search::Bisect => bisect(numbers, &goal, |dropped| {
+                Ok(match self.affordable(student, dropped, &goal)? {
+                    Ok(cut) => keep(self.retrain(cut, teacher)?),
+                    Err(attempt) => attempt,
+                })
+            })?,
+            Search::Iterative => match self.cut(student, first)? {
+                Err(refused) => vec![refused],
+                Ok(cut) => {
+                    let retrain = |cut| self.retrain(cut, teacher);
+                    let leaner = |at: &Tried| self.leaner(&at.cut);
+                    let all = descend(retrain(cut)?, &goal, |at| &at.candidate, leaner, retrain)?;
+                    let over =
+                        |tried: Tried| Ok(self.over(&tried.cut, &goal)?.unwrap_or_else(|| keep(tried)));
+                    all.into_iter().map(over).collect::<Result<_>>()?
+                }
+            },
         };
+        let selection = Selection::of(attempts, &goal);
         let Some((cut, validation)) =
             selection.winner().and_then(|won| Some((networks.remove(&won.stage)?, won.validation)))
         else {
@@ -79,20 +92,33 @@ impl Tailoring<'_> {
         Ok(Pruned { plan: cut.plan, params: cut.params, validation, selection })
     }
 
-    /// Prunes `dropped` blocks and retrains what is left, one candidate of a sweep; `None` where pruning refuses.
+    /// Prunes `dropped` blocks and retrains what is left, one candidate of a sweep, unless pruning refuses or the budget
+    /// does.
     ///
     /// # Errors
     /// Whatever training reports.
     pub fn candidate(&self, teacher: &Teacher, student: &Student, dropped: usize) -> Result<Attempt> {
         let goal = self.goal(teacher)?;
-        let cut = match self.cut(student, dropped)? {
-            Err(refused) => return Ok(refused),
-            Ok(cut) => cut,
-        };
-        match self.over(&cut, &goal)? {
-            Some(over) => Ok(over),
-            None => Ok(Attempt::Trained(self.retrain(cut, teacher)?.candidate)),
-        }
+        Ok(match self.affordable(student, dropped, &goal)? {
+            Ok(cut) => Attempt::Trained(self.retrain(cut, teacher)?.candidate),
+            Err(attempt) => attempt,
+        })
+    }
+
+    /// The student without its `dropped` lowest blocks, where that leaves a network within the budget.
+    fn affordable(
+        &self,
+        student: &Student,
+        dropped: usize,
+        goal: &Goal,
+    ) -> Result<std::result::Result<Cut, Attempt>> {
+        Ok(match self.cut(student, dropped)? {
+            Ok(cut) => match self.over(&cut, goal)? {
+                Some(over) => Err(over),
+                None => Ok(cut),
+            },
+            refused => refused,
+        })
     }
 
     fn goal(&self, teacher: &Teacher) -> Result<Goal> {
@@ -103,7 +129,7 @@ impl Tailoring<'_> {
     }
 
     /// The attempt that needs no training, because its network costs too much whatever it learns.
-    pub(super) fn over(&self, cut: &Cut, goal: &Goal) -> Result<Option<Attempt>> {
+    fn over(&self, cut: &Cut, goal: &Goal) -> Result<Option<Attempt>> {
         let cost = self.recipe.cost.total(&cut.plan)?;
         let Some(budget) = goal.budget.filter(|budget| cost > *budget) else { return Ok(None) };
         let why = format!("{} of {}", self.recipe.cost.say(cost), self.recipe.cost.say(budget));
@@ -145,7 +171,7 @@ impl Tailoring<'_> {
     }
 
     /// The student without its `dropped` lowest blocks, or why there is none.
-    pub(super) fn cut(&self, student: &Student, dropped: usize) -> Result<std::result::Result<Cut, Attempt>> {
+    fn cut(&self, student: &Student, dropped: usize) -> Result<std::result::Result<Cut, Attempt>> {
         let gates = self.gates(&student.plan, &student.params)?;
         let theta = match student.params.gating() {
             Gating::Softmax => self.recipe.theta,
@@ -164,12 +190,11 @@ impl Tailoring<'_> {
     }
 
     /// Trains what pruning left, without charge for complexity.
-    pub(super) fn retrain(&self, mut cut: Cut, teacher: &Teacher) -> Result<Tried> {
+    fn retrain(&self, mut cut: Cut, teacher: &Teacher) -> Result<Tried> {
         let objective = self.objective(teacher, None);
         let plan = &cut.plan;
         let loss = |params: &Params, batch: &_| student_loss(plan, params, batch, &objective);
-        let what = cut.stage.trim_start_matches("prune-");
-        let fingerprint = self.recipe.candidate_fingerprint(what);
+        let fingerprint = self.recipe.candidate_fingerprint(&cut.stage);
         let how = &self.recipe.retrain;
         let validation = self.run(&cut.stage, &fingerprint, how, plan, &mut cut.params, &loss)?;
         let (folded, _) = crate::pack::deploy(&cut.plan, &cut.params)?;

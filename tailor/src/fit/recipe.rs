@@ -234,8 +234,8 @@ impl Recipe {
     }
 
     /// Everything that shapes a retrained candidate, written out.
-    pub(crate) fn candidate_fingerprint(&self, dropped: &str) -> String {
-        format!("{} | {:?} theta {} drop {dropped}", self.student_fingerprint(), self.retrain, self.theta)
+    pub(crate) fn candidate_fingerprint(&self, stage: &str) -> String {
+        format!("{} | {:?} theta {} {stage}", self.student_fingerprint(), self.retrain, self.theta)
     }
 }
 

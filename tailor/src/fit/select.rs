@@ -1,7 +1,6 @@
 //! Which pruned student wins: the leanest one whose validation accuracy stays within tolerance, or the most accurate one
 //! within a budget.
 
-use super::recipe::Search;
 use crate::Result;
 use std::ops::RangeInclusive;
 
@@ -69,6 +68,16 @@ pub struct Goal {
     pub budget: Option<f64>,
 }
 
+impl Goal {
+    /// Whether its accuracy is at or above the floor.
+    fn is_within(&self, candidate: &Candidate) -> bool {
+        candidate.validation.accuracy() >= self.floor
+    }
+}
+
+/// Blocks that an iterative search tries before it ends where it is.
+const TRIES: usize = 2;
+
 /// All attempts, and the winner.
 #[derive(Debug, Clone)]
 pub struct Selection {
@@ -82,7 +91,8 @@ pub struct Selection {
 
 impl Selection {
     /// Chooses from all that was tried.
-    pub fn of(attempts: Vec<Attempt>, goal: &Goal) -> Selection {
+    pub fn of(mut attempts: Vec<Attempt>, goal: &Goal) -> Selection {
+        attempts.sort_by_key(Attempt::dropped);
         let trained = || attempts.iter().enumerate().filter_map(|(i, a)| Some((i, a.trained()?)));
         let accurate = || {
             trained().max_by(|(_, a), (_, b)| {
@@ -91,7 +101,7 @@ impl Selection {
             })
         };
         let lean = || {
-            let within = trained().filter(|(_, c)| c.validation.accuracy() >= goal.floor);
+            let within = trained().filter(|(_, c)| goal.is_within(c));
             within.min_by(|(_, a), (_, b)| {
                 a.cost
                     .total_cmp(&b.cost)
@@ -102,7 +112,7 @@ impl Selection {
             Some(_) => accurate(),
             None => lean().or_else(accurate),
         };
-        let within = won.is_some_and(|(_, candidate)| candidate.validation.accuracy() >= goal.floor);
+        let within = won.is_some_and(|(_, candidate)| goal.is_within(candidate));
         let winner = won.map(|(i, _)| i);
         Selection { attempts, winner, within }
     }
@@ -113,56 +123,90 @@ impl Selection {
     }
 }
 
-/// Searches these numbers of dropped blocks. `attempt` prunes and retrains several of them, in any order it likes, and
-/// answers in theirs.
+/// Every one of these numbers of dropped blocks, up to the first that pruning refuses. `attempt` prunes and retrains
+/// several of them, in any order it likes, and answers in theirs.
 ///
 /// # Errors
 /// Whatever `attempt` reports.
-pub fn search(
-    strategy: Search,
+pub fn sweep(
+    numbers: RangeInclusive<usize>,
+    attempt: impl FnOnce(&[usize]) -> Result<Vec<Attempt>>,
+) -> Result<Vec<Attempt>> {
+    let mut attempts = attempt(&numbers.collect::<Vec<_>>())?;
+    // Ranks are fixed, so a larger cut contains this one and falls apart as well.
+    if let Some(refused) = attempts.iter().position(|tried| matches!(tried, Attempt::Refused { .. })) {
+        attempts.truncate(refused + 1);
+    }
+    Ok(attempts)
+}
+
+/// Halves these numbers of dropped blocks, as if dropping more never helped accuracy. With a budget, the first network within
+/// it is then the best one, and the only one to be retrained.
+///
+/// # Errors
+/// Whatever `attempt` reports.
+pub fn bisect(
     numbers: RangeInclusive<usize>,
     goal: &Goal,
-    mut attempt: impl FnMut(&[usize]) -> Result<Vec<Attempt>>,
-) -> Result<Selection> {
+    mut attempt: impl FnMut(usize) -> Result<Attempt>,
+) -> Result<Vec<Attempt>> {
     let mut attempts = Vec::new();
-    match strategy {
-        Search::Sweep | Search::Iterative => {
-            for tried in attempt(&numbers.collect::<Vec<_>>())? {
-                let refused = matches!(tried, Attempt::Refused { .. });
-                attempts.push(tried);
-                // Ranks are fixed, so a larger cut contains this one and falls apart as well.
-                if refused {
-                    break;
-                }
+    if goal.budget.is_some() {
+        for dropped in numbers {
+            attempts.push(attempt(dropped)?);
+            if !matches!(attempts.last(), Some(Attempt::Over { .. })) {
+                break;
             }
         }
-        // Dropping more never helps accuracy, so the first network within the budget is the best one.
-        Search::Bisect if goal.budget.is_some() => {
-            for dropped in numbers {
-                attempts.extend(attempt(&[dropped])?);
-                if !matches!(attempts.last(), Some(Attempt::Over { .. })) {
-                    break;
-                }
+        return Ok(attempts);
+    }
+    // Everything before `low` is known to keep, everything from `bad` on is known not to.
+    let (mut low, mut bad) = (*numbers.start(), numbers.end() + 1);
+    while low < bad {
+        let middle = low + (bad - 1 - low) / 2;
+        let tried = attempt(middle)?;
+        if tried.trained().is_some_and(|c| goal.is_within(c)) {
+            low = middle + 1;
+        } else {
+            bad = middle;
+        }
+        attempts.push(tried);
+    }
+    Ok(attempts)
+}
+
+/// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
+/// best first; the first [`TRIES`] of them are retrained until one keeps within tolerance, and the search goes on from that
+/// one; the others are rolled back. With a budget the first one is taken, whatever it costs in accuracy, until the budget is
+/// met.
+///
+/// # Errors
+/// Whatever `leaner` and `retrain` report.
+pub fn descend<Cut, Network>(
+    first: Network,
+    goal: &Goal,
+    candidate: impl Fn(&Network) -> &Candidate,
+    leaner: impl Fn(&Network) -> Result<Vec<Cut>>,
+    mut retrain: impl FnMut(Cut) -> Result<Network>,
+) -> Result<Vec<Network>> {
+    let mut all = vec![first];
+    let mut at = 0;
+    while goal.budget.is_none_or(|budget| candidate(&all[at]).cost > budget) {
+        let begun = all.len();
+        for cut in leaner(&all[at])?.into_iter().take(TRIES) {
+            let next = retrain(cut)?;
+            let keeps = goal.budget.is_some() || goal.is_within(candidate(&next));
+            all.push(next);
+            if keeps {
+                at = all.len() - 1;
+                break;
             }
         }
-        Search::Bisect => {
-            let first = *numbers.start();
-            let (mut good, mut bad) = (None, numbers.end() + 1);
-            while good.map_or(first, |g: usize| g + 1) < bad {
-                let low = good.map_or(first, |g| g + 1);
-                let middle = low + (bad - 1 - low) / 2;
-                let tried = attempt(&[middle])?;
-                let keeps = |a: &Attempt| a.trained().is_some_and(|c| c.validation.accuracy() >= goal.floor);
-                if tried.iter().any(keeps) {
-                    good = Some(middle);
-                } else {
-                    bad = middle;
-                }
-                attempts.extend(tried);
-            }
+        if at < begun {
+            break;
         }
     }
-    Ok(Selection::of(attempts, goal))
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -189,14 +233,16 @@ mod tests {
     }
 
     /// Accuracy in thousandths after dropping each number of blocks; `None` where the network falls apart.
-    fn run(strategy: Search, accuracies: &[Option<usize>], floor: f64) -> (Selection, Vec<usize>) {
-        let mut asked = Vec::new();
+    fn swept(accuracies: &[Option<usize>], floor: f64) -> Selection {
+        let all = |numbers: &[usize]| Ok(numbers.iter().map(|&n| attempt(n, accuracies[n])).collect());
+        let attempts = sweep(0..=accuracies.len() - 1, all).unwrap();
+        Selection::of(attempts, &Goal { floor, budget: None })
+    }
+
+    fn halved(accuracies: &[Option<usize>], floor: f64) -> Selection {
         let goal = Goal { floor, budget: None };
-        let selection = search(strategy, 0..=accuracies.len() - 1, &goal, |numbers| {
-            asked.extend_from_slice(numbers);
-            Ok(numbers.iter().map(|&dropped| attempt(dropped, accuracies[dropped])).collect())
-        });
-        (selection.unwrap(), asked)
+        let attempts = bisect(0..=accuracies.len() - 1, &goal, |n| Ok(attempt(n, accuracies[n])));
+        Selection::of(attempts.unwrap(), &goal)
     }
 
     #[test]
@@ -208,7 +254,7 @@ mod tests {
             (&[Some(985), None, None, None, None], 0.98, 0, true),
         ];
         for (accuracies, floor, dropped, within) in cases {
-            let (swept, _) = run(Search::Sweep, accuracies, floor);
+            let swept = swept(accuracies, floor);
             assert_eq!((chosen(&swept), swept.within), (dropped, within), "{accuracies:?}");
         }
     }
@@ -217,13 +263,12 @@ mod tests {
     fn bisection_finds_the_same_in_fewer_attempts_when_accuracy_falls_with_size() {
         let accuracies: Vec<_> = (0..10).map(|k| (k < 9).then_some(995 - 5 * k)).collect();
         for floor in [0.999, 0.99, 0.975, 0.96, 0.9] {
-            let (swept, all) = run(Search::Sweep, &accuracies, floor);
-            let (halved, some) = run(Search::Bisect, &accuracies, floor);
+            let (swept, halved) = (swept(&accuracies, floor), halved(&accuracies, floor));
             assert_eq!(swept.within, halved.within, "{floor}");
             if swept.within {
                 assert_eq!(chosen(&swept), chosen(&halved), "{floor}");
             }
-            assert!(some.len() <= 4 && some.len() < all.len(), "{some:?}");
+            assert!(halved.attempts.len() <= 4 && swept.attempts.len() == 10, "{halved:?}");
         }
     }
 
@@ -231,25 +276,63 @@ mod tests {
     fn within_a_budget_the_most_accurate_wins_whatever_its_cost() {
         let goal = Goal { floor: 0.98, budget: Some(998.0) };
         let accuracies = [990, 985, 970, 975, 900];
-        let run = |strategy| {
-            let mut trained = Vec::new();
-            let selection = search(strategy, 0..=4, &goal, |numbers| {
-                let of = |&dropped: &usize| match 1000.0 - dropped as f64 {
-                    cost if cost > 998.0 => Attempt::Over { dropped, cost, why: "too much".into() },
-                    _ => {
-                        trained.push(dropped);
-                        attempt(dropped, Some(accuracies[dropped]))
-                    }
-                };
-                Ok(numbers.iter().map(of).collect())
-            });
-            (selection.unwrap(), trained)
+        let mut trained = Vec::new();
+        let mut of = |dropped: usize| match 1000.0 - dropped as f64 {
+            cost if cost > 998.0 => Attempt::Over { dropped, cost, why: "too much".into() },
+            _ => {
+                trained.push(dropped);
+                attempt(dropped, Some(accuracies[dropped]))
+            }
         };
-        let (swept, trained) = run(Search::Sweep);
-        assert_eq!((chosen(&swept), swept.within, trained), (3, false, vec![2, 3, 4]));
-        let (halved, trained) = run(Search::Bisect);
-        assert_eq!((chosen(&halved), trained), (2, vec![2]));
+        let all = |numbers: &[usize]| Ok(numbers.iter().map(|&dropped| of(dropped)).collect());
+        let swept = Selection::of(sweep(0..=4, all).unwrap(), &goal);
+        assert_eq!((chosen(&swept), swept.within), (3, false));
+        let halved = Selection::of(bisect(0..=4, &goal, |dropped| Ok(of(dropped))).unwrap(), &goal);
+        assert_eq!(chosen(&halved), 2);
+        assert_eq!(trained, [2, 3, 4, 2], "the sweep retrains all that fit, halving one of them");
         let nothing = Selection::of(vec![Attempt::Over { dropped: 0, cost: 1.0, why: "x".into() }], &goal);
         assert!(nothing.winner().is_none());
+    }
+
+    /// Descends where a network is the blocks it lacks, and the best block to drop is the lowest. Accuracy by those blocks, in
+    /// thousandths; 990 where nothing is said.
+    fn descended(goal: &Goal, accuracies: &[(&str, usize)]) -> (Vec<String>, String) {
+        let network = |stage: String| {
+            let right = accuracies.iter().find(|(lacks, _)| *lacks == stage).map_or(990, |(_, right)| *right);
+            let Attempt::Trained(candidate) = attempt(stage.len(), Some(right)) else { unreachable!() };
+            Candidate { stage, ..candidate }
+        };
+        let leaner = |at: &Candidate| {
+            let left = "1234".chars().filter(|block| !at.stage.contains(*block));
+            Ok(left.map(|block| format!("{}{block}", at.stage)).collect())
+        };
+        let all = descend(network(String::new()), goal, |c| c, leaner, |stage| Ok(network(stage))).unwrap();
+        let stages = all.iter().map(|c| c.stage.clone()).collect();
+        let selection = Selection::of(all.into_iter().map(Attempt::Trained).collect(), goal);
+        (stages, selection.winner().unwrap().stage.clone())
+    }
+
+    /// Accuracies, networks in the order they are tried, and the one that wins.
+    type Case<'a> = (&'a [(&'a str, usize)], &'a [&'a str], &'a str);
+
+    #[test]
+    fn a_step_out_of_tolerance_is_rolled_back_and_the_next_block_tried() {
+        let goal = Goal { floor: 0.98, budget: None };
+        let cases: [Case; 4] = [
+            (&[], &["", "1", "12", "123", "1234"], "1234"),
+            (&[("12", 979)], &["", "1", "12", "13", "132", "1324"], "1324"),
+            (&[("12", 979), ("13", 979)], &["", "1", "12", "13"], "1"),
+            (&[("", 970), ("1", 979), ("2", 960)], &["", "1", "2"], "1"),
+        ];
+        for (accuracies, tried, won) in cases {
+            assert_eq!(
+                descended(&goal, accuracies),
+                (tried.iter().map(|t| t.to_string()).collect(), won.into())
+            );
+        }
+        // A budget is met whatever it costs, and no further.
+        let goal = Goal { budget: Some(998.0), ..goal };
+        let (tried, _) = descended(&goal, &[("1", 500), ("12", 400)]);
+        assert_eq!(tried, ["", "1", "12"]);
     }
 }

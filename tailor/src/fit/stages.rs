@@ -186,8 +186,8 @@ impl Tailoring<'_> {
     }
 }
 
-/// Weight of what exceeds a budget: large enough that no gain in the other terms (cross-entropy starts at the
-/// logarithm of the number of classes) is worth staying above it, so the penalty is exact.
+/// Weight of what exceeds a budget: large beside the other terms (cross-entropy starts at the logarithm of the number of
+/// classes), so that training ends within it. What is deployed is held against the budget itself.
 const EXCESS: f64 = 10.0;
 
 /// How complexity is charged while gates are trained.

@@ -69,9 +69,8 @@ struct At {
 
 impl Course<'_> {
     /// Trains `params` to the end of the course, or until patience is out, and returns the validation score of what it
-    /// leaves in them. Continues from the
-    /// checkpoint when there is one of the same run, in the middle of an epoch if need be; the result is the same
-    /// as without interruption.
+    /// leaves in them. Continues from the checkpoint when there is one of the same run, in the middle of an epoch if need
+    /// be; the result is the same as without interruption.
     ///
     /// # Errors
     /// [`Error::Interrupted`] when someone asked for a stop, once the run is on disk; [`Error::Training`] when the

@@ -1,9 +1,10 @@
 //! Effective kernels, losses and steps beside the layers and optimisers of PyTorch that they stand for.
 
-use super::{backbone, bits, values};
+use super::{bits, values};
 use crate::baselines::adapters::{self, Place};
 use crate::baselines::kernels::{Kernel, convs, settled, weight};
 use crate::baselines::{dan, lwf, piggyback};
+use crate::fit::testing::backbone;
 use crate::net::{Net, Params, Pass};
 use crate::ops;
 use crate::train::{MASK_RATE, Sgd};

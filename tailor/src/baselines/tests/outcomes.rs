@@ -1,9 +1,9 @@
 //! Names, costs, and results on disk.
 
-use super::backbone;
 use crate::baselines::adapters::{self, Place};
 use crate::baselines::size::{Owned, Parts};
 use crate::baselines::{Method, Outcome, Size, dan};
+use crate::fit::testing::backbone;
 use crate::train::Score;
 use bundles::plan::{Conv, Counter, Op, Owner};
 

@@ -1,49 +1,15 @@
 //! Whole trainings on a few images: what each method may change, and what it must leave as it was to the bit.
 
-use super::{backbone, bits};
+use super::bits;
 use crate::baselines::kernels::{convs, weight};
 use crate::baselines::{Bench, Method, Packed, Trained};
-use crate::data::{Images, Size, Split};
+use crate::fit::testing::{CLASSES, ground};
 use crate::fit::{Ground, Recipe, Work};
 use crate::net::{Net, Params, Pass};
 use crate::progress::Progress;
-use crate::random::Random;
-use crate::source::Source;
 use crate::train::Schedule;
 use bundles::plan::{Op, Plan};
 use candle_core::{Device, Tensor};
-
-const CLASSES: usize = 3;
-
-/// Noise, brighter with its label.
-fn split(seed: u64, n: usize) -> Split {
-    let mut random = Random::new(&[seed]);
-    let labels: Vec<u32> = (0..n).map(|i| (i % CLASSES) as u32).collect();
-    let pixel = |label: u32, random: &mut Random| (60 * label as usize + random.below(80)) as u8;
-    let pixels =
-        labels.iter().flat_map(|&l| (0..12 * 12 * 3).map(|_| pixel(l, &mut random)).collect::<Vec<_>>());
-    let images = Images::new(pixels.collect(), Size { height: 12, width: 12 }).unwrap();
-    Split { images, labels, files: (0..n).map(|i| format!("{i}.png")).collect() }
-}
-
-fn ground(task: u64, classifier: bool) -> Ground {
-    let (plan, params) = backbone(5);
-    let source = Source {
-        arch: plan.arch.parse().unwrap(),
-        plan,
-        params,
-        mean: [0.5; 3],
-        std: [0.25; 3],
-        id: [0; 32],
-        folded: false,
-        classifier,
-        labels: Vec::new(),
-        bytes: 0,
-    };
-    let classes = (0..CLASSES).map(|i| i.to_string()).collect();
-    let (train, val) = (split(10 * task, 24), split(10 * task + 1, 9));
-    Ground { source, classes, train, val, test: None, identity: format!("task {task}") }
-}
 
 fn recipe() -> Recipe {
     let mut recipe = Recipe::small();
