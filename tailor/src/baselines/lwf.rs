@@ -19,10 +19,10 @@ use crate::net::{Forward, Net, Params, Pass};
 use crate::train::{Schedule, StepLoss, Terms};
 use crate::{Error, Result, ops};
 use bundles::plan::{Op, Plan};
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 /// Softens both distributions.
-const TEMPERATURE: f64 = 2.0;
+pub(super) const TEMPERATURE: f64 = 2.0;
 /// Weight of the old responses.
 const LAMBDA: f64 = 1.0;
 /// Rate of the warm-up: what suits a classifier on frozen features.
@@ -106,20 +106,10 @@ impl<'a> Old<'a> {
         let new = logits.narrow(1, 0, self.classes)?.contiguous()?;
         let old = logits.narrow(1, self.classes, logits.dim(1)? - self.classes)?.contiguous()?;
         let classification = ops::cross_entropy(&new, &batch.labels, 0.0)?;
-        let distillation = kept_responses(&old, &recorded)?;
+        // LwF eq. 2-4.
+        let distillation = ops::soft_cross_entropy(&old, &recorded, TEMPERATURE)?;
         let total = (&classification + (&distillation * LAMBDA)?)?;
-        let terms = Terms { classification, complexity: None, matching: Some(distillation) };
+        let terms = Terms { distillation: Some(distillation), ..Terms::of(classification) };
         Ok(StepLoss { total, terms, logits: new, stats })
     }
-}
-
-/// `-sum_i y'_i log y^'_i`, mean over the batch, with both softened by the temperature (LwF eq. 2-4).
-pub(super) fn kept_responses(logits: &Tensor, recorded: &Tensor) -> Result<Tensor> {
-    let log_softmax = |x: &Tensor| -> Result<Tensor> {
-        let x = (x / TEMPERATURE)?;
-        let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?;
-        Ok(shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?)
-    };
-    let target = log_softmax(recorded)?.exp()?.detach();
-    Ok((log_softmax(logits)? * target)?.sum(D::Minus1)?.mean_all()?.neg()?)
 }

@@ -41,9 +41,12 @@ pub(super) struct Choices {
     /// Weight of expected complexity.
     #[arg(long)]
     gamma1: Option<f64>,
-    /// Weight of the distance to the teacher; 0 trains without one.
+    /// Weight of the distance to the teacher's nodes and logits; 0 trains without a teacher, unless --distill is given.
     #[arg(long)]
     gamma2: Option<f64>,
+    /// Weight of distillation: the divergence from the teacher's class probabilities, softened by temperature 4.
+    #[arg(long, value_name = "WEIGHT")]
+    distill: Option<f64>,
     /// Proxies with a smaller gate are pruned.
     #[arg(long)]
     theta: Option<f32>,
@@ -156,6 +159,8 @@ impl Choices {
         recipe.skips = self.skips;
         recipe.gamma1 = self.gamma1.unwrap_or(recipe.gamma1);
         recipe.gamma2 = self.gamma2.unwrap_or(recipe.gamma2);
+        let without = recipe.gamma2 == 0.0;
+        recipe.distill = self.distill.unwrap_or(if without { 0.0 } else { recipe.distill });
         recipe.theta = self.theta.unwrap_or(recipe.theta);
         recipe.tolerance = self.tolerance / 100.0;
         recipe.formula = match self.complexity {

@@ -60,7 +60,8 @@ pub(super) fn say(attempt: &Attempt, json: bool) -> String {
     match attempt {
         Attempt::Trained(c) if json => {
             let (val, macs) = (c.validation.accuracy(), c.macs);
-            serde_json::json!({ "dropped": c.dropped, "val": val, "macs": macs, "params": c.params })
+            let (dropped, params, proxies) = (c.dropped, c.params, c.proxies);
+            serde_json::json!({ "dropped": dropped, "val": val, "macs": macs, "params": params, "proxies": proxies })
                 .to_string()
         }
         Attempt::Refused { dropped, why } | Attempt::Over { dropped, why, .. } if json => {

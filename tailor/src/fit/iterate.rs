@@ -3,32 +3,103 @@
 use super::Tailoring;
 use super::pruning::{Cut, survivors};
 use crate::Result;
-use bundles::plan::{GateId, Role};
+use bundles::plan::{GateId, Plan, Role};
 use std::collections::BTreeSet;
 
-/// How stages begin that say which blocks were dropped, in order.
+/// How stages begin that say what was taken away, in order.
 const WITHOUT: &str = "prune-without-";
 
+/// What that says of a step that took proxies.
+const PROXIES: &str = "p";
+
+/// Share of all proxies' cost that a step takes away.
+const THINNED: f64 = 0.5;
+
+/// Share of a network's cost that has to go with them to be worth a retraining.
+const WORTHWHILE: f64 = 0.02;
+
+/// Rises of the validation loss below this count as none: then the larger saving comes first.
+const NO_LOSS: f64 = 1e-3;
+
+/// A leaner network, and what it saves for what.
+struct Step {
+    /// Rise of the validation loss for each unit of cost saved.
+    price: f64,
+    plan: Plan,
+    taken: String,
+    blocks: usize,
+}
+
 impl Tailoring<'_> {
-    /// Every network one block leaner than `at`, the one whose validation loss is lowest first. Blocks without which stem and
-    /// classifier would be apart are left out.
+    /// Every network that lacks one more block than `at`, and the one that lacks those of its proxies that are missed least, as
+    /// many as cost half of what all of them do. First the one whose validation loss rises least for each unit of cost saved.
+    /// What would part stem and classifier is left out.
     pub(super) fn leaner(&self, at: &Cut) -> Result<Vec<Cut>> {
-        let before = at.stage.strip_prefix(WITHOUT).map_or(String::new(), |path| format!("{path}-"));
-        let mut ranked = Vec::new();
+        let now = (self.validation_loss(&at.plan, &at.params)?, self.recipe.cost.total(&at.plan)?);
+        let (mut steps, mut proxies) = (Vec::new(), Vec::new());
         for (i, cell) in at.plan.cells.iter().enumerate() {
-            let Some(gate) = cell.gates.iter().position(|gate| gate.role == Role::Block) else { continue };
-            let node = i + 1;
-            let plan = match at.plan.without(&BTreeSet::from([GateId { node, gate }])) {
-                Err(bundles::Error::Disconnected { .. }) => continue,
-                plan => plan?,
-            };
-            let params = survivors(&at.plan, &at.params, &plan)?;
-            let loss = self.validation_loss(&plan, &params)?;
-            let stage = format!("{WITHOUT}{before}{node}");
-            ranked.push((loss, Cut { dropped: at.dropped + 1, stage, plan, params }));
+            for (gate, path) in cell.gates.iter().enumerate() {
+                let id = GateId { node: i + 1, gate };
+                let Some((price, plan)) = self.without(at, &BTreeSet::from([id]), now)? else { continue };
+                match path.role {
+                    Role::Block => {
+                        steps.push(Step { price, plan, taken: id.node.to_string(), blocks: 1 });
+                    }
+                    Role::Proxy => proxies.push((price, id)),
+                }
+            }
         }
-        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Ok(ranked.into_iter().map(|(_, cut)| cut).collect())
+        proxies.sort_by(|a, b| a.0.total_cmp(&b.0));
+        steps.extend(self.thinner(at, proxies.into_iter().map(|(_, id)| id), now)?);
+        steps.sort_by(|a, b| a.price.total_cmp(&b.price));
+        let before = at.stage.strip_prefix(WITHOUT).map_or(String::new(), |path| format!("{path}-"));
+        let cuts = steps.into_iter().map(|step| {
+            let params = survivors(&at.plan, &at.params, &step.plan)?;
+            let stage = format!("{WITHOUT}{before}{}", step.taken);
+            Ok(Cut { dropped: at.dropped + step.blocks, stage, plan: step.plan, params })
+        });
+        cuts.collect()
+    }
+
+    /// `at` without the first of these proxies, whose removal is worth a retraining.
+    fn thinner(
+        &self,
+        at: &Cut,
+        proxies: impl Iterator<Item = GateId>,
+        now: (f64, f64),
+    ) -> Result<Option<Step>> {
+        let costs = self.recipe.cost.gates(&at.plan)?;
+        let cost = |id: &GateId| costs[id.node - 1][id.gate];
+        let live = at.plan.cells.iter().zip(&costs).flat_map(|(cell, costs)| cell.gates.iter().zip(costs));
+        let all: f64 = live.filter(|(gate, _)| gate.role == Role::Proxy).map(|(_, cost)| cost).sum();
+        let mut taken = BTreeSet::new();
+        for id in proxies {
+            if taken.iter().map(cost).sum::<f64>() >= THINNED * all {
+                break;
+            }
+            taken.insert(id);
+            // Two nodes may each be reached without one of two proxies, and not without both.
+            if at.plan.without(&taken).map_or(true, |plan| plan.blocks() < at.plan.blocks()) {
+                taken.remove(&id);
+            }
+        }
+        let Some((price, plan)) = self.without(at, &taken, now)? else { return Ok(None) };
+        let saved = now.1 - self.recipe.cost.total(&plan)?;
+        let worthwhile = saved >= WORTHWHILE * now.1;
+        Ok(worthwhile.then(|| Step { price, plan, taken: PROXIES.into(), blocks: 0 }))
+    }
+
+    /// `at` without these gates, and how much its validation loss rises for each unit of cost saved; none when stem and
+    /// classifier would be apart.
+    fn without(&self, at: &Cut, gates: &BTreeSet<GateId>, now: (f64, f64)) -> Result<Option<(f64, Plan)>> {
+        let plan = match at.plan.without(gates) {
+            Err(bundles::Error::Disconnected { .. }) => return Ok(None),
+            plan => plan?,
+        };
+        let params = survivors(&at.plan, &at.params, &plan)?;
+        let rise = self.validation_loss(&plan, &params)? - now.0;
+        let saved = now.1 - self.recipe.cost.total(&plan)?;
+        Ok(Some((rise.max(NO_LOSS) / saved.max(f64::MIN_POSITIVE), plan)))
     }
 }
 
@@ -55,17 +126,35 @@ mod tests {
         let whole = Cut { dropped: 0, stage: "prune-0".into(), plan, params };
 
         let leaner = tailoring.leaner(&whole).unwrap();
-        assert_eq!(leaner.len(), whole.plan.blocks());
-        let losses: Vec<f64> =
-            leaner.iter().map(|cut| tailoring.validation_loss(&cut.plan, &cut.params).unwrap()).collect();
-        assert!(losses.is_sorted() && losses[0] < losses[losses.len() - 1], "{losses:?}");
+        let all = whole.plan.blocks();
+        assert_eq!(leaner.len(), all + 1);
+        let loss = |cut: &Cut| tailoring.validation_loss(&cut.plan, &cut.params).unwrap();
+        let cost = |cut: &Cut| recipe.cost.total(&cut.plan).unwrap();
+        let price = |cut: &Cut| (loss(cut) - loss(&whole)).max(NO_LOSS) / (cost(&whole) - cost(cut));
+        let prices: Vec<f64> = leaner.iter().map(price).collect();
+        assert!(prices.is_sorted() && prices[0] < prices[all], "{prices:?}");
         for cut in &leaner {
-            assert_eq!((cut.dropped, cut.plan.blocks()), (1, whole.plan.blocks() - 1));
-            let node: usize = cut.stage.strip_prefix(WITHOUT).unwrap().parse().unwrap();
-            assert!(cut.plan.cells[node - 1].block().is_none(), "{}", cut.stage);
+            match cut.stage.strip_prefix(WITHOUT).unwrap() {
+                PROXIES => assert_eq!((cut.dropped, cut.plan.blocks()), (0, all)),
+                node => {
+                    assert_eq!((cut.dropped, cut.plan.blocks()), (1, all - 1));
+                    assert!(cut.plan.cells[node.parse::<usize>().unwrap() - 1].block().is_none(), "{node}");
+                }
+            }
         }
         let next = tailoring.leaner(&leaner[0]).unwrap();
         assert!(next.iter().all(|cut| cut.stage.starts_with(&format!("{}-", leaner[0].stage))));
+
+        // Half of the proxies' cost goes, and those that are missed less than any that stays.
+        let thin = leaner.iter().find(|cut| cut.dropped == 0).unwrap();
+        let proxies = |cut: &Cut| -> f64 {
+            let costs = recipe.cost.gates(&cut.plan).unwrap();
+            let gates =
+                cut.plan.cells.iter().zip(&costs).flat_map(|(cell, costs)| cell.gates.iter().zip(costs));
+            gates.filter(|(gate, _)| gate.role == Role::Proxy).map(|(_, cost)| cost).sum()
+        };
+        let left = proxies(thin) / proxies(&whole);
+        assert!((0.2..=0.5).contains(&left), "{left}");
         // Without any proxy, every block is needed.
         let bare = Cut { plan: backbone, ..whole };
         assert!(tailoring.leaner(&bare).unwrap().is_empty());

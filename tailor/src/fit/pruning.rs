@@ -125,7 +125,7 @@ impl Tailoring<'_> {
         let floor = teacher.validation.accuracy() - self.recipe.tolerance;
         let backbone = self.backbone_plan()?;
         let budget = self.recipe.budget.map(|b| b.resolve(&self.recipe.cost, &backbone)).transpose()?;
-        Ok(Goal { floor, budget })
+        Ok(Goal { floor, slack: self.recipe.tolerance, budget })
     }
 
     /// The attempt that needs no training, because its network costs too much whatever it learns.
@@ -205,6 +205,7 @@ impl Tailoring<'_> {
             cost: self.recipe.cost.total(&cut.plan)?,
             macs: folded.costs(Counter::True)?.total().macs,
             params: folded.task_params() + folded.backbone_params(),
+            proxies: cut.plan.proxies(),
         };
         Ok(Tried { cut, candidate })
     }

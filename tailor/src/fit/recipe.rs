@@ -25,8 +25,8 @@ pub enum Search {
     Sweep,
     /// Halving, on the assumption that dropping more never helps accuracy: about `log2` as many retrainings.
     Bisect,
-    /// One block at a time, the one whose absence harms validation least, from the network retrained without those
-    /// before it; a step that falls out of tolerance is rolled back.
+    /// One block or half of the proxies at a time, what harms validation least for the cost it saves, from the network
+    /// retrained without those before; a step that stays out of tolerance is rolled back.
     Iterative,
 }
 
@@ -41,8 +41,10 @@ pub struct Recipe {
     pub retrain: Stage,
     /// Weight of expected complexity.
     pub gamma1: f64,
-    /// Weight of the distance to the teacher.
+    /// Weight of the distance to the teacher's nodes and logits.
     pub gamma2: f64,
+    /// Weight of the divergence from the teacher's class probabilities.
+    pub distill: f64,
     /// Optimiser momentum.
     pub momentum: f64,
     /// Weight decay on everything but alpha logits.
@@ -87,15 +89,17 @@ const LEAST_STEPS: usize = 10;
 
 impl Recipe {
     /// Defaults for 32-pixel backbones: few epochs, one-cycle schedules, norms on universal kernels trained
-    /// along (a task owns them anyway) and, so that they learn from the teacher, matching end to end; blocks dropped one
-    /// by one, which leaves far leaner networks than single-shot pruning does (BENCHMARKS.md).
+    /// along (a task owns them anyway) and, so that they learn from the teacher, matching end to end; a lighter pull
+    /// towards the teacher's nodes, whose values fewer blocks cannot all reach, and distillation from its answers; blocks dropped
+    /// one by one, which leaves far leaner networks than single-shot pruning does (BENCHMARKS.md).
     pub fn small() -> Recipe {
         Recipe {
             teach: Stage { epochs: 12, batch: 64, schedule: Schedule::OneCycle { peak: 0.05 } },
             train: Stage { epochs: 15, batch: 32, schedule: Schedule::OneCycle { peak: 0.1 } },
             retrain: Stage { epochs: 8, batch: 32, schedule: Schedule::OneCycle { peak: 0.05 } },
             gamma1: 0.3,
-            gamma2: 10.0,
+            gamma2: 1.0,
+            distill: 1.0,
             momentum: 0.9,
             decay: 5e-4,
             skips: Skips::Nearest(3),
@@ -124,11 +128,18 @@ impl Recipe {
             teach: Stage { epochs: 50, batch: 64, schedule: step(0.01) },
             train: Stage { epochs: 50, batch: 32, schedule: step(0.1) },
             retrain: Stage { epochs: 60, batch: 32, schedule: step(0.01) },
+            gamma2: 10.0,
+            distill: 0.0,
             local_matching: true,
             free_norms: false,
             search: Search::Sweep,
             ..Recipe::small()
         }
+    }
+
+    /// Whether students learn from a teacher.
+    pub(crate) fn has_teacher(&self) -> bool {
+        self.gamma2 > 0.0 || self.distill > 0.0
     }
 
     /// Gives each stage more epochs when `images` training images make few steps each: schedules are written for sets
@@ -173,6 +184,7 @@ impl Recipe {
         for (name, value) in [
             ("gamma1", self.gamma1),
             ("gamma2", self.gamma2),
+            ("distill", self.distill),
             ("momentum", self.momentum),
             ("decay", self.decay),
         ] {
@@ -218,11 +230,12 @@ impl Recipe {
     /// Everything that shapes the student, written out.
     pub(crate) fn student_fingerprint(&self) -> String {
         format!(
-            "{} | {:?} gamma {} {} skips {} {:?} cost {} budget {:?} gates {:?} local {} norms {}",
+            "{} | {:?} gamma {} {} distill {} skips {} {:?} cost {} budget {:?} gates {:?} local {} norms {}",
             self.teacher_fingerprint(),
             self.train,
             self.gamma1,
             self.gamma2,
+            self.distill,
             self.skips,
             self.formula,
             self.cost.fingerprint(),

@@ -61,6 +61,7 @@ fn attempt(attempt: &Attempt) -> Value {
             "val": candidate.validation.accuracy(),
             "macs": candidate.macs,
             "params": candidate.params,
+            "proxies": candidate.proxies,
         }),
         Attempt::Refused { dropped, why } | Attempt::Over { dropped, why, .. } => {
             json!({ "dropped": dropped, "refused": why })

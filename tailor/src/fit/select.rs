@@ -19,6 +19,8 @@ pub struct Candidate {
     pub macs: u64,
     /// Parameters, shared and task-owned.
     pub params: u64,
+    /// Proxies it has.
+    pub proxies: usize,
 }
 
 /// What became of one way to prune.
@@ -64,6 +66,8 @@ impl Attempt {
 pub struct Goal {
     /// Validation accuracy that counts as within tolerance.
     pub floor: f64,
+    /// How far below the floor a network may be that an iterative search still builds on: a later step retrains it further.
+    pub slack: f64,
     /// The most a network may cost, by the recipe's measure.
     pub budget: Option<f64>,
 }
@@ -73,10 +77,18 @@ impl Goal {
     fn is_within(&self, candidate: &Candidate) -> bool {
         candidate.validation.accuracy() >= self.floor
     }
+
+    /// Whether it is within tolerance, or so little below that more training may win it back.
+    fn is_near(&self, candidate: &Candidate) -> bool {
+        candidate.validation.accuracy() >= self.floor - self.slack
+    }
 }
 
-/// Blocks that an iterative search tries before it ends where it is.
+/// Ways to go on that an iterative search tries at each step.
 const TRIES: usize = 2;
+
+/// Steps in a row that an iterative search takes out of tolerance.
+const LENIENT: usize = 2;
 
 /// All attempts, and the winner.
 #[derive(Debug, Clone)]
@@ -176,9 +188,9 @@ pub fn bisect(
 }
 
 /// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
-/// best first; the first [`TRIES`] of them are retrained until one keeps within tolerance, and the search goes on from that
-/// one; the others are rolled back. With a budget the first one is taken, whatever it costs in accuracy, until the budget is
-/// met.
+/// best first; [`TRIES`] of them are retrained until one keeps within tolerance, and the search goes on from that one. When
+/// none does it goes on from the most accurate, if that is [near](Goal::slack), for [`LENIENT`] steps at most: then it ends.
+/// With a budget the first one is taken, whatever it costs in accuracy, until the budget is met.
 ///
 /// # Errors
 /// Whatever `leaner` and `retrain` report.
@@ -190,7 +202,7 @@ pub fn descend<Cut, Network>(
     mut retrain: impl FnMut(Cut) -> Result<Network>,
 ) -> Result<Vec<Network>> {
     let mut all = vec![first];
-    let mut at = 0;
+    let (mut at, mut outside) = (0, 0);
     while goal.budget.is_none_or(|budget| candidate(&all[at]).cost > budget) {
         let begun = all.len();
         for cut in leaner(&all[at])?.into_iter().take(TRIES) {
@@ -198,13 +210,19 @@ pub fn descend<Cut, Network>(
             let keeps = goal.budget.is_some() || goal.is_within(candidate(&next));
             all.push(next);
             if keeps {
-                at = all.len() - 1;
                 break;
             }
         }
-        if at < begun {
+        let accuracy = |i: usize| candidate(&all[i]).validation.accuracy();
+        // Of equals the first, which is missed least.
+        let Some(best) = (begun..all.len()).rev().max_by(|&a, &b| accuracy(a).total_cmp(&accuracy(b))) else {
+            break;
+        };
+        outside = if goal.is_within(candidate(&all[best])) { 0 } else { outside + 1 };
+        if goal.budget.is_none() && (outside > LENIENT || !goal.is_near(candidate(&all[best]))) {
             break;
         }
+        at = best;
     }
     Ok(all)
 }
@@ -223,6 +241,7 @@ mod tests {
                 cost: 1000.0 - dropped as f64,
                 macs: 1000 - dropped as u64,
                 params: 0,
+                proxies: 0,
             }),
             None => Attempt::Refused { dropped, why: "cut".into() },
         }
@@ -236,11 +255,11 @@ mod tests {
     fn swept(accuracies: &[Option<usize>], floor: f64) -> Selection {
         let all = |numbers: &[usize]| Ok(numbers.iter().map(|&n| attempt(n, accuracies[n])).collect());
         let attempts = sweep(0..=accuracies.len() - 1, all).unwrap();
-        Selection::of(attempts, &Goal { floor, budget: None })
+        Selection::of(attempts, &Goal { floor, slack: 0.0, budget: None })
     }
 
     fn halved(accuracies: &[Option<usize>], floor: f64) -> Selection {
-        let goal = Goal { floor, budget: None };
+        let goal = Goal { floor, slack: 0.0, budget: None };
         let attempts = bisect(0..=accuracies.len() - 1, &goal, |n| Ok(attempt(n, accuracies[n])));
         Selection::of(attempts.unwrap(), &goal)
     }
@@ -274,7 +293,7 @@ mod tests {
 
     #[test]
     fn within_a_budget_the_most_accurate_wins_whatever_its_cost() {
-        let goal = Goal { floor: 0.98, budget: Some(998.0) };
+        let goal = Goal { floor: 0.98, slack: 0.0, budget: Some(998.0) };
         let accuracies = [990, 985, 970, 975, 900];
         let mut trained = Vec::new();
         let mut of = |dropped: usize| match 1000.0 - dropped as f64 {
@@ -317,12 +336,21 @@ mod tests {
 
     #[test]
     fn a_step_out_of_tolerance_is_rolled_back_and_the_next_block_tried() {
-        let goal = Goal { floor: 0.98, budget: None };
-        let cases: [Case; 4] = [
+        let goal = Goal { floor: 0.98, slack: 0.001, budget: None };
+        let cases: [Case; 7] = [
             (&[], &["", "1", "12", "123", "1234"], "1234"),
-            (&[("12", 979)], &["", "1", "12", "13", "132", "1324"], "1324"),
-            (&[("12", 979), ("13", 979)], &["", "1", "12", "13"], "1"),
-            (&[("", 970), ("1", 979), ("2", 960)], &["", "1", "2"], "1"),
+            (&[("12", 978)], &["", "1", "12", "13", "132", "1324"], "1324"),
+            (&[("12", 978), ("13", 978)], &["", "1", "12", "13"], "1"),
+            (&[("", 970), ("1", 978), ("2", 960)], &["", "1", "2"], "1"),
+            // Near: gone on from, the more accurate of the two, and won back.
+            (&[("12", 978), ("13", 979)], &["", "1", "12", "13", "132", "1324"], "1324"),
+            (&[("12", 979), ("13", 979), ("123", 960)], &["", "1", "12", "13", "123", "124", "1243"], "1243"),
+            // Not won back in time: what was left within tolerance wins.
+            (
+                &[("12", 979), ("13", 970), ("123", 979), ("124", 970), ("1234", 979)],
+                &["", "1", "12", "13", "123", "124", "1234"],
+                "1",
+            ),
         ];
         for (accuracies, tried, won) in cases {
             assert_eq!(

@@ -121,13 +121,16 @@ impl Tailoring<'_> {
     /// What is minimised beside cross-entropy: the distance to the teacher, and while gates are trained, `charge`.
     pub(super) fn objective<'t>(&self, teacher: &'t Teacher, charge: Option<&'t Charge>) -> Objective<'t> {
         Objective {
-            teacher: (self.recipe.gamma2 > 0.0)
+            teacher: self
+                .recipe
+                .has_teacher()
                 .then_some(Net { plan: &teacher.plan, params: &teacher.params }),
             complexity: charge.map(|charge| &charge.complexity),
             gamma1: charge.map_or(0.0, |charge| charge.weight),
             allowance: charge.map_or(0.0, |charge| charge.allowance),
             seed: self.recipe.seed,
             gamma2: self.recipe.gamma2,
+            distill: self.recipe.distill,
             local: self.recipe.local_matching,
             label_smoothing: 0.0,
         }

@@ -313,6 +313,7 @@ fn only_what_exceeds_an_allowance_is_charged() {
             allowance,
             seed: 1,
             gamma2: 0.0,
+            distill: 0.0,
             local: false,
             label_smoothing: 0.0,
         };
@@ -326,4 +327,51 @@ fn only_what_exceeds_an_allowance_is_charged() {
     assert!((step(0.0) - 10.0 * expected).abs() < 1e-4);
     assert!((step(0.25) - 10.0 * (expected - 0.25)).abs() < 1e-4);
     assert_eq!(step(f64::from(expected) + 0.01), 0.0);
+}
+
+#[test]
+fn distillation_pulls_towards_the_teachers_answers_alone() {
+    let plan = arch("cifar-resnet20-b").plan(32, 32, 5).unwrap();
+    let params = |seed| Params::from_scratch(&plan, seed, &Device::Cpu).unwrap();
+    let (student, other) = (params(1), params(2));
+    let batch = crate::data::Batch {
+        images: images(4, 32),
+        labels: Tensor::from_vec(vec![0u32, 1, 2, 3], 4, &Device::Cpu).unwrap(),
+        indices: vec![0, 1, 2, 3],
+    };
+    let step = |distill: f64| {
+        let objective = crate::train::Objective {
+            teacher: Some(Net { plan: &plan, params: &other }),
+            complexity: None,
+            gamma1: 0.0,
+            allowance: 0.0,
+            seed: 1,
+            gamma2: 0.0,
+            distill,
+            local: false,
+            label_smoothing: 0.0,
+        };
+        crate::train::student_loss(&plan, &student, &batch, &objective).unwrap()
+    };
+    let number = |x: &Tensor| x.to_scalar::<f32>().unwrap();
+    let loss = step(3.0);
+    let divergence = number(loss.terms.distillation.as_ref().unwrap());
+    assert!(divergence > 0.01 && loss.terms.matching.is_none());
+    let total = number(&loss.terms.classification) + 3.0 * divergence;
+    assert!((number(&loss.total) - total).abs() < 1e-5, "{} {total}", number(&loss.total));
+    // The divergence is 16 (sum p log p - sum p log q) of what the teacher answers with its running statistics.
+    let answers = Net { plan: &plan, params: &other }.forward(&batch.images, Pass::Infer).unwrap().logits;
+    let (p, q): (Vec<Vec<f32>>, Vec<Vec<f32>>) = (answers.to_vec2().unwrap(), loss.logits.to_vec2().unwrap());
+    let softened = |row: &[f32]| -> Vec<f64> {
+        let powers: Vec<f64> = row.iter().map(|&x| (f64::from(x) / 4.0).exp()).collect();
+        powers.iter().map(|x| x / powers.iter().sum::<f64>()).collect()
+    };
+    let kl = |(p, q): (&Vec<f32>, &Vec<f32>)| -> f64 {
+        softened(p).iter().zip(softened(q)).map(|(p, q)| p * (p / q).ln()).sum()
+    };
+    let want = 16.0 * p.iter().zip(&q).map(kl).sum::<f64>() / 4.0;
+    assert!((f64::from(divergence) - want).abs() < 1e-4 * want.max(1.0), "{divergence} {want}");
+    let without = step(0.0);
+    assert!(without.terms.distillation.is_none());
+    assert_eq!(number(&without.total), number(&without.terms.classification));
 }

@@ -39,12 +39,29 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, label_smoothing: f64) -> 
     if labels.dims() != [n] || labels.dtype() != DType::U32 {
         bail!("cross_entropy: labels {:?} {:?}, want u32 [{n}]", labels.dtype(), labels.dims())
     }
-    // Logits are small: stock ops everywhere.
-    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
-    let log_p = shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?;
+    let log_p = log_softmax(logits)?;
     let hit = log_p.gather(&labels.unsqueeze(1)?, 1)?.mean_all()?;
     if label_smoothing == 0. {
         return hit.neg();
     }
     (hit * -(1. - label_smoothing))? - (log_p.mean_all()? * label_smoothing)?
+}
+
+/// Mean cross-entropy of `logits (n, classes)` against the probabilities of `target`, logits of the same shape and a constant;
+/// both are divided by `temperature` first. A scalar. (Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network".)
+///
+/// # Errors
+/// Unequal shapes.
+pub fn soft_cross_entropy(logits: &Tensor, target: &Tensor, temperature: f64) -> Result<Tensor> {
+    if logits.dims() != target.dims() {
+        bail!("soft_cross_entropy: shapes {:?} and {:?} must be equal", logits.dims(), target.dims())
+    }
+    let p = log_softmax(&(target.detach() / temperature)?)?.exp()?;
+    (log_softmax(&(logits / temperature)?)? * p)?.sum(D::Minus1)?.mean_all()?.neg()
+}
+
+/// Logits are small: stock ops everywhere.
+fn log_softmax(logits: &Tensor) -> Result<Tensor> {
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
+    shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }

@@ -22,7 +22,7 @@ mod tests;
 pub use conv::conv2d;
 pub use conv_norm::{ConvNorm, ConvNormOutput, conv_norm};
 pub use gate::gated_sum;
-pub use loss::{cross_entropy, mse};
+pub use loss::{cross_entropy, mse, soft_cross_entropy};
 pub use matching::{ProxyTrace, local_match};
 pub use norm::{BatchNormOutput, affine, batch_norm};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d, pad_channels, subsample};

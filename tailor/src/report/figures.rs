@@ -44,7 +44,10 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
         marks.push(Mark::Points { colour, shape, name, points });
     }
     let words = |value: &Value| match value["val"].as_f64() {
-        Some(val) => format!("{} blocks dropped: {:.1} %", value["dropped"], 100.0 * val),
+        Some(val) => {
+            let proxies = value["proxies"].as_u64().map_or(String::new(), |n| format!(", {n} proxies"));
+            format!("{} blocks dropped{proxies}: {:.1} %", value["dropped"], 100.0 * val)
+        }
         None => String::new(),
     };
     let all = candidates.iter().filter_map(|c| point(c, words(c))).collect();
@@ -102,6 +105,7 @@ pub(super) fn curves(run: &Run) -> Vec<Plot> {
     };
     let losses = lines("classification", "cross-entropy", 0, false, 1.0)
         .chain(lines("matching", "distance to the teacher", 1, false, 1.0))
+        .chain(lines("distillation", "divergence from the teacher", 2, false, 1.0))
         .chain(lines("complexity", "expected complexity", 3, false, 1.0));
     let accuracies = lines("train_accuracy", "training", 1, true, 100.0).chain(lines(
         "val_accuracy",

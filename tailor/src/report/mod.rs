@@ -152,15 +152,17 @@ fn candidates(run: &Run) -> String {
         match (candidate["val"].as_f64(), candidate["macs"].as_u64(), candidate["params"].as_u64()) {
             (Some(val), Some(macs), Some(params)) => {
                 let share = format!("{} ({:.0} %)", count(macs), 100.0 * macs as f64 / whole);
-                name + &cell(&format!("{:.1} %", 100.0 * val)) + &cell(&share) + &cell(&count(params))
+                let proxies = candidate["proxies"].as_u64().map_or(String::new(), |n| n.to_string());
+                let val = format!("{:.1} %", 100.0 * val);
+                name + &cell(&proxies) + &cell(&val) + &cell(&share) + &cell(&count(params))
             }
             _ => {
                 let why = escape(candidate["refused"].as_str().unwrap_or("nothing is known of it"));
-                format!("{name}<td colspan=\"3\" class=\"words\">{why}</td>")
+                format!("{name}<td colspan=\"4\" class=\"words\">{why}</td>")
             }
         }
     });
-    table("Candidates", &["Blocks dropped", "Validation", "Multiply-adds", "Parameters"], rows)
+    table("Candidates", &["Blocks dropped", "Proxies", "Validation", "Multiply-adds", "Parameters"], rows)
 }
 
 fn architecture(run: &Run, drawing: &str) -> String {

@@ -16,7 +16,19 @@ pub struct Terms {
     pub complexity: Option<Tensor>,
     /// Distance to the teacher, before gamma2.
     pub matching: Option<Tensor>,
+    /// Divergence from another network's class probabilities, before its weight.
+    pub distillation: Option<Tensor>,
 }
+
+impl Terms {
+    /// No term but this.
+    pub fn of(classification: Tensor) -> Terms {
+        Terms { classification, complexity: None, matching: None, distillation: None }
+    }
+}
+
+/// Temperature at which a student learns the teacher's class probabilities.
+const TEMPERATURE: f64 = 4.0;
 
 /// Everything one step hands to the optimiser.
 #[derive(Debug)]
@@ -46,6 +58,8 @@ pub struct Objective<'a> {
     pub seed: u64,
     /// Weight of the teacher term.
     pub gamma2: f64,
+    /// Weight of distillation.
+    pub distill: f64,
     /// True: a cell's matching gradient stops at its inputs. False: it flows to the stem.
     pub local: bool,
     /// Share of the target spread evenly over all classes.
@@ -73,12 +87,13 @@ pub fn label_loss(
 ) -> Result<StepLoss> {
     let Forward { logits, stats, .. } = Net { plan, params }.forward(&batch.images, pass)?;
     let classification = ops::cross_entropy(&logits, &batch.labels, label_smoothing)?;
-    let terms = Terms { classification: classification.clone(), complexity: None, matching: None };
+    let terms = Terms::of(classification.clone());
     Ok(StepLoss { total: classification, terms, logits, stats })
 }
 
-/// `cross_entropy + gamma1 max(E - allowance, 0) + gamma2 Omega`, with
-/// `Omega = (sum_l mean((x_l - x_l^t)^2) + mean((logits - logits^t)^2)) / L` over live nodes.
+/// `cross_entropy + gamma1 max(E - allowance, 0) + gamma2 Omega + distill T^2 KL`, with
+/// `Omega = (sum_l mean((x_l - x_l^t)^2) + mean((logits - logits^t)^2)) / L` over live nodes, and the Kullback-Leibler
+/// divergence from the teacher's class probabilities, both softened by the temperature T = 4.
 ///
 /// # Errors
 /// When batch, plan and teacher do not fit together.
@@ -112,15 +127,20 @@ pub fn student_loss(
         }
         None => None,
     };
-    let matching = match objective.teacher {
-        Some(teacher) => {
-            let distance = matching(&student, &forward, &teacher, batch, objective.local)?;
+    let mut terms = Terms { complexity, ..Terms::of(classification) };
+    if let Some(teacher) = objective.teacher {
+        let target = teacher.forward(&batch.images, Pass::Infer)?;
+        if objective.gamma2 > 0.0 {
+            let distance = matching(&student, &forward, &target, objective.local)?;
             total = (total + (&distance * objective.gamma2)?)?;
-            Some(distance)
+            terms.matching = Some(distance);
         }
-        None => None,
-    };
-    let terms = Terms { classification, complexity, matching };
+        if objective.distill > 0.0 {
+            let divergence = divergence(&forward.logits, &target.logits)?;
+            total = (total + (&divergence * objective.distill)?)?;
+            terms.distillation = Some(divergence);
+        }
+    }
     Ok(StepLoss { total, terms, logits: forward.logits, stats: forward.stats })
 }
 
@@ -131,15 +151,15 @@ fn draw(seed: u64, batch: &Batch) -> u64 {
     batch.indices.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix)
 }
 
+/// `T^2 KL(teacher || student)`, whose gradient is as large as cross-entropy's whatever the temperature is.
+fn divergence(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+    let least = ops::soft_cross_entropy(&target.detach(), target, TEMPERATURE)?;
+    let divergence = (ops::soft_cross_entropy(logits, target, TEMPERATURE)? - least)?;
+    Ok((divergence * TEMPERATURE.powi(2))?)
+}
+
 /// Omega: squared distance to the teacher's nodes and logits.
-fn matching(
-    student: &Net<'_>,
-    forward: &Forward,
-    teacher: &Net<'_>,
-    batch: &Batch,
-    local: bool,
-) -> Result<Tensor> {
-    let target = teacher.forward(&batch.images, Pass::Infer)?;
+fn matching(student: &Net<'_>, forward: &Forward, target: &Forward, local: bool) -> Result<Tensor> {
     let mut sum = ops::mse(&forward.logits, &target.logits.detach())?;
     for node in 1..forward.nodes.len() {
         let (Some(x), Some(t)) = (&forward.nodes[node], &target.nodes[node]) else { continue };

@@ -24,6 +24,8 @@ pub struct Record {
     pub complexity: Option<f64>,
     /// Distance to the teacher.
     pub matching: Option<f64>,
+    /// Divergence from another network's class probabilities.
+    pub distillation: Option<f64>,
     /// Share of right answers on training batches, as seen during the epoch.
     pub train_accuracy: f64,
     /// Accuracy on the validation split after the epoch; `None` when nothing was validated.
@@ -36,7 +38,7 @@ pub struct Record {
 
 impl Record {
     /// Its numbers, named and written as in every file, and the tag TensorBoard groups them by.
-    fn fields(&self) -> [(&'static str, &'static str, Option<f64>, String); 8] {
+    fn fields(&self) -> [(&'static str, &'static str, Option<f64>, String); 9] {
         let plain = |x: Option<f64>| x.map_or(String::new(), |x| format!("{x:.6}"));
         let field = |name, tag, x: Option<f64>| (name, tag, x, plain(x));
         [
@@ -45,6 +47,7 @@ impl Record {
             field("classification", "loss/classification", Some(self.classification)),
             field("complexity", "loss/complexity", self.complexity),
             field("matching", "loss/matching", self.matching),
+            field("distillation", "loss/distillation", self.distillation),
             field("train_accuracy", "accuracy/train", Some(self.train_accuracy)),
             field("val_accuracy", "accuracy/validation", self.val_accuracy),
             (
@@ -225,7 +228,7 @@ mod tests {
         let [csv, json] = texts(folder.path());
         assert_eq!((csv.len(), json.len()), (5, 4));
         assert_eq!(csv[0].split(',').count(), csv[1].split(',').count());
-        assert_eq!(csv[3], "train,1,5.000000e-2,1.500000,0.000000,,0.250000,0.000000,0.500000,0.0");
+        assert_eq!(csv[3], "train,1,5.000000e-2,1.500000,0.000000,,0.250000,,0.000000,0.500000,0.0");
         let object: serde_json::Value = serde_json::from_str(&json[1]).unwrap();
         assert_eq!((&object["stage"], &object["epoch"]), (&"teach".into(), &2.into()));
         assert_eq!((&object["matching"], &object["loss"]), (&serde_json::Value::Null, &1.5.into()));

@@ -16,6 +16,7 @@ pub struct Sums {
     classification: f64,
     complexity: Option<f64>,
     matching: Option<f64>,
+    distillation: Option<f64>,
     /// Seconds spent in steps.
     pub(super) seconds: f64,
 }
@@ -33,6 +34,7 @@ impl Sums {
         self.classification += scalar(&step.terms.classification)?;
         self.complexity = add(self.complexity, &step.terms.complexity)?;
         self.matching = add(self.matching, &step.terms.matching)?;
+        self.distillation = add(self.distillation, &step.terms.distillation)?;
         Ok(())
     }
 
@@ -62,6 +64,9 @@ impl Sums {
         if let Some(sum) = self.matching {
             line += &format!("  match {:.4}", self.mean(sum));
         }
+        if let Some(sum) = self.distillation {
+            line += &format!("  distil {:.3}", self.mean(sum));
+        }
         line += &format!("  train {:.1} %", 100.0 * self.accuracy());
         if last.n > 0 {
             line += &format!("  val {:.1} %", 100.0 * last.accuracy());
@@ -78,6 +83,7 @@ impl Sums {
             classification: self.mean(self.classification),
             complexity: self.complexity.map(|sum| self.mean(sum)),
             matching: self.matching.map(|sum| self.mean(sum)),
+            distillation: self.distillation.map(|sum| self.mean(sum)),
             train_accuracy: self.accuracy(),
             val_accuracy: (score.n > 0).then(|| score.accuracy()),
             images_per_second: self.speed(),
@@ -103,7 +109,7 @@ impl fmt::Display for Sums {
         let optional = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| x.to_string());
         write!(
             f,
-            "{} {} {} {} {} {} {} {}",
+            "{} {} {} {} {} {} {} {} {}",
             self.images,
             self.steps,
             self.right,
@@ -111,6 +117,7 @@ impl fmt::Display for Sums {
             self.classification,
             optional(self.complexity),
             optional(self.matching),
+            optional(self.distillation),
             self.seconds
         )
     }
@@ -125,7 +132,9 @@ impl FromStr for Sums {
         }
         let optional = |text: &str| if text == "-" { Ok(None) } else { number(text).map(Some) };
         let parts: Vec<&str> = text.split(' ').collect();
-        let [images, steps, right, loss, classification, complexity, matching, seconds] = parts[..] else {
+        let [images, steps, right, loss, classification, complexity, matching, distillation, seconds] =
+            parts[..]
+        else {
             return Err(());
         };
         Ok(Sums {
@@ -136,6 +145,7 @@ impl FromStr for Sums {
             classification: number(classification)?,
             complexity: optional(complexity)?,
             matching: optional(matching)?,
+            distillation: optional(distillation)?,
             seconds: number(seconds)?,
         })
     }
@@ -155,11 +165,12 @@ mod tests {
             classification: 1.0 / 3.0,
             complexity: None,
             matching: Some(1e-17),
+            distillation: Some(2.0 / 3.0),
             seconds: 12.345_678_901_234_5,
         };
         assert_eq!(sums.to_string().parse(), Ok(sums));
         assert_eq!(Sums::default().to_string().parse(), Ok(Sums::default()));
-        for text in ["", "1 2 3", "1 2 3 4 5 6 7 x"] {
+        for text in ["", "1 2 3", "1 2 3 4 5 6 7 8 x"] {
             assert_eq!(text.parse::<Sums>(), Err(()), "{text}");
         }
     }

@@ -90,6 +90,7 @@ impl Training {
             allowance: 0.0,
             seed: 0,
             gamma2: GAMMA_MATCHING,
+            distill: 0.0,
             local,
             label_smoothing: smoothing,
         };

@@ -152,6 +152,19 @@ pub(super) fn cross_entropy(logits: &Array, labels: &[u32], smoothing: f64) -> A
     Array::new(&[], vec![sum / labels.len() as f64])
 }
 
+pub(super) fn soft_cross_entropy(logits: &Array, target: &Array, temperature: f64) -> Array {
+    let classes = logits.shape[1];
+    let rows = |x: &Array| -> Vec<Vec<f64>> {
+        x.values.chunks(classes).map(|row| row.iter().map(|v| v / temperature).collect()).collect()
+    };
+    let log_sum = |row: &[f64]| row.iter().map(|v| v.exp()).sum::<f64>().ln();
+    let of_row = |(x, t): (&Vec<f64>, &Vec<f64>)| {
+        x.iter().zip(t).map(|(v, u)| (u - log_sum(t)).exp() * (log_sum(x) - v)).sum::<f64>()
+    };
+    let sum: f64 = rows(logits).iter().zip(&rows(target)).map(of_row).sum();
+    Array::new(&[], vec![sum / logits.shape[0] as f64])
+}
+
 pub(super) fn mse(a: &Array, b: &Array) -> Array {
     let sum: f64 = a.values.iter().zip(&b.values).map(|(a, b)| (a - b) * (a - b)).sum();
     Array::new(&[], vec![sum / a.values.len() as f64])

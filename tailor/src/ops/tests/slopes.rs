@@ -218,6 +218,16 @@ fn losses() {
             |x| ops::cross_entropy(&x[0], &tensor, smoothing),
             |x| plain::cross_entropy(&x[0], &labels, smoothing),
         );
+        let answers = [Array::random(rng, &[n, classes]), Array::random(rng, &[n, classes])];
+        let temperature = [1.0, 2.0, 4.0][round % 3];
+        agree(
+            &format!("soft_cross_entropy ({n}, {classes}), temperature {temperature}"),
+            rng,
+            &answers,
+            &[0],
+            |x| ops::soft_cross_entropy(&x[0], &x[1], temperature),
+            |x| plain::soft_cross_entropy(&x[0], &x[1], temperature),
+        );
         let shape = [n, classes, between(rng, 1, 9), between(rng, 1, 9)];
         let pair = [Array::random(rng, &shape), Array::random(rng, &shape)];
         agree(
