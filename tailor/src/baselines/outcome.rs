@@ -24,7 +24,7 @@ pub struct Outcome {
     pub test: Option<Score>,
     /// Costs.
     pub size: Size,
-    /// Seconds of the invocation that finished it.
+    /// Seconds in training steps, its teacher's too where it has one.
     pub seconds: f64,
     /// Everything that shaped it, written out.
     pub run: String,

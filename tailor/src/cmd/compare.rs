@@ -16,7 +16,6 @@ use anyhow::Context;
 use candle_core::Device;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// Trains published methods of adapting a backbone, and NetTailor, on the same images, and prints what each comes to.
 ///
@@ -196,7 +195,6 @@ impl Run {
             let outcome = match known {
                 Some(known) if !method.is_sequential() => known,
                 known => {
-                    let begun = Instant::now();
                     let trained = match method {
                         Method::Tailor => {
                             borrow_teacher(&folder.join(Method::FineTune.name()), &work)?;
@@ -205,7 +203,7 @@ impl Run {
                         _ => self.baseline(method, data, &ground, &work, known.is_none())?,
                     };
                     let (val, test, size) = trained;
-                    let seconds = begun.elapsed().as_secs_f64();
+                    let seconds = work.log().seconds()?;
                     let (data, arch) = (data.to_string(), self.source.arch.to_string());
                     let seed = self.recipe.seed;
                     let made = Outcome { method, data, arch, seed, val, test, size, seconds, run };

@@ -4,7 +4,7 @@ use crate::cmd::{On, channels, read_images, stem, training};
 use crate::data;
 use crate::fit::{Work, count, hex};
 use crate::interrupt::Interrupt;
-use crate::pretrain::{Job, Recipe, Report};
+use crate::pretrain::{Job, Recipe, Report, refuse_others};
 use crate::progress::Progress;
 use crate::train::{Schedule, Score};
 use anyhow::Context;
@@ -116,6 +116,7 @@ impl Pretrain {
         found.counts().check_batch(recipe.batch, recipe.validation)?;
         let name = stem(&self.data);
         let work = Work::open(&self.work)?;
+        refuse_others(&work, &name, found.classes().len(), &recipe)?;
         let out = self.out.clone().unwrap_or_else(|| work.backbone(&name));
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, recipe.size, &progress)?;

@@ -9,7 +9,7 @@ use crate::fit::{Work, hex};
 use crate::import::{Imported, NamedValues, write_backbone};
 use crate::net::{Net, Params, training_tensors};
 use crate::progress::Progress;
-use crate::train::{Course, Score, Train, evaluate, teacher_loss};
+use crate::train::{Checkpoint, Course, Score, Train, evaluate, teacher_loss};
 use crate::{Error, Result};
 use bundles::plan::{Counter, Plan};
 use candle_core::Device;
@@ -93,13 +93,8 @@ impl Job<'_> {
             loss: &|params, batch| teacher_loss(&plan, params, batch, recipe.label_smoothing),
             validate: &|params| val.as_ref().map_or(Ok(Score::default()), |val| score(params, val)),
         };
-        let fingerprint = format!(
-            "data {} {} classes {} images | {}",
-            self.data_name,
-            classes.len(),
-            train.len(),
-            recipe.fingerprint()
-        );
+        let about = about(self.data_name, classes.len());
+        let fingerprint = format!("{about} {} images | {}", train.len(), recipe.fingerprint());
         let course = Course {
             stage: STAGE,
             fingerprint: &fingerprint,
@@ -154,6 +149,24 @@ impl Job<'_> {
             bytes,
         })
     }
+}
+
+/// What a training is about, beside its recipe and the number of images.
+fn about(data_name: &str, classes: usize) -> String {
+    format!("data {data_name} {classes} classes")
+}
+
+/// Refuses a checkpoint in `work` that was made on other data or by another recipe, before any image is read. How many
+/// images the data has is left to training itself.
+///
+/// # Errors
+/// [`Error::Training`] naming the checkpoint.
+pub fn refuse_others(work: &Work, data_name: &str, classes: usize, recipe: &Recipe) -> Result<()> {
+    let path = work.checkpoint(STAGE);
+    let Some(found) = Checkpoint::peek(&path)? else { return Ok(()) };
+    let same = found.fingerprint.starts_with(&about(data_name, classes))
+        && found.fingerprint.split_once(" | ").is_some_and(|(_, rest)| rest == recipe.fingerprint());
+    if same { Ok(()) } else { Err(Checkpoint::of_other_options(&path)) }
 }
 
 /// Shape and values of everything `plan` trains, by name.

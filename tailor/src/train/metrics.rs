@@ -148,6 +148,16 @@ impl Log {
         Ok(())
     }
 
+    /// Seconds spent in training steps, over all stages and invocations.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn seconds(&self) -> Result<f64> {
+        let bytes = read(&self.json_lines())?.unwrap_or_default();
+        let of_line = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?["seconds"].as_f64();
+        Ok(String::from_utf8_lossy(&bytes).lines().filter_map(of_line).sum())
+    }
+
     /// Appends one record.
     ///
     /// # Errors
@@ -207,6 +217,7 @@ mod tests {
             epoch,
             rate: 0.05,
             loss: 1.5,
+            seconds: 0.25,
             matching: (stage == "train").then_some(0.25),
             val_accuracy: Some(0.5),
             ..Record::default()
@@ -227,6 +238,7 @@ mod tests {
         }
         let [csv, json] = texts(folder.path());
         assert_eq!((csv.len(), json.len()), (5, 4));
+        assert_eq!(log.seconds().unwrap(), 1.0);
         assert_eq!(csv[0].split(',').count(), csv[1].split(',').count());
         assert_eq!(csv[3], "train,1,5.000000e-2,1.500000,0.000000,,0.250000,,0.000000,0.500000,0.0");
         let object: serde_json::Value = serde_json::from_str(&json[1]).unwrap();

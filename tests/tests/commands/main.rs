@@ -291,6 +291,18 @@ fn a_run_killed_and_interrupted_ends_as_if_nothing_had_happened() {
     assert!(backbones[0] == backbones[1], "the backbones differ");
     assert_eq!(epochs(&whole), epochs(&broken));
     assert_eq!(epochs(&whole).len(), 41);
+    // Other options are refused before any image is read: a broken one is not even found.
+    let images = folder("unreadable");
+    for class in ["down", "up"] {
+        let train = images.join("train").join(class);
+        std::fs::create_dir_all(&train).unwrap();
+        for i in 0..8 {
+            std::fs::write(train.join(format!("{i}.png")), "no picture").unwrap();
+        }
+    }
+    let unread = ["pretrain", "--data", text(&images), "--work", text(&whole), "--size", "16", "--batch", "8"];
+    let (_, why) = failure("tailor", &unread);
+    assert!(why.contains("other options") && why.contains("pretrain.safetensors"), "{why}");
 
     let fit = |work: &'static str| -> Vec<String> {
         let (work, backbone) = (folder(work), whole.join("images.backbone"));
