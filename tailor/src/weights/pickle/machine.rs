@@ -1,109 +1,16 @@
-//! The part of Python's pickle machine that state dicts need, running nothing.
-//!
-//! Objects live in one arena and refer to each other by index, so shared and even cyclic data is only as
-//! large as the bytes that describe it. Every opcode makes at most one object, so memory is bounded by the
-//! length of the pickle; whoever walks the result must bound the walk, because shared lists can unfold.
+//! The stack machine: opcodes in, objects out.
 
-use super::Fault;
+use super::{Id, Object};
+use crate::weights::Fault;
 use std::collections::HashMap;
 
-/// Index of an object in [`Pickle::objects`].
-pub(super) type Id = usize;
-
-/// A Python object as plain data.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Object {
-    /// `None`, and whatever is of no interest: sets, huge integers.
-    Nothing,
-    Bool(bool),
-    Int(i128),
-    Float(f64),
-    Str(String),
-    Bytes,
-    Tuple(Vec<Id>),
-    List(Vec<Id>),
-    /// A dict or OrderedDict, in order of insertion.
-    Dict(Vec<(Id, Id)>),
-    /// A class or function by `module name`; never looked up.
-    Global(String),
-    /// A call that was recorded instead of made: what, with which arguments.
-    Call(Id, Id),
-    /// A reference to something outside the pickle, a storage.
-    Persistent(Id),
-}
-
-/// A decoded pickle.
-#[derive(Debug)]
-pub(super) struct Pickle {
-    objects: Vec<Object>,
-    /// The object the pickle stands for.
-    pub root: Id,
-    /// Bytes read, up to and including the STOP opcode.
-    pub length: usize,
-}
-
-impl Pickle {
-    /// Decodes the pickle at the beginning of `bytes`.
-    pub fn read(bytes: &[u8]) -> Result<Pickle, Fault> {
-        let mut machine = Machine {
-            bytes,
-            at: 0,
-            objects: vec![Object::Nothing],
-            stack: Vec::new(),
-            marks: Vec::new(),
-            memo: HashMap::new(),
-        };
-        let root = machine.run()?;
-        Ok(Pickle { objects: machine.objects, root, length: machine.at })
-    }
-
-    /// The object of this index.
-    pub fn get(&self, id: Id) -> &Object {
-        self.objects.get(id).unwrap_or(&Object::Nothing)
-    }
-
-    /// Every persistent reference's tuple of arguments.
-    pub fn persistent(&self) -> impl Iterator<Item = Id> {
-        self.objects.iter().filter_map(|object| match object {
-            Object::Persistent(id) => Some(*id),
-            _ => None,
-        })
-    }
-
-    /// The text, if it is one.
-    pub fn text(&self, id: Id) -> Option<&str> {
-        match self.get(id) {
-            Object::Str(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The items of a tuple or list.
-    pub fn items(&self, id: Id) -> Option<&[Id]> {
-        match self.get(id) {
-            Object::Tuple(items) | Object::List(items) => Some(items),
-            _ => None,
-        }
-    }
-
-    /// A number that is no less than zero and small enough to count with.
-    pub fn size(&self, id: Id) -> Option<usize> {
-        match self.get(id) {
-            Object::Int(value) => usize::try_from(*value).ok(),
-            _ => None,
-        }
-    }
-
-    /// A tuple or list of sizes.
-    pub fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        self.items(id)?.iter().map(|&item| self.size(item)).collect()
-    }
-}
-
-struct Machine<'a> {
+/// Where decoding stands.
+pub(super) struct Machine<'a> {
     bytes: &'a [u8],
-    at: usize,
-    objects: Vec<Object>,
+    /// Bytes read.
+    pub(super) at: usize,
+    /// Everything made so far.
+    pub(super) objects: Vec<Object>,
     stack: Vec<Id>,
     /// Heights of the stack at which marks were set.
     marks: Vec<usize>,
@@ -113,8 +20,20 @@ struct Machine<'a> {
 /// The one shared `None`.
 const NOTHING: Id = 0;
 
-impl Machine<'_> {
-    fn run(&mut self) -> Result<Id, Fault> {
+impl<'a> Machine<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Machine<'a> {
+        Machine {
+            bytes,
+            at: 0,
+            objects: vec![Object::Nothing],
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        }
+    }
+
+    /// Reads up to and including STOP and returns the object that is left on top.
+    pub(super) fn run(&mut self) -> Result<Id, Fault> {
         loop {
             let at = self.at;
             let op = self.fixed::<1>()?[0];

@@ -1,0 +1,59 @@
+//! From a camera frame to a network's input: one resampler and one normaliser for host and device.
+//!
+//! Training and inference must see the same pixels, so both programs call this module. It does what
+//! Pillow's `resize(..., BILINEAR)` does, within one level: a separable triangle filter, widened when shrinking so that
+//! nothing aliases, in fixed point with a rounding to 8 bits between the passes. Fixed point makes the
+//! result the same on every CPU, bit for bit. Images are squashed to the target size, not cropped.
+//!
+//! Pixels are `u8` in `(height, width, channels)` order with 1 (grey) or 3 (RGB) channels; a network's
+//! input is `f32` in `(3, height, width)` order, grey replicated.
+
+mod normalise;
+mod resize;
+#[cfg(test)]
+mod tests;
+
+pub use normalise::Normaliser;
+pub use resize::Resizer;
+
+use crate::{Error, Result};
+
+/// Longest side accepted, in pixels.
+pub const MAX_SIDE: usize = 1 << 15;
+
+/// Most pixels accepted in one image.
+pub const MAX_AREA: usize = 1 << 26;
+
+/// Height and width in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Size {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl Size {
+    /// Pixels in the image.
+    pub const fn area(self) -> usize {
+        self.height.saturating_mul(self.width)
+    }
+
+    fn check(self, what: &str) -> Result<()> {
+        let sides = [self.height, self.width].iter().all(|side| (1..=MAX_SIDE).contains(side));
+        if sides && self.area() <= MAX_AREA {
+            return Ok(());
+        }
+        Err(Error::BadRequest {
+            what: format!("{what} of {}x{} pixels", self.width, self.height),
+            want: format!("each side must have 1 to {MAX_SIDE} pixels, {MAX_AREA} together at most"),
+        })
+    }
+}
+
+fn expect_len(what: &str, got: usize, want: usize) -> Result<()> {
+    if got == want {
+        return Ok(());
+    }
+    Err(Error::BadRequest { what: format!("{what} has {got} values"), want: format!("{want} values") })
+}
