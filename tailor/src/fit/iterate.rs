@@ -12,6 +12,9 @@ const WITHOUT: &str = "prune-without-";
 /// What that says of a step that took proxies.
 const PROXIES: &str = "p";
 
+/// What it says of a second retraining.
+const AGAIN: &str = "r";
+
 /// Share of all proxies' cost that a step takes away.
 const THINNED: f64 = 0.5;
 
@@ -28,6 +31,16 @@ struct Step {
     plan: Plan,
     taken: String,
     blocks: usize,
+}
+
+impl Cut {
+    /// The same network, to be retrained once more.
+    pub(super) fn again(&self) -> Result<Cut> {
+        // A copy: this one's numbers stay as they are.
+        let params = survivors(&self.plan, &self.params, &self.plan)?;
+        let stage = format!("{}-{AGAIN}", self.stage);
+        Ok(Cut { dropped: self.dropped, stage, plan: self.plan.clone(), params })
+    }
 }
 
 impl Tailoring<'_> {
@@ -155,6 +168,14 @@ mod tests {
         };
         let left = proxies(thin) / proxies(&whole);
         assert!((0.2..=0.5).contains(&left), "{left}");
+        // Retraining once more leaves alone what it starts from.
+        let again = whole.again().unwrap();
+        assert_eq!((again.stage.as_str(), again.dropped), ("prune-0-r", 0));
+        let (name, var) = again.params.vars().next().unwrap();
+        let before = whole.params.values(name).unwrap();
+        assert_eq!(again.params.values(name).unwrap(), before);
+        var.set(&(var.as_tensor() + 7.0).unwrap()).unwrap();
+        assert_eq!(whole.params.values(name).unwrap(), before);
         // Without any proxy, every block is needed.
         let bare = Cut { plan: backbone, ..whole };
         assert!(tailoring.leaner(&bare).unwrap().is_empty());

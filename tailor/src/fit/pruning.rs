@@ -76,7 +76,8 @@ impl Tailoring<'_> {
                 Ok(cut) => {
                     let retrain = |cut| self.retrain(cut, teacher);
                     let leaner = |at: &Tried| self.leaner(&at.cut);
-                    let all = descend(retrain(cut)?, &goal, |at| &at.candidate, leaner, retrain)?;
+                    let again = |at: &Tried| at.cut.again();
+                    let all = descend(retrain(cut)?, &goal, |at| &at.candidate, leaner, again, retrain)?;
                     let over =
                         |tried: Tried| Ok(self.over(&tried.cut, &goal)?.unwrap_or_else(|| keep(tried)));
                     all.into_iter().map(over).collect::<Result<_>>()?
@@ -125,7 +126,7 @@ impl Tailoring<'_> {
         let floor = teacher.validation.accuracy() - self.recipe.tolerance;
         let backbone = self.backbone_plan()?;
         let budget = self.recipe.budget.map(|b| b.resolve(&self.recipe.cost, &backbone)).transpose()?;
-        Ok(Goal { floor, slack: self.recipe.tolerance, budget })
+        Ok(Goal { floor, slack: 2.0 * self.recipe.tolerance, budget })
     }
 
     /// The attempt that needs no training, because its network costs too much whatever it learns.

@@ -66,7 +66,7 @@ impl Attempt {
 pub struct Goal {
     /// Validation accuracy that counts as within tolerance.
     pub floor: f64,
-    /// How far below the floor a network may be that an iterative search still builds on: a later step retrains it further.
+    /// How far below the floor a network may be that an iterative search does not give up: more training may win it back.
     pub slack: f64,
     /// The most a network may cost, by the recipe's measure.
     pub budget: Option<f64>,
@@ -189,8 +189,9 @@ pub fn bisect(
 
 /// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
 /// best first; [`TRIES`] of them are retrained until one keeps within tolerance, and the search goes on from that one. When
-/// none does it goes on from the most accurate, if that is [near](Goal::slack), for [`LENIENT`] steps at most: then it ends.
-/// With a budget the first one is taken, whatever it costs in accuracy, until the budget is met.
+/// none does, the most accurate of them is retrained `again`, if it is [near](Goal::slack). The search may go on from a network
+/// that is near for [`LENIENT`] steps, since every step trains on; then it ends. With a budget the first one is taken, whatever
+/// it costs in accuracy, until the budget is met.
 ///
 /// # Errors
 /// Whatever `leaner` and `retrain` report.
@@ -199,6 +200,7 @@ pub fn descend<Cut, Network>(
     goal: &Goal,
     candidate: impl Fn(&Network) -> &Candidate,
     leaner: impl Fn(&Network) -> Result<Vec<Cut>>,
+    again: impl Fn(&Network) -> Result<Cut>,
     mut retrain: impl FnMut(Cut) -> Result<Network>,
 ) -> Result<Vec<Network>> {
     let mut all = vec![first];
@@ -213,16 +215,23 @@ pub fn descend<Cut, Network>(
                 break;
             }
         }
-        let accuracy = |i: usize| candidate(&all[i]).validation.accuracy();
-        // Of equals the first, which is missed least.
-        let Some(best) = (begun..all.len()).rev().max_by(|&a, &b| accuracy(a).total_cmp(&accuracy(b))) else {
-            break;
+        let best = |all: &[Network]| {
+            let accuracy = |i: usize| candidate(&all[i]).validation.accuracy();
+            // Of equals the first, which is missed least.
+            (begun..all.len()).rev().max_by(|&a, &b| accuracy(a).total_cmp(&accuracy(b)))
         };
-        outside = if goal.is_within(candidate(&all[best])) { 0 } else { outside + 1 };
-        if goal.budget.is_none() && (outside > LENIENT || !goal.is_near(candidate(&all[best]))) {
-            break;
+        let Some(mut next) = best(&all) else { break };
+        if goal.budget.is_none() {
+            if !goal.is_within(candidate(&all[next])) && goal.is_near(candidate(&all[next])) {
+                all.push(retrain(again(&all[next])?)?);
+                next = best(&all).unwrap_or(next);
+            }
+            outside = if goal.is_within(candidate(&all[next])) { 0 } else { outside + 1 };
+            if outside > LENIENT || !goal.is_near(candidate(&all[next])) {
+                break;
+            }
         }
-        at = best;
+        at = next;
     }
     Ok(all)
 }
@@ -325,7 +334,9 @@ mod tests {
             let left = "1234".chars().filter(|block| !at.stage.contains(*block));
             Ok(left.map(|block| format!("{}{block}", at.stage)).collect())
         };
-        let all = descend(network(String::new()), goal, |c| c, leaner, |stage| Ok(network(stage))).unwrap();
+        let again = |at: &Candidate| Ok(format!("{}r", at.stage));
+        let all = descend(network(String::new()), goal, |c| c, leaner, again, |stage| Ok(network(stage)));
+        let all = all.unwrap();
         let stages = all.iter().map(|c| c.stage.clone()).collect();
         let selection = Selection::of(all.into_iter().map(Attempt::Trained).collect(), goal);
         (stages, selection.winner().unwrap().stage.clone())
@@ -342,17 +353,32 @@ mod tests {
             (&[("12", 978)], &["", "1", "12", "13", "132", "1324"], "1324"),
             (&[("12", 978), ("13", 978), ("14", 978)], &["", "1", "12", "13", "14"], "1"),
             (&[("", 970), ("1", 978), ("2", 960), ("3", 960)], &["", "1", "2", "3"], "1"),
-            // Near: gone on from, the most accurate of them, and won back.
-            (&[("12", 978), ("13", 979), ("14", 970)], &["", "1", "12", "13", "14", "132", "1324"], "1324"),
+            // Near: the most accurate of them is retrained again, and won back by that.
             (
-                &[("12", 979), ("13", 979), ("14", 979), ("123", 960)],
-                &["", "1", "12", "13", "14", "123", "124", "1243"],
+                &[("12", 978), ("13", 979), ("14", 970)],
+                &["", "1", "12", "13", "14", "13r", "13r2", "13r24"],
+                "13r24",
+            ),
+            // Or not, and gone on from nevertheless: the next step wins it back.
+            (
+                &[("12", 979), ("13", 979), ("14", 979), ("12r", 979), ("123", 960)],
+                &["", "1", "12", "13", "14", "12r", "123", "124", "1243"],
                 "1243",
             ),
-            // Not won back in time: what was left within tolerance wins.
+            // Not in time: what was left within tolerance wins.
             (
-                &[("12", 979), ("13", 970), ("14", 970), ("123", 979), ("124", 970), ("1234", 979)],
-                &["", "1", "12", "13", "14", "123", "124", "1234"],
+                &[
+                    ("12", 979),
+                    ("13", 970),
+                    ("14", 970),
+                    ("12r", 978),
+                    ("123", 979),
+                    ("124", 970),
+                    ("123r", 970),
+                    ("1234", 979),
+                    ("1234r", 979),
+                ],
+                &["", "1", "12", "13", "14", "12r", "123", "124", "123r", "1234", "1234r"],
                 "1",
             ),
         ];
