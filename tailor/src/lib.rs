@@ -16,6 +16,7 @@ pub mod pack;
 pub mod precision;
 pub mod pretrain;
 pub mod progress;
+pub mod protocols;
 pub mod random;
 pub mod report;
 pub mod source;

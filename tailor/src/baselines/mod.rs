@@ -18,6 +18,7 @@
 
 mod adapters;
 mod bench;
+mod comparison;
 mod dan;
 mod features;
 mod finetune;
@@ -31,8 +32,10 @@ mod size;
 mod tailored;
 #[cfg(test)]
 mod tests;
+mod together;
 
 pub use bench::{Bench, Trained};
+pub use comparison::Comparison;
 pub use method::Method;
 pub use outcome::Outcome;
 pub use packnet::Packed;

@@ -1,7 +1,7 @@
 //! The options that shape a recipe, for every command that tailors.
 
 use super::training;
-use crate::data::Counts;
+use crate::data::{Augment, Counts};
 use crate::fit::{Budget, LatencyTable, Measure, Recipe, Search};
 use crate::net::{Formula, Gating};
 use crate::train::Schedule;
@@ -35,9 +35,9 @@ pub(super) struct Choices {
     /// Learning-rate schedule of retraining after pruning.
     #[arg(long, value_name = "SCHEDULE")]
     retrain_rate: Option<Schedule>,
-    /// How far back proxies reach: 1, 3, 5, … or `dense`.
-    #[arg(long, default_value = "3")]
-    skips: Skips,
+    /// How far back proxies reach: 1, 3, 5, … or `dense`; 3 when left out.
+    #[arg(long)]
+    skips: Option<Skips>,
     /// Weight of expected complexity.
     #[arg(long)]
     gamma1: Option<f64>,
@@ -156,7 +156,7 @@ impl Choices {
         {
             stage.schedule = rate.unwrap_or(stage.schedule);
         }
-        recipe.skips = self.skips;
+        recipe.skips = self.skips.unwrap_or(recipe.skips);
         recipe.gamma1 = self.gamma1.unwrap_or(recipe.gamma1);
         recipe.gamma2 = self.gamma2.unwrap_or(recipe.gamma2);
         let without = recipe.gamma2 == 0.0;
@@ -197,12 +197,22 @@ impl Choices {
         Ok(recipe)
     }
 
-    /// Has the search be a sweep.
-    pub(super) fn sweep(&mut self) -> Result<()> {
+    /// Has the search be a sweep, because of `what`.
+    pub(super) fn sweep(&mut self, what: &str) -> Result<()> {
         match self.search.replace(SearchArg::Sweep) {
             None | Some(SearchArg::Sweep) => Ok(()),
-            Some(_) => Err(Error::config("--search", "without effect beside --sweep")),
+            Some(_) => Err(Error::config("--search", format!("without effect beside {what}"))),
         }
+    }
+
+    /// How far back proxies reach, where that was said.
+    pub(super) fn skips(&self) -> Option<Skips> {
+        self.skips
+    }
+
+    /// What is changed in training images: as typed, over `default`.
+    pub(super) fn augment(&self, default: Augment) -> Augment {
+        self.images.augment(default)
     }
 
     /// Accepted loss of validation accuracy, in percentage points.

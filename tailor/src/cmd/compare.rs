@@ -2,19 +2,18 @@
 
 mod table;
 
-use crate::baselines::{Bench, Method, Outcome, Packed, Size, borrow_teacher};
+use crate::baselines::{Comparison, Method, Outcome};
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, read_images, stem};
-use crate::data::{self, Dataset, Found};
-use crate::fit::{BackboneSize, Ground, Job, Recipe, Work};
+use crate::cmd::{On, names, read_images};
+use crate::data::{self, Found};
+use crate::fit::{BackboneSize, Recipe};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::Schedule;
 use crate::{Error, Result};
 use anyhow::Context;
-use candle_core::Device;
-use std::collections::{HashMap, HashSet};
+use bundles::plan::Plan;
 use std::path::PathBuf;
 
 /// Trains published methods of adapting a backbone, and NetTailor, on the same images, and prints what each comes to.
@@ -35,10 +34,10 @@ pub struct Compare {
     backbone: PathBuf,
     /// Images, as for `fit`; of several, methods that share one network between tasks learn them in this order.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
-    data: Vec<PathBuf>,
+    pub(super) data: Vec<PathBuf>,
     /// Folder for METHOD/result.json, checkpoints and metrics (DATA/METHOD/ with several data).
     #[arg(long, value_name = "DIR")]
-    work: PathBuf,
+    pub(super) work: PathBuf,
     /// Methods, with commas between them; all when left out.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     methods: Vec<Method>,
@@ -56,13 +55,45 @@ pub struct Compare {
     on: On,
     /// JSON on stdout, in one line, instead of tables.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
     choices: Choices,
 }
 
+/// Results of every method on every task.
+pub(super) struct Compared {
+    /// The backbone's plan with its source classifier.
+    pub(super) plan: Plan,
+    /// What is compared with.
+    pub(super) backbone: BackboneSize,
+    /// In the table's order.
+    pub(super) methods: Vec<Method>,
+    /// By task, then method.
+    pub(super) outcomes: Vec<Outcome>,
+}
+
 impl Compare {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let compared = self.compare(|data, outcomes, backbone| {
+            if !self.json {
+                // What is finished can be read while the next data set trains.
+                print!("{}", table::of_task(data, outcomes, backbone));
+            }
+        })?;
+        let Compared { backbone, methods, outcomes, .. } = compared;
+        if self.json {
+            println!("{}", json(&backbone, &outcomes));
+        } else if self.data.len() > 1 {
+            print!("{}", table::average(&methods, &outcomes, &backbone));
+        }
+        Ok(())
+    }
+
+    /// Trains everything, and hands each task's results to `finished` as they come.
+    pub(super) fn compare(
+        &self,
+        finished: impl Fn(&str, &[Outcome], &BackboneSize),
+    ) -> anyhow::Result<Compared> {
         let recipe = self.choices.recipe()?;
         let device = self.on.open()?;
         let source = Source::open(&self.backbone, &device)?;
@@ -71,48 +102,28 @@ impl Compare {
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         recipe.augment.check(size)?;
         recipe.check_cost(source.arch, size)?;
-        let mut names = HashSet::new();
-        if let Some(twice) = self.data.iter().find(|path| !names.insert(stem(path))) {
-            let want = "every data needs a name of its own, under which results are kept";
-            return Err(Error::config(format!("--data {}", twice.display()), want).into());
-        }
+        let names = names("--data", &self.data)?;
         let found: Vec<Found> = self.data.iter().map(|path| data::find(path)).collect::<Result<_>>()?;
         for found in &found {
             self.choices.check_data(&recipe, found.counts())?;
         }
         let backbone = BackboneSize::of(&source.plan, source.bytes)?;
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
-        let mut run = Run {
-            source,
-            recipe,
-            rates: self.rates.iter().copied().collect(),
-            device,
-            progress,
-            packed: HashMap::new(),
-        };
+        let plan = source.plan.clone();
+        let mut comparison = Comparison::new(source, recipe, &self.rates, device, progress);
         let mut outcomes: Vec<Outcome> = Vec::new();
-        for (path, found) in self.data.iter().zip(found) {
-            let data = stem(path);
-            run.recipe = self.choices.recipe_for(found.counts())?;
+        for (data, found) in names.into_iter().zip(found) {
+            comparison.recipe = self.choices.recipe_for(found.counts())?;
             let folder = if self.data.len() > 1 { self.work.join(&data) } else { self.work.clone() };
-            let mut dataset = read_images(found, size, &run.progress)?;
+            let mut dataset = read_images(found, size, &comparison.progress)?;
             if self.without_test {
                 dataset.test = None;
             }
-            let of_data = run.on(&methods, &data, dataset, &folder)?;
-            if !self.json {
-                // What is finished can be read while the next data set trains.
-                print!("{}", table::of_task(&data, &of_data, &backbone));
-            }
+            let of_data = comparison.on(&methods, &data, dataset, &folder)?;
+            finished(&data, &of_data, &backbone);
             outcomes.extend(of_data);
         }
-        if self.json {
-            let results: Vec<_> = outcomes.iter().map(Outcome::json).collect();
-            println!("{}", serde_json::json!({ "backbone": backbone.json(), "results": results }));
-        } else if self.data.len() > 1 {
-            print!("{}", table::average(&methods, &outcomes, &backbone));
-        }
-        Ok(())
+        Ok(Compared { plan, backbone, methods, outcomes })
     }
 
     /// What is to be trained, in the table's order.
@@ -148,6 +159,12 @@ impl Compare {
     }
 }
 
+/// All results in one document.
+fn json(backbone: &BackboneSize, outcomes: &[Outcome]) -> serde_json::Value {
+    let results: Vec<_> = outcomes.iter().map(Outcome::json).collect();
+    serde_json::json!({ "backbone": backbone.json(), "results": results })
+}
+
 /// `METHOD=SCHEDULE`.
 fn rate(text: &str) -> Result<(Method, Schedule), String> {
     let (method, schedule) =
@@ -155,134 +172,3 @@ fn rate(text: &str) -> Result<(Method, Schedule), String> {
     let parsed = || Ok::<_, Error>((method.parse()?, schedule.parse()?));
     parsed().map_err(|error| error.to_string())
 }
-
-/// What all methods and tasks share.
-struct Run {
-    source: Source,
-    recipe: Recipe,
-    rates: HashMap<Method, Schedule>,
-    device: Device,
-    progress: Progress,
-    /// What sequential methods have packed so far.
-    packed: HashMap<Method, Packed>,
-}
-
-impl Run {
-    /// Every method on one task.
-    fn on(
-        &mut self,
-        methods: &[Method],
-        data: &str,
-        dataset: Dataset,
-        folder: &std::path::Path,
-    ) -> Result<Vec<Outcome>> {
-        let source = self.source.clone();
-        let ground = Ground::prepare(source, dataset.clone(), data, &self.recipe, &self.device)?;
-        let mut outcomes = Vec::new();
-        for &method in methods {
-            let work = Work::open(folder.join(method.name()))?;
-            let result = work.folder().join("result.json");
-            let run = self.identity(method, &ground);
-            let known = Outcome::read(&result)?;
-            if let Some(known) = &known
-                && known.run != run
-            {
-                let want = "repeat its options, remove its folder, or choose another work folder";
-                return Err(Error::training(result.display(), "made with other options", want));
-            }
-            // A test that was left out may be asked for later.
-            let known = known.filter(|known| known.test.is_some() || ground.test.is_none());
-            let outcome = match known {
-                Some(known) if !method.is_sequential() => known,
-                known => {
-                    let trained = match method {
-                        Method::Tailor => {
-                            borrow_teacher(&folder.join(Method::FineTune.name()), &work)?;
-                            self.tailor(data, dataset.clone(), &work)?
-                        }
-                        _ => self.baseline(method, data, &ground, &work, known.is_none())?,
-                    };
-                    let (val, test, size) = trained;
-                    let seconds = work.log().seconds()?;
-                    let (data, arch) = (data.to_string(), self.source.arch.to_string());
-                    let seed = self.recipe.seed;
-                    let made = Outcome { method, data, arch, seed, val, test, size, seconds, run };
-                    match known {
-                        Some(known) => known,
-                        None => {
-                            made.write(&result)?;
-                            made
-                        }
-                    }
-                }
-            };
-            outcomes.push(outcome);
-        }
-        Ok(outcomes)
-    }
-
-    fn schedule(&self, method: Method) -> Schedule {
-        match (self.rates.get(&method), method.peak()) {
-            (Some(&schedule), _) => schedule,
-            (None, Some(peak)) => Schedule::OneCycle { peak },
-            (None, None) => self.recipe.teach.schedule,
-        }
-    }
-
-    /// Everything that shapes a result, written out.
-    fn identity(&self, method: Method, ground: &Ground) -> String {
-        let how = match method {
-            Method::Tailor => format!("{:?}", self.recipe),
-            _ => format!("{} {}", self.schedule(method), self.recipe.teacher_fingerprint()),
-        };
-        let after =
-            self.packed.get(&method).map_or(String::new(), |packed| format!(" after {:?}", packed.tasks()));
-        format!("{method} on {}{after} | {how}", ground.identity)
-    }
-
-    fn baseline(
-        &mut self,
-        method: Method,
-        data: &str,
-        ground: &Ground,
-        work: &Work,
-        is_tested: bool,
-    ) -> Result<Figures> {
-        let progress = self.progress.for_task(&format!("{data} {method}:"));
-        let bench = Bench {
-            ground,
-            recipe: &self.recipe,
-            schedule: self.schedule(method),
-            work,
-            packed: self.packed.get(&method),
-            device: &self.device,
-            progress: &progress,
-        };
-        let trained = method.train(&bench)?;
-        let test = if is_tested { bench.test(&trained)? } else { None };
-        if let Some(packed) = trained.packed {
-            self.packed.insert(method, packed);
-        }
-        Ok((trained.validation, test, trained.size))
-    }
-
-    fn tailor(&self, data: &str, dataset: Dataset, work: &Work) -> Result<Figures> {
-        let job = Job {
-            name: data,
-            source: self.source.clone(),
-            data_name: data,
-            dataset,
-            recipe: &self.recipe,
-            work,
-            signers: &[],
-            device: &self.device,
-            jobs: None,
-            progress: &self.progress.for_task(&format!("{data} tailor:")),
-        };
-        let report = job.run()?;
-        Ok((report.val, report.test, Size::tailored(&report)))
-    }
-}
-
-/// Validation, test, costs.
-type Figures = (crate::train::Score, Option<crate::train::Score>, Size);

@@ -95,7 +95,7 @@ impl Fit {
 
     /// The same, with a sweep for search.
     pub(super) fn sweeping(mut self) -> Result<Fit, Error> {
-        self.choices.sweep()?;
+        self.choices.sweep("--sweep")?;
         Ok(self)
     }
 

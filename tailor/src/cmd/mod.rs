@@ -12,6 +12,7 @@ mod inspect;
 mod keys;
 mod pack;
 mod pretrain;
+mod protocol;
 mod prune;
 mod report;
 mod targets;
@@ -23,7 +24,7 @@ use crate::device::Choice;
 use crate::progress::Progress;
 use candle_core::Device;
 use clap::{Parser, Subcommand};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Exit code of everything that has no code of its own.
@@ -49,6 +50,7 @@ enum Command {
     Fit(Box<fit::Fit>),
     Prune(Box<prune::Prune>),
     Compare(Box<compare::Compare>),
+    Protocol(Box<protocol::Protocol>),
     Pack(pack::Pack),
     Eval(eval::Eval),
     Report(report::Report),
@@ -71,6 +73,7 @@ impl Cli {
             Command::Fit(cmd) => cmd.run(),
             Command::Prune(cmd) => cmd.run(),
             Command::Compare(cmd) => cmd.run(),
+            Command::Protocol(cmd) => cmd.run(),
             Command::Pack(cmd) => cmd.run(),
             Command::Eval(cmd) => cmd.run(),
             Command::Report(cmd) => cmd.run(),
@@ -134,19 +137,43 @@ fn load_images(path: &Path, size: usize, progress: &Progress) -> crate::Result<D
 
 /// Reads a set of images with a bar, resized to `size` x `size`.
 fn read_images(found: Found, size: usize, progress: &Progress) -> crate::Result<Dataset> {
+    let classes = found.classes().len();
+    with_bar(progress, &format!("{classes} classes"), |done| {
+        found.read(&data::Options::new(size, size), done)
+    })
+}
+
+/// Has `read` tell a bar how far it is: (images done, images in all).
+fn with_bar<T>(
+    progress: &Progress,
+    last: &str,
+    read: impl FnOnce(&dyn Fn(usize, usize)) -> crate::Result<T>,
+) -> crate::Result<T> {
     let bar = std::cell::OnceCell::new();
-    let dataset = found.read(&data::Options::new(size, size), &|done, total| {
+    let done = read(&|done, total| {
         bar.get_or_init(|| progress.stage("images", total as u64, 0)).at(done as u64);
     })?;
     if let Some(bar) = bar.into_inner() {
-        bar.finish(&format!("{} classes", dataset.classes.len()));
+        bar.finish(last);
     }
-    Ok(dataset)
+    Ok(done)
 }
 
 /// What a task or backbone is called after its data.
 fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "task".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// What each of `paths`, given with `option`, is called; no two the same, because results are kept under it.
+fn names(option: &str, paths: &[PathBuf]) -> crate::Result<Vec<String>> {
+    let names: Vec<String> = paths.iter().map(|path| stem(path)).collect();
+    match (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
+        None => Ok(names),
+        Some(twice) => {
+            let want = "every one needs a name of its own, under which results are kept";
+            Err(crate::Error::config(format!("{option} {}", paths[twice].display()), want))
+        }
+    }
 }
 
 /// One number per colour channel.

@@ -30,13 +30,13 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// As typed, over a recipe's `default`.
+    /// As typed, over a recipe's `default`. What the default has of mirroring and jitter stays unless there is more.
     pub(super) fn augment(&self, default: Augment) -> Augment {
         Augment {
             crop_pad: self.crop.unwrap_or(default.crop_pad),
-            flip: self.flip,
+            flip: self.flip || default.flip,
             policy: self.augment,
-            jitter: self.jitter,
+            jitter: if self.jitter > 0.0 { self.jitter } else { default.jitter },
             erase: self.erase,
         }
     }

@@ -47,16 +47,16 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Opens a directory or .zip and lists it.
-    pub fn open(path: &Path) -> Result<(Source, Listing)> {
+    /// Opens a directory or .zip and lists `splits` of it.
+    pub fn open(path: &Path, splits: &[SplitNames]) -> Result<(Source, Listing)> {
         let meta = fs::metadata(path).map_err(Error::io(path))?;
         let mut found = Vec::new();
         if meta.is_dir() {
             let root = directory_root(path)?;
-            for split in SPLITS.iter().flat_map(|(_, names)| *names) {
+            for split in splits.iter().flat_map(|(_, names)| *names) {
                 walk(&root, split, 0, &mut found)?;
             }
-            let listing = sort(found, &root)?;
+            let listing = sort(found, &root, splits)?;
             return Ok((Source::Directory(root), listing));
         }
         let file = fs::File::open(path).map_err(Error::io(path))?;
@@ -83,7 +83,7 @@ impl Source {
             }
             None => false,
         });
-        let listing = sort(found, path)?;
+        let listing = sort(found, path, splits)?;
         Ok((Source::Zip { path: path.to_owned(), archive: Box::new(archive), prefix }, listing))
     }
 
@@ -120,8 +120,11 @@ impl Source {
     }
 }
 
-/// The splits, each with the folder names it goes by.
-const SPLITS: [(&str, &[&str]); 3] =
+/// A split with the folder names it goes by.
+pub(super) type SplitNames = (&'static str, &'static [&'static str]);
+
+/// The splits.
+pub(super) const SPLITS: [SplitNames; 3] =
     [("train", &["train"]), ("val", &["val", "valid", "validation"]), ("test", &["test"])];
 
 fn no_train(place: impl std::fmt::Display) -> Error {
@@ -149,7 +152,7 @@ fn directory_root(path: &Path) -> Result<PathBuf> {
 }
 
 /// Adds everything below `root/below` to `found`, as (path below root, is a folder).
-fn walk(root: &Path, below: &str, depth: usize, found: &mut Vec<(String, bool)>) -> Result<()> {
+pub(super) fn walk(root: &Path, below: &str, depth: usize, found: &mut Vec<(String, bool)>) -> Result<()> {
     let folder = root.join(below);
     if depth > MAX_DEPTH {
         let want = "a link to a parent folder? Remove it";
@@ -210,13 +213,13 @@ fn zip_prefix(path: &Path, found: &[(String, bool)]) -> Result<String> {
 }
 
 /// Sorts what was found into splits and classes.
-fn sort(mut found: Vec<(String, bool)>, root: &Path) -> Result<Listing> {
+fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> Result<Listing> {
     found.sort();
     let mut listing = Listing::default();
     let mut classes = BTreeSet::new();
     for (file, is_dir) in found {
         let parts: Vec<&str> = file.split('/').collect();
-        let Some((split, _)) = SPLITS.iter().find(|(_, names)| names.contains(&parts[0])) else { continue };
+        let Some((split, _)) = splits.iter().find(|(_, names)| names.contains(&parts[0])) else { continue };
         if parts.iter().any(|part| part.starts_with('.')) {
             continue;
         }
@@ -243,7 +246,7 @@ fn sort(mut found: Vec<(String, bool)>, root: &Path) -> Result<Listing> {
 }
 
 /// Whether `file` is to be read; files that are no images at all are passed over.
-fn is_image(file: &str, root: &Path) -> Result<bool> {
+pub(super) fn is_image(file: &str, root: &Path) -> Result<bool> {
     let Some((_, ending)) = file.rsplit_once('.') else { return Ok(false) };
     let ending = ending.to_ascii_lowercase();
     if OTHER_FORMATS.contains(&ending.as_str()) {

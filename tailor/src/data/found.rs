@@ -1,6 +1,6 @@
 //! A set of images found on disk: its classes and counts are known and checked, no pixel is read yet.
 
-use super::folder::{Entry, Listing, Source};
+use super::folder::{Entry, Listing, SPLITS, Source, SplitNames};
 use super::{Dataset, Options, Split, decode, idx};
 use crate::{Error, Result};
 use std::{collections::BTreeSet, path::Path};
@@ -56,6 +56,19 @@ enum Form {
 /// # Errors
 /// As [`load`](super::load), except for what is wrong inside an image.
 pub fn find(path: &Path) -> Result<Found> {
+    find_splits(path, &SPLITS)
+}
+
+/// The same without looking at `test/`, whose images may have no labels.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_labelled(path: &Path) -> Result<Found> {
+    let (labelled, _) = SPLITS.split_at(2);
+    find_splits(path, labelled)
+}
+
+fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
     if let Some(set) = idx::find(path)? {
         let counts = Counts {
             train: set.train.labels.len(),
@@ -65,7 +78,7 @@ pub fn find(path: &Path) -> Result<Found> {
         let place = path.display().to_string();
         return Ok(Found { classes: set.classes.clone(), counts, form: Form::Idx(set), place });
     }
-    let (source, listing) = Source::open(path)?;
+    let (source, listing) = Source::open(path, splits)?;
     let classes = listing.classes.clone();
     check_classes(&source, &classes, &listing.train)?;
     check_same_classes(&source, &classes, "val", &listing.val)?;
@@ -92,17 +105,7 @@ impl Found {
     pub fn read(self, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
         let Counts { train, val, test } = self.counts;
         let total = train + val + test;
-        let bytes = total.saturating_mul(options.size.area()).saturating_mul(3);
-        if bytes > options.memory {
-            let found = format!(
-                "{total} images of {}x{} pixels take {} MiB decoded, more than the {} MiB allowed",
-                options.size.width,
-                options.size.height,
-                bytes >> 20,
-                options.memory >> 20
-            );
-            return Err(Error::data(self.place, found, "use a smaller image size or fewer images"));
-        }
+        options.check_memory(&self.place, total)?;
         let mut done = 0;
         let mut count = |n| {
             done += n;
@@ -116,17 +119,7 @@ impl Found {
                 Ok(Dataset { classes, train, val: None, test })
             }
             Form::Folder(mut source, listing) => {
-                let mut read = |entries: Vec<Entry>| -> Result<Option<Split>> {
-                    if entries.is_empty() {
-                        return Ok(None);
-                    }
-                    let label =
-                        |entry: &Entry| classes.binary_search(&entry.class).map_or(u32::MAX, |i| i as u32);
-                    let labels = entries.iter().map(label).collect();
-                    let files: Vec<String> = entries.into_iter().map(|entry| entry.file).collect();
-                    let images = decode::decode(&mut source, &files, options.size, &mut count)?;
-                    Ok(Some(Split { images, labels, files }))
-                };
+                let mut read = |entries| read_split(&mut source, &classes, entries, options, &mut count);
                 // `find` saw an image of every class in it.
                 let train = read(listing.train)?
                     .ok_or_else(|| Error::data(&self.place, "no training image", "add some"))?;
@@ -135,6 +128,53 @@ impl Found {
             }
         }
     }
+}
+
+impl Found {
+    /// Decodes and resizes `val/` and `test/` alone, for what is trained already; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`read`](Found::read).
+    pub fn read_held_out(
+        self,
+        options: &Options,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<[Option<Split>; 2]> {
+        let total = self.counts.val + self.counts.test;
+        options.check_memory(&self.place, total)?;
+        let mut done = 0;
+        let mut count = |n| {
+            done += n;
+            progress(done, total);
+        };
+        match self.form {
+            Form::Idx(set) => {
+                Ok([None, set.test.map(|test| test.read(options.size, &mut count)).transpose()?])
+            }
+            Form::Folder(mut source, listing) => {
+                let mut read = |entries| read_split(&mut source, &self.classes, entries, options, &mut count);
+                Ok([read(listing.val)?, read(listing.test)?])
+            }
+        }
+    }
+}
+
+/// Decodes one split; `None` when it has no image.
+fn read_split(
+    source: &mut Source,
+    classes: &[String],
+    entries: Vec<Entry>,
+    options: &Options,
+    count: &mut dyn FnMut(usize),
+) -> Result<Option<Split>> {
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let label = |entry: &Entry| classes.binary_search(&entry.class).map_or(u32::MAX, |i| i as u32);
+    let labels = entries.iter().map(label).collect();
+    let files: Vec<String> = entries.into_iter().map(|entry| entry.file).collect();
+    let images = decode::decode(source, &files, options.size, count)?;
+    Ok(Some(Split { images, labels, files }))
 }
 
 /// At least two classes, none of them empty.

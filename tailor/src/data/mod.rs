@@ -15,12 +15,14 @@ mod idx;
 mod loader;
 #[cfg(test)]
 mod tests;
+mod unlabelled;
 
 pub use augment::{Augment, Policy};
 pub use bundles::preprocess::Size;
-pub use found::{Counts, Found, find};
+pub use found::{Counts, Found, find, find_labelled};
 pub use hold_out::hold_out;
 pub use loader::{Batch, Batches, Loader};
+pub use unlabelled::{images_below, read_images};
 
 use crate::{Error, Result};
 use std::{path::Path, sync::Arc};
@@ -147,6 +149,21 @@ impl Options {
     /// Images of `height` x `width` pixels, at most 8 GiB of them.
     pub fn new(height: usize, width: usize) -> Options {
         Options { size: Size { height, width }, memory: 8 << 30 }
+    }
+
+    /// Refuses more images than memory is allowed for.
+    fn check_memory(&self, place: &str, images: usize) -> Result<()> {
+        let Size { height, width } = self.size;
+        let bytes = images.saturating_mul(self.size.area()).saturating_mul(3);
+        if bytes <= self.memory {
+            return Ok(());
+        }
+        let found = format!(
+            "{images} images of {width}x{height} pixels take {} MiB decoded, more than the {} MiB allowed",
+            bytes >> 20,
+            self.memory >> 20
+        );
+        Err(Error::data(place, found, "use a smaller image size or fewer images"))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Drawings: a task's architecture (which blocks and proxies survived, thickness = alpha), and plots.
 
 mod axis;
+mod figure;
 mod plot;
 mod svg;
 
 pub use axis::Axis;
+pub use figure::sheet;
 pub use plot::{Mark, Plot, Shape};
 pub use svg::escape;
 

@@ -5,7 +5,7 @@ use super::svg::escape;
 use std::fmt::Write;
 
 /// Width and height of a plot; it is scaled to the room there is.
-const SIZE: (f64, f64) = (440.0, 280.0);
+pub(super) const SIZE: (f64, f64) = (440.0, 280.0);
 const LEFT: f64 = 54.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 36.0;

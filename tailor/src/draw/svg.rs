@@ -74,6 +74,11 @@ impl Svg {
         ));
     }
 
+    /// An element made elsewhere.
+    pub(super) fn raw(&mut self, element: &str) {
+        self.0.push_str(element);
+    }
+
     pub(super) fn finish(mut self) -> String {
         self.0.push_str("</svg>\n");
         self.0

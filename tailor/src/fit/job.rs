@@ -126,6 +126,7 @@ impl Job<'_> {
             recipe: self.recipe,
             selection: &pruned.selection,
             report: &report,
+            run: self.identity(&ground),
         };
         write_atomically(&self.work.report(), record.json()?.to_string().as_bytes())?;
         Ok(report)
@@ -157,6 +158,31 @@ impl Job<'_> {
         let teacher = tailoring.teach()?;
         let student = tailoring.train(&teacher)?;
         tailoring.candidate(&teacher, &student, dropped)
+    }
+
+    /// Whether this very job was finished in the work folder before.
+    ///
+    /// # Errors
+    /// [`Error::Training`] when another one was; [`Error::Io`].
+    pub fn is_finished(&self) -> Result<bool> {
+        let path = self.work.report();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io(&path)(error)),
+        };
+        let found: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        if found["run"] != self.identity(&self.ground()?) {
+            let want = "repeat its options, remove its folder, or choose another work folder";
+            return Err(Error::training(path.display(), "made with other options", want));
+        }
+        Ok(self.work.bundle(self.name).exists())
+    }
+
+    /// Everything that shapes the result, written out.
+    fn identity(&self, ground: &Ground) -> String {
+        let (mean, std) = (ground.source.mean, ground.source.std);
+        format!("{} mean {mean:?} std {std:?} | {:?}", ground.identity, self.recipe)
     }
 
     fn ground(&self) -> Result<Ground> {

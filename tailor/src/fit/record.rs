@@ -16,6 +16,8 @@ pub(super) struct Record<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) selection: &'a Selection,
     pub(super) report: &'a Report,
+    /// Everything that shaped it, written out.
+    pub(super) run: String,
 }
 
 impl Record<'_> {
@@ -38,6 +40,7 @@ impl Record<'_> {
             "name": self.report.name,
             "data": self.data_name,
             "seed": self.recipe.seed,
+            "run": self.run,
             "recipe": format!("{recipe:#?}"),
             "tolerance": self.recipe.tolerance,
             "classes": self.classes,

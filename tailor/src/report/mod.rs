@@ -6,6 +6,7 @@
 mod answers;
 mod figures;
 mod html;
+mod protocol;
 mod run;
 mod summary;
 
@@ -39,6 +40,7 @@ pub fn page(runs: &[Run]) -> String {
             .collect();
         body += &format!("<nav aria-label=\"Work folders\"><ul>{links}</ul></nav>\n");
     }
+    runs.iter().for_each(|run| body += &protocol::section(run));
     body += &format!("<section aria-label=\"Summary\">\n{}", summary::tables(runs));
     body += "<p class=\"note\">Percentages in brackets are of the backbone's stem and blocks, which the teacher is a trained copy \
              of. ± beside an accuracy is half of its 95 % interval (Wilson). Test was looked at once, after selection.</p>\n\

@@ -27,6 +27,10 @@ pub struct Run {
     pub drawing: Option<String>,
     /// `result.json` of every method in a folder of its own.
     pub baselines: Vec<Value>,
+    /// `protocol.json` of `tailor protocol`; `null` when there is none.
+    pub protocol: Value,
+    /// Its figures, SVG, in their order.
+    pub figures: Vec<String>,
     /// What is not there, and what it would have told.
     pub missing: Vec<String>,
 }
@@ -45,11 +49,18 @@ impl Run {
         let mut report = json(&folder.join("report.json"))?;
         let bundle = bundle(folder)?;
         let metrics = text(&folder.join("metrics.jsonl"))?;
-        if report.is_none() && bundle.is_none() && metrics.is_none() && baselines.is_empty() {
+        let protocol = json(&folder.join("protocol.json"))?.unwrap_or_default();
+        let nothing = report.is_none() && bundle.is_none() && metrics.is_none() && baselines.is_empty();
+        if nothing && protocol.is_null() {
             return Err(no_work(
                 folder,
-                "it holds neither a report.json nor a task, metrics.jsonl or METHOD/result.json",
+                "it holds neither a report.json nor a task, metrics.jsonl, METHOD/result.json or protocol.json",
             ));
+        }
+        let mut figures = Vec::new();
+        for figure in protocol["figures"].as_array().into_iter().flatten() {
+            let path = folder.join(plain(&figure["file"]));
+            figures.push(fs::read_to_string(&path).map_err(Error::io(&path))?);
         }
         let fitted = report.is_some() || bundle.is_some() || metrics.is_some();
         if report.is_none() && fitted {
@@ -73,16 +84,26 @@ impl Run {
         }
         let mut mistakes = Vec::new();
         for mistake in predictions["mistakes"].as_array().into_iter().flatten() {
-            let name =
-                mistake["picture"].as_str().filter(|name| !name.contains(['/', '\\'])).unwrap_or_default();
-            let path = folder.join("mistakes").join(name);
+            let path = folder.join("mistakes").join(plain(&mistake["picture"]));
             mistakes.push(fs::read(&path).map_err(Error::io(&path))?);
         }
         let report = report.unwrap_or_default();
         let of_folder = || folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let name = report["name"].as_str().map_or_else(of_folder, str::to_string);
         let folder = folder.display().to_string();
-        Ok(Run { folder, name, report, epochs, predictions, mistakes, drawing, baselines, missing })
+        Ok(Run {
+            folder,
+            name,
+            report,
+            epochs,
+            predictions,
+            mistakes,
+            drawing,
+            baselines,
+            protocol,
+            figures,
+            missing,
+        })
     }
 
     /// Accuracy `key` (`val`, `teacher_test`, …) of the task, with the number of its images, 0 when that is unknown.
@@ -104,8 +125,14 @@ pub(super) fn margin((accuracy, n): (f64, usize)) -> Option<f64> {
     (n > 0).then(|| Score { right: (accuracy * n as f64).round() as usize, n }.margin())
 }
 
+/// A name of a file in the folder itself; nothing where it would lead elsewhere.
+fn plain(name: &Value) -> &str {
+    name.as_str().filter(|name| !name.contains(['/', '\\'])).unwrap_or_default()
+}
+
 fn no_work(folder: &Path, found: &str) -> Error {
-    let want = "give a work folder of `tailor fit`, or one with METHOD/result.json in it";
+    let want =
+        "give a work folder of `tailor fit` or `tailor protocol`, or one with METHOD/result.json in it";
     Error::data(folder.display(), format!("no work folder: {found}"), want)
 }
 

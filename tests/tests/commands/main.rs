@@ -2,6 +2,7 @@
 
 mod compare;
 mod method;
+mod protocol;
 mod report;
 mod training;
 
@@ -69,6 +70,15 @@ struct Bench {
     images: PathBuf,
 }
 
+/// One of them, `darker` or as it is.
+fn picture(class: &str, i: u32, darker: u8) -> image::GrayImage {
+    image::GrayImage::from_fn(12, 12, |x, y| {
+        let bright = (y < 6) == (class == "above");
+        let noise = (x * 31 + y * 17 + i * 13) % 40;
+        image::Luma([if bright { 180 + noise as u8 - darker } else { 20 + noise as u8 }])
+    })
+}
+
 fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let backbone = folder.path().join("net.backbone");
@@ -80,12 +90,7 @@ fn bench() -> Bench {
             let place = images.join(split).join(class);
             std::fs::create_dir_all(&place).unwrap();
             for i in 0..count {
-                let picture = image::GrayImage::from_fn(12, 12, |x, y| {
-                    let bright = (y < 6) == (class == "above");
-                    let noise = (x * 31 + y * 17 + i * 13) % 40;
-                    image::Luma([if bright { 180 + noise as u8 } else { 20 + noise as u8 }])
-                });
-                picture.save(place.join(format!("{i}.png"))).unwrap();
+                picture(class, i, 0).save(place.join(format!("{i}.png"))).unwrap();
             }
         }
     }

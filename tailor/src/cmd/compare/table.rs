@@ -2,6 +2,7 @@
 
 use crate::baselines::{Method, Outcome};
 use crate::fit::{BackboneSize, count};
+use crate::protocols::Table;
 use crate::train::Score;
 
 const HEADINGS: [&str; 7] =
@@ -65,20 +66,10 @@ fn row(method: Method, [val, test]: [String; 2], costs: [u64; 4], backbone: &Bac
     [method.name().into(), val, test, params, own, of(macs, backbone.macs), bytes]
 }
 
-/// `title` in the first heading, names to the left, figures to the right.
+/// `title` in the first heading.
 fn aligned(title: &str, rows: impl Iterator<Item = [String; 7]>) -> String {
-    let mut lines = vec![HEADINGS.map(str::to_string)];
-    lines[0][0] = title.into();
-    lines.extend(rows);
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
-    let mut text = String::new();
-    for line in &lines {
-        text += &format!("{:<1$}", line[0], widths[0]);
-        for (cell, &width) in line.iter().zip(&widths).skip(1) {
-            text += &format!("  {cell:>width$}");
-        }
-        text += "\n";
-    }
-    text + "\n"
+    let mut table = Table::new(title, HEADINGS);
+    table.columns[0] = title.into();
+    rows.for_each(|row| table.row(row));
+    table.text() + "\n"
 }

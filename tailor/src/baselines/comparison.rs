@@ -1,0 +1,163 @@
+//! Several methods on one task after another, each in a folder of its own, trained once and read back ever after.
+
+use super::{Bench, Method, Outcome, Packed, Size, borrow_teacher};
+use crate::data::Dataset;
+use crate::fit::{Ground, Job, Recipe, Work};
+use crate::progress::Progress;
+use crate::source::Source;
+use crate::train::{Schedule, Score};
+use crate::{Error, Result};
+use candle_core::Device;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// What all methods and tasks share.
+pub struct Comparison {
+    /// The backbone.
+    pub source: Source,
+    /// Optimiser, schedules, augmentation and seed of the task at hand.
+    pub recipe: Recipe,
+    /// Learning rates of methods that do not train at their own.
+    pub rates: HashMap<Method, Schedule>,
+    /// Where numbers are computed.
+    pub device: Device,
+    /// What a person sees.
+    pub progress: Progress,
+    /// What sequential methods have packed so far.
+    packed: HashMap<Method, Packed>,
+}
+
+impl Comparison {
+    /// `methods` on `source`, no task learned yet.
+    pub fn new(
+        source: Source,
+        recipe: Recipe,
+        rates: &[(Method, Schedule)],
+        device: Device,
+        progress: Progress,
+    ) -> Comparison {
+        let rates = rates.iter().copied().collect();
+        Comparison { source, recipe, rates, device, progress, packed: HashMap::new() }
+    }
+
+    /// Every method on one task, in its folder `METHOD` of `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Training`] when a folder holds a result of other options, or whatever training reports.
+    pub fn on(
+        &mut self,
+        methods: &[Method],
+        data: &str,
+        dataset: Dataset,
+        folder: &Path,
+    ) -> Result<Vec<Outcome>> {
+        let source = self.source.clone();
+        let ground = Ground::prepare(source, dataset.clone(), data, &self.recipe, &self.device)?;
+        let mut outcomes = Vec::new();
+        for &method in methods {
+            let work = Work::open(folder.join(method.name()))?;
+            let result = work.folder().join("result.json");
+            let run = self.identity(method, &ground);
+            let known = Outcome::read(&result)?;
+            if let Some(known) = &known
+                && known.run != run
+            {
+                let want = "repeat its options, remove its folder, or choose another work folder";
+                return Err(Error::training(result.display(), "made with other options", want));
+            }
+            // A test that was left out may be asked for later.
+            let known = known.filter(|known| known.test.is_some() || ground.test.is_none());
+            let outcome = match known {
+                Some(known) if !method.is_sequential() => known,
+                known => {
+                    let trained = match method {
+                        Method::Tailor => {
+                            borrow_teacher(&folder.join(Method::FineTune.name()), &work)?;
+                            self.tailor(data, dataset.clone(), &work)?
+                        }
+                        _ => self.baseline(method, data, &ground, &work, known.is_none())?,
+                    };
+                    let (val, test, size) = trained;
+                    let seconds = work.log().seconds()?;
+                    let (data, arch) = (data.to_string(), self.source.arch.to_string());
+                    let seed = self.recipe.seed;
+                    let made = Outcome { method, data, arch, seed, val, test, size, seconds, run };
+                    match known {
+                        Some(known) => known,
+                        None => {
+                            made.write(&result)?;
+                            made
+                        }
+                    }
+                }
+            };
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    fn schedule(&self, method: Method) -> Schedule {
+        match (self.rates.get(&method), method.peak()) {
+            (Some(&schedule), _) => schedule,
+            (None, Some(peak)) => Schedule::OneCycle { peak },
+            (None, None) => self.recipe.teach.schedule,
+        }
+    }
+
+    /// Everything that shapes a result, written out.
+    fn identity(&self, method: Method, ground: &Ground) -> String {
+        let how = match method {
+            Method::Tailor => format!("{:?}", self.recipe),
+            _ => format!("{} {}", self.schedule(method), self.recipe.teacher_fingerprint()),
+        };
+        let after =
+            self.packed.get(&method).map_or(String::new(), |packed| format!(" after {:?}", packed.tasks()));
+        format!("{method} on {}{after} | {how}", ground.identity)
+    }
+
+    fn baseline(
+        &mut self,
+        method: Method,
+        data: &str,
+        ground: &Ground,
+        work: &Work,
+        is_tested: bool,
+    ) -> Result<Figures> {
+        let progress = self.progress.for_task(&format!("{data} {method}:"));
+        let bench = Bench {
+            ground,
+            recipe: &self.recipe,
+            schedule: self.schedule(method),
+            work,
+            packed: self.packed.get(&method),
+            device: &self.device,
+            progress: &progress,
+        };
+        let trained = method.train(&bench)?;
+        let test = if is_tested { bench.test(&trained)? } else { None };
+        if let Some(packed) = trained.packed {
+            self.packed.insert(method, packed);
+        }
+        Ok((trained.validation, test, trained.size))
+    }
+
+    fn tailor(&self, data: &str, dataset: Dataset, work: &Work) -> Result<Figures> {
+        let job = Job {
+            name: data,
+            source: self.source.clone(),
+            data_name: data,
+            dataset,
+            recipe: &self.recipe,
+            work,
+            signers: &[],
+            device: &self.device,
+            jobs: None,
+            progress: &self.progress.for_task(&format!("{data} tailor:")),
+        };
+        let report = job.run()?;
+        Ok((report.val, report.test, Size::tailored(&report)))
+    }
+}
+
+/// Validation, test, costs.
+type Figures = (Score, Option<Score>, Size);

@@ -1,0 +1,126 @@
+//! `tailor protocol`: the paper's experiments as commands, each ending in the paper's kind of table and figure.
+
+mod datasets;
+mod decathlon;
+mod depth;
+mod skips;
+mod teacher;
+
+use crate::Result;
+use crate::cmd::choices::Choices;
+use crate::cmd::{On, read_images};
+use crate::data::{self, Found};
+use crate::fit::Recipe;
+use crate::interrupt::Interrupt;
+use crate::progress::Progress;
+use crate::protocols::{Findings, Lab, Task};
+use crate::source::Source;
+use anyhow::Context;
+use candle_core::Device;
+use clap::Subcommand;
+use std::path::{Path, PathBuf};
+
+/// Runs one of the paper's experiments on your own backbone and images.
+///
+/// Each ends in the paper's kind of table and figure: on stdout, in WORK/protocol.json and as SVG in WORK. `tailor report
+/// WORK` makes a page of them. Run again after an interruption it goes on where it was; what is finished is read back.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: tailor protocol skips --backbone net.backbone --data photos.zip --work run/skips --flip"
+)]
+pub struct Protocol {
+    #[command(subcommand)]
+    which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+enum Which {
+    Skips(Box<skips::Skips>),
+    Depth(Box<depth::Depth>),
+    Teacher(Box<teacher::Teacher>),
+    Datasets(Box<datasets::Datasets>),
+    Decathlon(Box<decathlon::Decathlon>),
+}
+
+impl Protocol {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match self.which {
+            Which::Skips(cmd) => cmd.run(),
+            Which::Depth(cmd) => cmd.run(),
+            Which::Teacher(cmd) => cmd.run(),
+            Which::Datasets(cmd) => cmd.run(),
+            Which::Decathlon(cmd) => cmd.run(),
+        }
+    }
+}
+
+/// Options of every protocol that tailors.
+#[derive(Debug, clap::Args)]
+struct Setting {
+    /// Folder for tables, figures, and a sub-folder for each network.
+    #[arg(long, value_name = "DIR")]
+    work: PathBuf,
+    /// Image height and width; the backbone's own when left out.
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// Candidates that are retrained at the same time; one per core when left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    #[command(flatten)]
+    on: On,
+    /// JSON on stdout, in one line, instead of tables.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    choices: Choices,
+}
+
+impl Setting {
+    /// Opens a backbone and refuses options that do not suit it.
+    fn source(&self, backbone: &Path, recipe: &Recipe, device: &Device) -> anyhow::Result<Source> {
+        let source = Source::open(backbone, device)?;
+        let size = self.size.unwrap_or(source.size());
+        source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
+        recipe.augment.check(size)?;
+        recipe.check_cost(source.arch, size)?;
+        Ok(source)
+    }
+
+    /// Finds images and refuses options that do not suit them.
+    fn find(&self, path: &Path, recipe: &Recipe) -> Result<Found> {
+        let found = data::find(path)?;
+        self.choices.check_data(recipe, found.counts())?;
+        Ok(found)
+    }
+
+    /// Reads what was found for a backbone.
+    fn task(&self, name: &str, found: Found, source: &Source, progress: &Progress) -> Result<Task> {
+        let recipe = self.choices.recipe_for(found.counts())?;
+        let dataset = read_images(found, self.size.unwrap_or(source.size()), progress)?;
+        Ok(Task { name: name.to_string(), dataset, recipe })
+    }
+
+    fn lab<'a>(&'a self, device: &'a Device, progress: &'a Progress) -> Lab<'a> {
+        Lab { work: &self.work, device, jobs: self.jobs.map(usize::from), progress }
+    }
+
+    fn end(&self, findings: &Findings) -> Result<()> {
+        end(findings, &self.work, self.json)
+    }
+}
+
+/// Keeps and prints what was found.
+fn end(findings: &Findings, work: &Path, json: bool) -> Result<()> {
+    findings.leave(work)?;
+    if json {
+        println!("{}", findings.json());
+    } else {
+        print!("{}", findings.text(work));
+    }
+    Ok(())
+}
+
+/// Bars that Ctrl-C stops.
+fn progress() -> Result<Progress> {
+    Ok(Progress::visible().stopped_by(Interrupt::by_signal()?))
+}

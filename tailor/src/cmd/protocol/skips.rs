@@ -1,0 +1,64 @@
+//! `tailor protocol skips`: how far back proxies should reach.
+
+use super::{Setting, progress};
+use crate::Error;
+use crate::cmd::names;
+use crate::fit::Recipe;
+use crate::protocols::skips::{self, REACHES};
+use bundles::plan;
+use std::path::PathBuf;
+
+/// Tailors with proxies that reach 1, 3, 5 or all nodes back (the paper's Table 1), and draws what survives (Fig. 4).
+///
+/// All share one teacher, the table's fine-tuned row. Networks are in WORK/DATA/skips-K.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: tailor protocol skips --backbone net.backbone --data signs.zip photos.zip --work run/skips"
+)]
+pub struct Skips {
+    /// Backbone file made by `tailor import` or `tailor pretrain`.
+    #[arg(long, value_name = "FILE")]
+    backbone: PathBuf,
+    /// Images, as for `fit`; may be several.
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    data: Vec<PathBuf>,
+    /// How far back proxies reach, with commas between: numbers, or `dense`.
+    #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = REACHES)]
+    reach: Vec<plan::Skips>,
+    #[command(flatten)]
+    setting: Setting,
+}
+
+impl Skips {
+    pub(super) fn run(mut self) -> anyhow::Result<()> {
+        let setting = &self.setting;
+        if setting.choices.skips().is_some() {
+            return Err(Error::config("--skips", "--reach says which are tried: leave it out").into());
+        }
+        self.reach.sort_by_key(|reach| match reach {
+            plan::Skips::Nearest(k) => *k,
+            plan::Skips::Dense => usize::MAX,
+        });
+        self.reach.dedup();
+        let recipe = setting.choices.recipe()?;
+        let device = setting.on.open()?;
+        let source = setting.source(&self.backbone, &recipe, &device)?;
+        for &skips in &self.reach {
+            let recipe = Recipe { skips, ..recipe.clone() };
+            recipe.check_cost(source.arch, setting.size.unwrap_or(source.size()))?;
+        }
+        let names = names("--data", &self.data)?;
+        let mut found = Vec::new();
+        for path in &self.data {
+            found.push(setting.find(path, &recipe)?);
+        }
+        let progress = progress()?;
+        let lab = setting.lab(&device, &progress);
+        let mut all = Vec::new();
+        for (name, found) in names.iter().zip(found) {
+            let task = setting.task(name, found, &source, &progress)?;
+            all.push(skips::on(&lab, &source, &task, &self.reach)?);
+        }
+        Ok(setting.end(&skips::findings(&source, &all)?)?)
+    }
+}

@@ -1,0 +1,46 @@
+//! `tailor protocol teacher`: with and without the teacher's terms of the loss.
+
+use super::{Setting, progress};
+use crate::Error;
+use crate::cmd::stem;
+use crate::protocols::teacher;
+use std::path::PathBuf;
+
+/// Sweeps the number of dropped blocks with the teacher in the loss, and without (the paper's Fig. 6).
+///
+/// Networks are in WORK/with and WORK/without, where --gamma2 and --distill are 0. (The paper has no distillation:
+/// --distill 0 compares its one term.) Both are measured by the same fine-tuned network.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: tailor protocol teacher --backbone net.backbone --data photos.zip --work run/teacher"
+)]
+pub struct Teacher {
+    /// Backbone file made by `tailor import` or `tailor pretrain`.
+    #[arg(long, value_name = "FILE")]
+    backbone: PathBuf,
+    /// Images, as for `fit`.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    #[command(flatten)]
+    setting: Setting,
+}
+
+impl Teacher {
+    pub(super) fn run(mut self) -> anyhow::Result<()> {
+        self.setting.choices.sweep("this protocol, which sweeps")?;
+        let setting = &self.setting;
+        let recipe = setting.choices.recipe()?;
+        if !recipe.has_teacher() {
+            let want = "--gamma2 or --distill above 0: this protocol compares with none";
+            return Err(Error::config("--gamma2 0", want).into());
+        }
+        let device = setting.on.open()?;
+        let source = setting.source(&self.backbone, &recipe, &device)?;
+        let found = setting.find(&self.data, &recipe)?;
+        let data = stem(&self.data);
+        let progress = progress()?;
+        let task = setting.task(&data, found, &source, &progress)?;
+        let both = teacher::on(&setting.lab(&device, &progress), &source, &task)?;
+        Ok(setting.end(&teacher::findings(&source, &data, &both))?)
+    }
+}

@@ -1,0 +1,77 @@
+//! Several data sets, several methods (the paper's Table 2): accuracies and their average, and what all tasks take together.
+
+use super::{Findings, Table, giga, millions};
+use crate::Result;
+use crate::baselines::{Method, Outcome};
+use crate::fit::BackboneSize;
+use crate::train::Score;
+use bundles::plan::Plan;
+use serde_json::json;
+
+/// The table about `outcomes` of every one of `methods` on every one of `data`, on the backbone of `plan`.
+///
+/// # Errors
+/// Whatever the plan's check finds.
+pub fn findings(
+    (plan, backbone): (&Plan, &BackboneSize),
+    data: &[String],
+    methods: &[Method],
+    outcomes: &[Outcome],
+) -> Result<Findings> {
+    let tested = outcomes.iter().all(|outcome| outcome.test.is_some());
+    let score = |outcome: &Outcome| -> Score {
+        match outcome.test {
+            Some(test) if tested => test,
+            _ => outcome.val,
+        }
+    };
+    let split = if tested { "test" } else { "validation" };
+    let mut columns = vec![String::new()];
+    columns.extend(data.iter().map(|name| format!("{name} %")));
+    columns.extend(
+        ["average %", "params M, all tasks", "params M, a network", "GFLOPs", "task-owned M, a task"]
+            .map(String::from),
+    );
+    let mut table = Table::new(format!("Accuracy on {split}, and what it takes"), columns);
+    let mut results = Vec::new();
+    for &method in methods {
+        let of: Vec<&Outcome> = data
+            .iter()
+            .filter_map(|name| outcomes.iter().find(|o| o.method == method && o.data == *name))
+            .collect();
+        let sizes: Vec<_> = of.iter().map(|outcome| outcome.size).collect();
+        let together = method.params_together(plan, &sizes)?;
+        let n = of.len().max(1) as u64;
+        let mean = |figure: fn(&Outcome) -> u64| of.iter().map(|o| figure(o)).sum::<u64>() / n;
+        let (params, macs, own) =
+            (mean(|o| o.size.params), mean(|o| o.size.macs), mean(|o| o.size.task_params));
+        let average = of.iter().map(|outcome| score(outcome).accuracy()).sum::<f64>() / n as f64;
+        let mut row = vec![method.name().to_string()];
+        row.extend(of.iter().map(|outcome| format!("{:.1}", 100.0 * score(outcome).accuracy())));
+        row.push(format!("{:.2}", 100.0 * average));
+        row.extend([millions(together), millions(params), giga(macs), millions(own)]);
+        table.row(row);
+        results.push(json!({
+            "method": method.name(),
+            "average": average,
+            "split": split,
+            "params_together": together,
+            "params": params,
+            "task_params": own,
+            "macs": macs,
+            "tasks": of.iter().map(|outcome| outcome.json()).collect::<Vec<_>>(),
+        }));
+    }
+    let notes = [
+        "\"All tasks\" counts the shared backbone once, and whole; the other figures are means over the data sets. GFLOPs \
+         are multiply-adds of one image.",
+    ];
+    Ok(Findings {
+        protocol: "datasets",
+        title: format!("{} tasks on one {}", data.len(), plan.arch),
+        tables: vec![table],
+        figures: Vec::new(),
+        notes: notes.map(String::from).to_vec(),
+        results: json!({ "backbone": backbone.json(), "methods": results }),
+    })
+}

@@ -1,0 +1,74 @@
+//! Answers for test images without labels, and the file that the challenge's server takes.
+
+use super::{Annotations, Event};
+use crate::data::{Images, Loader, Split};
+use crate::protocols::Lab;
+use crate::source::Source;
+use crate::{Error, Result};
+use bundles::container::write_atomically;
+use candle_core::{D, Tensor};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Images per batch.
+const BATCH: usize = 100;
+
+/// What a network says of a task's test images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answers {
+    /// Images, by their path below the task's folder.
+    pub files: Vec<String>,
+    /// The class of each, a folder's name.
+    pub classes: Vec<String>,
+}
+
+/// Asks `classify`, which maps normalised images to scores of `classes`, about every one of `images`.
+///
+/// # Errors
+/// When the images do not fit the network.
+pub fn ask(
+    lab: &Lab<'_>,
+    source: &Source,
+    (files, images): (&[String], Images),
+    classes: &[String],
+    classify: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Answers> {
+    // A loader wants labels; nobody looks at these.
+    let split = Split { labels: vec![0; images.len()], images, files: files.to_vec() };
+    let batches = Loader::new(&split, source.mean, source.std, BATCH, lab.device)?.eval();
+    let mut answers = Vec::with_capacity(files.len());
+    for batch in lab.progress.interrupt().watch(batches) {
+        let best: Vec<u32> = classify(&batch?.images)?.argmax(D::Minus1)?.to_vec1()?;
+        answers.extend(best.into_iter().filter_map(|class| classes.get(class as usize).cloned()));
+    }
+    Ok(Answers { files: split.files, classes: answers })
+}
+
+impl Answers {
+    /// Writes them to `path`, by name.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn leave(&self, path: &Path) -> Result<()> {
+        let answers = self.files.iter().zip(&self.classes);
+        let list: Vec<Value> = answers.map(|(file, class)| json!({ "file": file, "class": class })).collect();
+        Ok(write_atomically(path, format!("{}\n", json!(list)).as_bytes())?)
+    }
+
+    /// The challenge's form of them, `{"image_id": …, "category_id": …}` each.
+    ///
+    /// # Errors
+    /// [`Error::Data`] for an image or class that the annotations do not know.
+    pub fn results(&self, event: &Event, annotations: &Annotations) -> Result<Vec<Value>> {
+        let unknown = |what: &str, name: &str| {
+            let found = format!("{what} `{name}` is not in {event}'s annotations");
+            Error::data(event, found, "take the annotations that belong to the images")
+        };
+        let result = |(file, class): (&String, &String)| {
+            let image = annotations.images.get(file).ok_or_else(|| unknown("image", file))?;
+            let category = annotations.categories.get(class).ok_or_else(|| unknown("class", class))?;
+            Ok(json!({ "image_id": image, "category_id": category }))
+        };
+        self.files.iter().zip(&self.classes).map(result).collect()
+    }
+}

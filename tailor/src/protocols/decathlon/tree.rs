@@ -1,0 +1,218 @@
+//! Where the challenge's files lie: images by task, split and class, and annotations that give them numbers.
+//!
+//! As unpacked, `decathlon-1.0/data/TASK/{train,val}/CLASS/*` and `decathlon-1.0/data/TASK/test/*`, the test images without
+//! classes; and beside them, from the development kit, `decathlon-1.0/annotations/TASK_{train,val,test_stripped}.json`
+//! in the form of COCO's.
+
+use super::Event;
+use crate::data::images_below;
+use crate::{Error, Result};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// The challenge's folder.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    data: PathBuf,
+    annotations: Option<PathBuf>,
+}
+
+/// The test images of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tests {
+    /// There are none.
+    None,
+    /// In folders of the classes of `train/`: accuracy can be measured.
+    Labelled,
+    /// As the challenge has them: these files, without labels.
+    Hidden(Vec<String>),
+}
+
+/// What the challenge calls images and classes of a task.
+#[derive(Debug, Clone, Default)]
+pub struct Annotations {
+    /// Number of each test image, by its path below the task's folder.
+    pub images: HashMap<String, u64>,
+    /// Number of each class, by its folder.
+    pub categories: HashMap<String, u64>,
+}
+
+impl Tree {
+    /// Takes `root`, which holds the tasks' folders or `data/` with them, and annotations from the folder named or from
+    /// `annotations/` beside them, where there is one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is no such folder.
+    pub fn open(root: &Path, annotations: Option<&Path>) -> Result<Tree> {
+        if !root.is_dir() {
+            let want = "no such folder: give the one with aircraft/, cifar100/ and so on";
+            return Err(Error::config(format!("--root {}", root.display()), want));
+        }
+        let inner = root.join("data");
+        let data = if inner.is_dir() { inner } else { root.to_path_buf() };
+        let annotations = match annotations {
+            Some(folder) if folder.is_dir() => Some(folder.to_path_buf()),
+            Some(folder) => {
+                let want = "no such folder: give the one with TASK_val.json and TASK_test_stripped.json";
+                return Err(Error::config(format!("--annotations {}", folder.display()), want));
+            }
+            None => [root.join("annotations"), root.join("../annotations")].into_iter().find(|f| f.is_dir()),
+        };
+        Ok(Tree { data, annotations })
+    }
+
+    /// The folder of a task.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when there is none.
+    pub fn folder(&self, event: &Event) -> Result<PathBuf> {
+        let folder = self.data.join(event.name);
+        if folder.is_dir() {
+            return Ok(folder);
+        }
+        let want = "unpack the task there, or name the tasks to run with --tasks";
+        Err(Error::data(folder.display(), "no such folder", want))
+    }
+
+    /// The test images of a task with these classes.
+    ///
+    /// # Errors
+    /// What cannot be listed.
+    pub fn tests(&self, event: &Event, classes: &[String]) -> Result<Tests> {
+        let files = images_below(&self.folder(event)?, "test")?;
+        let classes: HashSet<&str> = classes.iter().map(String::as_str).collect();
+        let is_labelled = |file: &String| {
+            let parts: Vec<&str> = file.split('/').collect();
+            matches!(parts[..], [_, class, _, ..] if classes.contains(class))
+        };
+        Ok(match files {
+            files if files.is_empty() => Tests::None,
+            files if files.iter().all(is_labelled) => Tests::Labelled,
+            files => Tests::Hidden(files),
+        })
+    }
+
+    /// What the challenge calls test images and classes of a task; `None` when there are no annotations of it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when a file is not what its name says.
+    pub fn annotations(&self, event: &Event, classes: &[String]) -> Result<Option<Annotations>> {
+        let Some(folder) = &self.annotations else { return Ok(None) };
+        let file = |split: &str| folder.join(format!("{event}_{split}.json"));
+        let Some(tests) = read(&file("test_stripped"))? else { return Ok(None) };
+        let mut annotations = Annotations::default();
+        for (id, name) in images(&tests, &file("test_stripped"))? {
+            annotations.images.insert(below(&name, event), id);
+        }
+        // Validation has far fewer images than training, and usually all classes.
+        for split in ["val", "train"] {
+            let path = file(split);
+            let Some(json) = read(&path)? else { continue };
+            let names: HashMap<u64, String> = images(&json, &path)?.into_iter().collect();
+            for annotation in json["annotations"].as_array().into_iter().flatten() {
+                let (image, category) = (annotation["image_id"].as_u64(), annotation["category_id"].as_u64());
+                let (Some(image), Some(category)) = (image, category) else { continue };
+                let Some(name) = names.get(&image) else { continue };
+                // `val/CLASS/NAME`.
+                if let Some(class) = below(name, event).split('/').nth(1) {
+                    annotations.categories.insert(class.to_string(), category);
+                }
+            }
+            if classes.iter().all(|class| annotations.categories.contains_key(class)) {
+                return Ok(Some(annotations));
+            }
+        }
+        let missing = classes.iter().find(|class| !annotations.categories.contains_key(*class));
+        let found = format!("no image of class `{}` in {event}'s", missing.map_or("", String::as_str));
+        Err(Error::data(folder.display(), found, "take the annotations that belong to the images"))
+    }
+}
+
+/// `val/CLASS/NAME` of `data/TASK/val/CLASS/NAME`.
+fn below(name: &str, event: &Event) -> String {
+    let below = name.split_once(&format!("{event}/")).map_or(name, |(_, below)| below);
+    below.to_string()
+}
+
+/// Number and file name of every image.
+fn images(json: &Value, path: &Path) -> Result<Vec<(u64, String)>> {
+    let read = |image: &Value| Some((image["id"].as_u64()?, image["file_name"].as_str()?.to_string()));
+    let all = json["images"].as_array().and_then(|images| images.iter().map(read).collect());
+    all.ok_or_else(|| {
+        let want = "`images` with `id` and `file_name` each, as the development kit has them";
+        Error::data(path.display(), "no list of images", want)
+    })
+}
+
+fn read(path: &Path) -> Result<Option<Value>> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::data(path.display(), format!("no JSON ({error})"), "unpack the development kit again")
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io(path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn touch(path: PathBuf) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+    }
+
+    #[test]
+    fn tests_are_labelled_where_their_folders_are_classes() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let event = Event::named("dtd").unwrap();
+        let classes = ["banded".to_string(), "dotted".to_string()];
+        let tests = || Tree::open(root, None).unwrap().tests(event, &classes);
+        let missing = tests().unwrap_err().to_string();
+        assert!(missing.contains("dtd") && missing.contains("--tasks"), "{missing}");
+        touch(root.join("dtd/train/banded/1.jpg"));
+        assert_eq!(tests().unwrap(), Tests::None);
+        touch(root.join("dtd/test/banded/1.jpg"));
+        assert_eq!(tests().unwrap(), Tests::Labelled);
+        touch(root.join("dtd/test/2.jpg"));
+        assert_eq!(tests().unwrap(), Tests::Hidden(vec!["test/2.jpg".into(), "test/banded/1.jpg".into()]));
+        // As some readers of folders want it.
+        std::fs::remove_dir_all(root.join("dtd/test")).unwrap();
+        touch(root.join("dtd/test/all/3.jpg"));
+        assert_eq!(tests().unwrap(), Tests::Hidden(vec!["test/all/3.jpg".into()]));
+    }
+
+    #[test]
+    fn classes_have_the_numbers_of_their_images_and_training_fills_in_for_validation() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, event) = (folder.path(), Event::named("svhn").unwrap());
+        let tree = || Tree::open(root, None).unwrap();
+        let classes = ["1".to_string(), "2".to_string()];
+        assert!(tree().annotations(event, &classes).unwrap().is_none());
+        std::fs::create_dir(root.join("annotations")).unwrap();
+        let write = |split: &str, json: Value| {
+            std::fs::write(root.join(format!("annotations/svhn_{split}.json")), json.to_string()).unwrap();
+        };
+        let image = |id: u64, file: &str| json!({ "id": id, "file_name": format!("data/svhn/{file}") });
+        write("test_stripped", json!({ "images": [image(7, "test/000001.png")] }));
+        let of = |id: u64, class: &str, category: u64| {
+            let annotation = json!({ "image_id": id, "category_id": category });
+            json!({ "images": [image(id, &format!("val/{class}/5.png"))], "annotations": [annotation] })
+        };
+        write("val", of(3, "2", 80_000_001));
+        let error = tree().annotations(event, &classes).unwrap_err().to_string();
+        assert!(error.contains("class `1`") && error.contains("annotations"), "{error}");
+        write("train", of(4, "1", 80_000_009));
+        let annotations = tree().annotations(event, &classes).unwrap().unwrap();
+        assert_eq!(annotations.images, HashMap::from([("test/000001.png".to_string(), 7)]));
+        let numbers = [("1", 80_000_009), ("2", 80_000_001)].map(|(class, n)| (class.to_string(), n));
+        assert_eq!(annotations.categories, HashMap::from(numbers));
+        write("test_stripped", json!({ "pictures": [] }));
+        let error = tree().annotations(event, &classes).unwrap_err().to_string();
+        assert!(error.contains("svhn_test_stripped.json") && error.contains("`images`"), "{error}");
+    }
+}

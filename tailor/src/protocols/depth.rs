@@ -1,0 +1,111 @@
+//! Backbones of different depth on the same images (the paper's Fig. 5): accuracy over complexity while blocks are dropped.
+
+use super::{
+    CURVES, FIGURES, Figure, Findings, Lab, Network, Point, Table, Task, Trial, caveats, giga, millions,
+};
+use crate::Result;
+use crate::draw::{Axis, Mark, Plot, Shape};
+use crate::source::Source;
+use serde_json::json;
+
+/// One backbone's sweep.
+#[derive(Debug, Clone)]
+pub struct OfBackbone {
+    /// The backbone's name, a file's.
+    pub name: String,
+    /// Its architecture.
+    pub arch: String,
+    /// Its sweep.
+    pub trial: Trial,
+}
+
+/// Tailors backbone `name` to `task` by the task's recipe, which should sweep.
+///
+/// # Errors
+/// Whatever [`Lab::trial`] reports.
+pub fn on(lab: &Lab<'_>, name: &str, source: &Source, task: &Task) -> Result<OfBackbone> {
+    let trial = lab.trial(source, task, &format!("{name}/tailored"), &format!("{name}/teacher"))?;
+    Ok(OfBackbone { name: name.into(), arch: source.arch.to_string(), trial })
+}
+
+/// Table, and one curve for each backbone.
+pub fn findings(data: &str, all: &[OfBackbone]) -> Findings {
+    let columns = [""].into_iter().chain(FIGURES).chain(["blocks"]);
+    let mut chosen = Table::new("Teachers and the networks that were kept", columns);
+    let mut row = |name: String, network: &Network, blocks: usize| {
+        chosen.row([name].into_iter().chain(network.figures()).chain([blocks.to_string()]));
+    };
+    let mut sweep =
+        Table::new("Every number of dropped blocks", ["", "dropped", "validation %", "params M", "GFLOPs"]);
+    for OfBackbone { name, trial, .. } in all {
+        let mark = if trial.within { "" } else { " *" };
+        row(format!("{name}, fine-tune"), &trial.teacher, trial.blocks.1);
+        row(format!("{name}, tailored{mark}"), &trial.tailored, trial.blocks.0);
+        for point in &trial.candidates {
+            let val = format!("{:.1}", 100.0 * point.val);
+            let (params, macs) = (millions(point.params), giga(point.macs));
+            sweep.row([name.clone(), point.dropped.to_string(), val, params, macs]);
+        }
+    }
+    let results = all.iter().map(|OfBackbone { name, arch, trial }| {
+        let mut value = trial.json();
+        value["backbone"] = name.as_str().into();
+        value["arch"] = arch.as_str().into();
+        value
+    });
+    let mut notes = vec![CURVES.to_string()];
+    caveats(&mut notes, data, all.iter().map(|of| &of.trial));
+    Findings {
+        protocol: "depth",
+        title: format!("Depth of the backbone, on {data}"),
+        tables: vec![chosen, sweep],
+        figures: vec![Figure {
+            file: "depth.svg",
+            caption: "Accuracy over multiply-adds".into(),
+            svg: plot(data, all).document(),
+        }],
+        notes,
+        results: json!(results.collect::<Vec<_>>()),
+    }
+}
+
+/// One curve for each backbone, with its teacher and the network that was kept.
+fn plot(data: &str, all: &[OfBackbone]) -> Plot {
+    let place = |macs: u64, val: f64| (macs as f64 / 1e6, 100.0 * val);
+    let mut marks = Vec::new();
+    for (i, OfBackbone { name, trial, .. }) in all.iter().enumerate() {
+        let colour = i % 8;
+        let curve = |point: &Point| place(point.macs, point.val);
+        let points = by_cost(&trial.candidates).iter().map(curve).collect();
+        marks.push(Mark::Line { colour, dashed: false, name: name.clone(), points });
+        let (x, y) = place(trial.teacher.macs, trial.teacher.val.accuracy());
+        let words = format!("{name}, fine-tuned: {y:.1} %");
+        marks.push(Mark::Points {
+            colour,
+            shape: Shape::Cross,
+            name: format!("{name}, fine-tuned"),
+            points: vec![(x, y, words)],
+        });
+        marks.push(kept(trial, colour, |macs| macs as f64 / 1e6));
+    }
+    Plot {
+        title: format!("{data}: accuracy over complexity"),
+        x: Axis::log("millions of multiply-adds"),
+        y: Axis::linear("validation accuracy, %"),
+        marks,
+    }
+}
+
+/// From the leanest on.
+pub(super) fn by_cost(candidates: &[Point]) -> Vec<Point> {
+    let mut points = candidates.to_vec();
+    points.sort_by_key(|point| (point.macs, point.dropped));
+    points
+}
+
+/// A ring around the network that was kept, at `x` of its multiply-adds.
+pub(super) fn kept(trial: &Trial, colour: usize, x: impl Fn(u64) -> f64) -> Mark {
+    let (x, y) = (x(trial.tailored.macs), 100.0 * trial.tailored.val.accuracy());
+    let words = format!("kept: {} blocks dropped, {y:.1} %", trial.dropped);
+    Mark::Points { colour, shape: Shape::Ring, name: "kept".into(), points: vec![(x, y, words)] }
+}

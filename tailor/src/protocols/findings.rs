@@ -1,0 +1,81 @@
+//! What a protocol found: tables, figures and notes, for a terminal, for scripts and for `tailor report`.
+
+use super::Table;
+use crate::{Error, Result};
+use bundles::container::write_atomically;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A figure and the file it is kept in.
+#[derive(Debug, Clone)]
+pub struct Figure {
+    /// File name in the work folder.
+    pub file: &'static str,
+    /// What it shows.
+    pub caption: String,
+    /// The figure, a whole SVG document.
+    pub svg: String,
+}
+
+/// The end of a protocol.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// The protocol.
+    pub protocol: &'static str,
+    /// What was asked, of what.
+    pub title: String,
+    /// The paper's kind of table, and others.
+    pub tables: Vec<Table>,
+    /// The paper's kind of figure.
+    pub figures: Vec<Figure>,
+    /// What a reader has to know about the numbers.
+    pub notes: Vec<String>,
+    /// The numbers, unrounded.
+    pub results: Value,
+}
+
+impl Findings {
+    /// Writes figures and `protocol.json` to the work folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn leave(&self, work: &Path) -> Result<()> {
+        std::fs::create_dir_all(work).map_err(Error::io(work))?;
+        for figure in &self.figures {
+            write_atomically(&work.join(figure.file), figure.svg.as_bytes())?;
+        }
+        write_atomically(&work.join("protocol.json"), format!("{}\n", self.json()).as_bytes())?;
+        Ok(())
+    }
+
+    /// As JSON.
+    pub fn json(&self) -> Value {
+        let figures = self.figures.iter().map(|f| json!({ "file": f.file, "caption": f.caption }));
+        json!({
+            "version": 1,
+            "program": concat!("tailor ", env!("CARGO_PKG_VERSION")),
+            "command": std::env::args().collect::<Vec<_>>(),
+            "protocol": self.protocol,
+            "title": self.title,
+            "tables": self.tables.iter().map(Table::json).collect::<Vec<_>>(),
+            "figures": figures.collect::<Vec<_>>(),
+            "notes": self.notes,
+            "results": self.results,
+        })
+    }
+
+    /// Tables, notes and the figures' files, for a terminal.
+    pub fn text(&self, work: &Path) -> String {
+        let mut text = format!("{}\n\n", self.title);
+        for table in &self.tables {
+            text += &format!("{}\n{}\n", table.caption, table.text());
+        }
+        for note in &self.notes {
+            text += &format!("{note}\n");
+        }
+        for figure in &self.figures {
+            text += &format!("{}: {}\n", figure.caption, work.join(figure.file).display());
+        }
+        text
+    }
+}

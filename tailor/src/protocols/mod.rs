@@ -1,0 +1,87 @@
+//! The paper's experiments on the user's own backbone and images, each ending in the paper's kind of table and figure.
+//!
+//! | protocol | of the paper (Morgado & Vasconcelos, CVPR 2019) | question |
+//! |---|---|---|
+//! | [`skips`] | Table 1, Fig. 4 | how far back should proxies reach? |
+//! | [`depth`] | Fig. 5 | what does a deeper backbone give for the same cost? |
+//! | [`teacher`] | Fig. 6 | what does the teacher add? |
+//! | [`datasets`] | Table 2 | what do several tasks cost together, by each method? |
+//! | [`decathlon`] | Table 3 | how does one backbone do on the visual decathlon? |
+//!
+//! A protocol is made of trials ([`Lab::trial`]): ordinary tailorings, each in a sub-folder of the work folder that
+//! `tailor report` and `fit` understand, run once and read back ever after. What a protocol found ([`Findings`]) goes
+//! to the work folder as well: figures as SVG, everything as `protocol.json`.
+
+pub mod datasets;
+pub mod decathlon;
+pub mod depth;
+mod findings;
+pub mod skips;
+mod table;
+pub mod teacher;
+mod trial;
+
+pub use findings::{Figure, Findings};
+pub use table::Table;
+pub use trial::{Lab, Network, Point, Task, Trial};
+
+use crate::train::Score;
+
+/// `97.3`, an accuracy in percent.
+fn percent(score: Score) -> String {
+    format!("{:.1}", 100.0 * score.accuracy())
+}
+
+/// The same where there may be none.
+fn maybe_percent(score: Option<Score>) -> String {
+    score.map_or_else(|| "-".into(), percent)
+}
+
+/// `n` in units of `unit` to three digits: `0.0412`, `3.58`, `21.3`.
+fn in_units(n: u64, unit: f64) -> String {
+    let value = n as f64 / unit;
+    let digits = if value > 0.0 { (2.0 - value.log10().floor()).clamp(0.0, 6.0) } else { 0.0 };
+    format!("{value:.*}", digits as usize)
+}
+
+/// Parameters in millions.
+fn millions(n: u64) -> String {
+    in_units(n, 1e6)
+}
+
+/// Multiply-adds in thousands of millions.
+fn giga(n: u64) -> String {
+    in_units(n, 1e9)
+}
+
+/// What plots of sweeps show.
+const CURVES: &str = "Curves are validation accuracies, by which networks are chosen; test was looked at once, for teachers \
+                      and the networks that were kept.";
+
+/// Headings of [`Network::figures`].
+const FIGURES: [&str; 5] = ["test %", "validation %", "params M", "GFLOPs", "paper's GFLOPs"];
+
+impl Network {
+    /// Accuracies and costs, as tables have them.
+    fn figures(&self) -> [String; 5] {
+        let (params, macs, paper) = (millions(self.params), giga(self.macs), giga(self.paper));
+        [maybe_percent(self.test), percent(self.val), params, macs, paper]
+    }
+}
+
+/// Adds what a reader has to know about the accuracies of these trials on one task: how well they are known, and what a mark
+/// in a table means, where one is set.
+fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item = &'a Trial> + Clone) {
+    let known = |split: &str, score: Score| {
+        format!("{split} {} images, ± {:.1} points", score.n, 100.0 * score.margin())
+    };
+    if let Some(Trial { teacher, .. }) = trials.clone().next() {
+        let mut splits = vec![known("validation", teacher.val)];
+        splits.extend(teacher.test.map(|test| known("test", test)));
+        notes.push(format!("{task}: {} (95 % interval of the teacher's accuracy).", splits.join("; ")));
+    }
+    let mark = "* no pruned network kept within tolerance of the teacher: the most accurate one is shown.";
+    if trials.into_iter().any(|trial| !trial.within) && notes.iter().all(|note| note != mark) {
+        notes.push(mark.into());
+    }
+}

@@ -1,0 +1,47 @@
+//! What a protocol found: its tables, notes and figures.
+
+use super::html::{cell, head, picture, table};
+use super::run::Run;
+use crate::draw::escape;
+use serde_json::Value;
+
+/// Everything of `protocol.json`; nothing when there is none.
+pub(super) fn section(run: &Run) -> String {
+    let protocol = &run.protocol;
+    let Some(title) = protocol["title"].as_str() else { return String::new() };
+    let title = escape(title);
+    let mut out = format!(
+        "<section aria-label=\"{title}\">\n<h2>{title} <small>{}</small></h2>\n",
+        escape(&run.folder)
+    );
+    let list = |key: &str| protocol[key].as_array().into_iter().flatten();
+    list("tables").for_each(|found| out += &rows(found));
+    for note in list("notes").filter_map(Value::as_str) {
+        out += &format!("<p class=\"note\">{}</p>\n", escape(note));
+    }
+    for (figure, svg) in list("figures").zip(&run.figures) {
+        let caption = figure["caption"].as_str().unwrap_or_default();
+        // As a picture, so that whatever the file holds stays a picture.
+        let image = picture("image/svg+xml", svg.as_bytes(), caption, "drawing");
+        out += &format!(
+            "<h3>{}</h3>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">{image}</div>\n",
+            escape(caption),
+            escape(caption)
+        );
+    }
+    out + "</section>\n"
+}
+
+fn rows(found: &Value) -> String {
+    let words = |value: &'_ Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|word| word.as_str().map(str::to_string)).collect()
+    };
+    let columns = words(&found["columns"]);
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let body = found["rows"].as_array().into_iter().flatten().map(|row| {
+        let cells = words(row);
+        let (name, figures) = cells.split_first().map_or(("", &[][..]), |(name, rest)| (name.as_str(), rest));
+        head(&escape(name)) + &figures.iter().map(|figure| cell(&escape(figure))).collect::<String>()
+    });
+    table(found["caption"].as_str().unwrap_or_default(), &columns, body)
+}
