@@ -67,8 +67,8 @@ impl Resizer {
     /// A resampler for images of `from` pixels with `channels` channels.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] for a side of zero or above [`MAX_SIDE`], an area above [`MAX_AREA`], or other than
-    /// 1 or 3 channels.
+    /// [`Error::BadRequest`] for a side of zero or above [`MAX_SIDE`](super::MAX_SIDE), an area above
+    /// [`MAX_AREA`](super::MAX_AREA), or other than 1 or 3 channels.
     pub fn new(from: Size, to: Size, channels: usize) -> Result<Resizer> {
         from.check("an image")?;
         to.check("a target size")?;
