@@ -69,8 +69,8 @@ impl Network {
     }
 }
 
-/// Adds what a reader has to know about the accuracies of these trials on one task: how well they are known, and what a mark
-/// in a table means, where one is set.
+/// Adds what a reader has to know about these trials on one task: how well accuracies are known, where a search had to end,
+/// and what a mark in a table means, where one is set.
 fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item = &'a Trial> + Clone) {
     let known = |split: &str, score: Score| {
         format!("{split} {} images, ± {:.1} points", score.n, 100.0 * score.margin())
@@ -79,6 +79,11 @@ fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item =
         let mut splits = vec![known("validation", teacher.val)];
         splits.extend(teacher.test.map(|test| known("test", test)));
         notes.push(format!("{task}: {} (95 % interval of the teacher's accuracy).", splits.join("; ")));
+    }
+    for trial in trials.clone() {
+        if let Some((dropped, why)) = &trial.refused {
+            notes.push(format!("{}: not without {dropped} blocks: {why}.", trial.folder.display()));
+        }
     }
     let mark = "* no pruned network kept within tolerance of the teacher: the most accurate one is shown.";
     if trials.into_iter().any(|trial| !trial.within) && notes.iter().all(|note| note != mark) {

@@ -85,6 +85,8 @@ pub struct Trial {
     pub candidates: Vec<Point>,
     /// Blocks dropped by choice from the network that was kept.
     pub dropped: usize,
+    /// The fewest blocks that were not to be dropped, and why not.
+    pub refused: Option<(usize, String)>,
 }
 
 impl Lab<'_> {
@@ -168,6 +170,7 @@ impl Trial {
                     params: candidate["params"].as_u64()?,
                 })
             };
+            let refusal = |c: &Value| Some((count(&c["dropped"])?, c["refused"].as_str()?.to_string()));
             let chosen = candidates.iter().find(|c| c["stage"] == report["chosen"])?;
             let mut points: Vec<Point> = candidates.iter().filter_map(point).collect();
             points.sort_by_key(|point| point.dropped);
@@ -180,6 +183,7 @@ impl Trial {
                 proxies: count(&task["proxies"])?,
                 candidates: points,
                 dropped: count(&chosen["dropped"])?,
+                refused: candidates.iter().filter_map(refusal).min(),
             })
         };
         read().ok_or_else(broken)

@@ -138,6 +138,11 @@ fn without_a_teacher_nothing_is_matched_and_both_sweeps_are_shown() {
         // Three blocks: four networks at most, as many rows and points as there are.
         let candidates = found["results"][folder]["candidates"].as_array().unwrap();
         assert!((2..=4).contains(&candidates.len()), "{candidates:?}");
+        // Where the sweep ended early, it is said why.
+        let notes = found["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap());
+        let why =
+            format!("{}: not without {} blocks: no path", work.join(folder).display(), candidates.len());
+        assert_eq!(notes.filter(|note| note.starts_with(&why)).count(), usize::from(candidates.len() < 4));
     }
     let (with, without) = (&found["results"]["with"], &found["results"]["without"]);
     assert_eq!(with["teacher"], without["teacher"]);

@@ -23,8 +23,8 @@ use std::path::PathBuf;
 /// The task that the backbone comes from is not tailored to: its own classifier is measured.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example: tailor protocol decathlon --backbone wrn26.backbone --root decathlon-1.0 --work run/decathlon \\\n          \
-                  \x20       --tasks imagenet12,gtsrb,svhn"
+    after_help = "Example: tailor protocol decathlon --backbone wrn26.backbone --root decathlon-1.0 \\\n          \
+                  \x20       --tasks imagenet12,gtsrb,svhn --work run/decathlon"
 )]
 pub struct Decathlon {
     /// Backbone file made by `tailor import` or `tailor pretrain --arch wrn26-decathlon --size 72`.
