@@ -41,10 +41,14 @@ pub fn page(runs: &[Run]) -> String {
         body += &format!("<nav aria-label=\"Work folders\"><ul>{links}</ul></nav>\n");
     }
     runs.iter().for_each(|run| body += &protocol::section(run));
-    body += &format!("<section aria-label=\"Summary\">\n{}", summary::tables(runs));
-    body += "<p class=\"note\">Percentages in brackets are of the backbone's stem and blocks, which the teacher is a trained copy \
-             of. ± beside an accuracy is half of its 95 % interval (Wilson). Test was looked at once, after selection.</p>\n\
-             </section>\n";
+    let has_networks = |run: &Run| is_fitted(run) || !run.baselines.is_empty();
+    // A protocol's own folder has none but in its sub-folders.
+    if runs.iter().any(has_networks) {
+        body += &format!("<section aria-label=\"Summary\">\n{}", summary::tables(runs));
+        body += "<p class=\"note\">Percentages in brackets are of the backbone's stem and blocks, which the teacher is a trained copy \
+                 of. ± beside an accuracy is half of its 95 % interval (Wilson). Test was looked at once, after selection.</p>\n\
+                 </section>\n";
+    }
     for (i, run) in fitted {
         let data = &run.report["data"];
         let baselines: Vec<&Value> =

@@ -116,6 +116,7 @@ fn skips_differ_in_their_reach_alone_and_share_a_teacher() {
     stdout("tailor", &["report", text(&work), "-o", text(&page)]);
     let html = fs::read_to_string(&page).unwrap();
     assert!(html.contains("images, fine-tune</th>") && html.contains("data:image/svg+xml"), "{html}");
+    assert!(!html.contains("Every network of every folder"), "an empty table");
 }
 
 #[test]
