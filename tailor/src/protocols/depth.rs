@@ -8,6 +8,9 @@ use crate::draw::{Axis, Mark, Plot, Shape};
 use crate::source::Source;
 use serde_json::json;
 
+/// Shapes of the curves' points, in turn.
+const SHAPES: [Shape; 4] = [Shape::Dot, Shape::Square, Shape::Triangle, Shape::Diamond];
+
 /// One backbone's sweep.
 #[derive(Debug, Clone)]
 pub struct OfBackbone {
@@ -75,9 +78,19 @@ fn plot(data: &str, all: &[OfBackbone]) -> Plot {
     let mut marks = Vec::new();
     for (i, OfBackbone { name, trial, .. }) in all.iter().enumerate() {
         let colour = i % 8;
-        let curve = |point: &Point| place(point.macs, point.val);
-        let points = by_cost(&trial.candidates).iter().map(curve).collect();
-        marks.push(Mark::Line { colour, dashed: false, name: name.clone(), points });
+        let points = by_cost(&trial.candidates);
+        let line = points.iter().map(|point| place(point.macs, point.val)).collect();
+        marks.push(Mark::Line { colour, dashed: false, name: String::new(), points: line });
+        let words = |point: &Point| {
+            let (x, y) = place(point.macs, point.val);
+            (x, y, format!("{name}, {} blocks dropped: {y:.1} %", point.dropped))
+        };
+        marks.push(Mark::Points {
+            colour,
+            shape: SHAPES[i % SHAPES.len()],
+            name: name.clone(),
+            points: points.iter().map(words).collect(),
+        });
         let (x, y) = place(trial.teacher.macs, trial.teacher.val.accuracy());
         let words = format!("{name}, fine-tuned: {y:.1} %");
         marks.push(Mark::Points {

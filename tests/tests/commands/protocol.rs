@@ -191,6 +191,9 @@ fn every_backbone_has_a_curve_of_its_own() {
         assert!(macs.is_sorted_by(|a, b| a > b) && macs.len() > 1, "{macs:?}");
     }
     let svg = fs::read_to_string(work.join("depth.svg")).unwrap();
+    // A point for each network and one in the legend.
+    assert_eq!(svg.matches("<circle class=\"f0\"").count(), candidates(0).len() + 1);
+    assert_eq!(svg.matches("<path class=\"f1\"").count(), candidates(1).len() + 1);
     for (colour, name) in [("s0", "cifar-resnet8-b"), ("s1", "cifar-resnet14-a")] {
         assert!(svg.contains(&format!("<path class=\"{colour}\" d=\"M")) && svg.contains(name), "{svg}");
     }
