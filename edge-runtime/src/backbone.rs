@@ -9,6 +9,7 @@ use bundles::container::{
     self, BackboneRef, Bundle, Decoder, Dtype, Kind, Layout, Manifest, Section, Trust, TrustedKey,
 };
 use bundles::plan::{Conv, Op, Owner};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -368,13 +369,13 @@ impl Backbone {
         let scales = contents.tensor(&scale_name, conv.c_out)?;
         bundle::check_scales(&contents.file, &scale_name, &scales)?;
         let bytes = Bytes8::Mapped { map: Arc::clone(&contents.map), range: range.clone() };
-        Ok(Some(Kernel8 { bytes, scales: Arc::new(scales) }))
+        Ok(Some(Kernel8 { bytes, scales: Arc::new(scales.into_owned()) }))
     }
 
-    /// Reads a backbone-owned tensor in its plain order.
-    pub(crate) fn tensor(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+    /// A backbone-owned tensor in its plain order: in place, where the file holds it so.
+    pub(crate) fn tensor(&self, name: &str, len: usize) -> Result<Cow<'_, [f32]>> {
         match &self.source {
-            Source::Memory(tensors) => params::read(tensors as &dyn Tensors, name, len),
+            Source::Memory(tensors) => params::read(tensors as &dyn Tensors, name, len).map(Cow::Owned),
             Source::File(contents) => contents.tensor(name, len),
         }
     }
@@ -382,7 +383,7 @@ impl Backbone {
 
 impl Contents {
     /// Sections were hashed when the file was opened; here only their form is looked at.
-    fn tensor(&self, name: &str, want: usize) -> Result<Vec<f32>> {
+    fn tensor(&self, name: &str, want: usize) -> Result<Cow<'_, [f32]>> {
         let wrong = |got| Error::Tensor { file: self.file.clone(), name: name.into(), want, got };
         let (index, range) = self.tensors.get(name).ok_or_else(|| wrong(None))?;
         let section = self.manifest.sections.get(*index).ok_or_else(|| wrong(None))?;
@@ -394,13 +395,14 @@ impl Contents {
             });
         }
         let bytes = self.map.bytes().get(range.clone()).unwrap_or_default();
-        let numbers: Vec<f32> = match section.dtype {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Dtype::F16 => {
+        let numbers: Cow<'_, [f32]> = match (section.dtype, self.map.floats(range.clone())) {
+            (Dtype::F32, Some(in_place)) => in_place.into(),
+            (Dtype::F32, None) => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            (Dtype::F16, _) => {
                 let halves = bytes.as_chunks().0.iter();
                 halves.map(|&b| container::f16_to_f32(u16::from_le_bytes(b))).collect()
             }
-            Dtype::I8 | Dtype::U8 | Dtype::I32 => {
+            (Dtype::I8 | Dtype::U8 | Dtype::I32, _) => {
                 return Err(Error::Incompatible {
                     file: self.file.clone(),
                     want: format!("tensor `{name}` of {:?}", section.dtype),

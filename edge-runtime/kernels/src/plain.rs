@@ -17,22 +17,48 @@ pub(super) fn packed_len(cb: usize, s: &ConvShape) -> usize {
 }
 
 pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
-    let (width, blocks) = input_blocks(cb, s);
-    let taps = s.kernel * s.kernel;
-    let (per_channel, per_block) = (s.c_in * taps, blocks * taps * width * cb);
-    if !s.c_out.is_multiple_of(cb) || !s.c_in.is_multiple_of(width) {
-        out.fill(0.0);
+    match cb {
+        4 => pack_blocks::<4>(s, w, out),
+        8 => pack_blocks::<8>(s, w, out),
+        _ => pack_blocks::<16>(s, w, out),
     }
-    // Read in order and scattered: the places of one output block fit the first-level caches.
-    for (co, w) in w.chunks_exact(per_channel).enumerate() {
-        let out = &mut out[co / cb * per_block..][..per_block];
-        for (ci, w) in w.chunks_exact(taps).enumerate() {
-            let first = ci / width * taps * width + ci % width;
-            for (tap, w) in w.iter().enumerate() {
-                out[(first + tap * width) * cb + co % cb] = *w;
+}
+
+/// Writes all of `out`, in order: what is beyond the last channel becomes zero.
+fn pack_blocks<const CB: usize>(s: &ConvShape, w: &[f32], out: &mut [f32]) {
+    let (width, blocks) = input_blocks(CB, s);
+    let taps = s.kernel * s.kernel;
+    let per_channel = s.c_in * taps;
+    let outs = out.chunks_exact_mut(blocks * taps * width * CB);
+    for (w, out) in w.chunks(per_channel * CB).zip(outs) {
+        let rows = rows_of::<CB>(w, per_channel);
+        let mut outs = out.as_chunks_mut::<CB>().0.iter_mut();
+        for block in 0..blocks {
+            for tap in 0..taps {
+                let inputs = (block * width..).map(|channel| channel * taps + tap);
+                for (at, out) in inputs.take(width).zip(&mut outs) {
+                    *out = lanes(&rows, at);
+                }
             }
         }
     }
+}
+
+/// The kernels of one block of output channels, one row each; rows beyond the last channel are empty.
+pub(super) fn rows_of<const CB: usize>(w: &[f32], per_channel: usize) -> [&[f32]; CB] {
+    let mut rows = [&[][..]; CB];
+    rows.iter_mut().zip(w.chunks_exact(per_channel)).for_each(|(row, w)| *row = w);
+    rows
+}
+
+/// Element `at` of each row, zero where a row is shorter.
+#[inline(always)]
+pub(super) fn lanes<const CB: usize>(rows: &[&[f32]; CB], at: usize) -> [f32; CB] {
+    let mut lanes = [0.0; CB];
+    for (lane, row) in lanes.iter_mut().zip(rows) {
+        *lane = row.get(at).copied().unwrap_or(0.0);
+    }
+    lanes
 }
 
 pub(super) fn conv(

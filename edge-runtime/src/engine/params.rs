@@ -4,6 +4,7 @@ use super::step::{AffineRecipe, PartSpec, Recipe};
 use crate::kernels::{self, Floats, Isa, int8};
 use crate::{Error, Result};
 use bundles::plan::Owner;
+use std::borrow::Cow;
 
 /// A range of floats inside one part of a task's parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,9 @@ impl Span {
         part.get_mut(self.start..self.start + self.len).unwrap_or(&mut [])
     }
 }
+
+/// The backbone's tensors by name and length.
+pub(crate) type Shared<'a> = &'a dyn Fn(&str, usize) -> Result<Cow<'a, [f32]>>;
 
 /// A source of named f32 tensors: a bundle, or a table in memory.
 pub trait Tensors {
@@ -102,7 +106,7 @@ pub(crate) fn fill(
     isa: Isa,
     spec: &PartSpec,
     task: &dyn Tensors,
-    backbone: &dyn Fn(&str, usize) -> Result<Vec<f32>>,
+    backbone: Shared<'_>,
     room: &mut Vec<f32>,
 ) -> Result<Floats> {
     let mut part = Floats::zeros(spec.len);
@@ -144,7 +148,7 @@ pub(super) fn affine(
     alpha: f32,
     part: &mut [f32],
     task: &dyn Tensors,
-    backbone: &dyn Fn(&str, usize) -> Result<Vec<f32>>,
+    backbone: Shared<'_>,
     room: &mut Vec<f32>,
 ) -> Result<()> {
     let n = recipe.channels;
@@ -160,7 +164,8 @@ pub(super) fn affine(
         let bias = match owner {
             Owner::Task => read_into(task, name, n, room)?,
             Owner::Backbone => {
-                *room = backbone(name, n)?;
+                room.clear();
+                room.extend_from_slice(&backbone(name, n)?);
                 room
             }
         };

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::super::simd::Simd;
+use std::ops::{Add, Mul, Sub};
 
 /// One of the two sizes. One-dimensional transforms work on arrays of six, of which `A` count.
 pub(in super::super) trait Form {
@@ -14,8 +15,8 @@ pub(in super::super) trait Form {
     /// Input pixels per tile side, `M + 2`.
     const A: usize;
 
-    /// `G g`: from three taps to `A` values.
-    fn weight(g: [f64; 3]) -> [f64; 6];
+    /// `G g`: from three taps to `A` values, of `N` kernels at once.
+    fn weight<const N: usize>(g: [Lanes<N>; 3]) -> [Lanes<N>; 6];
 
     /// `B^T d`.
     ///
@@ -40,8 +41,10 @@ impl Form for F2 {
     const M: usize = 2;
     const A: usize = 4;
 
-    fn weight([a, b, c]: [f64; 3]) -> [f64; 6] {
-        [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c, 0.0, 0.0]
+    #[inline(always)]
+    fn weight<const N: usize>([a, b, c]: [Lanes<N>; 3]) -> [Lanes<N>; 6] {
+        let unused = Lanes([0.0; N]);
+        [a, (a + b + c) * 0.5, (a - b + c) * 0.5, c, unused, unused]
     }
 
     #[inline(always)]
@@ -64,10 +67,11 @@ impl Form for F4 {
     const M: usize = 4;
     const A: usize = 6;
 
-    fn weight([a, b, c]: [f64; 3]) -> [f64; 6] {
-        let (even, odd) = (-(a + c) / 6.0, -b / 6.0);
-        let (even2, odd2) = (a / 24.0 + c / 6.0, b / 12.0);
-        [a / 4.0, even + odd, even - odd, even2 + odd2, even2 - odd2, c]
+    #[inline(always)]
+    fn weight<const N: usize>([a, b, c]: [Lanes<N>; 3]) -> [Lanes<N>; 6] {
+        let (even, odd) = ((a + c) * (-1.0 / 6.0), b * (-1.0 / 6.0));
+        let (even2, odd2) = (a * (1.0 / 24.0) + c * (1.0 / 6.0), b * (1.0 / 12.0));
+        [a * 0.25, even + odd, even - odd, even2 + odd2, even2 - odd2, c]
     }
 
     #[inline(always)]
@@ -105,13 +109,66 @@ impl Form for F4 {
     }
 }
 
-/// `G g G^T` of one 3x3 kernel, row by row; entries beyond `A x A` are unused.
-pub(super) fn transform_kernel<F: Form>(g: &[f32; 9]) -> [[f64; 6]; 6] {
-    let mut columns = [[0.0; 6]; 3];
-    for (x, column) in columns.iter_mut().enumerate() {
-        *column = F::weight([f64::from(g[x]), f64::from(g[3 + x]), f64::from(g[6 + x])]);
+/// One number of each of `N` kernels, as the weights' transform has them: in f64, since it happens once.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Lanes<const N: usize>(pub [f64; N]);
+
+impl<const N: usize> Lanes<N> {
+    /// In f32.
+    #[inline(always)]
+    pub fn rounded(&self) -> [f32; N] {
+        let mut rounded = [0.0; N];
+        rounded.iter_mut().zip(self.0).for_each(|(to, x)| *to = x as f32);
+        rounded
     }
-    let mut out = [[0.0; 6]; 6];
+}
+
+impl<const N: usize> From<[f32; N]> for Lanes<N> {
+    #[inline(always)]
+    fn from(numbers: [f32; N]) -> Lanes<N> {
+        let mut lanes = Lanes([0.0; N]);
+        lanes.0.iter_mut().zip(numbers).for_each(|(to, x)| *to = f64::from(x));
+        lanes
+    }
+}
+
+impl<const N: usize> Add for Lanes<N> {
+    type Output = Lanes<N>;
+
+    #[inline(always)]
+    fn add(mut self, other: Lanes<N>) -> Lanes<N> {
+        self.0.iter_mut().zip(other.0).for_each(|(x, y)| *x += y);
+        self
+    }
+}
+
+impl<const N: usize> Sub for Lanes<N> {
+    type Output = Lanes<N>;
+
+    #[inline(always)]
+    fn sub(mut self, other: Lanes<N>) -> Lanes<N> {
+        self.0.iter_mut().zip(other.0).for_each(|(x, y)| *x -= y);
+        self
+    }
+}
+
+impl<const N: usize> Mul<f64> for Lanes<N> {
+    type Output = Lanes<N>;
+
+    #[inline(always)]
+    fn mul(mut self, factor: f64) -> Lanes<N> {
+        self.0.iter_mut().for_each(|x| *x *= factor);
+        self
+    }
+}
+
+/// `G g G^T` of 3x3 kernels, row by row; entries beyond `A x A` are unused.
+pub(super) fn transform_kernels<F: Form, const N: usize>(g: &[Lanes<N>; 9]) -> [[Lanes<N>; 6]; 6] {
+    let mut columns = [[Lanes([0.0; N]); 6]; 3];
+    for (x, column) in columns.iter_mut().enumerate() {
+        *column = F::weight([g[x], g[3 + x], g[6 + x]]);
+    }
+    let mut out = [[Lanes([0.0; N]); 6]; 6];
     for (i, row) in out.iter_mut().enumerate() {
         *row = F::weight([columns[0][i], columns[1][i], columns[2][i]]);
     }

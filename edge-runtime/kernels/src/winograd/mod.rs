@@ -18,10 +18,11 @@ pub(super) use form::{F2, F4, Form};
 
 use super::conv::{ConvShape, Epilogue};
 use super::isa::Isa;
+use super::plain::{lanes, rows_of};
 use super::simd::{Simd, Work, run};
 use super::tile::{Finish, Reach, next_run, sums, with_pixels};
 use crate::pool::{Pool, share};
-use form::transform_kernel;
+use form::{Lanes, transform_kernels};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -87,17 +88,30 @@ pub(super) fn packed_len<F: Form>(isa: Isa, s: &ConvShape) -> usize {
     [isa.padded(s.c_out), F::A * F::A, isa.padded(s.c_in)].into_iter().fold(1, usize::saturating_mul)
 }
 
-/// Transforms and packs plain weights `(c_out, c_in, 3, 3)`.
+/// Transforms and packs plain weights `(c_out, c_in, 3, 3)`. Writes all of `out`.
 pub(super) fn pack<F: Form>(isa: Isa, s: &ConvShape, w: &[f32], out: &mut [f32]) {
-    let cb = isa.block();
-    let plane = isa.padded(s.c_in) * cb;
-    out.fill(0.0);
-    for (row, kernels) in w.chunks_exact(9 * s.c_in).enumerate() {
-        let block = &mut out[row / cb * plane * F::A * F::A..][..plane * F::A * F::A];
-        for (channel, kernel) in kernels.as_chunks::<9>().0.iter().enumerate() {
-            let transformed = transform_kernel::<F>(kernel);
-            for (i, j) in (0..F::A).flat_map(|i| (0..F::A).map(move |j| (i, j))) {
-                block[(i * F::A + j) * plane + channel * cb + row % cb] = transformed[i][j] as f32;
+    match isa.block() {
+        4 => pack_blocks::<F, 4>(s, w, out),
+        8 => pack_blocks::<F, 8>(s, w, out),
+        _ => pack_blocks::<F, 16>(s, w, out),
+    }
+}
+
+fn pack_blocks<F: Form, const CB: usize>(s: &ConvShape, w: &[f32], out: &mut [f32]) {
+    let channels = s.c_in.next_multiple_of(CB);
+    let plane = channels * CB;
+    for (w, out) in w.chunks(9 * s.c_in * CB).zip(out.chunks_exact_mut(F::A * F::A * plane)) {
+        let rows = rows_of::<CB>(w, 9 * s.c_in);
+        for channel in 0..channels {
+            // Of channels that only fill the last block, all taps are zero.
+            let mut kernels = [Lanes([0.0; CB]); 9];
+            for (tap, kernel) in kernels.iter_mut().enumerate() {
+                *kernel = Lanes::from(lanes(&rows, 9 * channel + tap));
+            }
+            let transformed = transform_kernels::<F, CB>(&kernels);
+            let places = out.as_chunks_mut::<CB>().0.iter_mut().skip(channel).step_by(channels);
+            for (values, to) in transformed.iter().flat_map(|row| &row[..F::A]).zip(places) {
+                *to = values.rounded();
             }
         }
     }

@@ -18,7 +18,7 @@ pub(crate) fn fill(
     alpha: &dyn Fn(Option<usize>) -> f32,
     part: &mut [f32],
     task: &dyn Tensors,
-    backbone: &dyn Fn(&str, usize) -> Result<Vec<f32>>,
+    backbone: params::Shared<'_>,
     room: &mut Vec<f32>,
 ) -> Result<()> {
     params::affine(&recipe.affine, alpha(recipe.affine.alpha), part, task, backbone, room)?;
