@@ -2,59 +2,92 @@
 
 use super::section::COMPANION;
 use super::{Dtype, Kind, Layout, Manifest, RUNTIME_ABI, Section};
-use crate::plan::{Owner, TensorSpec};
+use crate::plan::Owner;
 use crate::wire::corrupt;
 use crate::{Error, Result};
 use std::collections::HashMap;
 
+/// A manifest's sections by name.
+struct Sections<'a> {
+    manifest: &'a Manifest,
+    /// Indices of sections, sorted by name.
+    by_name: &'a [usize],
+}
+
+impl<'a> Sections<'a> {
+    fn get(&self, name: &str) -> Option<&'a Section> {
+        find(self.manifest, self.by_name, name)
+    }
+}
+
+/// The section of that name; `by_name` are the indices of all, sorted by name.
+pub(super) fn find<'a>(manifest: &'a Manifest, by_name: &[usize], name: &str) -> Option<&'a Section> {
+    let of = |i: &usize| manifest.sections.get(*i);
+    let found = by_name.binary_search_by_key(&Some(name), |i| of(i).map(|section| section.name.as_str()));
+    found.ok().and_then(|at| by_name.get(at)).and_then(of)
+}
+
 /// Checks that the plan itself holds together, that every section is one of its tensors (or a companion of
-/// one), and that none is missing of those that this kind of bundle owns.
-pub(super) fn check(manifest: &Manifest) -> Result<()> {
-    if let Err(error) = manifest.plan.check() {
-        return corrupt("plan of the bundle", "one that passes its checks", error);
-    }
-    let tensors = manifest.plan.tensors();
-    let specs: HashMap<&str, &TensorSpec> = tensors.iter().map(|spec| (spec.name.as_str(), spec)).collect();
-    let sections = by_name(manifest);
-    for section in &manifest.sections {
-        let name = section.name.as_str();
-        if let Some(spec) = specs.get(name) {
-            expect(
-                &format!("tensor {name}"),
-                &(spec.owner, spec.shape.clone()),
-                &(section.owner, section.shape.clone()),
-            )?;
-            continue;
-        }
-        let whose = name.split_once(COMPANION).and_then(|(tensor, _)| sections.get(tensor));
-        match whose.filter(|tensor| specs.contains_key(tensor.name.as_str())) {
-            Some(tensor) => expect(&format!("owner of {name}"), &tensor.owner, &section.owner)?,
-            None => return corrupt("tensors", "only those of the plan and their companions", name),
-        }
-    }
-    check_scales(manifest, &sections)?;
+/// one), and that none is missing of those that this kind of bundle owns. `by_name` are the indices of sections,
+/// sorted by name.
+pub(super) fn check(manifest: &Manifest, by_name: &[usize]) -> Result<()> {
+    let mut specs = match manifest.plan.checked_tensors() {
+        Ok((_, specs)) => specs,
+        Err(error) => return corrupt("plan of the bundle", "one that passes its checks", error),
+    };
     let own = match manifest.kind {
         Kind::Backbone => Owner::Backbone,
         Kind::Task => Owner::Task,
     };
-    match tensors.iter().find(|spec| spec.owner == own && !sections.contains_key(spec.name.as_str())) {
-        Some(spec) => {
-            corrupt("tensors", format!("{}, which the plan calls for", spec.name), "none of that name")
+    let sections = Sections { manifest, by_name };
+    // In execution order, so that the first one that is missing is named.
+    let missing = specs.iter().find(|spec| spec.owner == own && sections.get(&spec.name).is_none());
+    let missing = missing.map(|spec| spec.name.clone());
+    specs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let spec = |name: &str| {
+        let at = specs.binary_search_by(|spec| spec.name.as_str().cmp(name)).ok()?;
+        specs.get(at)
+    };
+    for section in &manifest.sections {
+        let name = section.name.as_str();
+        if let Some(spec) = spec(name) {
+            if (spec.owner, &spec.shape) != (section.owner, &section.shape) {
+                let want = format!("{:?}", (spec.owner, &spec.shape));
+                return corrupt(
+                    format!("tensor {name}"),
+                    want,
+                    format!("{:?}", (section.owner, &section.shape)),
+                );
+            }
+            continue;
         }
+        let whose = name.split_once(COMPANION).and_then(|(tensor, _)| sections.get(tensor));
+        match whose.filter(|tensor| spec(&tensor.name).is_some()) {
+            Some(tensor) if tensor.owner == section.owner => {}
+            Some(tensor) => {
+                let (want, got) = (format!("{:?}", tensor.owner), format!("{:?}", section.owner));
+                return corrupt(format!("owner of {name}"), want, got);
+            }
+            None => return corrupt("tensors", "only those of the plan and their companions", name),
+        }
+    }
+    check_scales(manifest, &sections)?;
+    match missing {
+        Some(name) => corrupt("tensors", format!("{name}, which the plan calls for"), "none of that name"),
         None => Ok(()),
     }
 }
 
 /// Bytes stand for numbers only beside their scales: an int8 tensor of the plan has one for each of its rows, and
 /// the scales of maps are as many as the plan has maps.
-fn check_scales(manifest: &Manifest, sections: &HashMap<&str, &Section>) -> Result<()> {
+fn check_scales(manifest: &Manifest, sections: &Sections<'_>) -> Result<()> {
     let is_table = |section: &Section, shape: &[usize]| {
         (section.dtype, section.layout) == (Dtype::F32, Layout::Canonical) && section.shape == shape
     };
     for section in manifest.sections.iter().filter(|s| s.dtype == Dtype::I8 && !s.is_companion()) {
         let rows = section.shape.first().copied().unwrap_or_default();
         let name = Section::scale_name(&section.name);
-        match sections.get(name.as_str()) {
+        match sections.get(&name) {
             Some(scales) if is_table(scales, &[rows]) => {}
             Some(scales) => {
                 let got = format!("{:?} {:?}", scales.dtype, scales.shape);
@@ -67,18 +100,13 @@ fn check_scales(manifest: &Manifest, sections: &HashMap<&str, &Section>) -> Resu
         }
     }
     let Some(name) = manifest.plan.maps_name() else { return Ok(()) };
+    let Some(maps) = sections.get(&name) else { return Ok(()) };
     let want = [manifest.plan.maps().len(), 2];
-    match sections.get(name.as_str()) {
-        Some(maps) if !is_table(maps, &want) => {
-            let got = format!("{:?} {:?}", maps.dtype, maps.shape);
-            corrupt(
-                format!("tensor {name}"),
-                format!("f32 of shape {want:?}, one row per map of the plan"),
-                got,
-            )
-        }
-        _ => Ok(()),
+    if is_table(maps, &want) {
+        return Ok(());
     }
+    let got = format!("{:?} {:?}", maps.dtype, maps.shape);
+    corrupt(format!("tensor {name}"), format!("f32 of shape {want:?}, one row per map of the plan"), got)
 }
 
 impl Manifest {
@@ -110,7 +138,8 @@ impl Manifest {
             let what = format!("variant of the backbone of task `{task}`");
             return differ(what, variant.clone(), backbone.backbone.variant.clone());
         }
-        let kernels = by_name(backbone);
+        let kernels: HashMap<&str, &Section> =
+            backbone.sections.iter().map(|section| (section.name.as_str(), section)).collect();
         for spec in self.plan.tensors().iter().filter(|spec| spec.owner == Owner::Backbone) {
             match kernels.get(spec.name.as_str()) {
                 Some(section) if section.owner == Owner::Backbone && section.shape == spec.shape => {}
@@ -126,17 +155,6 @@ impl Manifest {
         }
         Ok(())
     }
-}
-
-fn by_name(manifest: &Manifest) -> HashMap<&str, &Section> {
-    manifest.sections.iter().map(|section| (section.name.as_str(), section)).collect()
-}
-
-fn expect<T: PartialEq + std::fmt::Debug>(what: &str, want: &T, got: &T) -> Result<()> {
-    if want == got {
-        return Ok(());
-    }
-    corrupt(what, format!("{want:?}"), format!("{got:?}"))
 }
 
 fn short(id: &[u8; 32]) -> String {

@@ -1,24 +1,15 @@
 //! Reading a bundle: everything is checked once, before anything is handed out.
 
 use super::decoder::Decoder;
+use super::header::{DIGEST, Header, zeros};
 use super::keys::{PublicKey, TrustedKey};
-use super::preamble::{PREAMBLE, Preamble};
 use super::signature::{self, SIGNATURES, Trust};
-use super::{Codec, Dtype, Kind, Layout, Manifest, Section, backbone_id, rules};
+use super::{Codec, Dtype, Kind, Layout, Manifest, Section, backbone_id, contents};
 use crate::plan::Owner;
-use crate::wire::corrupt;
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::ops::Range;
-
-/// Domain of the hash over preamble and manifest.
-const DIGEST_CONTEXT: &str = "tailor 2026 bundle header v1";
-/// Bytes of that hash.
-pub(super) const DIGEST: usize = 32;
-
-/// Hash over preamble and manifest, and so, through the hashes in it, over all of the bundle but its signatures.
-pub(super) fn digest(header: &[u8]) -> [u8; 32] {
-    blake3::derive_key(DIGEST_CONTEXT, header)
-}
+use std::sync::Arc;
 
 /// A view of a bundle's bytes, which usually are a memory map.
 ///
@@ -26,16 +17,8 @@ pub(super) fn digest(header: &[u8]) -> [u8; 32] {
 /// checked against the manifest when decoded, or all at once by [`Bundle::verify_sections`].
 #[derive(Debug)]
 pub struct Bundle<'a> {
-    bytes: &'a [u8],
-    manifest: Manifest,
-    /// End of the manifest.
-    header_end: usize,
-    /// Start of the section group.
-    group: usize,
-    digest: [u8; 32],
-    signers: Vec<PublicKey>,
-    /// Indices of sections, sorted by name.
-    by_name: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+    header: Arc<Header>,
 }
 
 impl<'a> Bundle<'a> {
@@ -48,57 +31,53 @@ impl<'a> Bundle<'a> {
     /// `BadMagic`, `Unsupported`, `Truncated`, `TooLarge`, `HashMismatch` (damaged header), `BadSignature` (a
     /// signature is present and wrong), or `Corrupt` naming the field that breaks a rule.
     pub fn parse(bytes: &'a [u8]) -> Result<Bundle<'a>> {
-        let preamble = Preamble::parse(bytes)?;
-        let header_end = PREAMBLE + preamble.manifest;
-        let fixed_end = header_end + DIGEST + SIGNATURES;
-        let part = |range: Range<usize>| {
-            let need = range.end as u64;
-            let have = bytes.len() as u64;
-            bytes.get(range).ok_or(Error::Truncated { what: "the bundle's header".into(), need, have })
-        };
-        let slots = part(header_end + DIGEST..fixed_end)?;
-        let header = part(0..header_end)?;
-        let digest = digest(header);
-        if part(header_end..header_end + DIGEST)? != digest {
-            return Err(Error::HashMismatch { what: "header of the bundle".into() });
-        }
-        let signers = signature::check(header, slots)?;
-        let manifest = Manifest::from_bytes(part(PREAMBLE..header_end)?)?;
-        rules::check(&manifest)?;
+        Bundle::parse_known(bytes, [])
+    }
 
-        let group = rules::group_start(manifest.kind, fixed_end)?;
-        let end = group.saturating_add(rules::check_places(&manifest)?);
-        if end != preamble.total as u64 {
-            let want = format!("{end} bytes, the end of its last section");
-            return corrupt("length of the bundle", want, preamble.total);
-        }
-        // `group <= end`, and `end` was just found to be the length of a slice.
-        let group = group as usize;
-        zeros(part(fixed_end..group)?, "padding behind the signatures")?;
-        let mut by_name: Vec<usize> = (0..manifest.sections.len()).collect();
-        by_name.sort_by_key(|&i| manifest.sections.get(i).map(|s| s.name.as_str()));
-        Ok(Bundle { bytes, manifest, header_end, group, digest, signers, by_name })
+    /// As [`parse`](Bundle::parse), for bytes that may be owned; a header among `known` that is theirs (see
+    /// [`Header::is_of`]) is not parsed and verified again.
+    ///
+    /// # Errors
+    /// As [`parse`](Bundle::parse).
+    pub fn parse_known<'h>(
+        bytes: impl Into<Cow<'a, [u8]>>,
+        known: impl IntoIterator<Item = &'h Arc<Header>>,
+    ) -> Result<Bundle<'a>> {
+        let bytes = bytes.into();
+        let header = match known.into_iter().find(|header| header.is_of(&bytes)) {
+            Some(header) => Arc::clone(header),
+            None => Arc::new(Header::parse(&bytes)?),
+        };
+        Ok(Bundle { bytes, header })
+    }
+
+    /// What lies in front of the sections.
+    pub fn header(&self) -> &Arc<Header> {
+        &self.header
     }
 
     /// What the bundle says about itself.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.header.manifest
     }
 
     /// The manifest, when the bytes are no longer needed.
     pub fn into_manifest(self) -> Manifest {
-        self.manifest
+        match Arc::try_unwrap(self.header) {
+            Ok(header) => header.manifest,
+            Err(shared) => shared.manifest.clone(),
+        }
     }
 
     /// Names the bundle's contents: the hash of preamble and manifest, which hold the hash of every section.
     /// Signing changes the file but not this.
     pub fn digest(&self) -> [u8; 32] {
-        self.digest
+        self.header.digest
     }
 
     /// Keys whose signatures the bundle carries; all of them were checked.
     pub fn signers(&self) -> &[PublicKey] {
-        &self.signers
+        &self.header.signers
     }
 
     /// What the signatures amount to for somebody who trusts these keys.
@@ -111,7 +90,7 @@ impl<'a> Bundle<'a> {
             let want = "keys whose secret half is secret".into();
             return Err(Error::BadKey { what: "the development key is among the trusted ones".into(), want });
         }
-        Ok(signature::judge(&self.signers, trusted))
+        Ok(signature::judge(&self.header.signers, trusted))
     }
 
     /// The entry of a tensor.
@@ -119,14 +98,9 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// `MissingTensor`.
     pub fn section(&self, name: &str) -> Result<&Section> {
-        let sections = &self.manifest.sections;
-        let of = |&i: &usize| sections.get(i);
-        let found = self.by_name.binary_search_by_key(&Some(name), |i| of(i).map(|s| s.name.as_str()));
-        found
-            .ok()
-            .and_then(|at| self.by_name.get(at))
-            .and_then(of)
-            .ok_or_else(|| Error::MissingTensor { name: name.into(), bundle: self.manifest.name.clone() })
+        let Header { manifest, by_name, .. } = &*self.header;
+        contents::find(manifest, by_name, name)
+            .ok_or_else(|| Error::MissingTensor { name: name.into(), bundle: manifest.name.clone() })
     }
 
     /// Where a section's stored bytes lie in the file.
@@ -134,20 +108,24 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// `BadRequest` when `section` is no entry of this bundle.
     pub fn file_range(&self, section: &Section) -> Result<Range<usize>> {
-        let own = self.section(&section.name).is_ok_and(|own| own == section);
-        let start = usize::try_from(section.offset).ok().and_then(|offset| self.group.checked_add(offset));
+        let own = self.section(&section.name).is_ok_and(|own| std::ptr::eq(own, section) || own == section);
+        let start =
+            usize::try_from(section.offset).ok().and_then(|offset| self.header.group.checked_add(offset));
         let length = usize::try_from(section.stored_len).ok();
         match start.zip(length).and_then(|(start, length)| Some(start..start.checked_add(length)?)) {
             Some(range) if own && range.end <= self.bytes.len() => Ok(range),
             _ => Err(Error::BadRequest {
-                what: format!("tensor {} is not an entry of bundle `{}`", section.name, self.manifest.name),
+                what: format!(
+                    "tensor {} is not an entry of bundle `{}`",
+                    section.name, self.header.manifest.name
+                ),
                 want: "use the entries of its own manifest".into(),
             }),
         }
     }
 
     /// A section's bytes as they lie in the file.
-    pub(super) fn stored(&self, section: &Section) -> Result<&'a [u8]> {
+    pub(super) fn stored(&self, section: &Section) -> Result<&[u8]> {
         let range = self.file_range(section)?;
         self.bytes.get(range).ok_or_else(|| Error::HashMismatch { what: section.name.clone() })
     }
@@ -157,7 +135,7 @@ impl<'a> Bundle<'a> {
     ///
     /// # Errors
     /// `MissingTensor`, or `BadRequest` when the tensor is compressed.
-    pub fn raw(&self, name: &str) -> Result<&'a [u8]> {
+    pub fn raw(&self, name: &str) -> Result<&[u8]> {
         let section = self.section(name)?;
         if section.codec != Codec::Raw {
             let what = format!("tensor {name} is compressed");
@@ -171,8 +149,8 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// `HashMismatch` naming the tensor, or `Corrupt` for padding that is not zero.
     pub fn verify_sections(&self) -> Result<()> {
-        let mut end = self.group;
-        for section in &self.manifest.sections {
+        let mut end = self.header.group;
+        for section in &self.header.manifest.sections {
             let range = self.file_range(section)?;
             zeros(self.bytes.get(end..range.start).unwrap_or_default(), "padding between sections")?;
             end = range.end;
@@ -212,33 +190,36 @@ impl<'a> Bundle<'a> {
     /// `HashMismatch` when id and kernels disagree, or a section is damaged.
     pub fn verify_identity(&self) -> Result<bool> {
         let mut tensors = Vec::new();
-        let kernels = self.manifest.sections.iter().filter(|s| s.owner == Owner::Backbone);
+        let kernels = self.header.manifest.sections.iter().filter(|s| s.owner == Owner::Backbone);
         for section in kernels {
             if section.dtype != Dtype::F32 || section.layout != Layout::Canonical {
                 return Ok(false);
             }
             tensors.push((section, self.decode_f32(&section.name)?));
         }
-        if self.manifest.kind == Kind::Task {
+        if self.header.manifest.kind == Kind::Task {
             return Ok(false);
         }
         let id =
             backbone_id(tensors.iter().map(|(s, v)| (s.name.as_str(), s.shape.as_slice(), v.as_slice())));
-        if id != self.manifest.backbone.id {
-            return Err(Error::HashMismatch { what: format!("backbone id of `{}`", self.manifest.name) });
+        if id != self.header.manifest.backbone.id {
+            return Err(Error::HashMismatch {
+                what: format!("backbone id of `{}`", self.header.manifest.name),
+            });
         }
         Ok(true)
     }
 
-    pub(super) fn header(&self) -> &'a [u8] {
-        self.bytes.get(..self.header_end).unwrap_or_default()
+    /// Preamble and manifest: what signatures are over.
+    pub(super) fn signed(&self) -> &[u8] {
+        self.bytes.get(..self.header.end).unwrap_or_default()
     }
 
     pub(super) fn slots_range(&self) -> Range<usize> {
-        self.header_end + DIGEST..self.header_end + DIGEST + SIGNATURES
+        self.header.end + DIGEST..self.header.end + DIGEST + SIGNATURES
     }
 
-    pub(super) fn slots(&self) -> &'a [u8] {
+    pub(super) fn slots(&self) -> &[u8] {
         self.bytes.get(self.slots_range()).unwrap_or_default()
     }
 }
@@ -248,11 +229,4 @@ pub(super) fn check_hash(bytes: &[u8], expected: &[u8; 32], name: &str) -> Resul
         return Ok(());
     }
     Err(Error::HashMismatch { what: format!("tensor {name}") })
-}
-
-fn zeros(padding: &[u8], what: &str) -> Result<()> {
-    match padding.iter().find(|&&b| b != 0) {
-        Some(b) => corrupt(what, "zeros", b),
-        None => Ok(()),
-    }
 }

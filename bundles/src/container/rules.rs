@@ -17,8 +17,8 @@ fn largest_blocked(canonical: u64) -> u64 {
     canonical.saturating_mul(64).saturating_add(4096)
 }
 
-/// Checks everything in `manifest` but where its sections lie.
-pub(super) fn check(manifest: &Manifest) -> Result<()> {
+/// Checks everything in `manifest` but where its sections lie. Returns the indices of sections, sorted by name.
+pub(super) fn check(manifest: &Manifest) -> Result<Vec<usize>> {
     let name = &manifest.name;
     if name.starts_with('.') || name.contains(['/', '\\']) || name.trim() != name {
         return corrupt("bundle name", "no slash, leading dot, or space at either end", format!("{name:?}"));
@@ -43,10 +43,13 @@ pub(super) fn check(manifest: &Manifest) -> Result<()> {
             return corrupt("golden tolerance", "a positive number", golden.tolerance);
         }
     }
-    distinct(manifest.facts.iter().map(|(key, _)| key.as_str()), "fact")?;
-    distinct(manifest.sections.iter().map(|section| section.name.as_str()), "tensor")?;
+    let facts: Vec<&str> = manifest.facts.iter().map(|(key, _)| key.as_str()).collect();
+    distinct(&facts, "fact")?;
+    let sections: Vec<&str> = manifest.sections.iter().map(|section| section.name.as_str()).collect();
+    let by_name = distinct(&sections, "tensor")?;
     manifest.sections.iter().try_for_each(|section| check_section(manifest.kind, section))?;
-    contents::check(manifest)
+    contents::check(manifest, &by_name)?;
+    Ok(by_name)
 }
 
 fn check_preprocess(manifest: &Manifest) -> Result<()> {
@@ -71,6 +74,8 @@ fn check_preprocess(manifest: &Manifest) -> Result<()> {
 fn check_section(kind: Kind, section: &Section) -> Result<()> {
     let Section { name, owner, dtype, layout, codec, filter, shape, stored_len, raw_len, .. } = section;
     let tensor = |what: &str| format!("{what} of tensor {name}");
+    let at_most =
+        |size, limit| if size > limit { at_most(&tensor("raw length"), size, limit) } else { Ok(()) };
     if kind == Kind::Task && *owner == Owner::Backbone {
         return corrupt(tensor("owner"), "the task, in a task bundle", "the backbone");
     }
@@ -91,7 +96,7 @@ fn check_section(kind: Kind, section: &Section) -> Result<()> {
         Layout::Blocked { .. } if *raw_len < bytes || raw_len % dtype.width() as u64 != 0 => {
             return corrupt(tensor("raw length"), format!("whole elements, at least {bytes} bytes"), raw_len);
         }
-        Layout::Blocked { .. } => at_most(&tensor("raw length"), *raw_len, largest_blocked(bytes))?,
+        Layout::Blocked { .. } => at_most(*raw_len, largest_blocked(bytes))?,
         Layout::Canonical => {}
     }
     match codec {
@@ -102,16 +107,21 @@ fn check_section(kind: Kind, section: &Section) -> Result<()> {
             corrupt(tensor("filter"), "none on raw bytes", "byte shuffle")
         }
         Codec::Raw => Ok(()),
-        Codec::Zstd => at_most(&tensor("raw length"), *raw_len, largest_raw(*stored_len)),
+        Codec::Zstd => at_most(*raw_len, largest_raw(*stored_len)),
     }
 }
 
-fn distinct<'a>(names: impl Iterator<Item = &'a str>, what: &str) -> Result<()> {
-    let mut names: Vec<&str> = names.collect();
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair.first() == pair.last()) {
-        Some(pair) => corrupt(format!("names of {what}s"), "distinct ones", format!("{pair:?}")),
-        None => Ok(()),
+/// The indices of `names`, sorted by name. No two may be the same.
+fn distinct(names: &[&str], what: &str) -> Result<Vec<usize>> {
+    let name = |&i: &usize| names.get(i).copied();
+    let mut order: Vec<usize> = (0..names.len()).collect();
+    order.sort_unstable_by_key(name);
+    match order.windows(2).find(|pair| pair.first().and_then(name) == pair.last().and_then(name)) {
+        Some(pair) => {
+            let pair: Vec<&str> = pair.iter().filter_map(name).collect();
+            corrupt(format!("names of {what}s"), "distinct ones", format!("{pair:?}"))
+        }
+        None => Ok(order),
     }
 }
 

@@ -53,7 +53,7 @@ impl fmt::Display for Trust {
 /// Whatever [`Bundle::parse`] finds wrong with `file`; `TooLarge` when its four slots are taken.
 pub fn sign(file: &[u8], key: &SigningKey) -> Result<Vec<u8>> {
     let bundle = Bundle::parse(file)?;
-    let header = bundle.header();
+    let header = bundle.signed();
     let mut entries: Vec<Entry> = decode(bundle.slots())?;
     entries.retain(|(public, _)| *public != key.public() && !public.is_development());
     entries.push((key.public(), key.sign(&message(header))));

@@ -1,7 +1,7 @@
 //! Packing a bundle: the same input gives the same bytes.
 
+use super::header::{DIGEST, digest};
 use super::preamble::{PREAMBLE, Preamble};
-use super::reader::{DIGEST, digest};
 use super::shuffle::shuffle;
 use super::signature::{self, SIGNATURES};
 use super::{

@@ -2,7 +2,6 @@
 
 use super::{Affine, Conv, Linear, Op, Owner, Plan, Role, Shape};
 use crate::{Error, Result};
-use std::collections::HashMap;
 
 /// Largest feature map or tensor accepted, in elements. A plan from a hostile file must not make a reader
 /// reserve more than this for one buffer.
@@ -43,6 +42,11 @@ impl Plan {
     /// # Errors
     /// [`Error::ShapeMismatch`], [`Error::BadSource`], [`Error::NameClash`], [`Error::Disconnected`].
     pub fn check(&self) -> Result<Vec<Option<Shape>>> {
+        self.checked_tensors().map(|(nodes, _)| nodes)
+    }
+
+    /// As [`check`](Plan::check), with the [`tensors`](Plan::tensors) that it looks at.
+    pub(crate) fn checked_tensors(&self) -> Result<(Vec<Option<Shape>>, Vec<TensorSpec>)> {
         if self.input.is_empty() || self.input.len() > MAX_ELEMENTS {
             return Err(mismatch("input", "an image with pixels, within limits", self.input));
         }
@@ -91,8 +95,8 @@ impl Plan {
         if !matches!(self.head.last(), Some(Op::Linear(_))) {
             return Err(mismatch("head", "a linear layer at its end", last));
         }
-        self.unique_names()?;
-        Ok(nodes)
+        let tensors = self.unique_tensors(&mut |name| Err(Error::NameClash { name: name.into() }))?;
+        Ok((nodes, tensors))
     }
 
     /// Every tensor, once, in execution order: stem, cells (each cell's alpha first), head.
@@ -100,32 +104,47 @@ impl Plan {
     /// These are the tensors of a packed network. (A training run keeps four vectors per norm instead of
     /// `scale` and `shift`.)
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        let mut all = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        let mut add = |all: &mut Vec<TensorSpec>, specs: Vec<TensorSpec>| {
-            for spec in specs {
-                if seen.insert(spec.name.clone()) {
-                    all.push(spec);
-                }
-            }
-        };
-        for op in &self.stem {
-            add(&mut all, op.tensors());
-        }
+        // What clashes is for `check` to report; here the first of a name counts.
+        self.unique_tensors(&mut |_| Ok(())).unwrap_or_default()
+    }
+
+    /// Every tensor, once, in execution order. Names that mean two tensors are given to `clash`: those of different
+    /// shape, and those that are kept for alphas (of any cell, whether or not it has one).
+    fn unique_tensors(&self, clash: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<TensorSpec>> {
+        let mut all = Vec::with_capacity(2 * self.ops().count());
+        self.stem.iter().for_each(|op| op.push_tensors(&mut all));
+        // Positions of the alphas; one that no gate is scaled by has shape (0,).
+        let mut alphas = Vec::with_capacity(self.cells.len());
         for (i, cell) in self.cells.iter().enumerate() {
-            let scaled = cell.scaled_gates();
-            if scaled > 0 {
-                let name = Plan::alpha_name(i + 1);
-                add(&mut all, vec![TensorSpec { name, shape: vec![scaled], owner: Owner::Task }]);
+            alphas.push(all.len());
+            let (name, shape) = (Plan::alpha_name(i + 1), vec![cell.scaled_gates()]);
+            all.push(TensorSpec { name, shape, owner: Owner::Task });
+            let ops = cell.gates.iter().flat_map(|gate| &gate.paths).flat_map(|path| &path.ops);
+            ops.for_each(|op| op.push_tensors(&mut all));
+        }
+        self.head.iter().for_each(|op| op.push_tensors(&mut all));
+
+        let mut order: Vec<usize> = (0..all.len()).collect();
+        // Stable: of one name, the first in execution order comes first.
+        order.sort_by(|&a, &b| all[a].name.cmp(&all[b].name));
+        let mut again = vec![false; all.len()];
+        for pair in order.windows(2) {
+            let (first, second) = (&all[pair[0]], &all[pair[1]]);
+            if first.name != second.name {
+                continue;
             }
-            for op in cell.gates.iter().flat_map(|g| &g.paths).flat_map(|p| &p.ops) {
-                add(&mut all, op.tensors());
+            again[pair[1]] = true;
+            let reserved = pair.iter().any(|at| alphas.binary_search(at).is_ok());
+            if reserved || first.shape != second.shape {
+                clash(&first.name)?;
             }
         }
-        for op in &self.head {
-            add(&mut all, op.tensors());
-        }
-        all
+        let mut at = 0..;
+        all.retain(|spec| {
+            let absent = |at| spec.shape == [0] && alphas.binary_search(&at).is_ok();
+            at.next().is_some_and(|at| !again[at] && !absent(at))
+        });
+        Ok(all)
     }
 
     /// Numbers (from 1) of the nodes that no live path reaches.
@@ -144,60 +163,66 @@ impl Plan {
         for (i, op) in ops.iter().enumerate() {
             let at = || format!("{}, op {i} ({})", place(), op.kind());
             x = op.output(x).map_err(|want| mismatch(&at(), &want, x))?;
-            let tensors_fit = op.tensors().iter().all(|t| {
-                t.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).is_some_and(|n| n <= MAX_ELEMENTS)
-            });
-            if x.is_empty() || x.len() > MAX_ELEMENTS || !tensors_fit {
+            let fits = op.largest_tensor().is_some_and(|n| n <= MAX_ELEMENTS);
+            if x.is_empty() || x.len() > MAX_ELEMENTS || !fits {
                 return Err(mismatch(&at(), &format!("between 1 and {MAX_ELEMENTS} elements"), x));
             }
         }
         Ok(x)
-    }
-
-    fn unique_names(&self) -> Result<()> {
-        let mut seen: HashMap<String, Vec<usize>> = HashMap::new();
-        let alphas = (1..=self.cells.len()).map(Plan::alpha_name);
-        let reserved: std::collections::HashSet<String> = alphas.collect();
-        for spec in self.ops().flat_map(Op::tensors) {
-            if reserved.contains(&spec.name) {
-                return Err(Error::NameClash { name: spec.name });
-            }
-            match seen.get(&spec.name) {
-                Some(shape) if *shape != spec.shape => return Err(Error::NameClash { name: spec.name }),
-                _ => seen.insert(spec.name, spec.shape),
-            };
-        }
-        Ok(())
     }
 }
 
 impl Op {
     /// The tensors this operation reads, in a packed network.
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        let spec = |name: String, shape: Vec<usize>, owner| TensorSpec { name, shape, owner };
+        let mut all = Vec::new();
+        self.push_tensors(&mut all);
+        all
+    }
+
+    fn push_tensors(&self, all: &mut Vec<TensorSpec>) {
+        let mut push = |name: &str, kind: &str, shape: Vec<usize>, owner| {
+            all.push(TensorSpec { name: [name, kind].concat(), shape, owner });
+        };
         match self {
             Op::Conv(Conv { name, owner, c_in, c_out, kernel, bias, .. }) => {
-                let mut all =
-                    vec![spec(format!("{name}.weight"), vec![*c_out, *c_in, *kernel, *kernel], *owner)];
+                push(name, ".weight", vec![*c_out, *c_in, *kernel, *kernel], *owner);
                 if *bias {
-                    all.push(spec(format!("{name}.bias"), vec![*c_out], *owner));
+                    push(name, ".bias", vec![*c_out], *owner);
                 }
-                all
             }
-            Op::Affine(Affine { name, channels }) => vec![
-                spec(format!("{name}.scale"), vec![*channels], Owner::Task),
-                spec(format!("{name}.shift"), vec![*channels], Owner::Task),
-            ],
-            Op::Linear(Linear { name, c_in, c_out }) => vec![
-                spec(format!("{name}.weight"), vec![*c_out, *c_in], Owner::Task),
-                spec(format!("{name}.bias"), vec![*c_out], Owner::Task),
-            ],
+            Op::Affine(Affine { name, channels }) => {
+                push(name, ".scale", vec![*channels], Owner::Task);
+                push(name, ".shift", vec![*channels], Owner::Task);
+            }
+            Op::Linear(Linear { name, c_in, c_out }) => {
+                push(name, ".weight", vec![*c_out, *c_in], Owner::Task);
+                push(name, ".bias", vec![*c_out], Owner::Task);
+            }
             Op::Relu
             | Op::MaxPool { .. }
             | Op::AvgPool { .. }
             | Op::Subsample { .. }
             | Op::PadChannels { .. }
-            | Op::GlobalAvgPool => Vec::new(),
+            | Op::GlobalAvgPool => {}
+        }
+    }
+
+    /// Elements of the largest of its tensors; `None` when that is no usize.
+    fn largest_tensor(&self) -> Option<usize> {
+        let product = |extents: &[usize]| extents.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
+        match self {
+            Op::Conv(conv) => {
+                product(&[conv.c_out, conv.c_in, conv.kernel, conv.kernel]).map(|n| n.max(conv.c_out))
+            }
+            Op::Affine(affine) => Some(affine.channels),
+            Op::Linear(linear) => product(&[linear.c_out, linear.c_in]).map(|n| n.max(linear.c_out)),
+            Op::Relu
+            | Op::MaxPool { .. }
+            | Op::AvgPool { .. }
+            | Op::Subsample { .. }
+            | Op::PadChannels { .. }
+            | Op::GlobalAvgPool => Some(0),
         }
     }
 }

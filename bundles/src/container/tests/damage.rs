@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::container::testing::{tiny_backbone, tiny_task};
 use crate::container::*;
+use std::sync::Arc;
 
 fn examine(bytes: &[u8]) -> Result<(), Error> {
     Bundle::parse(bytes)?.verify_sections()
@@ -36,6 +37,9 @@ fn every_flipped_bit_is_found() {
         let bundle = Bundle::parse(&good).unwrap();
         let slots = bundle.slots_range();
         let group = bundle.file_range(&bundle.manifest().sections[0]).unwrap().start;
+        let again = Bundle::parse_known(&good, [bundle.header()]).unwrap();
+        assert!(Arc::ptr_eq(again.header(), bundle.header()));
+        assert!(!again.header().is_of(&good[1..]) && !again.header().is_of(&[&good[..], &[0]].concat()));
         let mut bytes = good.clone();
         for bit in 0..good.len() * 8 {
             let at = bit / 8;
@@ -57,6 +61,7 @@ fn every_flipped_bit_is_found() {
                 _ => matches!(error, Error::HashMismatch { .. } | Error::Corrupt { .. }),
             };
             assert!(right, "{name}, bit {bit}: {error:?}");
+            assert_eq!(bundle.header().is_of(&bytes), at >= group, "{name}, bit {bit}");
             assert_eq!(error.exit_code(), if matches!(error, Error::Unsupported { .. }) { 4 } else { 3 });
             bytes[at] ^= 1 << (bit % 8);
         }

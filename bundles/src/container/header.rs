@@ -1,0 +1,106 @@
+//! What lies in front of a bundle's sections: parsed and verified once, for any number of readings of the same file.
+
+use super::keys::PublicKey;
+use super::preamble::{PREAMBLE, Preamble};
+use super::signature::{self, SIGNATURES};
+use super::{Manifest, rules};
+use crate::plan::Op;
+use crate::wire::corrupt;
+use crate::{Error, Result};
+use std::ops::Range;
+
+/// Domain of the hash over preamble and manifest.
+const DIGEST_CONTEXT: &str = "tailor 2026 bundle header v1";
+/// Bytes of that hash.
+pub(super) const DIGEST: usize = 32;
+
+/// Hash over preamble and manifest, and so, through the hashes in it, over all of the bundle but its signatures.
+pub(super) fn digest(header: &[u8]) -> [u8; 32] {
+    blake3::derive_key(DIGEST_CONTEXT, header)
+}
+
+/// Everything in front of a bundle's sections, which obeys all of the format and whose signatures are right.
+///
+/// A file that was read before and still has the same bytes in front of its sections need not be parsed and
+/// verified again: see [`Bundle::parse_known`](super::Bundle::parse_known). Sections are checked whenever they are decoded.
+#[derive(Debug)]
+pub struct Header {
+    pub(super) manifest: Manifest,
+    /// End of the manifest.
+    pub(super) end: usize,
+    /// Start of the section group.
+    pub(super) group: usize,
+    pub(super) digest: [u8; DIGEST],
+    pub(super) signers: Vec<PublicKey>,
+    /// Indices of sections, sorted by name.
+    pub(super) by_name: Vec<usize>,
+    /// Bytes of the file.
+    total: usize,
+    /// What follows the manifest, up to the sections: digest, signatures, padding.
+    tail: Vec<u8>,
+}
+
+impl Header {
+    /// See [`Bundle::parse`](super::Bundle::parse).
+    pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
+        let preamble = Preamble::parse(bytes)?;
+        let end = PREAMBLE + preamble.manifest;
+        let fixed_end = end + DIGEST + SIGNATURES;
+        let part = |range: Range<usize>| {
+            let need = range.end as u64;
+            let have = bytes.len() as u64;
+            bytes.get(range).ok_or(Error::Truncated { what: "the bundle's header".into(), need, have })
+        };
+        let slots = part(end + DIGEST..fixed_end)?;
+        let header = part(0..end)?;
+        let digest = digest(header);
+        if part(end..end + DIGEST)? != digest {
+            return Err(Error::HashMismatch { what: "header of the bundle".into() });
+        }
+        let signers = signature::check(header, slots)?;
+        let manifest = Manifest::from_bytes(part(PREAMBLE..end)?)?;
+        let by_name = rules::check(&manifest)?;
+
+        let group = rules::group_start(manifest.kind, fixed_end)?;
+        let group_end = group.saturating_add(rules::check_places(&manifest)?);
+        if group_end != preamble.total as u64 {
+            let want = format!("{group_end} bytes, the end of its last section");
+            return corrupt("length of the bundle", want, preamble.total);
+        }
+        // `group <= group_end`, and `group_end` was just found to be the length of a slice.
+        let group = group as usize;
+        zeros(part(fixed_end..group)?, "padding behind the signatures")?;
+        let tail = part(end..group)?.to_vec();
+        Ok(Header { manifest, end, group, digest, signers, by_name, total: preamble.total, tail })
+    }
+
+    /// What the bundle says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Bytes it holds on the heap, roughly.
+    pub fn bytes(&self) -> usize {
+        let Manifest { plan, sections, labels, golden, .. } = &self.manifest;
+        let sections = sections.iter().map(|section| size_of_val(section) + 2 * section.name.len());
+        let labels = labels.iter().map(|label| size_of::<String>() + label.len());
+        let golden = golden.iter().map(|golden| size_of_val(golden) + size_of_val(&golden.scores[..]));
+        let plan = plan.ops().count() * (size_of::<Op>() + 32);
+        sections.chain(labels).chain(golden).sum::<usize>() + plan + self.tail.len()
+    }
+
+    /// True when this is what parsing `bytes`, a whole file, would give: they have its length, its preamble and
+    /// manifest (by their hash), and its signatures.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        bytes.len() == self.total
+            && bytes.get(self.end..self.group) == Some(&self.tail)
+            && bytes.get(..self.end).is_some_and(|header| digest(header) == self.digest)
+    }
+}
+
+pub(super) fn zeros(padding: &[u8], what: &str) -> Result<()> {
+    match padding.iter().find(|&&b| b != 0) {
+        Some(b) => corrupt(what, "zeros", b),
+        None => Ok(()),
+    }
+}
