@@ -2,11 +2,12 @@
 
 use crate::bundle::{self, Trusting};
 use crate::engine::{Program, Tensors, params};
+use crate::kept::Kept;
 use crate::kernels::{self, ConvShape, Floats, Isa, int8};
 use crate::map::Map;
 use crate::{Error, Result};
 use bundles::container::{
-    self, BackboneRef, Bundle, Decoder, Dtype, Kind, Layout, Manifest, Section, Trust, TrustedKey,
+    self, BackboneRef, Bundle, Dtype, Kind, Layout, Manifest, Section, Trust, TrustedKey,
 };
 use bundles::plan::{Conv, Op, Owner};
 use std::borrow::Cow;
@@ -104,8 +105,8 @@ pub struct Backbone {
     pub(crate) trusting: Trusting,
     source: Source,
     packed: Mutex<Packed>,
-    /// The decoder of the last load, so that the next one need not make its own.
-    decoder: Mutex<Option<Decoder>>,
+    /// What loads leave for the next one.
+    pub(crate) kept: Kept,
 }
 
 #[derive(Debug, Default)]
@@ -168,13 +169,8 @@ impl Backbone {
         let plan = manifest.plan.clone();
         let contents = Contents { file: file.clone(), map: Arc::clone(&map), manifest, trust, tensors };
         let source = Source::File(Box::new(contents));
-        let backbone = Backbone {
-            isa: options.isa,
-            trusting,
-            source,
-            packed: Mutex::default(),
-            decoder: Mutex::default(),
-        };
+        let backbone =
+            Backbone { isa: options.isa, trusting, source, packed: Mutex::default(), kept: Kept::default() };
         // Every kernel in the shape the backbone's own network runs it, so that a task finds it ready.
         if backbone.is_int8() {
             let convs = plan.ops().filter_map(|op| if let Op::Conv(conv) = op { Some(conv) } else { None });
@@ -199,7 +195,7 @@ impl Backbone {
             trusting: Trusting::default(),
             source,
             packed: Mutex::default(),
-            decoder: Mutex::default(),
+            kept: Kept::default(),
         })
     }
 
@@ -244,20 +240,6 @@ impl Backbone {
             Source::File(contents) => Some(contents),
             Source::Memory(_) => None,
         }
-    }
-
-    /// A decoder of task bundles; give it back by [`keep`](Backbone::keep).
-    ///
-    /// # Errors
-    /// [`Error::Container`] when there is no memory for one.
-    pub(crate) fn decoder(&self, file: &str) -> Result<Decoder> {
-        let kept = self.decoder.lock().unwrap_or_else(PoisonError::into_inner).take();
-        kept.map_or_else(|| Decoder::new().map_err(Error::container(file)), Ok)
-    }
-
-    /// Keeps a decoder for the next load.
-    pub(crate) fn keep(&self, decoder: Decoder) {
-        *self.decoder.lock().unwrap_or_else(PoisonError::into_inner) = Some(decoder);
     }
 
     fn packed(&self) -> MutexGuard<'_, Packed> {

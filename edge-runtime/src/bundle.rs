@@ -103,14 +103,14 @@ pub(crate) fn grids(file: &str, bundle: &Bundle<'_>) -> Result<Option<Vec<Grid>>
 
 /// A task bundle's tensors; keeps its decoder from one to the next.
 pub(crate) struct BundleTensors<'a> {
-    file: String,
+    file: &'a str,
     bundle: &'a Bundle<'a>,
     decoder: RefCell<Decoder>,
 }
 
 impl<'a> BundleTensors<'a> {
-    pub fn new(file: &str, bundle: &'a Bundle<'a>, decoder: Decoder) -> BundleTensors<'a> {
-        BundleTensors { file: file.into(), bundle, decoder: RefCell::new(decoder) }
+    pub fn new(file: &'a str, bundle: &'a Bundle<'a>, decoder: Decoder) -> BundleTensors<'a> {
+        BundleTensors { file, bundle, decoder: RefCell::new(decoder) }
     }
 
     /// The decoder, for the next bundle.
@@ -121,24 +121,31 @@ impl<'a> BundleTensors<'a> {
 
 impl Tensors for BundleTensors<'_> {
     fn name(&self) -> String {
-        self.file.clone()
+        self.file.into()
     }
 
     fn read(&self, name: &str, out: &mut [f32]) -> Result<()> {
-        let section = self.bundle.section(name).map_err(Error::container(&self.file))?;
+        let section = self.bundle.section(name).map_err(Error::container(self.file))?;
         // The section's length was compared with the plan's when the bundle was accepted; `out` may be
         // padded to a whole cache line.
         let len = section.shape.iter().product();
         let got = out.len();
         let out = out.get_mut(..len).ok_or_else(|| Error::Tensor {
-            file: self.file.clone(),
+            file: self.file.into(),
             name: name.into(),
             want: got,
             got: Some(len),
         })?;
         if section.dtype != Dtype::I8 {
             let mut decoder = self.decoder.borrow_mut();
-            return decoder.decode_f32_into(self.bundle, section, out).map_err(Error::container(&self.file));
+            let decoded = match section.dtype {
+                // Where numbers lie in memory as in files.
+                Dtype::F32 if cfg!(target_endian = "little") => {
+                    decoder.decode_into(self.bundle, section, kernels::bytes_mut(out))
+                }
+                _ => decoder.decode_f32_into(self.bundle, section, out),
+            };
+            return decoded.map_err(Error::container(self.file));
         }
         let rows = section.shape.first().copied().unwrap_or_default();
         let (mut bytes, mut scales) = (vec![0; len], vec![0.0; rows]);
@@ -151,17 +158,17 @@ impl Tensors for BundleTensors<'_> {
     }
 
     fn read_rows(&self, name: &str, out: &mut [i8], scales: &mut [f32]) -> Result<()> {
-        let section = self.bundle.section(name).map_err(Error::container(&self.file))?;
+        let section = self.bundle.section(name).map_err(Error::container(self.file))?;
         if section.dtype != Dtype::I8 {
             let plain = engine::params::read(self, name, out.len())?;
             return engine::params::round_rows(name, &plain, out, scales);
         }
         let scale_name = Section::scale_name(name);
         self.read(&scale_name, scales)?;
-        check_scales(&self.file, &scale_name, scales)?;
+        check_scales(self.file, &scale_name, scales)?;
         let mut bytes = vec![0; out.len()];
         let decoded = self.decoder.borrow_mut().decode_into(self.bundle, section, &mut bytes);
-        decoded.map_err(Error::container(&self.file))?;
+        decoded.map_err(Error::container(self.file))?;
         out.copy_from_slice(kernels::signed(&bytes));
         Ok(())
     }

@@ -169,8 +169,7 @@ impl Error {
 
     /// For `map_err` on a container's reader.
     pub(crate) fn container(file: &str) -> impl FnOnce(bundles::Error) -> Error {
-        let file = file.to_owned();
-        move |source| Error::Container { file, source }
+        move |source| Error::Container { file: file.into(), source }
     }
 }
 

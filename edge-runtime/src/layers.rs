@@ -29,7 +29,7 @@ pub struct Layer {
 impl Task {
     /// The kernel calls of a frame, in order.
     pub fn layers(&self) -> Vec<Layer> {
-        let steps = self.program.steps.iter();
+        let steps = self.program().steps.iter();
         steps
             .map(|step| {
                 let (macs, gates) = macs(step);
@@ -64,7 +64,8 @@ impl Session {
     /// As [`Session::run`].
     pub fn time_layers(&mut self, task: &Task, input: &[f32], frames: usize) -> Result<Vec<Duration>> {
         let frames = frames.max(1);
-        let mut watch = Watch { started: Instant::now(), times: vec![Vec::new(); task.program.steps.len()] };
+        let mut watch =
+            Watch { started: Instant::now(), times: vec![Vec::new(); task.program().steps.len()] };
         for _ in 0..frames {
             self.run_observed(task, input, &mut watch)?;
         }

@@ -2,8 +2,8 @@
 
 use crate::backbone::Backbone;
 use crate::engine::Workspace;
+use crate::task::Source;
 use crate::{Error, Result, Task};
-use bundles::container::Bundle;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,7 +36,9 @@ pub(crate) enum Job {
     /// Load a bundle for slot `slot`.
     Load { slot: usize, ticket: Ticket, path: PathBuf },
     /// Make the parameters of a task whose plan is compiled; frames may already wait for them.
-    Fill { slot: usize, ticket: Ticket, task: Arc<Task>, file: String, bytes: Vec<u8> },
+    Fill { slot: usize, ticket: Ticket, task: Arc<Task>, source: Arc<Source> },
+    /// Help another thread to make them.
+    Help { task: Arc<Task>, source: Arc<Source> },
     /// Free a task, so that the frame thread need not.
     Drop(Arc<Task>),
     /// Free memory.
@@ -103,9 +105,14 @@ impl Loader {
                         let outcome = load(&backbone, &path, &ticket);
                         (slot, ticket, outcome)
                     }
-                    Job::Fill { slot, ticket, task, file, bytes } => {
-                        let outcome = fill(task, &file, &bytes, &ticket);
+                    Job::Fill { slot, ticket, task, source } => {
+                        let outcome = fill(task, &source, &ticket);
                         (slot, ticket, outcome)
+                    }
+                    Job::Help { task, source } => {
+                        // What goes wrong is for the thread that is helped to report.
+                        let _ = task.fill_from(&source.file, &source.bundle, || false);
+                        continue;
                     }
                 };
                 let outcome = outcome.map(|task| Loaded { space: larger(&task, threads, &room), task });
@@ -161,15 +168,13 @@ fn load(backbone: &Arc<Backbone>, path: &Path, ticket: &Ticket) -> Result<Arc<Ta
         return Err(Error::Cancelled { task: path.display().to_string() });
     }
     let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
-    let file = path.display().to_string();
-    let bundle = Bundle::parse(&bytes).map_err(Error::container(&file))?;
-    let task = Arc::new(Task::begin(backbone, &file, &bundle, bytes.len())?);
-    task.fill_from(&file, &bundle, || ticket.is_cancelled())?;
+    let (task, source) = Task::begin(backbone, path.display().to_string(), bytes)?;
+    task.fill_from(&source.file, &source.bundle, || ticket.is_cancelled())?;
     Ok(task)
 }
 
 /// Fills `task`. Whatever happens, even a panic, nobody is left waiting for its parameters.
-fn fill(task: Arc<Task>, file: &str, bytes: &[u8], ticket: &Ticket) -> Result<Arc<Task>> {
+fn fill(task: Arc<Task>, source: &Source, ticket: &Ticket) -> Result<Arc<Task>> {
     struct Release<'a>(&'a Task);
     impl Drop for Release<'_> {
         fn drop(&mut self) {
@@ -179,9 +184,9 @@ fn fill(task: Arc<Task>, file: &str, bytes: &[u8], ticket: &Ticket) -> Result<Ar
         }
     }
     let release = Release(&task);
-    let outcome = Bundle::parse(bytes)
-        .map_err(Error::container(file))
-        .and_then(|bundle| task.fill_from(file, &bundle, || ticket.is_cancelled()));
+    let outcome = task.fill_from(&source.file, &source.bundle, || ticket.is_cancelled());
+    // A frame may have begun to make some.
+    let outcome = outcome.and_then(|()| task.complete());
     if let Err(error) = &outcome {
         task.fail(error.clone());
     }
@@ -190,7 +195,7 @@ fn fill(task: Arc<Task>, file: &str, bytes: &[u8], ticket: &Ticket) -> Result<Ar
 }
 
 fn larger(task: &Task, threads: usize, room: &Room) -> Option<Workspace> {
-    let (arena, scratch) = (task.program.arena_len, task.program.scratch_len(threads));
+    let (arena, scratch) = (task.program().arena_len, task.program().scratch_len(threads));
     let known = (room.arena.load(Ordering::Relaxed), room.scratch.load(Ordering::Relaxed));
     if arena <= known.0 && scratch <= known.1 {
         return None;

@@ -1,9 +1,9 @@
 //! What a network will need of a device's memory, known before it is there.
 
-use crate::Result;
 use crate::backbone::Kernel;
 use crate::engine::Program;
 use crate::kernels::{self, ConvShape, Floats, Isa};
+use crate::{Error, Result};
 use bundles::plan::{Conv, Plan};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Needs {
 /// What `plan` will need on `isa` with `threads` threads. This machine need not have that instruction set.
 ///
 /// # Errors
-/// What is wrong with the plan; [`Error::TooLarge`](crate::Error::TooLarge).
+/// What is wrong with the plan; [`Error::TooLarge`].
 pub fn needs(plan: &Plan, isa: Isa, threads: usize) -> Result<Needs> {
     let floats = Cell::new(0);
     let nothing = Arc::new(Floats::default());
@@ -43,6 +43,7 @@ pub fn needs(plan: &Plan, isa: Isa, threads: usize) -> Result<Needs> {
         floats.set(floats.get() + kernels::packed_len(isa, shape));
         Ok(Kernel::Packed(Arc::clone(&nothing)))
     };
+    plan.check().map_err(Error::container(&plan.arch))?;
     let program = Program::compile(&plan.arch, plan, isa, &note)?;
     let parts: usize = program.parts.iter().map(|part| part.len).sum();
     Ok(Needs {

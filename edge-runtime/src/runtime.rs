@@ -12,7 +12,6 @@ use crate::input::Preparer;
 use crate::loader::{Job, Loader, Room, Ticket};
 use crate::stats::{Gauges, Stats};
 use crate::{Error, Result, Session, Task};
-use bundles::container::Bundle;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,8 +137,21 @@ impl Runtime {
     /// As [`Task::load`]; [`Error::TooLarge`] when it does not fit the budget. The running task stays.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
-        let task = self.counted(|this| Task::load(&this.backbone, path))?;
-        self.admit(Arc::new(task), Some(path))
+        let bytes = std::fs::read(path).map_err(Error::file(path, "read"));
+        let task = self.counted(|this| this.complete(path.display().to_string(), bytes?))?;
+        self.admit(task, Some(path))
+    }
+
+    /// A whole task, made here, with the loader's help when there is enough to do for two.
+    fn complete(&mut self, file: String, bytes: Vec<u8>) -> Result<Arc<Task>> {
+        if bytes.len() < self.stream_from {
+            return Task::from_bytes(&self.backbone, &file, &bytes).map(Arc::new);
+        }
+        let (task, source) = Task::begin(&self.backbone, file, bytes)?;
+        self.loader()?.ask(Job::Help { task: Arc::clone(&task), source: Arc::clone(&source) })?;
+        task.fill_from(&source.file, &source.bundle, || false)?;
+        task.complete()?;
+        Ok(task)
     }
 
     /// As [`load`](Runtime::load), from bytes in memory.
@@ -190,14 +202,11 @@ impl Runtime {
             let task = self.counted(|this| Task::from_bytes(&this.backbone, &file, &bytes))?;
             return self.admit(Arc::new(task), Some(path));
         }
-        let task = self.counted(|this| {
-            let bundle = Bundle::parse(&bytes).map_err(Error::container(&file))?;
-            Task::begin(&this.backbone, &file, &bundle, bytes.len()).map(Arc::new)
-        })?;
+        let (task, source) = self.counted(|this| Task::begin(&this.backbone, file, bytes))?;
         self.loader()?;
         let id = self.admit(Arc::clone(&task), Some(path))?;
         let ticket = Ticket::default();
-        self.loader()?.ask(Job::Fill { slot: id.0, ticket: ticket.clone(), task, file, bytes })?;
+        self.loader()?.ask(Job::Fill { slot: id.0, ticket: ticket.clone(), task, source })?;
         self.slots[id.0].loading = Some(ticket);
         Ok(id)
     }

@@ -25,7 +25,7 @@ impl Session {
 
     /// Makes room for `task`, so that running it allocates nothing.
     pub fn reserve(&mut self, task: &Task) {
-        self.cpu.reserve(&task.program);
+        self.cpu.reserve(task.program());
     }
 
     /// Scores (logits) of `input`, the preprocessed image `(c, h, w)`, row-major.
@@ -57,7 +57,7 @@ impl Session {
         observer: &mut impl Observer,
     ) -> Result<&'a [f32]> {
         self.reserve(task);
-        task.program.run(&mut self.cpu, &Arriving { task, until }, input, observer)?;
-        self.cpu.scores(&task.program)
+        task.program().run(&mut self.cpu, &Arriving { task, until }, input, observer)?;
+        self.cpu.scores(task.program())
     }
 }

@@ -25,6 +25,17 @@ impl Floats {
         let skip = Some(memory.as_ptr().align_offset(4 * LINE)).filter(|&skip| skip < LINE).unwrap_or(0);
         Floats { memory, skip, len }
     }
+
+    /// Most floats that [`resized`](Floats::resized) can make of it.
+    pub fn room(&self) -> usize {
+        self.memory.len() - self.skip
+    }
+
+    /// The same memory as `len` floats, cut to its [`room`](Floats::room); contents stay what they were.
+    pub fn resized(self, len: usize) -> Floats {
+        let len = len.min(self.room());
+        Floats { len, ..self }
+    }
 }
 
 impl From<&[f32]> for Floats {

@@ -41,12 +41,11 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Compiles `plan` for `isa`.
+    /// Compiles `plan`, which [`Plan::check`] has accepted (that of a bundle has), for `isa`.
     ///
     /// # Errors
-    /// Whatever [`Plan::check`] finds, [`Error::TooLarge`], and the errors of `kernels`.
+    /// [`Error::TooLarge`], and the errors of `kernels`.
     pub fn compile(file: &str, plan: &Plan, isa: Isa, kernels: KernelSource<'_>) -> Result<Program> {
-        plan.check().map_err(Error::container(file))?;
         Program::assemble(file, plan, isa, lower::lower(plan, isa, kernels)?)
     }
 
@@ -62,7 +61,6 @@ impl Program {
         kernels: int8::KernelSource<'_>,
         grids: &[Grid],
     ) -> Result<Program> {
-        plan.check().map_err(Error::container(file))?;
         Program::assemble(file, plan, isa, int8::lower(file, plan, isa, kernels, grids)?)
     }
 

@@ -98,18 +98,19 @@ fn read_into<'a>(
     Ok(into)
 }
 
-/// Makes one part's parameters. `room` is working memory, kept by the caller from one part to the next.
+/// Makes one part's parameters in `part`, which has its length and any contents: every recipe writes all of its
+/// spans. `room` is working memory, kept by the caller from one part to the next.
 ///
 /// # Errors
 /// Whatever [`Tensors::read`] finds.
 pub(crate) fn fill(
     isa: Isa,
     spec: &PartSpec,
+    mut part: Floats,
     task: &dyn Tensors,
     backbone: Shared<'_>,
     room: &mut Vec<f32>,
 ) -> Result<Floats> {
-    let mut part = Floats::zeros(spec.len);
     let alphas = match &spec.alpha {
         Some((name, len)) => read(task, name, *len)?,
         None => Vec::new(),
@@ -126,6 +127,7 @@ pub(crate) fn fill(
             }
             Recipe::Sum { tensors, len, at } => {
                 let sum = at.of_mut(&mut part);
+                sum.fill(0.0);
                 for tensor in tensors {
                     let numbers = read_into(task, tensor, *len, room)?;
                     sum.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += *number);
@@ -154,7 +156,9 @@ pub(super) fn affine(
     let n = recipe.channels;
     let spans = [(recipe.scale, "scale", 1.0), (recipe.shift, "shift", 0.0)];
     for (at, kind, neutral) in spans {
-        let Some(to) = at.and_then(|at| at.of_mut(part).get_mut(..n)) else { continue };
+        let span = at.and_then(|at| at.of_mut(part).split_at_mut_checked(n));
+        let Some((to, padding)) = span else { continue };
+        padding.fill(0.0);
         match &recipe.affine {
             Some(name) => task.read(&format!("{name}.{kind}"), to)?,
             None => to.fill(neutral),

@@ -37,7 +37,7 @@ impl Runtime {
         let Some(task) = self.slots[index].task.as_deref() else {
             return Err(Error::NotResident { task: self.slots[index].name.clone() });
         };
-        let preparation = task.preparation.as_ref().ok_or_else(|| Error::Input {
+        let preparation = task.outline.preparation.as_ref().ok_or_else(|| Error::Input {
             got: "an image".into(),
             want: format!("preprocessed tensors: task `{}` has no preprocessing", task.name()),
         })?;
@@ -103,7 +103,7 @@ impl Runtime {
         let Some(task) = self.slots[index].task.as_deref() else {
             return Err(Error::NotResident { task: self.slots[index].name.clone() });
         };
-        let logits = task.program.scores(&self.session.cpu.space.arena);
+        let logits = task.program().scores(&self.session.cpu.space.arena);
         let (class, score) = best(logits);
         let label = task.labels().get(class).map_or("", String::as_str);
         Ok(Scores { task: task.name(), logits, class, label, score, late })

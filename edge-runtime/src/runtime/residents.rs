@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 impl Runtime {
     /// Counts a failed load.
-    pub(super) fn counted<T>(&mut self, load: impl FnOnce(&Runtime) -> Result<T>) -> Result<T> {
+    pub(super) fn counted<T>(&mut self, load: impl FnOnce(&mut Runtime) -> Result<T>) -> Result<T> {
         let outcome = load(self);
         self.stats.failed_loads += u64::from(outcome.is_err());
         outcome

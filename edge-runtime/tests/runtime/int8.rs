@@ -10,14 +10,14 @@ use edge_runtime::{Backbone, Error, Options, Packing, Session, Task, in_rows, pa
 use std::sync::Arc;
 
 /// Grids wide enough for maps near one.
-fn grids(plan: &Plan) -> Vec<Grid> {
+pub(super) fn grids(plan: &Plan) -> Vec<Grid> {
     let wide = |relu| {
         if relu { Grid { scale: 4.0 / 255.0, zero: 0 } } else { Grid { scale: 6.0 / 255.0, zero: 120 } }
     };
     plan.maps().into_iter().map(|map| wide(map.relu)).collect()
 }
 
-fn of(all: &Tensors, plan: &Plan, owner: Owner) -> Tensors {
+pub(super) fn of(all: &Tensors, plan: &Plan, owner: Owner) -> Tensors {
     let specs = plan.tensors().into_iter().filter(|spec| spec.owner == owner);
     specs.map(|spec| (spec.name.clone(), all[&spec.name].clone())).collect()
 }
@@ -111,7 +111,7 @@ fn unchecked(writer: &mut Writer, name: &str, shape: &[usize], numbers: &[f32]) 
 }
 
 /// A task of `packed` as an int8 bundle; `change` is given the scales of one kernel and the grids on their way.
-fn int8_task(packed: &Packed, change: impl Fn(&mut Vec<f32>, &mut Vec<f32>)) -> Vec<u8> {
+pub(super) fn int8_task(packed: &Packed, change: impl Fn(&mut Vec<f32>, &mut Vec<f32>)) -> Vec<u8> {
     let parsed = Bundle::parse(&packed.tasks[0].1).unwrap();
     let manifest = parsed.manifest();
     let mut writer = Writer::new(Kind::Task, "digits", manifest.plan.clone(), manifest.preprocess);

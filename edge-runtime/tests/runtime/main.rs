@@ -1,6 +1,7 @@
 //! The engine from outside: random networks beside a naive interpreter, tasks in their slots, and the command
 //! as a user runs it.
 
+mod again;
 mod agreement;
 mod border;
 mod command;

@@ -234,6 +234,9 @@ fn only_trusted_signatures_pass_when_keys_are_given() {
     assert!(matches!(Task::from_bytes(&backbone, "t", task), Err(Error::Untrusted { .. })));
     let task = Task::from_bytes(&backbone, "t", &sign(task, &key).unwrap()).unwrap();
     assert!(task.trust().to_string().contains("fleet"));
+    // That a bundle is known does not make another signature's file trusted.
+    let task = &packed.tasks[0].1;
+    assert!(matches!(Task::from_bytes(&backbone, "t", task), Err(Error::Untrusted { .. })));
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn rows(kernel: &Kernel, channels: usize, part: &mut [f32], task: &dyn Tensors) 
             let (mut plain, mut scales) = (vec![0; len], vec![0.0; shape.c_out]);
             task.read_rows(tensor, &mut plain, &mut scales)?;
             let packed = kernels::signed_mut(kernels::bytes_mut(at.of_mut(part)));
+            packed.fill(0);
             int8::pack(shape, &plain, packed)
                 .map_err(|source| Error::Kernel { step: tensor.clone(), source })?;
             sums(tensor, shape, packed, &scales)

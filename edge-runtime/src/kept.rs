@@ -1,0 +1,116 @@
+//! What a load leaves for the next one: readers, memory of tasks that are gone, outlines of bundles seen before.
+
+use crate::kernels::Floats;
+use crate::outline::Outline;
+use crate::{Error, Result};
+use bundles::container::Decoder;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Most bytes of outlines that are kept, whether or not their tasks are resident.
+const OUTLINES: usize = 1 << 20;
+
+/// Readers that are kept: a load is done by two threads at most.
+const READERS: usize = 2;
+
+/// What reading a bundle takes.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub decoder: Decoder,
+    /// Room for a tensor on its way.
+    pub room: Vec<f32>,
+}
+
+/// Things whose making would take a good part of a load.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    readers: Mutex<Vec<Reader>>,
+    /// Parameters of the task that was dropped last.
+    memory: Mutex<Vec<Floats>>,
+    /// The latest at the end.
+    outlines: Mutex<Vec<Arc<Outline>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Kept {
+    /// A reader; give it back by [`keep_reader`](Kept::keep_reader).
+    ///
+    /// # Errors
+    /// [`Error::Container`] when there is no memory for one.
+    pub fn reader(&self, file: &str) -> Result<Reader> {
+        match lock(&self.readers).pop() {
+            Some(reader) => Ok(reader),
+            None => Ok(Reader { decoder: Decoder::new().map_err(Error::container(file))?, room: Vec::new() }),
+        }
+    }
+
+    pub fn keep_reader(&self, reader: Reader) {
+        let mut readers = lock(&self.readers);
+        if readers.len() < READERS {
+            readers.push(reader);
+        }
+    }
+
+    /// `len` floats of any contents.
+    pub fn floats(&self, len: usize) -> Floats {
+        let mut memory = lock(&self.memory);
+        let fits = |floats: &Floats| (len..=len.saturating_mul(2)).contains(&floats.room());
+        let best = memory.iter().enumerate().filter(|(_, floats)| fits(floats));
+        let best = best.min_by_key(|(_, floats)| floats.room()).map(|(at, _)| at);
+        match best {
+            Some(at) => memory.swap_remove(at).resized(len),
+            None => Floats::zeros(len),
+        }
+    }
+
+    /// Keeps the memory of a dropped task for the next one. What was kept before is freed.
+    pub fn keep_floats(&self, floats: Vec<Floats>) {
+        // Freed behind the lock.
+        let _before = std::mem::replace(&mut *lock(&self.memory), floats);
+    }
+
+    /// The outlines of bundles that were loaded before.
+    pub fn outlines(&self) -> Vec<Arc<Outline>> {
+        lock(&self.outlines).clone()
+    }
+
+    /// Keeps an outline, as the latest, in the place of the oldest.
+    pub fn keep_outline(&self, outline: &Arc<Outline>) {
+        let mut outlines = lock(&self.outlines);
+        outlines.retain(|known| !Arc::ptr_eq(known, outline));
+        outlines.push(Arc::clone(outline));
+        let mut bytes: usize = outlines.iter().map(|outline| outline.bytes()).sum();
+        while bytes > OUTLINES && !outlines.is_empty() {
+            bytes -= outlines.remove(0).bytes();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_used_again_where_it_fits() {
+        let kept = Kept::default();
+        let mut left = Floats::zeros(100);
+        left.fill(7.0);
+        kept.keep_floats(vec![left]);
+        // Too long for it, and so short that most of it would lie idle.
+        for len in [0, 30, 200] {
+            assert_eq!(*kept.floats(len), vec![0.0; len]);
+        }
+        assert_eq!(*kept.floats(80), [7.0; 80]);
+        assert_eq!(*kept.floats(80), [0.0; 80]);
+    }
+
+    #[test]
+    fn readers_are_kept_for_two() {
+        let kept = Kept::default();
+        let readers: Vec<Reader> = (0..3).map(|_| kept.reader("t").unwrap()).collect();
+        readers.into_iter().for_each(|reader| kept.keep_reader(reader));
+        assert_eq!(lock(&kept.readers).len(), READERS);
+    }
+}

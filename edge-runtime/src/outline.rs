@@ -1,0 +1,138 @@
+//! What a task is but for its numbers: its bundle's header, checked against the backbone, and its compiled plan.
+
+use crate::backbone::Backbone;
+use crate::engine::Program;
+use crate::input::Preparation;
+use crate::kernels::int8::Grid;
+use crate::task::hex;
+use crate::{Error, Result, bundle};
+use bundles::container::{Bundle, Header, Kind, Manifest, Trust};
+use bundles::plan::Plan;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(crate) struct Outline {
+    name: String,
+    /// None for a task that never was a bundle.
+    pub header: Option<Arc<Header>>,
+    pub trust: Trust,
+    /// Universal blocks that are left, and cells of the backbone.
+    pub blocks: (usize, usize),
+    pub preparation: Option<Preparation>,
+    pub program: Program,
+}
+
+impl Outline {
+    /// Parses `bytes`, a whole task bundle, checks it and compiles its plan; or finds it known: loaded before onto
+    /// this backbone, and the same in everything but (perhaps) the contents of its sections.
+    ///
+    /// # Errors
+    /// As [`Task::load`](crate::Task::load), but for what is wrong with tensors.
+    pub fn open<'a>(
+        backbone: &Backbone,
+        file: &str,
+        bytes: impl Into<Cow<'a, [u8]>>,
+    ) -> Result<(Arc<Outline>, Bundle<'a>)> {
+        let known = backbone.kept.outlines();
+        let headers = known.iter().rev().filter_map(|outline| outline.header.as_ref());
+        let bundle = Bundle::parse_known(bytes, headers).map_err(Error::container(file))?;
+        let same = |outline: &&Arc<Outline>| {
+            outline.header.as_ref().is_some_and(|header| Arc::ptr_eq(header, bundle.header()))
+        };
+        let outline = match known.iter().find(same) {
+            Some(known) => {
+                // They are a part of the program, but lie in a section.
+                bundle::grids(file, &bundle)?;
+                Arc::clone(known)
+            }
+            None => Arc::new(Outline::of_bundle(backbone, file, &bundle)?),
+        };
+        backbone.kept.keep_outline(&outline);
+        Ok((outline, bundle))
+    }
+
+    fn of_bundle(backbone: &Backbone, file: &str, bundle: &Bundle<'_>) -> Result<Outline> {
+        let manifest = bundle.manifest();
+        let trust = backbone.trusting.check(file, bundle)?;
+        bundle::check_kind(file, manifest, Kind::Task)?;
+        if let Some(open) = backbone.reference() {
+            let want = &manifest.backbone;
+            if want.id != open.id {
+                return Err(Error::WrongBackbone {
+                    task: manifest.name.clone(),
+                    want: hex(&want.id),
+                    got: hex(&open.id),
+                });
+            }
+            if !want.variant.is_empty() && want.variant != open.variant {
+                return Err(Error::Incompatible {
+                    file: file.into(),
+                    want: format!("backbone packing `{}`", want.variant),
+                    got: format!("packing `{}`", open.variant),
+                });
+            }
+        }
+        bundle::check_tensors(file, manifest)?;
+        let grids = bundle::grids(file, bundle)?;
+        if grids.is_none() && backbone.is_int8() {
+            return Err(Error::Incompatible {
+                file: file.into(),
+                want: "a backbone of f32 or f16 kernels, for it holds no scales of int8 maps".into(),
+                got: "packing `int8`".into(),
+            });
+        }
+        let preparation = Preparation::new(file, &manifest.preprocess)?;
+        let outline = Outline::compile(backbone, &manifest.name, &manifest.plan, grids.as_deref())?;
+        Ok(Outline {
+            header: Some(Arc::clone(bundle.header())),
+            trust,
+            preparation: Some(preparation),
+            ..outline
+        })
+    }
+
+    /// The outline of a task without bundle.
+    ///
+    /// # Errors
+    /// What is wrong with the plan, or cannot be compiled.
+    pub fn of_plan(backbone: &Backbone, name: &str, plan: &Plan, grids: Option<&[Grid]>) -> Result<Outline> {
+        plan.check().map_err(Error::container(name))?;
+        Outline::compile(backbone, name, plan, grids)
+    }
+
+    /// From a plan that passed its checks.
+    fn compile(backbone: &Backbone, name: &str, plan: &Plan, grids: Option<&[Grid]>) -> Result<Outline> {
+        let program = match grids {
+            None => {
+                let kernel = |conv: &_, shape: &_| backbone.kernel(conv, shape);
+                Program::compile(name, plan, backbone.isa, &kernel)?
+            }
+            Some(grids) => {
+                let kernel = |conv: &_| backbone.kernel8(conv);
+                Program::compile_int8(name, plan, backbone.isa, &kernel, grids)?
+            }
+        };
+        Ok(Outline {
+            name: name.into(),
+            header: None,
+            trust: Trust::Unsigned,
+            blocks: (plan.blocks(), plan.cells.len()),
+            preparation: None,
+            program,
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.header.as_ref().map(|header| header.manifest())
+    }
+
+    /// Bytes it holds on the heap, roughly.
+    pub fn bytes(&self) -> usize {
+        self.program.bytes() + self.header.as_ref().map_or(0, |header| header.bytes())
+    }
+}
