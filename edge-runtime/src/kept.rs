@@ -4,10 +4,16 @@ use crate::kernels::Floats;
 use crate::outline::Outline;
 use crate::{Error, Result};
 use bundles::container::Decoder;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most bytes of outlines that are kept, whether or not their tasks are resident.
 const OUTLINES: usize = 1 << 20;
+
+/// Most bytes of room for a file that are kept. Larger ones the allocator has at hand when they are wanted again.
+const FILE: usize = 256 * 1024;
 
 /// Readers that are kept: a load is done by two threads at most.
 const READERS: usize = 2;
@@ -24,10 +30,12 @@ pub(crate) struct Reader {
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     readers: Mutex<Vec<Reader>>,
+    /// Room for a file, no longer than [`FILE`].
+    file: Mutex<Vec<u8>>,
     /// Parameters of the task that was dropped last.
     memory: Mutex<Vec<Floats>>,
-    /// The latest at the end.
-    outlines: Mutex<Vec<Arc<Outline>>>,
+    /// By the digests of their bundles, the latest at the end.
+    outlines: Mutex<Vec<([u8; 32], Arc<Outline>)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -53,6 +61,24 @@ impl Kept {
         }
     }
 
+    /// The bytes of a file. Give them back by [`keep_file`](Kept::keep_file), if they are not needed any more.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn file(&self, path: &Path) -> Result<Vec<u8>> {
+        let mut file = File::open(path).map_err(Error::file(path, "open"))?;
+        let mut bytes = std::mem::take(&mut *lock(&self.file));
+        bytes.clear();
+        file.read_to_end(&mut bytes).map_err(Error::file(path, "read"))?;
+        Ok(bytes)
+    }
+
+    pub fn keep_file(&self, bytes: Vec<u8>) {
+        if bytes.capacity() <= FILE {
+            *lock(&self.file) = bytes;
+        }
+    }
+
     /// `len` floats of any contents.
     pub fn floats(&self, len: usize) -> Floats {
         let mut memory = lock(&self.memory);
@@ -71,19 +97,20 @@ impl Kept {
         let _before = std::mem::replace(&mut *lock(&self.memory), floats);
     }
 
-    /// The outlines of bundles that were loaded before.
-    pub fn outlines(&self) -> Vec<Arc<Outline>> {
-        lock(&self.outlines).clone()
+    /// The outline of a bundle with that digest, if one was loaded lately. It may differ in signatures.
+    pub fn outline(&self, digest: &[u8; 32]) -> Option<Arc<Outline>> {
+        let outlines = lock(&self.outlines);
+        outlines.iter().find(|(known, _)| known == digest).map(|(_, outline)| Arc::clone(outline))
     }
 
-    /// Keeps an outline, as the latest, in the place of the oldest.
-    pub fn keep_outline(&self, outline: &Arc<Outline>) {
+    /// Keeps an outline, as the latest, in the place of the one with its digest, or of the oldest.
+    pub fn keep_outline(&self, digest: [u8; 32], outline: &Arc<Outline>) {
         let mut outlines = lock(&self.outlines);
-        outlines.retain(|known| !Arc::ptr_eq(known, outline));
-        outlines.push(Arc::clone(outline));
-        let mut bytes: usize = outlines.iter().map(|outline| outline.bytes()).sum();
+        outlines.retain(|(known, _)| *known != digest);
+        outlines.push((digest, Arc::clone(outline)));
+        let mut bytes: usize = outlines.iter().map(|(_, outline)| outline.bytes).sum();
         while bytes > OUTLINES && !outlines.is_empty() {
-            bytes -= outlines.remove(0).bytes();
+            bytes -= outlines.remove(0).1.bytes;
         }
     }
 }

@@ -170,6 +170,7 @@ fn load(backbone: &Arc<Backbone>, path: &Path, ticket: &Ticket) -> Result<Arc<Ta
     let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
     let (task, source) = Task::begin(backbone, path.display().to_string(), bytes)?;
     task.fill_from(&source.file, &source.bundle, || ticket.is_cancelled())?;
+    task.complete()?;
     Ok(task)
 }
 

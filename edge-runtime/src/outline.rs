@@ -21,6 +21,8 @@ pub(crate) struct Outline {
     pub blocks: (usize, usize),
     pub preparation: Option<Preparation>,
     pub program: Program,
+    /// Bytes it holds on the heap, roughly.
+    pub bytes: usize,
 }
 
 impl Outline {
@@ -34,21 +36,20 @@ impl Outline {
         file: &str,
         bytes: impl Into<Cow<'a, [u8]>>,
     ) -> Result<(Arc<Outline>, Bundle<'a>)> {
-        let known = backbone.kept.outlines();
-        let headers = known.iter().rev().filter_map(|outline| outline.header.as_ref());
-        let bundle = Bundle::parse_known(bytes, headers).map_err(Error::container(file))?;
-        let same = |outline: &&Arc<Outline>| {
-            outline.header.as_ref().is_some_and(|header| Arc::ptr_eq(header, bundle.header()))
-        };
-        let outline = match known.iter().find(same) {
+        let bytes = bytes.into();
+        let known = Header::stated_digest(&bytes).and_then(|digest| backbone.kept.outline(&digest));
+        let header = known.as_ref().and_then(|outline| outline.header.as_ref());
+        let bundle = Bundle::parse_known(bytes, header).map_err(Error::container(file))?;
+        let same = header.is_some_and(|header| Arc::ptr_eq(header, bundle.header()));
+        let outline = match known.filter(|_| same) {
             Some(known) => {
                 // They are a part of the program, but lie in a section.
                 bundle::grids(file, &bundle)?;
-                Arc::clone(known)
+                known
             }
             None => Arc::new(Outline::of_bundle(backbone, file, &bundle)?),
         };
-        backbone.kept.keep_outline(&outline);
+        backbone.kept.keep_outline(bundle.digest(), &outline);
         Ok((outline, bundle))
     }
 
@@ -88,6 +89,7 @@ impl Outline {
             header: Some(Arc::clone(bundle.header())),
             trust,
             preparation: Some(preparation),
+            bytes: outline.bytes + bundle.header().bytes(),
             ..outline
         })
     }
@@ -119,6 +121,7 @@ impl Outline {
             trust: Trust::Unsigned,
             blocks: (plan.blocks(), plan.cells.len()),
             preparation: None,
+            bytes: program.bytes(),
             program,
         })
     }
@@ -129,10 +132,5 @@ impl Outline {
 
     pub fn manifest(&self) -> Option<&Manifest> {
         self.header.as_ref().map(|header| header.manifest())
-    }
-
-    /// Bytes it holds on the heap, roughly.
-    pub fn bytes(&self) -> usize {
-        self.program.bytes() + self.header.as_ref().map_or(0, |header| header.bytes())
     }
 }

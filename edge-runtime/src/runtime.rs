@@ -89,7 +89,9 @@ impl Runtime {
         }
     }
 
-    /// Most bytes of resident tasks. The least recently used go first when a load exceeds it.
+    /// Most bytes of resident tasks. The least recently used go first when a load exceeds it. A load takes its memory
+    /// before others leave; that of the last one to leave is kept for the next load, and so are headers and compiled plans
+    /// of tasks that left, up to 1 MiB.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
     }
@@ -100,8 +102,9 @@ impl Runtime {
         self.deadline = deadline;
     }
 
-    /// Smallest bundle, in bytes, that [`stream`](Runtime::stream) streams (256 KiB unless set): smaller ones it
-    /// loads, which is faster.
+    /// Smallest bundle, in bytes, that the loader's thread has a part in (256 KiB unless set): that
+    /// [`stream`](Runtime::stream) streams, and that [`load`](Runtime::load) decodes on two threads. Waking another
+    /// thread for a smaller one would take longer than it helps.
     pub fn set_stream_from(&mut self, bytes: usize) {
         self.stream_from = bytes;
     }
@@ -137,15 +140,19 @@ impl Runtime {
     /// As [`Task::load`]; [`Error::TooLarge`] when it does not fit the budget. The running task stays.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::file(path, "read"));
-        let task = self.counted(|this| this.complete(path.display().to_string(), bytes?))?;
+        let task = self.counted(|this| {
+            let bytes = this.backbone.kept.file(path)?;
+            this.make(path.display().to_string(), bytes)
+        })?;
         self.admit(task, Some(path))
     }
 
     /// A whole task, made here, with the loader's help when there is enough to do for two.
-    fn complete(&mut self, file: String, bytes: Vec<u8>) -> Result<Arc<Task>> {
+    fn make(&mut self, file: String, bytes: Vec<u8>) -> Result<Arc<Task>> {
         if bytes.len() < self.stream_from {
-            return Task::from_bytes(&self.backbone, &file, &bytes).map(Arc::new);
+            let outcome = Task::from_bytes(&self.backbone, &file, &bytes);
+            self.backbone.kept.keep_file(bytes);
+            return outcome.map(Arc::new);
         }
         let (task, source) = Task::begin(&self.backbone, file, bytes)?;
         self.loader()?.ask(Job::Help { task: Arc::clone(&task), source: Arc::clone(&source) })?;
@@ -196,11 +203,11 @@ impl Runtime {
     /// [`frame`](Runtime::frame), which returns to the task that ran before.
     pub fn stream(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
+        let bytes = self.backbone.kept.file(path)?;
         let file = path.display().to_string();
         if bytes.len() < self.stream_from {
-            let task = self.counted(|this| Task::from_bytes(&this.backbone, &file, &bytes))?;
-            return self.admit(Arc::new(task), Some(path));
+            let task = self.counted(|this| this.make(file, bytes))?;
+            return self.admit(task, Some(path));
         }
         let (task, source) = self.counted(|this| Task::begin(&this.backbone, file, bytes))?;
         self.loader()?;

@@ -42,8 +42,10 @@ impl Task {
     /// [`Error::Incompatible`]; [`Error::Tensor`]; [`Error::TooLarge`]; [`Error::Untrusted`].
     pub fn load(backbone: &Arc<Backbone>, path: impl AsRef<Path>) -> Result<Task> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
-        Task::from_bytes(backbone, &path.display().to_string(), &bytes)
+        let bytes = backbone.kept.file(path)?;
+        let outcome = Task::from_bytes(backbone, &path.display().to_string(), &bytes);
+        backbone.kept.keep_file(bytes);
+        outcome
     }
 
     /// As [`load`](Task::load), from bytes in memory; `file` stands for the path in messages.
@@ -53,6 +55,7 @@ impl Task {
     pub fn from_bytes(backbone: &Arc<Backbone>, file: &str, bytes: &[u8]) -> Result<Task> {
         let (outline, bundle) = Outline::open(backbone, file, bytes)?;
         let task = Task::new(backbone, outline, bytes.len());
+        // No other thread knows of it: this makes all of it.
         task.fill_from(file, &bundle, || false)?;
         Ok(task)
     }
@@ -168,7 +171,7 @@ impl Task {
     /// Bytes this task holds in memory, without the backbone and the arena that all tasks share.
     pub fn resident_bytes(&self) -> usize {
         let parts: usize = self.program().parts.iter().map(|part| 4 * part.len).sum();
-        parts + self.outline.bytes()
+        parts + self.outline.bytes
     }
 
     /// Bytes of activations and scratch a frame needs on `threads` threads.

@@ -94,7 +94,7 @@ fn loads_and_evictions_hold_no_more_than_the_first_round() {
     runtime.set_budget(2 * largest + largest / 2);
     let input = vec![0.25; 3 * 12 * 12];
     let mut held = Vec::new();
-    for round in 0..60 {
+    for round in 0..240 {
         let next = round % 3;
         match round / 3 % 3 {
             0 => runtime.load(&paths[next]).unwrap(),
@@ -108,10 +108,13 @@ fn loads_and_evictions_hold_no_more_than_the_first_round() {
         held.push(HELD.load(Ordering::Relaxed));
     }
     assert!(runtime.stats().evictions > 30, "{:?}", runtime.stats());
-    // What the loader has been given to free may still be on its way: two tasks, and a file's bytes.
+    // What the loader has been given to free may still be on its way: two tasks, and a file's bytes. And when this
+    // thread and the loader first decode at the same time is chance: then there are two decoders from there on.
+    const DECODER: usize = 256 * 1024;
     let most = |held: &[usize]| held.iter().copied().max().unwrap();
-    let (early, late) = (most(&held[9..18]), most(&held[51..]));
-    assert!(late <= early + 3 * largest, "{early} bytes held at first, {late} in the end");
+    let (early, late) = (most(&held[9..18]), most(&held[231..]));
+    let allowed = early + 3 * largest + DECODER;
+    assert!(late <= allowed, "{early} bytes held at first, {late} in the end, {allowed} allowed");
 }
 
 fn frames_and_warm_switches_allocate_nothing() {

@@ -3,8 +3,9 @@
 Both sides switch to the same tailored network (a third of the blocks gone, proxies over the gaps, batch 1, f32), ours from
 a task bundle in the page cache, ONNX Runtime from ONNX bytes in memory, and must agree to 1e-4 before any time counts.
 What a switch is for ONNX Runtime: dropping the session, making the next, and its first run. For ours there are three:
-`resident` (the task is in memory: a pointer moves), `cold` (read, checked, decoded, ready), and `cold + first frame`
-(streamed: the frame begins while the rest is still decoded). `over_frame` is the last one over a plain frame, and
+`resident` (the task is in memory: a pointer moves), `cold` (the task was evicted: read, checked, decoded, ready), `new` (the
+same for a bundle that this process has not loaded before, or not lately: signatures are verified and the plan is
+compiled, too), and `cold + first frame` (streamed: the frame begins while the rest is still decoded). `over_frame` is the last one over a plain frame, and
 `switch_only_ratio` what a cold, streamed switch adds to a frame over what it adds for ONNX Runtime. Rounds alternate; figures
 are medians.
 """
@@ -57,9 +58,9 @@ def case(bench, net, threads, rounds):
         if not apart <= 1e-4:
             sys.exit(f"switch: {net}: scores differ by {apart:.1e} of the largest, at most 1e-4 allowed: not the same network")
 
-        figures = {name: [] for name in ("frame", "warm", "cold", "streamed", "peer", "peer_frame")}
+        figures = {name: [] for name in ("frame", "warm", "cold", "new", "streamed", "peer", "peer_frame")}
         for _ in range(rounds):
-            for name, often in (("frame", 5), ("warm", 1), ("cold", 3), ("streamed", 3)):
+            for name, often in (("frame", 5), ("warm", 1), ("cold", 3), ("new", 3), ("streamed", 3)):
                 # The pause lets the other side's threads go to sleep.
                 time.sleep(0.01)
                 figures[name].append(mine(name, often))
@@ -83,7 +84,7 @@ def case(bench, net, threads, rounds):
         "switch_only_ratio": round((middle["streamed"] - middle["frame"]) / (middle["peer"] - middle["peer_frame"]), 5),
         "peer_frame_ms": round(middle["peer_frame"], 4),
     }
-    for what, name in (("resident", "warm"), ("cold", "cold"), ("cold + first frame", "streamed")):
+    for what, name in (("resident", "warm"), ("cold", "cold"), ("new", "new"), ("cold + first frame", "streamed")):
         ratio = statistics.median(a / b for a, b in zip(figures[name], figures["peer"]))
         line = {**common, "switch": what, "ours_ms": round(middle[name], 6), "peer_ms": round(middle["peer"], 3), "ratio": ratio}
         if name == "warm":

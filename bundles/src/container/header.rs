@@ -89,6 +89,17 @@ impl Header {
         sections.chain(labels).chain(golden).sum::<usize>() + plan + self.tail.len()
     }
 
+    /// The digest that a file says it has: whose header it may be, not yet whether it is.
+    pub fn stated_digest(bytes: &[u8]) -> Option<[u8; 32]> {
+        let end = PREAMBLE.checked_add(Preamble::parse(bytes).ok()?.manifest)?;
+        bytes.get(end..)?.first_chunk().copied()
+    }
+
+    /// Hash of preamble and manifest; see [`Bundle::digest`](super::Bundle::digest).
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
     /// True when this is what parsing `bytes`, a whole file, would give: they have its length, its preamble and
     /// manifest (by their hash), and its signatures.
     pub fn is_of(&self, bytes: &[u8]) -> bool {

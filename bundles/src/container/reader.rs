@@ -31,20 +31,17 @@ impl<'a> Bundle<'a> {
     /// `BadMagic`, `Unsupported`, `Truncated`, `TooLarge`, `HashMismatch` (damaged header), `BadSignature` (a
     /// signature is present and wrong), or `Corrupt` naming the field that breaks a rule.
     pub fn parse(bytes: &'a [u8]) -> Result<Bundle<'a>> {
-        Bundle::parse_known(bytes, [])
+        Bundle::parse_known(bytes, None)
     }
 
-    /// As [`parse`](Bundle::parse), for bytes that may be owned; a header among `known` that is theirs (see
+    /// As [`parse`](Bundle::parse), for bytes that may be owned; a `known` header that is theirs (see
     /// [`Header::is_of`]) is not parsed and verified again.
     ///
     /// # Errors
     /// As [`parse`](Bundle::parse).
-    pub fn parse_known<'h>(
-        bytes: impl Into<Cow<'a, [u8]>>,
-        known: impl IntoIterator<Item = &'h Arc<Header>>,
-    ) -> Result<Bundle<'a>> {
+    pub fn parse_known(bytes: impl Into<Cow<'a, [u8]>>, known: Option<&Arc<Header>>) -> Result<Bundle<'a>> {
         let bytes = bytes.into();
-        let header = match known.into_iter().find(|header| header.is_of(&bytes)) {
+        let header = match known.filter(|header| header.is_of(&bytes)) {
             Some(header) => Arc::clone(header),
             None => Arc::new(Header::parse(&bytes)?),
         };
@@ -108,7 +105,9 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// `BadRequest` when `section` is no entry of this bundle.
     pub fn file_range(&self, section: &Section) -> Result<Range<usize>> {
-        let own = self.section(&section.name).is_ok_and(|own| std::ptr::eq(own, section) || own == section);
+        let sections = &self.header.manifest.sections;
+        let own = sections.as_ptr_range().contains(&std::ptr::from_ref(section))
+            || self.section(&section.name).is_ok_and(|own| own == section);
         let start =
             usize::try_from(section.offset).ok().and_then(|offset| self.header.group.checked_add(offset));
         let length = usize::try_from(section.stored_len).ok();

@@ -1,13 +1,14 @@
 //! What does it cost to have many tasks? `cargo bench -p edge-runtime --bench switch [-- ARCH...]`
 //!
 //! For each architecture (default: ResNet-20 and -56 at 32 px, ResNet-18 at 224 px), over files of random numbers in
-//! the form `tailor` gives them, in the page cache: a plain frame, a warm switch, a cold switch, and a cold switch
-//! with its first frame, loaded and streamed; the first frame of a fresh process; memory with fifty resident
-//! tasks, on a plain and on a packed backbone, and shared by several processes; growth over ten thousand random
-//! switches. One JSON line each, times in milliseconds, memory in bytes.
+//! the form `tailor` gives them, in the page cache: a plain frame, a warm switch, a cold switch (to a task that was
+//! evicted, and to one that this process has never loaded, or not lately), and a cold switch with its first frame, loaded
+//! and streamed; the first frame of a fresh process; memory with fifty resident tasks, on a plain and on a packed
+//! backbone, and shared by several processes; growth over ten thousand random switches. One JSON line each, times
+//! in milliseconds, memory in bytes.
 //!
 //! `--serve DIR --net ARCH [--threads N]` is for a peer's script: it writes the store and the first task's network to
-//! DIR, then answers every line `frame N`, `warm N`, `cold N`, `loaded N` or `streamed N` on stdin with the median of
+//! DIR, then answers every line `frame N`, `warm N`, `cold N`, `new N`, `loaded N` or `streamed N` on stdin with the median of
 //! N rounds in milliseconds.
 
 #[path = "../peer/mod.rs"]
@@ -53,6 +54,8 @@ struct Bench {
     runtime: Runtime,
     tasks: [TaskId; 2],
     cold: [PathBuf; 2],
+    /// More of them than headers are kept: each is forgotten when its turn comes again.
+    new: Vec<PathBuf>,
     input: Vec<f32>,
     round: usize,
 }
@@ -64,7 +67,8 @@ impl Bench {
         runtime.switch(tasks[0]).expect("a resident task");
         let input = vec![0.25; runtime.current().expect("a current task").1.input().len()];
         let cold = [2, 3].map(|i| store::task(directory, i));
-        let mut bench = Bench { runtime, tasks, cold, input, round: 0 };
+        let new = (4..store::TASKS).map(|i| store::task(directory, i)).collect();
+        let mut bench = Bench { runtime, tasks, cold, new, input, round: 0 };
         // Not the first time that the loader's thread is asked for something.
         for what in ["frame", "loaded", "streamed"] {
             bench.time(what);
@@ -78,7 +82,10 @@ impl Bench {
         self.round += 1;
         let [first, second] = self.tasks;
         self.runtime.switch(first).expect("a resident task");
-        let path = &self.cold[self.round % 2];
+        let path = match what {
+            "new" => &self.new[self.round % self.new.len()],
+            _ => &self.cold[self.round % 2],
+        };
         let start = Instant::now();
         let time = match what {
             "warm" => {
@@ -92,7 +99,7 @@ impl Bench {
                 frame(&mut self.runtime, &self.input);
                 start.elapsed()
             }
-            "cold" | "loaded" => {
+            "cold" | "new" | "loaded" => {
                 let id = self.runtime.load(path).expect("a task");
                 self.runtime.switch(id).expect("a resident task");
                 if what == "loaded" {
@@ -106,15 +113,13 @@ impl Bench {
                 frame(&mut self.runtime, &self.input);
                 start.elapsed()
             }
-            _ => panic!("`{what}`: frame, warm, cold, loaded or streamed"),
+            _ => panic!("`{what}`: frame, warm, cold, new, loaded or streamed"),
         };
         self.runtime.settle().expect("a complete task");
         self.runtime.switch(first).expect("a resident task");
-        for i in 0..2 {
-            if let Some(id) = self.runtime.find(&format!("task{}", i + 2)) {
-                self.runtime.evict(id).expect("not the running task");
-            }
-        }
+        let others: Vec<_> =
+            self.runtime.resident().map(|(id, _)| id).filter(|id| !self.tasks.contains(id)).collect();
+        others.into_iter().for_each(|id| self.runtime.evict(id).expect("not the running task"));
         time
     }
 
@@ -153,7 +158,7 @@ fn measure(arch: &str) {
     let [(open_plain, _), (open_packed, backbone)] = store::backbones(at).map(|path| opened(&path));
     let mut bench = Bench::new(&backbone, at, 1);
     // Interleaved, so that all see the same noise.
-    let names = ["frame", "cold", "loaded", "streamed"];
+    let names = ["frame", "cold", "new", "loaded", "streamed"];
     let mut times = names.map(|_| Vec::new());
     for _ in 0..ROUNDS {
         for (name, times) in names.iter().zip(&mut times) {
@@ -161,11 +166,11 @@ fn measure(arch: &str) {
         }
     }
     let warm = bench.median("warm", 9);
-    let [frame, cold, loaded, streamed] = times.map(|mut times| median(&mut times));
+    let [frame, cold, new, loaded, streamed] = times.map(|mut times| median(&mut times));
     let mean = |pick: fn(&(u64, u64)) -> u64| sharing.iter().map(pick).sum::<u64>() / sharing.len() as u64;
     println!(
         "{{\"net\":\"{arch}\",\"isa\":\"{}\",\"task_file_bytes\":{},\"open_plain_ms\":{:.2},\"open_packed_ms\":{:.2},\
-         \"frame_ms\":{:.3},\"warm_switch_ns\":{},\"cold_switch_ms\":{:.3},\"loaded_with_frame_ms\":{:.3},\
+         \"frame_ms\":{:.3},\"warm_switch_ns\":{},\"cold_switch_ms\":{:.3},\"new_task_ms\":{:.3},\"loaded_with_frame_ms\":{:.3},\
          \"streamed_with_frame_ms\":{:.3},\"streamed_over_frame\":{:.2},\"first_frame_of_process_ms\":{{\"plain\":{:.2},\
          \"packed\":{:.2}}},\"memory_plain\":{plain},\"memory_packed\":{packed},\"processes\":{},\"rss_each\":{},\
          \"pss_each\":{}}}",
@@ -176,6 +181,7 @@ fn measure(arch: &str) {
         millis(frame),
         warm.as_nanos(),
         millis(cold),
+        millis(new),
         millis(loaded),
         millis(streamed),
         streamed.as_secs_f64() / frame.as_secs_f64(),

@@ -11,6 +11,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long a thread waits for a part that another one is making before it makes it, too.
+const PATIENCE: Duration = Duration::from_micros(50);
+
 /// A task's bundle, while its parameters are being made.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -68,52 +71,73 @@ impl Task {
     /// Makes the next part; false when all have been begun.
     fn fill_next(&self, tensors: &dyn Tensors, room: &mut Vec<f32>) -> bool {
         let p = self.begun.fetch_add(1, Ordering::Relaxed);
-        let (Some(spec), Some(slot)) = (self.program().parts.get(p), self.parts.get(p)) else {
-            // They hold the bundle's bytes as long as they need it.
-            self.set_source(None);
+        if p >= self.parts.len() {
             return false;
-        };
+        }
+        self.make(p, tensors, room);
+        true
+    }
+
+    /// Makes part `p`, unless another thread is faster.
+    fn make(&self, p: usize, tensors: &dyn Tensors, room: &mut Vec<f32>) {
         /// Even if this thread panics, nobody waits for its part for good.
         struct Release<'a>(&'a Task, usize);
         impl Drop for Release<'_> {
             fn drop(&mut self) {
-                if self.0.parts.get(self.1).is_some_and(|slot| slot.get().is_none()) {
+                if !self.0.is_there(self.1) {
                     self.0.fail(Error::Cancelled { task: self.0.name().into() });
                 }
             }
         }
+        let (Some(spec), Some(slot)) = (self.program().parts.get(p), self.parts.get(p)) else { return };
         let _release = Release(self, p);
         let shared = |name: &str, len| self.backbone.tensor(name, len);
         let part = self.backbone.kept.floats(spec.len);
         match params::fill(self.program().isa, spec, part, tensors, &shared, room) {
-            // Refused only when the load was cancelled, which `fail` has noted.
+            // Refused when it is there already, or when the load was cancelled, which `fail` has noted.
             Ok(part) => drop(slot.set(Some(part))),
             Err(error) => self.fail(error),
         }
-        true
     }
 
-    /// Makes one part for a frame that would otherwise wait; false when there is none left to make.
-    fn help(&self) -> bool {
+    /// Does something about part `p`, rather than wait for it: makes the next one that nobody has begun, or else `p`,
+    /// whose maker may have lost its processor. False when this thread cannot.
+    fn help(&self, p: usize) -> bool {
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(source) = source else { return false };
         let kept = &self.backbone.kept;
-        // Without a reader there is the loader, which has one.
         let Ok(Reader { decoder, mut room }) = kept.reader(&source.file) else { return false };
         let tensors = BundleTensors::new(&source.file, &source.bundle, decoder);
-        let more = self.fill_next(&tensors, &mut room);
+        if !self.fill_next(&tensors, &mut room) {
+            let start = Instant::now();
+            while !self.is_there(p) && start.elapsed() < PATIENCE {
+                std::hint::spin_loop();
+            }
+            if !self.is_there(p) {
+                self.make(p, &tensors, &mut room);
+            }
+        }
         kept.keep_reader(Reader { decoder: tensors.into_decoder(), room });
-        more
+        true
     }
 
-    /// Waits for the parts that other threads have begun.
+    /// True when part `p` has come, or will not.
+    fn is_there(&self, p: usize) -> bool {
+        self.parts.get(p).is_none_or(|slot| slot.get().is_some())
+    }
+
+    /// Sees to it that the parts that other threads have begun are there.
     pub(crate) fn complete(&self) -> Result<()> {
-        (0..self.parts.len()).try_for_each(|p| self.arrived(p).map(drop))
+        let outcome = (0..self.parts.len()).try_for_each(|p| self.arrived(p).map(drop));
+        // It holds the bundle's bytes.
+        self.set_source(None);
+        outcome
     }
 
-    /// Waits for part `p`.
+    /// Part `p`, when it has come.
     fn arrived(&self, p: usize) -> Result<&[f32]> {
         let slot = self.parts.get(p).ok_or_else(|| Error::Internal { what: format!("no part {p}") })?;
+        while !self.is_there(p) && self.help(p) {}
         match slot.wait() {
             Some(part) => Ok(part),
             None => Err(self.failure.get().cloned().unwrap_or(Error::Cancelled { task: self.name().into() })),
@@ -152,16 +176,12 @@ const PAUSE: Duration = Duration::from_micros(50);
 impl Parts for Arriving<'_> {
     fn part(&self, p: usize) -> Result<&[f32]> {
         let task = self.task;
-        let there = || task.parts.get(p).is_none_or(|slot| slot.get().is_some());
-        while !there() {
-            match self.until {
-                Some(until) if Instant::now() >= until => {
+        if let Some(until) = self.until {
+            while !task.is_there(p) {
+                if Instant::now() >= until {
                     return Err(Error::Deadline { task: task.name().into() });
                 }
-                Some(_) => std::thread::sleep(PAUSE),
-                // Rather than sleep, this thread makes parts, too.
-                None if task.help() => {}
-                None => break,
+                std::thread::sleep(PAUSE);
             }
         }
         task.arrived(p)
