@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most bytes of outlines that are kept, whether or not their tasks are resident.
-const OUTLINES: usize = 1 << 20;
+const OUTLINES: usize = 512 * 1024;
 
 /// Most bytes of room for a file that are kept. Larger ones the allocator has at hand when they are wanted again.
 const FILE: usize = 256 * 1024;

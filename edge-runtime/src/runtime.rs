@@ -91,7 +91,7 @@ impl Runtime {
 
     /// Most bytes of resident tasks. The least recently used go first when a load exceeds it. A load takes its memory
     /// before others leave; that of the last one to leave is kept for the next load, and so are headers and compiled plans
-    /// of tasks that left, up to 1 MiB.
+    /// of tasks that left, up to 512 KiB.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
     }

@@ -58,6 +58,8 @@ struct Bench {
     new: Vec<PathBuf>,
     input: Vec<f32>,
     round: usize,
+    /// How many of `new` were loaded.
+    fresh: usize,
 }
 
 impl Bench {
@@ -68,7 +70,7 @@ impl Bench {
         let input = vec![0.25; runtime.current().expect("a current task").1.input().len()];
         let cold = [2, 3].map(|i| store::task(directory, i));
         let new = (4..store::TASKS).map(|i| store::task(directory, i)).collect();
-        let mut bench = Bench { runtime, tasks, cold, new, input, round: 0 };
+        let mut bench = Bench { runtime, tasks, cold, new, input, round: 0, fresh: 0 };
         // Not the first time that the loader's thread is asked for something.
         for what in ["frame", "loaded", "streamed"] {
             bench.time(what);
@@ -83,7 +85,10 @@ impl Bench {
         let [first, second] = self.tasks;
         self.runtime.switch(first).expect("a resident task");
         let path = match what {
-            "new" => &self.new[self.round % self.new.len()],
+            "new" => {
+                self.fresh += 1;
+                &self.new[self.fresh % self.new.len()]
+            }
             _ => &self.cold[self.round % 2],
         };
         let start = Instant::now();

@@ -16,45 +16,41 @@ pub(super) fn packed_len(cb: usize, s: &ConvShape) -> usize {
     [s.c_out.div_ceil(cb), blocks, s.kernel, s.kernel, width, cb].into_iter().fold(1, usize::saturating_mul)
 }
 
-pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
-    match cb {
-        4 => pack_blocks::<4>(s, w, out),
-        8 => pack_blocks::<8>(s, w, out),
-        _ => pack_blocks::<16>(s, w, out),
-    }
-}
+/// Rows that packing reads side by side: they divide every block.
+pub(super) const LANES: usize = 4;
 
-/// Writes all of `out`, in order: what is beyond the last channel becomes zero.
-fn pack_blocks<const CB: usize>(s: &ConvShape, w: &[f32], out: &mut [f32]) {
-    let (width, blocks) = input_blocks(CB, s);
+/// Writes all of `out`: what is beyond the last channel becomes zero.
+pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
+    let (width, blocks) = input_blocks(cb, s);
     let taps = s.kernel * s.kernel;
     let per_channel = s.c_in * taps;
-    let outs = out.chunks_exact_mut(blocks * taps * width * CB);
-    for (w, out) in w.chunks(per_channel * CB).zip(outs) {
-        let rows = rows_of::<CB>(w, per_channel);
-        let mut outs = out.as_chunks_mut::<CB>().0.iter_mut();
-        for block in 0..blocks {
-            for tap in 0..taps {
-                let inputs = (block * width..).map(|channel| channel * taps + tap);
-                for (at, out) in inputs.take(width).zip(&mut outs) {
-                    *out = lanes(&rows, at);
+    for (w, out) in w.chunks(per_channel * cb).zip(out.chunks_exact_mut(blocks * taps * width * cb)) {
+        for lane in (0..cb).step_by(LANES) {
+            let rows = rows_of(w, per_channel, lane);
+            let mut outs = out.chunks_exact_mut(cb);
+            for block in 0..blocks {
+                for tap in 0..taps {
+                    let inputs = (block * width..).map(|channel| channel * taps + tap);
+                    for (at, out) in inputs.take(width).zip(&mut outs) {
+                        out[lane..][..LANES].copy_from_slice(&lanes(&rows, at));
+                    }
                 }
             }
         }
     }
 }
 
-/// The kernels of one block of output channels, one row each; rows beyond the last channel are empty.
-pub(super) fn rows_of<const CB: usize>(w: &[f32], per_channel: usize) -> [&[f32]; CB] {
-    let mut rows = [&[][..]; CB];
-    rows.iter_mut().zip(w.chunks_exact(per_channel)).for_each(|(row, w)| *row = w);
+/// Rows `first` and following of the kernels of one block; those beyond the last channel are empty.
+pub(super) fn rows_of(w: &[f32], per_channel: usize, first: usize) -> [&[f32]; LANES] {
+    let mut rows = [&[][..]; LANES];
+    rows.iter_mut().zip(w.chunks_exact(per_channel).skip(first)).for_each(|(row, w)| *row = w);
     rows
 }
 
 /// Element `at` of each row, zero where a row is shorter.
 #[inline(always)]
-pub(super) fn lanes<const CB: usize>(rows: &[&[f32]; CB], at: usize) -> [f32; CB] {
-    let mut lanes = [0.0; CB];
+pub(super) fn lanes(rows: &[&[f32]; LANES], at: usize) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
     for (lane, row) in lanes.iter_mut().zip(rows) {
         *lane = row.get(at).copied().unwrap_or(0.0);
     }

@@ -18,7 +18,7 @@ pub(super) use form::{F2, F4, Form};
 
 use super::conv::{ConvShape, Epilogue};
 use super::isa::Isa;
-use super::plain::{lanes, rows_of};
+use super::plain::{LANES, lanes, rows_of};
 use super::simd::{Simd, Work, run};
 use super::tile::{Finish, Reach, next_run, sums, with_pixels};
 use crate::pool::{Pool, share};
@@ -90,28 +90,23 @@ pub(super) fn packed_len<F: Form>(isa: Isa, s: &ConvShape) -> usize {
 
 /// Transforms and packs plain weights `(c_out, c_in, 3, 3)`. Writes all of `out`.
 pub(super) fn pack<F: Form>(isa: Isa, s: &ConvShape, w: &[f32], out: &mut [f32]) {
-    match isa.block() {
-        4 => pack_blocks::<F, 4>(s, w, out),
-        8 => pack_blocks::<F, 8>(s, w, out),
-        _ => pack_blocks::<F, 16>(s, w, out),
-    }
-}
-
-fn pack_blocks<F: Form, const CB: usize>(s: &ConvShape, w: &[f32], out: &mut [f32]) {
-    let channels = s.c_in.next_multiple_of(CB);
-    let plane = channels * CB;
-    for (w, out) in w.chunks(9 * s.c_in * CB).zip(out.chunks_exact_mut(F::A * F::A * plane)) {
-        let rows = rows_of::<CB>(w, 9 * s.c_in);
-        for channel in 0..channels {
-            // Of channels that only fill the last block, all taps are zero.
-            let mut kernels = [Lanes([0.0; CB]); 9];
-            for (tap, kernel) in kernels.iter_mut().enumerate() {
-                *kernel = Lanes::from(lanes(&rows, 9 * channel + tap));
-            }
-            let transformed = transform_kernels::<F, CB>(&kernels);
-            let places = out.as_chunks_mut::<CB>().0.iter_mut().skip(channel).step_by(channels);
-            for (values, to) in transformed.iter().flat_map(|row| &row[..F::A]).zip(places) {
-                *to = values.rounded();
+    let (cb, channels) = (isa.block(), isa.padded(s.c_in));
+    let plane = channels * cb;
+    for (w, out) in w.chunks(9 * s.c_in * cb).zip(out.chunks_exact_mut(F::A * F::A * plane)) {
+        // A few lanes of a block at a time: one code for blocks of every size.
+        for lane in (0..cb).step_by(LANES) {
+            let rows = rows_of(w, 9 * s.c_in, lane);
+            for channel in 0..channels {
+                // Of channels that only fill the last block, all taps are zero.
+                let mut kernels = [Lanes([0.0; LANES]); 9];
+                for (tap, kernel) in kernels.iter_mut().enumerate() {
+                    *kernel = Lanes::from(lanes(&rows, 9 * channel + tap));
+                }
+                let transformed = transform_kernels::<F, LANES>(&kernels);
+                let values = transformed.iter().flat_map(|row| &row[..F::A]);
+                for (values, plane) in values.zip(out.chunks_exact_mut(plane)) {
+                    plane[channel * cb + lane..][..LANES].copy_from_slice(&values.rounded());
+                }
             }
         }
     }
