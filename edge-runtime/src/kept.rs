@@ -15,6 +15,10 @@ const OUTLINES: usize = 512 * 1024;
 /// Most bytes of room for a file that are kept. Larger ones the allocator has at hand when they are wanted again.
 const FILE: usize = 256 * 1024;
 
+/// Most bytes of a dropped task's parameters that are kept, and of room for a tensor. Larger ones are a visible part of what the
+/// process holds, and their pages a small part of what loading them takes.
+const MEMORY: usize = 1024 * 1024;
+
 /// Readers that are kept: a load is done by two threads at most.
 const READERS: usize = 2;
 
@@ -54,7 +58,10 @@ impl Kept {
         }
     }
 
-    pub fn keep_reader(&self, reader: Reader) {
+    pub fn keep_reader(&self, mut reader: Reader) {
+        if 4 * reader.room.capacity() > MEMORY / 4 {
+            reader.room = Vec::new();
+        }
         let mut readers = lock(&self.readers);
         if readers.len() < READERS {
             readers.push(reader);
@@ -91,8 +98,11 @@ impl Kept {
         }
     }
 
-    /// Keeps the memory of a dropped task for the next one. What was kept before is freed.
-    pub fn keep_floats(&self, floats: Vec<Floats>) {
+    /// Keeps the memory of a dropped task for the next one, unless it is more than [`MEMORY`]. What was kept before is freed.
+    pub fn keep_floats(&self, mut floats: Vec<Floats>) {
+        if floats.iter().map(|floats| 4 * floats.room()).sum::<usize>() > MEMORY {
+            floats = Vec::new();
+        }
         // Freed behind the lock.
         let _before = std::mem::replace(&mut *lock(&self.memory), floats);
     }
