@@ -15,9 +15,12 @@ const OUTLINES: usize = 512 * 1024;
 /// Most bytes of room for a file that are kept. Larger ones the allocator has at hand when they are wanted again.
 const FILE: usize = 256 * 1024;
 
-/// Most bytes of a dropped task's parameters that are kept, and of room for a tensor. Larger ones are a visible part of what the
-/// process holds, and their pages a small part of what loading them takes.
+/// Most bytes of a dropped task's parameters that are kept. More is a visible part of what the process holds, and its pages a
+/// small part of what loading it takes.
 const MEMORY: usize = 1024 * 1024;
+
+/// Most bytes of a reader's room for a tensor that are kept.
+const ROOM: usize = 256 * 1024;
 
 /// Readers that are kept: a load is done by two threads at most.
 const READERS: usize = 2;
@@ -59,7 +62,7 @@ impl Kept {
     }
 
     pub fn keep_reader(&self, mut reader: Reader) {
-        if 4 * reader.room.capacity() > MEMORY / 4 {
+        if size_of::<f32>() * reader.room.capacity() > ROOM {
             reader.room = Vec::new();
         }
         let mut readers = lock(&self.readers);
@@ -100,8 +103,9 @@ impl Kept {
 
     /// Keeps the memory of a dropped task for the next one, unless it is more than [`MEMORY`]. What was kept before is freed.
     pub fn keep_floats(&self, mut floats: Vec<Floats>) {
-        if floats.iter().map(|floats| 4 * floats.room()).sum::<usize>() > MEMORY {
-            floats = Vec::new();
+        let bytes: usize = floats.iter().map(|floats| size_of::<f32>() * floats.room()).sum();
+        if bytes > MEMORY {
+            floats.clear();
         }
         // Freed behind the lock.
         let _before = std::mem::replace(&mut *lock(&self.memory), floats);
@@ -141,6 +145,26 @@ mod tests {
         }
         assert_eq!(*kept.floats(80), [7.0; 80]);
         assert_eq!(*kept.floats(80), [0.0; 80]);
+    }
+
+    #[test]
+    fn what_is_large_is_not_kept() {
+        let kept = Kept::default();
+        let filled = |bytes: usize| {
+            let mut floats = Floats::zeros(bytes / size_of::<f32>());
+            floats.fill(7.0);
+            floats
+        };
+        kept.keep_floats(vec![filled(MEMORY / 2), filled(MEMORY)]);
+        assert!(lock(&kept.memory).is_empty());
+        kept.keep_floats(vec![filled(MEMORY / 2), filled(MEMORY / 4)]);
+        assert_eq!(lock(&kept.memory).len(), 2);
+        for (bytes, room) in [(ROOM, ROOM), (2 * ROOM, 0)] {
+            let mut reader = kept.reader("t").unwrap();
+            reader.room = Vec::with_capacity(bytes / size_of::<f32>());
+            kept.keep_reader(reader);
+            assert_eq!(size_of::<f32>() * kept.reader("t").unwrap().room.capacity(), room);
+        }
     }
 
     #[test]

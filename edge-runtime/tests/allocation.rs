@@ -108,13 +108,11 @@ fn loads_and_evictions_hold_no_more_than_the_first_round() {
         held.push(HELD.load(Ordering::Relaxed));
     }
     assert!(runtime.stats().evictions > 30, "{:?}", runtime.stats());
-    // What the loader has been given to free may still be on its way: two tasks, and a file's bytes. And when this
-    // thread and the loader first decode at the same time is chance: then there are two decoders from there on.
-    const DECODER: usize = 256 * 1024;
+    // When this thread and the loader first decode at the same time, and need two decoders from there on, is chance: hence so
+    // many rounds. What the loader has been given to free may still be on its way: two tasks, and a file's bytes.
     let most = |held: &[usize]| held.iter().copied().max().unwrap();
-    let (early, late) = (most(&held[9..18]), most(&held[231..]));
-    let allowed = early + 3 * largest + DECODER;
-    assert!(late <= allowed, "{early} bytes held at first, {late} in the end, {allowed} allowed");
+    let (early, late) = (most(&held[9..120]), most(&held[120..]));
+    assert!(late <= early + 3 * largest, "{early} bytes held at first, {late} in the end");
 }
 
 fn frames_and_warm_switches_allocate_nothing() {

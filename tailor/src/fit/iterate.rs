@@ -96,6 +96,9 @@ impl Tailoring<'_> {
                 taken.remove(&id);
             }
         }
+        if taken.is_empty() {
+            return Ok(None);
+        }
         let Some((price, plan)) = self.without(at, &taken, now)? else { return Ok(None) };
         let saved = now.1 - self.recipe.cost.total(&plan)?;
         let worthwhile = saved >= WORTHWHILE * now.1;
@@ -122,6 +125,7 @@ mod tests {
     use crate::fit::{Recipe, Work, testing};
     use crate::net::{Gating, Params};
     use crate::progress::Progress;
+    use crate::random::Random;
     use bundles::plan::Skips;
     use candle_core::Device;
 
@@ -136,6 +140,12 @@ mod tests {
         let plan = backbone.with_proxies(Skips::Nearest(3), ground.source.arch.proxy_form()).unwrap();
         let numbers = &ground.source.params;
         let params = Params::student(&plan, numbers, true, Gating::Softmax, 5, &Device::Cpu).unwrap();
+        // Proxies of an untrained student hardly do anything: these do, each as much as chance has it.
+        let mut random = Random::new(&[9]);
+        for (name, var) in params.vars().filter(|(name, _)| name.starts_with("proxy")) {
+            let factor = 1.0 + random.below(400) as f64;
+            var.set(&(var.as_tensor() * factor).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
         let whole = Cut { dropped: 0, stage: "prune-0".into(), plan, params };
 
         let leaner = tailoring.leaner(&whole).unwrap();
@@ -168,6 +178,17 @@ mod tests {
         };
         let left = proxies(thin) / proxies(&whole);
         assert!((0.2..=0.5).contains(&left), "{left}");
+        let now = (loss(&whole), cost(&whole));
+        let (mut taken, mut kept) = (Vec::new(), Vec::new());
+        for (i, (cell, thinned)) in whole.plan.cells.iter().zip(&thin.plan.cells).enumerate() {
+            for (gate, path) in cell.gates.iter().enumerate().filter(|(_, path)| path.role == Role::Proxy) {
+                let one = BTreeSet::from([GateId { node: i + 1, gate }]);
+                let (price, _) = tailoring.without(&whole, &one, now).unwrap().unwrap();
+                if thinned.gates.contains(path) { kept.push(price) } else { taken.push(price) }
+            }
+        }
+        let dearest = taken.iter().copied().fold(f64::MIN, f64::max);
+        assert!(kept.iter().all(|price| *price >= dearest), "{taken:?} taken, {kept:?} kept");
         // Retraining once more leaves alone what it starts from.
         let again = whole.again().unwrap();
         assert_eq!((again.stage.as_str(), again.dropped), ("prune-0-r", 0));
