@@ -53,6 +53,11 @@ pub(super) struct Choices {
     /// Accepted loss of validation accuracy, in percentage points.
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     tolerance: f64,
+    /// Standard errors of the difference to the teacher that a network has to keep clear of the tolerance by, because the
+    /// leanest of many is one that validation flatters; a network that is not behind at all always keeps it. 1 when left out,
+    /// 0 (validation's word as it is) with --schedule paper.
+    #[arg(long, value_name = "ERRORS")]
+    caution: Option<f64>,
     /// What complexity is counted in: multiply-adds, parameters, or time on a device (--table).
     #[arg(long, value_enum, default_value = "macs")]
     cost: CostArg,
@@ -164,6 +169,7 @@ impl Choices {
         recipe.distill = self.distill.unwrap_or(if without { 0.0 } else { recipe.distill });
         recipe.theta = self.theta.unwrap_or(recipe.theta);
         recipe.tolerance = self.tolerance / 100.0;
+        recipe.caution = self.caution.unwrap_or(recipe.caution);
         recipe.formula = match self.complexity {
             Some(ComplexityArg::Paper) => Formula::Paper,
             Some(ComplexityArg::Product) | None => Formula::Product,

@@ -24,6 +24,17 @@ const WORTHWHILE: f64 = 0.02;
 /// Rises of the validation loss below this count as none: then the larger saving comes first.
 const NO_LOSS: f64 = 1e-3;
 
+/// What was taken in turn to come to the network of that stage, in words; nothing for those of other searches.
+pub(crate) fn taken(stage: &str) -> String {
+    let Some(path) = stage.strip_prefix(WITHOUT) else { return String::new() };
+    let steps = path.split('-').map(|step| match step {
+        PROXIES => "half of the proxies".to_string(),
+        AGAIN => "trained again".to_string(),
+        block => format!("block {block}"),
+    });
+    steps.collect::<Vec<_>>().join(", ")
+}
+
 /// A leaner network, and what it saves for what.
 struct Step {
     /// Rise of the validation loss for each unit of cost saved.
@@ -128,6 +139,12 @@ mod tests {
     use crate::random::Random;
     use bundles::plan::Skips;
     use candle_core::Device;
+
+    #[test]
+    fn the_way_to_a_network_is_told() {
+        assert_eq!(taken("prune-without-7-p-12-r"), "block 7, half of the proxies, block 12, trained again");
+        assert_eq!(taken("prune-3"), "");
+    }
 
     #[test]
     fn the_block_that_is_missed_least_comes_first() {

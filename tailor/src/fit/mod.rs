@@ -1,6 +1,7 @@
 //! Tailoring one task: teach, train, prune, pack, in a work folder that can be picked up at any epoch.
 
 mod begun;
+mod behind;
 mod ground;
 mod iterate;
 mod job;
@@ -11,6 +12,7 @@ mod pruning;
 mod recipe;
 mod record;
 mod report;
+mod search;
 mod select;
 mod stages;
 #[cfg(test)]
@@ -18,7 +20,9 @@ pub(crate) mod testing;
 mod work;
 
 pub use begun::refuse_others;
+pub use behind::Behind;
 pub use ground::Ground;
+pub(crate) use iterate::taken;
 pub use job::{Job, hex};
 pub use latency::LatencyTable;
 pub use measure::{Budget, Measure};

@@ -1,7 +1,8 @@
 //! From trained gates to the network that goes to the device: cut, retrain, select.
 
-use super::select::{Attempt, Candidate, Goal, Selection, bisect, descend, sweep};
-use super::{Search, Student, Tailoring, Teacher};
+use super::search::{bisect, descend, sweep};
+use super::select::{Attempt, Candidate, Goal, Selection};
+use super::{Behind, Recipe, Search, Student, Tailoring, Teacher};
 use crate::net::{Gating, Net, Params, alphas};
 use crate::train::{Score, student_loss};
 use crate::{Error, Result};
@@ -44,7 +45,7 @@ impl Tailoring<'_> {
     /// # Errors
     /// Whatever training reports; [`Error::Training`] when no connected network fits.
     pub fn prune(&self, teacher: &Teacher, student: &Student) -> Result<Pruned> {
-        let goal = self.goal(teacher)?;
+        let goal = self.goal()?;
         let mut networks = BTreeMap::new();
         let mut keep = |tried: Tried| {
             networks.insert(tried.cut.stage.clone(), tried.cut);
@@ -99,7 +100,7 @@ impl Tailoring<'_> {
     /// # Errors
     /// Whatever training reports.
     pub fn candidate(&self, teacher: &Teacher, student: &Student, dropped: usize) -> Result<Attempt> {
-        let goal = self.goal(teacher)?;
+        let goal = self.goal()?;
         Ok(match self.affordable(student, dropped, &goal)? {
             Ok(cut) => Attempt::Trained(self.retrain(cut, teacher)?.candidate),
             Err(attempt) => attempt,
@@ -122,11 +123,11 @@ impl Tailoring<'_> {
         })
     }
 
-    fn goal(&self, teacher: &Teacher) -> Result<Goal> {
-        let floor = teacher.validation.accuracy() - self.recipe.tolerance;
+    fn goal(&self) -> Result<Goal> {
         let backbone = self.backbone_plan()?;
         let budget = self.recipe.budget.map(|b| b.resolve(&self.recipe.cost, &backbone)).transpose()?;
-        Ok(Goal { floor, slack: 2.0 * self.recipe.tolerance, budget })
+        let Recipe { tolerance, caution, .. } = *self.recipe;
+        Ok(Goal { tolerance, caution, slack: 2.0 * tolerance, budget })
     }
 
     /// The attempt that needs no training, because its network costs too much whatever it learns.
@@ -203,6 +204,7 @@ impl Tailoring<'_> {
             dropped: cut.dropped,
             stage: cut.stage.clone(),
             validation,
+            behind: self.behind(teacher, &cut)?,
             cost: self.recipe.cost.total(&cut.plan)?,
             macs: folded.costs(Counter::True)?.total().macs,
             params: folded.task_params() + folded.backbone_params(),
@@ -244,6 +246,14 @@ impl Tailoring<'_> {
             ends.collect::<Vec<_>>().into_iter().collect::<Result<()>>()
         })?;
         Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
+    }
+
+    fn behind(&self, teacher: &Teacher, cut: &Cut) -> Result<Behind> {
+        let hits = |plan, params| {
+            let batches = self.loader(self.val, super::EVAL_BATCH)?.eval();
+            crate::train::hits(&Net { plan, params }, self.progress.interrupt().watch(batches))
+        };
+        Ok(Behind::of(&hits(&teacher.plan, &teacher.params)?, &hits(&cut.plan, &cut.params)?))
     }
 
     /// Mean cross-entropy on validation.

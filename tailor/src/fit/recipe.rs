@@ -55,6 +55,9 @@ pub struct Recipe {
     pub theta: f32,
     /// Largest accepted loss of validation accuracy against the teacher, as a fraction.
     pub tolerance: f64,
+    /// Standard errors of the difference to the teacher that a network has to keep clear of the tolerance by, unless it is
+    /// not behind at all.
+    pub caution: f64,
     /// Formula of expected complexity.
     pub formula: Formula,
     /// What complexity is counted in.
@@ -105,6 +108,7 @@ impl Recipe {
             skips: Skips::Nearest(3),
             theta: 0.05,
             tolerance: 0.005,
+            caution: 1.0,
             formula: Formula::Product,
             cost: Measure::Macs,
             budget: None,
@@ -130,6 +134,7 @@ impl Recipe {
             retrain: Stage { epochs: 60, batch: 32, schedule: step(0.01) },
             gamma2: 10.0,
             distill: 0.0,
+            caution: 0.0,
             local_matching: true,
             free_norms: false,
             search: Search::Sweep,
@@ -187,6 +192,7 @@ impl Recipe {
             ("distill", self.distill),
             ("momentum", self.momentum),
             ("decay", self.decay),
+            ("caution", self.caution),
         ] {
             if !value.is_finite() || value < 0.0 {
                 return bad(name, value.to_string(), "a number from 0");

@@ -158,17 +158,30 @@ fn candidates(run: &Run) -> String {
         match (candidate["val"].as_f64(), candidate["macs"].as_u64(), candidate["params"].as_u64()) {
             (Some(val), Some(macs), Some(params)) => {
                 let share = format!("{} ({:.0} %)", count(macs), 100.0 * macs as f64 / whole);
-                let proxies = candidate["proxies"].as_u64().map_or(String::new(), |n| n.to_string());
+                let number = |key: &str| candidate[key].as_u64().map_or(String::new(), |n| n.to_string());
+                let taken = candidate["stage"].as_str().map_or(String::new(), crate::fit::taken);
                 let val = format!("{:.1} %", 100.0 * val);
-                name + &cell(&proxies) + &cell(&val) + &cell(&share) + &cell(&count(params))
+                let cells =
+                    [taken, number("proxies"), val, number("lost"), number("won"), share, count(params)];
+                name + &cells.map(|text| cell(&text)).concat()
             }
             _ => {
                 let why = escape(candidate["refused"].as_str().unwrap_or("nothing is known of it"));
-                format!("{name}<td colspan=\"4\" class=\"words\">{why}</td>")
+                format!("{name}<td colspan=\"7\" class=\"words\">{why}</td>")
             }
         }
     });
-    table("Candidates", &["Blocks dropped", "Proxies", "Validation", "Multiply-adds", "Parameters"], rows)
+    let heads = [
+        "Blocks dropped",
+        "In turn",
+        "Proxies",
+        "Validation",
+        "Only teacher right",
+        "Only it right",
+        "Multiply-adds",
+        "Parameters",
+    ];
+    table("Candidates", &heads, rows)
 }
 
 fn architecture(run: &Run, drawing: &str) -> String {

@@ -79,14 +79,23 @@ pub fn mean_loss(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) ->
 /// # Errors
 /// When a batch cannot be read or does not fit the plan.
 pub fn evaluate(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<Score> {
-    let mut score = Score::default();
+    let hits = hits(net, batches)?;
+    Ok(Score { right: hits.iter().filter(|hit| **hit).count(), n: hits.len() })
+}
+
+/// For every image in turn, whether its highest-scoring class is its label, with running statistics.
+///
+/// # Errors
+/// When a batch cannot be read or does not fit the plan.
+pub fn hits(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<Vec<bool>> {
+    let mut out = Vec::new();
     for batch in batches {
         let batch = batch?;
         let logits = net.forward(&batch.images, Pass::Infer)?.logits;
-        score.right += right(&logits, &batch.labels)?;
-        score.n += batch.labels.dim(0)?;
+        let hits: Vec<u8> = logits.argmax(D::Minus1)?.eq(&batch.labels)?.to_vec1()?;
+        out.extend(hits.into_iter().map(|hit| hit != 0));
     }
-    Ok(score)
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -1,0 +1,253 @@
+//! In which order networks are pruned and retrained, and when that ends.
+
+use super::select::{Attempt, Candidate, Goal};
+use crate::Result;
+use std::ops::RangeInclusive;
+
+/// Ways to go on that an iterative search tries at each step.
+const TRIES: usize = 3;
+
+/// Steps in a row that an iterative search takes out of tolerance.
+const LENIENT: usize = 2;
+
+/// Every one of these numbers of dropped blocks, up to the first that pruning refuses. `attempt` prunes and retrains
+/// several of them, in any order it likes, and answers in theirs.
+///
+/// # Errors
+/// Whatever `attempt` reports.
+pub fn sweep(
+    numbers: RangeInclusive<usize>,
+    attempt: impl FnOnce(&[usize]) -> Result<Vec<Attempt>>,
+) -> Result<Vec<Attempt>> {
+    let mut attempts = attempt(&numbers.collect::<Vec<_>>())?;
+    // Ranks are fixed, so a larger cut contains this one and falls apart as well.
+    if let Some(refused) = attempts.iter().position(|tried| matches!(tried, Attempt::Refused { .. })) {
+        attempts.truncate(refused + 1);
+    }
+    Ok(attempts)
+}
+
+/// Halves these numbers of dropped blocks, as if dropping more never helped accuracy. With a budget, the first network within
+/// it is then the best one, and the only one to be retrained.
+///
+/// # Errors
+/// Whatever `attempt` reports.
+pub fn bisect(
+    numbers: RangeInclusive<usize>,
+    goal: &Goal,
+    mut attempt: impl FnMut(usize) -> Result<Attempt>,
+) -> Result<Vec<Attempt>> {
+    let mut attempts = Vec::new();
+    if goal.budget.is_some() {
+        for dropped in numbers {
+            attempts.push(attempt(dropped)?);
+            if !matches!(attempts.last(), Some(Attempt::Over { .. })) {
+                break;
+            }
+        }
+        return Ok(attempts);
+    }
+    // Everything before `low` is known to keep, everything from `bad` on is known not to.
+    let (mut low, mut bad) = (*numbers.start(), numbers.end() + 1);
+    while low < bad {
+        let middle = low + (bad - 1 - low) / 2;
+        let tried = attempt(middle)?;
+        if tried.trained().is_some_and(|c| goal.is_within(c)) {
+            low = middle + 1;
+        } else {
+            bad = middle;
+        }
+        attempts.push(tried);
+    }
+    Ok(attempts)
+}
+
+/// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
+/// best first; [`TRIES`] of them are retrained until one keeps within tolerance, and the search goes on from that one. When
+/// none does, the most accurate of them is retrained `again`, if it is [near](Goal::slack). The search may go on from a network
+/// that is near for [`LENIENT`] steps, since every step trains on; then it ends. With a budget the first one is taken, whatever
+/// it costs in accuracy, until the budget is met.
+///
+/// # Errors
+/// Whatever `leaner` and `retrain` report.
+pub fn descend<Cut, Network>(
+    first: Network,
+    goal: &Goal,
+    candidate: impl Fn(&Network) -> &Candidate,
+    leaner: impl Fn(&Network) -> Result<Vec<Cut>>,
+    again: impl Fn(&Network) -> Result<Cut>,
+    mut retrain: impl FnMut(Cut) -> Result<Network>,
+) -> Result<Vec<Network>> {
+    let mut all = vec![first];
+    let (mut at, mut outside) = (0, 0);
+    while goal.budget.is_none_or(|budget| candidate(&all[at]).cost > budget) {
+        let begun = all.len();
+        for cut in leaner(&all[at])?.into_iter().take(TRIES) {
+            let next = retrain(cut)?;
+            let keeps = goal.budget.is_some() || goal.is_within(candidate(&next));
+            all.push(next);
+            if keeps {
+                break;
+            }
+        }
+        let best = |all: &[Network]| {
+            let accuracy = |i: usize| candidate(&all[i]).validation.accuracy();
+            // Of equals the first, which is missed least.
+            (begun..all.len()).rev().max_by(|&a, &b| accuracy(a).total_cmp(&accuracy(b)))
+        };
+        let Some(mut next) = best(&all) else { break };
+        if goal.budget.is_none() {
+            if !goal.is_within(candidate(&all[next])) && goal.is_near(candidate(&all[next])) {
+                all.push(retrain(again(&all[next])?)?);
+                next = best(&all).unwrap_or(next);
+            }
+            outside = if goal.is_within(candidate(&all[next])) { 0 } else { outside + 1 };
+            if outside > LENIENT || !goal.is_near(candidate(&all[next])) {
+                break;
+            }
+        }
+        at = next;
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::select::Selection;
+    use crate::fit::select::tests::{attempt, chosen, goal};
+
+    /// Accuracy in thousandths after dropping each number of blocks; `None` where the network falls apart.
+    fn swept(accuracies: &[Option<usize>], floor: f64) -> Selection {
+        let all = |numbers: &[usize]| Ok(numbers.iter().map(|&n| attempt(n, accuracies[n])).collect());
+        let attempts = sweep(0..=accuracies.len() - 1, all).unwrap();
+        Selection::of(attempts, &goal(floor))
+    }
+
+    fn halved(accuracies: &[Option<usize>], floor: f64) -> Selection {
+        let goal = goal(floor);
+        let attempts = bisect(0..=accuracies.len() - 1, &goal, |n| Ok(attempt(n, accuracies[n])));
+        Selection::of(attempts.unwrap(), &goal)
+    }
+
+    #[test]
+    fn the_leanest_within_tolerance_wins() {
+        let cases: [(&[Option<usize>], f64, usize, bool); 4] = [
+            (&[Some(990), Some(985), Some(970), Some(900), None], 0.98, 1, true),
+            (&[Some(990), Some(985), Some(984), Some(983), None], 0.98, 3, true),
+            (&[Some(970), Some(975), Some(900), Some(800), None], 0.98, 1, false),
+            (&[Some(985), None, None, None, None], 0.98, 0, true),
+        ];
+        for (accuracies, floor, dropped, within) in cases {
+            let swept = swept(accuracies, floor);
+            assert_eq!((chosen(&swept), swept.within), (dropped, within), "{accuracies:?}");
+        }
+    }
+
+    #[test]
+    fn bisection_finds_the_same_in_fewer_attempts_when_accuracy_falls_with_size() {
+        let accuracies: Vec<_> = (0..10).map(|k| (k < 9).then_some(995 - 5 * k)).collect();
+        for floor in [0.999, 0.99, 0.975, 0.96, 0.9] {
+            let (swept, halved) = (swept(&accuracies, floor), halved(&accuracies, floor));
+            assert_eq!(swept.within, halved.within, "{floor}");
+            if swept.within {
+                assert_eq!(chosen(&swept), chosen(&halved), "{floor}");
+            }
+            assert!(halved.attempts.len() <= 4 && swept.attempts.len() == 10, "{halved:?}");
+        }
+    }
+
+    #[test]
+    fn within_a_budget_the_most_accurate_wins_whatever_its_cost() {
+        let goal = Goal { budget: Some(998.0), ..goal(0.98) };
+        let accuracies = [990, 985, 970, 975, 900];
+        let mut trained = Vec::new();
+        let mut of = |dropped: usize| match 1000.0 - dropped as f64 {
+            cost if cost > 998.0 => Attempt::Over { dropped, cost, why: "too much".into() },
+            _ => {
+                trained.push(dropped);
+                attempt(dropped, Some(accuracies[dropped]))
+            }
+        };
+        let all = |numbers: &[usize]| Ok(numbers.iter().map(|&dropped| of(dropped)).collect());
+        let swept = Selection::of(sweep(0..=4, all).unwrap(), &goal);
+        assert_eq!((chosen(&swept), swept.within), (3, false));
+        let halved = Selection::of(bisect(0..=4, &goal, |dropped| Ok(of(dropped))).unwrap(), &goal);
+        assert_eq!(chosen(&halved), 2);
+        assert_eq!(trained, [2, 3, 4, 2], "the sweep retrains all that fit, halving one of them");
+        let nothing = Selection::of(vec![Attempt::Over { dropped: 0, cost: 1.0, why: "x".into() }], &goal);
+        assert!(nothing.winner().is_none());
+    }
+
+    /// Descends where a network is the blocks it lacks, and the best block to drop is the lowest. Accuracy by those blocks, in
+    /// thousandths; 990 where nothing is said.
+    fn descended(goal: &Goal, accuracies: &[(&str, usize)]) -> (Vec<String>, String) {
+        let network = |stage: String| {
+            let right = accuracies.iter().find(|(lacks, _)| *lacks == stage).map_or(990, |(_, right)| *right);
+            let Attempt::Trained(candidate) = attempt(stage.len(), Some(right)) else { unreachable!() };
+            Candidate { stage, ..candidate }
+        };
+        let leaner = |at: &Candidate| {
+            let left = "1234".chars().filter(|block| !at.stage.contains(*block));
+            Ok(left.map(|block| format!("{}{block}", at.stage)).collect())
+        };
+        let again = |at: &Candidate| Ok(format!("{}r", at.stage));
+        let all = descend(network(String::new()), goal, |c| c, leaner, again, |stage| Ok(network(stage)));
+        let all = all.unwrap();
+        let stages = all.iter().map(|c| c.stage.clone()).collect();
+        let selection = Selection::of(all.into_iter().map(Attempt::Trained).collect(), goal);
+        (stages, selection.winner().unwrap().stage.clone())
+    }
+
+    /// Accuracies, networks in the order they are tried, and the one that wins.
+    type Case<'a> = (&'a [(&'a str, usize)], &'a [&'a str], &'a str);
+
+    #[test]
+    fn a_step_out_of_tolerance_is_rolled_back_and_the_next_block_tried() {
+        let goal = Goal { slack: 0.001, ..goal(0.98) };
+        let cases: [Case; 7] = [
+            (&[], &["", "1", "12", "123", "1234"], "1234"),
+            (&[("12", 978)], &["", "1", "12", "13", "132", "1324"], "1324"),
+            (&[("12", 978), ("13", 978), ("14", 978)], &["", "1", "12", "13", "14"], "1"),
+            (&[("", 970), ("1", 978), ("2", 960), ("3", 960)], &["", "1", "2", "3"], "1"),
+            // Near: the most accurate of them is retrained again, and won back by that.
+            (
+                &[("12", 978), ("13", 979), ("14", 970)],
+                &["", "1", "12", "13", "14", "13r", "13r2", "13r24"],
+                "13r24",
+            ),
+            // Or not, and gone on from nevertheless: the next step wins it back.
+            (
+                &[("12", 979), ("13", 979), ("14", 979), ("12r", 979), ("123", 960)],
+                &["", "1", "12", "13", "14", "12r", "123", "124", "1243"],
+                "1243",
+            ),
+            // Not in time: what was left within tolerance wins.
+            (
+                &[
+                    ("12", 979),
+                    ("13", 970),
+                    ("14", 970),
+                    ("12r", 978),
+                    ("123", 979),
+                    ("124", 970),
+                    ("123r", 970),
+                    ("1234", 979),
+                    ("1234r", 979),
+                ],
+                &["", "1", "12", "13", "14", "12r", "123", "124", "123r", "1234", "1234r"],
+                "1",
+            ),
+        ];
+        for (accuracies, tried, won) in cases {
+            assert_eq!(
+                descended(&goal, accuracies),
+                (tried.iter().map(|t| t.to_string()).collect(), won.into())
+            );
+        }
+        // A budget is met whatever it costs, and no further.
+        let goal = Goal { budget: Some(998.0), ..goal };
+        let (tried, _) = descended(&goal, &[("1", 500), ("12", 400)]);
+        assert_eq!(tried, ["", "1", "12"]);
+    }
+}
