@@ -18,6 +18,10 @@ use candle_core::{Result, Shape, Tensor};
 pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, pad: usize, frozen: bool) -> Result<Tensor> {
     let s = ConvShape::new(x.dims(), w.dims(), stride, pad)?;
     let w = if frozen { w.detach() } else { w.clone() };
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(x) {
+        return super::gpu::conv2d(x, &w, s);
+    }
     if stock::composed(x) {
         return stock::conv2d(x, &w, stride, pad);
     }

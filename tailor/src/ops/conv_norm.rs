@@ -49,7 +49,7 @@ pub struct ConvNormOutput {
 /// Shapes that do not fit each other.
 pub fn conv_norm(x: &Tensor, of: ConvNorm<'_>) -> Result<ConvNormOutput> {
     let ConvNorm { stride, pad, eps, relu, frozen_affine, .. } = of;
-    if stock::composed(x) {
+    if stock::in_parts(x) {
         let z = conv2d(x, of.kernel, stride, pad, of.frozen_kernel)?;
         let norm = batch_norm(&z, of.weight, of.bias, eps, relu, frozen_affine)?;
         return Ok(ConvNormOutput { conv_out: z.detach(), norm });

@@ -57,6 +57,10 @@ fn pair(
     alpha: Option<&Tensor>,
     relu: bool,
 ) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(a) {
+        return super::gpu::blend(a, b, gates, alpha, relu);
+    }
     let level = Level::best();
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     let weights = alpha.map(|t| t.to_vec1::<f32>()).transpose()?.unwrap_or_default();

@@ -14,7 +14,7 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.dims() != b.dims() || a.elem_count() == 0 {
         bail!("mse: shapes {:?} and {:?} must be equal and not empty", a.dims(), b.dims())
     }
-    if stock::composed(a) {
+    if stock::in_parts(a) {
         return stock::mse(a, b);
     }
     let level = Level::best();

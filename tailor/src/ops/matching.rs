@@ -79,6 +79,10 @@ pub fn local_match(
     if block_gate >= gates && !block.is_empty() {
         bail!("local_match: the block asks for gate {block_gate} of {gates}")
     }
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(y) {
+        return super::gpu::local_match(target, relu, block, block_gate, proxies, alpha);
+    }
     if stock::composed(y) {
         return stock::local_match(target, relu, block, block_gate, proxies, alpha);
     }

@@ -9,6 +9,9 @@ mod conv;
 mod conv_norm;
 mod cpu;
 mod gate;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod gpu;
 mod loss;
 mod matching;
 mod node;

@@ -1,5 +1,7 @@
 //! Values computed outside candle, put into its graph as custom ops with a closure for the backward pass.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, StorageRef, Tensor,
     bail,
@@ -47,23 +49,47 @@ pub(crate) fn wanted(t: &Tensor) -> bool {
     t.track_op()
 }
 
+/// What was computed, on the device of the node's arguments.
+pub(crate) enum Value {
+    /// In memory.
+    Cpu(Vec<f32>),
+    /// On an NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    Cuda(CudaStorage),
+}
+
+impl From<Vec<f32>> for Value {
+    fn from(values: Vec<f32>) -> Value {
+        Value::Cpu(values)
+    }
+}
+
 struct Node<B> {
     name: &'static str,
-    value: Mutex<Option<Vec<f32>>>,
+    value: Mutex<Option<Value>>,
     shape: Shape,
     backward: B,
 }
 
 impl<B> Node<B> {
-    fn new(name: &'static str, value: Vec<f32>, shape: Shape, backward: B) -> Node<B> {
-        Node { name, value: Mutex::new(Some(value)), shape, backward }
+    fn new(name: &'static str, value: impl Into<Value>, shape: Shape, backward: B) -> Node<B> {
+        Node { name, value: Mutex::new(Some(value.into())), shape, backward }
     }
 
     fn take(&self) -> Result<(CpuStorage, Shape)> {
         let value = self.value.lock().ok().and_then(|mut value| value.take());
         match value {
-            Some(value) => Ok((CpuStorage::F32(value), self.shape.clone())),
-            None => bail!("{}: the value of a node was asked for twice", self.name),
+            Some(Value::Cpu(value)) => Ok((CpuStorage::F32(value), self.shape.clone())),
+            _ => bail!("{}: the value of a node was asked for twice, or on another device", self.name),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn take_cuda(&self) -> Result<(CudaStorage, Shape)> {
+        let value = self.value.lock().ok().and_then(|mut value| value.take());
+        match value {
+            Some(Value::Cuda(value)) => Ok((value, self.shape.clone())),
+            _ => bail!("{}: the value of a node was asked for twice, or on another device", self.name),
         }
     }
 }
@@ -74,6 +100,10 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Option<Tensor>>> CustomOp1 for Node<B> {
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         self.take()
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.take_cuda()
     }
     fn bwd(&self, _: &Tensor, y: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
         (self.backward)(y, &g.contiguous()?)
@@ -91,6 +121,16 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Two>> CustomOp2 for Node<B> {
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         self.take()
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.take_cuda()
     }
     fn bwd(&self, _: &Tensor, _: &Tensor, y: &Tensor, g: &Tensor) -> Result<Two> {
         (self.backward)(y, &g.contiguous()?)
@@ -112,6 +152,18 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Three>> CustomOp3 for Node<B> {
     ) -> Result<(CpuStorage, Shape)> {
         self.take()
     }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.take_cuda()
+    }
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, y: &Tensor, g: &Tensor) -> Result<Three> {
         (self.backward)(y, &g.contiguous()?)
     }
@@ -121,7 +173,7 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Three>> CustomOp3 for Node<B> {
 pub(crate) fn node1<B>(
     name: &'static str,
     a: &Tensor,
-    value: Vec<f32>,
+    value: impl Into<Value>,
     shape: Shape,
     backward: B,
 ) -> Result<Tensor>
@@ -135,7 +187,7 @@ where
 pub(crate) fn node2<B>(
     name: &'static str,
     (a, b): (&Tensor, &Tensor),
-    value: Vec<f32>,
+    value: impl Into<Value>,
     shape: Shape,
     backward: B,
 ) -> Result<Tensor>
@@ -149,7 +201,7 @@ where
 pub(crate) fn node3<B>(
     name: &'static str,
     (a, b, c): (&Tensor, &Tensor, &Tensor),
-    value: Vec<f32>,
+    value: impl Into<Value>,
     shape: Shape,
     backward: B,
 ) -> Result<Tensor>

@@ -52,6 +52,10 @@ pub fn batch_norm(
     let (n, _, pixels) = channels("batch_norm", x, [weight, bias])?;
     let fix = |t: &Tensor| if frozen_affine { t.detach() } else { t.clone() };
     let (weight, bias) = (fix(weight), fix(bias));
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(x) {
+        return super::gpu::batch_norm(x, &weight, &bias, eps, relu);
+    }
     if stock::composed(x) {
         return stock::batch_norm(x, &weight, &bias, eps, relu);
     }
@@ -81,6 +85,10 @@ pub fn batch_norm(
 pub fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     let (_, _, pixels) = channels("affine", x, [scale, shift])?;
     let (scale, shift) = (scale.detach(), shift.detach());
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(x) {
+        return super::gpu::affine(x, &scale, &shift, relu);
+    }
     if stock::composed(x) {
         return stock::affine(x, &scale, &shift, relu);
     }

@@ -31,6 +31,10 @@ fn pool_shape(
 /// A window that does not fit `x`, or more padding than half of it.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Result<Tensor> {
     let (s, shape) = pool_shape("max_pool2d", x, kernel, stride, pad)?;
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(x) {
+        return super::gpu::max_pool2d(x, s, shape);
+    }
     if stock::composed(x) {
         return stock::max_pool2d(x, kernel, stride, pad);
     }
@@ -48,6 +52,10 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Resul
 /// A window that does not fit `x`.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (s, shape) = pool_shape("avg_pool2d", x, kernel, stride, 0)?;
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(x) {
+        return super::gpu::average("avg_pool2d", x, s, shape);
+    }
     if stock::composed(x) {
         return stock::avg_pool2d(x, kernel, stride);
     }
@@ -73,6 +81,10 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
 /// `x` without four axes, or stride 0.
 pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
     let (s, shape) = pool_shape("subsample", x, 1, stride, 0)?;
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(x) {
+        return super::gpu::average("subsample", x, s, shape);
+    }
     if stock::composed(x) {
         return stock::subsample(x, stride);
     }

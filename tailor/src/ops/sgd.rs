@@ -3,6 +3,8 @@
 use super::cpu::level::Level;
 use super::cpu::simple;
 use super::stock;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
 
 /// `velocity = momentum * velocity + (gradient + weight_decay * parameter)`.
@@ -47,11 +49,27 @@ impl InplaceOp3 for Velocity {
         simple::velocity_all(Level::best(), v, g, p, self.momentum, self.weight_decay);
         Ok(())
     }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        v: &mut CudaStorage,
+        lv: &Layout,
+        g: &CudaStorage,
+        lg: &Layout,
+        p: &CudaStorage,
+        lp: &Layout,
+    ) -> Result<()> {
+        super::gpu::velocity(v, lv, [(g, lg), (p, lp)], self.momentum, self.weight_decay)
+    }
 }
 
 impl InplaceOp2 for Descend {
     fn name(&self) -> &'static str {
         "sgd descent"
+    }
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, p: &mut CudaStorage, lp: &Layout, v: &CudaStorage, lv: &Layout) -> Result<()> {
+        super::gpu::descend(p, lp, (v, lv), self.lr)
     }
     fn cpu_fwd(&self, p: &mut CpuStorage, lp: &Layout, v: &CpuStorage, lv: &Layout) -> Result<()> {
         simple::descend_all(Level::best(), write(p, lp)?, read(v, lv)?, self.lr);

@@ -10,10 +10,20 @@ use std::sync::LazyLock;
 static EVERYWHERE: LazyLock<bool> =
     LazyLock::new(|| std::env::var_os("TAILOR_OPS").is_some_and(|v| v == "stock"));
 
-/// Whether an operation on `x` is composed of candle's own: on every device but the CPU, and on the CPU where the
-/// environment says `TAILOR_OPS=stock`, so that what a GPU would be asked to do can be tested without one.
+/// Whether an operation on `x` is composed of candle's own: on devices without kernels of ours, and wherever the environment
+/// says `TAILOR_OPS=stock`.
 pub(super) fn composed(x: &Tensor) -> bool {
-    !x.device().is_cpu() || *EVERYWHERE
+    !(x.device().is_cpu() || x.device().is_cuda()) || everywhere()
+}
+
+/// Whether an operation on `x` that only the CPU has a kernel for is made of its parts.
+pub(super) fn in_parts(x: &Tensor) -> bool {
+    !x.device().is_cpu() || everywhere()
+}
+
+/// Whether the environment asks for these compositions on every device.
+pub(super) fn everywhere() -> bool {
+    *EVERYWHERE
 }
 
 /// [`conv2d`](super::conv2d).

@@ -1,0 +1,233 @@
+// Kernels for NVIDIA GPUs, compiled by NVRTC when a program first computes on one. All tensors are contiguous f32, images (n, c, h, w).
+// Arguments: inputs, outputs, then extents. Element-wise kernels have one thread for each element of their output; reductions are
+// made in an order that depends on extents alone, so that results repeat bit for bit.
+
+typedef unsigned int u32;
+
+#define ELEMENT(i, count)                                   \
+    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;    \
+    if (i >= (count)) return
+
+// Sum over a block, for every thread of it.
+__device__ float block_sum(float v) {
+    __shared__ float parts[33];
+    for (int step = 16; step > 0; step /= 2) v += __shfl_down_sync(0xffffffffu, v, step);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = v;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        float sum = 0.f;
+        for (u32 i = 0; i < (blockDim.x + 31) / 32; i++) sum += parts[i];
+        parts[32] = sum;
+    }
+    __syncthreads();
+    return parts[32];
+}
+
+// 0 where a ReLU behind it was closed.
+__device__ float through(float g, float y, u32 relu) { return relu && !(y > 0.f) ? 0.f : g; }
+
+extern "C" {
+
+// Windows of a convolution as columns: (n, c * k * k, oh * ow).
+__global__ void unfold(const float *x, float *columns, u32 count, u32 h, u32 w, u32 k, u32 stride, u32 pad, u32 oh, u32 ow) {
+    ELEMENT(i, count);
+    const u32 ox = i % ow, oy = i / ow % oh, row = i / (oh * ow);
+    const u32 kx = row % k, ky = row / k % k, plane = row / (k * k);
+    const u32 y = oy * stride + ky - pad, x0 = ox * stride + kx - pad; // above every extent when left of 0
+    columns[i] = y < h && x0 < w ? x[(plane * h + y) * w + x0] : 0.f;
+}
+
+// Its gradient: what columns say of each element of x, summed.
+__global__ void fold(const float *columns, float *x, u32 count, u32 h, u32 w, u32 k, u32 stride, u32 pad, u32 oh, u32 ow) {
+    ELEMENT(i, count);
+    const u32 xx = i % w, y = i / w % h, plane = i / (h * w);
+    float sum = 0.f;
+    for (u32 ky = 0; ky < k; ky++) {
+        const u32 oy = y + pad - ky; // times the stride
+        if (y + pad < ky || oy % stride != 0 || oy / stride >= oh) continue;
+        for (u32 kx = 0; kx < k; kx++) {
+            const u32 ox = xx + pad - kx;
+            if (xx + pad < kx || ox % stride != 0 || ox / stride >= ow) continue;
+            sum += columns[(((plane * k + ky) * k + kx) * oh + oy / stride) * ow + ox / stride];
+        }
+    }
+    x[i] = sum;
+}
+
+// Mean and biased variance of each channel, (2, c): a block for each.
+__global__ void statistics(const float *x, float *stats, u32 n, u32 c, u32 pixels) {
+    const u32 channel = blockIdx.x, count = n * pixels;
+    float sum = 0.f;
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) sum += x[(i / pixels * c + channel) * pixels + i % pixels];
+    const float mean = block_sum(sum) / count;
+    sum = 0.f;
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
+        const float d = x[(i / pixels * c + channel) * pixels + i % pixels] - mean;
+        sum += d * d;
+    }
+    const float var = block_sum(sum) / count;
+    if (threadIdx.x == 0) {
+        stats[channel] = mean;
+        stats[c + channel] = var;
+    }
+}
+
+__global__ void normalise(const float *x, const float *stats, const float *weight, const float *bias, float *y, u32 count, u32 c,
+                          u32 pixels, u32 relu, float eps) {
+    ELEMENT(i, count);
+    const u32 channel = i / pixels % c;
+    const float scale = weight[channel] / sqrtf(stats[c + channel] + eps);
+    const float value = (x[i] - stats[channel]) * scale + bias[channel];
+    y[i] = relu ? fmaxf(value, 0.f) : value;
+}
+
+// Gradients of weight and bias, (2, c): a block for each channel.
+__global__ void norm_sums(const float *x, const float *y, const float *g, const float *stats, float *sums, u32 n, u32 c, u32 pixels,
+                          u32 relu, float eps) {
+    const u32 channel = blockIdx.x, count = n * pixels;
+    const float mean = stats[channel], inverse = 1.f / sqrtf(stats[c + channel] + eps);
+    float weight = 0.f, bias = 0.f;
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
+        const u32 at = (i / pixels * c + channel) * pixels + i % pixels;
+        const float d = through(g[at], y[at], relu);
+        weight += d * (x[at] - mean) * inverse;
+        bias += d;
+    }
+    weight = block_sum(weight);
+    bias = block_sum(bias);
+    if (threadIdx.x == 0) {
+        sums[channel] = weight;
+        sums[c + channel] = bias;
+    }
+}
+
+// Gradient of a batch-norm's input, from those sums.
+__global__ void norm_input(const float *x, const float *y, const float *g, const float *stats, const float *weight, const float *sums,
+                           float *dx, u32 count, u32 n, u32 c, u32 pixels, u32 relu, float eps) {
+    ELEMENT(i, count);
+    const u32 channel = i / pixels % c;
+    const float inverse = 1.f / sqrtf(stats[c + channel] + eps), normal = (x[i] - stats[channel]) * inverse;
+    const float d = through(g[i], y[i], relu);
+    dx[i] = weight[channel] * inverse * (d - (sums[c + channel] + normal * sums[channel]) / (float)(n * pixels));
+}
+
+__global__ void affine(const float *x, const float *scale, const float *shift, float *y, u32 count, u32 c, u32 pixels, u32 relu) {
+    ELEMENT(i, count);
+    const u32 channel = i / pixels % c;
+    const float value = x[i] * scale[channel] + shift[channel];
+    y[i] = relu ? fmaxf(value, 0.f) : value;
+}
+
+__global__ void affine_input(const float *y, const float *g, const float *scale, float *dx, u32 count, u32 c, u32 pixels, u32 relu) {
+    ELEMENT(i, count);
+    dx[i] = through(g[i], y[i], relu) * scale[i / pixels % c];
+}
+
+// Where in its plane the first largest element of a window lies.
+__device__ u32 largest(const float *plane, u32 oy, u32 ox, u32 h, u32 w, u32 k, u32 stride, u32 pad) {
+    u32 best = 0xffffffffu;
+    for (u32 ky = 0; ky < k; ky++) {
+        const u32 y = oy * stride + ky - pad;
+        for (u32 kx = 0; kx < k; kx++) {
+            const u32 x = ox * stride + kx - pad;
+            if (y < h && x < w && (best == 0xffffffffu || plane[y * w + x] > plane[best])) best = y * w + x;
+        }
+    }
+    return best;
+}
+
+__global__ void max_pool(const float *x, float *y, u32 count, u32 h, u32 w, u32 k, u32 stride, u32 pad, u32 oh, u32 ow) {
+    ELEMENT(i, count);
+    const float *plane = x + i / (oh * ow) * h * w;
+    y[i] = plane[largest(plane, i / ow % oh, i % ow, h, w, k, stride, pad)];
+}
+
+__global__ void average_pool(const float *x, float *y, u32 count, u32 h, u32 w, u32 k, u32 stride, u32 oh, u32 ow) {
+    ELEMENT(i, count);
+    const float *corner = x + i / (oh * ow) * h * w + i / ow % oh * stride * w + i % ow * stride;
+    float sum = 0.f;
+    for (u32 ky = 0; ky < k; ky++)
+        for (u32 kx = 0; kx < k; kx++) sum += corner[ky * w + kx];
+    y[i] = sum / (k * k);
+}
+
+// Windows that `at` lies in, along one axis: from the first to before the end.
+__device__ u32 first_window(u32 at, u32 k, u32 stride) { return at < k ? 0 : (at - k) / stride + 1; }
+
+__global__ void max_pool_input(const float *x, const float *g, float *dx, u32 count, u32 h, u32 w, u32 k, u32 stride, u32 pad, u32 oh,
+                               u32 ow) {
+    ELEMENT(i, count);
+    const u32 xx = i % w, y = i / w % h, at = i / (h * w);
+    const float *plane = x + at * h * w;
+    float sum = 0.f;
+    for (u32 oy = first_window(y + pad, k, stride); oy < oh && oy * stride <= y + pad; oy++)
+        for (u32 ox = first_window(xx + pad, k, stride); ox < ow && ox * stride <= xx + pad; ox++)
+            if (largest(plane, oy, ox, h, w, k, stride, pad) == y * w + xx) sum += g[(at * oh + oy) * ow + ox];
+    dx[i] = sum;
+}
+
+__global__ void average_pool_input(const float *g, float *dx, u32 count, u32 h, u32 w, u32 k, u32 stride, u32 oh, u32 ow) {
+    ELEMENT(i, count);
+    const u32 xx = i % w, y = i / w % h, at = i / (h * w);
+    float sum = 0.f;
+    for (u32 oy = first_window(y, k, stride); oy < oh && oy * stride <= y; oy++)
+        for (u32 ox = first_window(xx, k, stride); ox < ow && ox * stride <= xx; ox++) sum += g[(at * oh + oy) * ow + ox];
+    dx[i] = sum / (k * k);
+}
+
+// The weight that an entry of alpha gives, 1 where there is none (an index beyond its end).
+__device__ float weight(const float *alpha, u32 gate, u32 gates) { return gate < gates ? alpha[gate] : 1.f; }
+
+__global__ void blend(const float *a, const float *b, const float *alpha, float *y, u32 count, u32 gates, u32 gate_a, u32 gate_b,
+                      u32 relu) {
+    ELEMENT(i, count);
+    const float value = weight(alpha, gate_a, gates) * a[i] + weight(alpha, gate_b, gates) * b[i];
+    y[i] = relu ? fmaxf(value, 0.f) : value;
+}
+
+__global__ void blend_term(const float *y, const float *g, const float *alpha, float *da, u32 count, u32 gates, u32 gate, u32 relu) {
+    ELEMENT(i, count);
+    da[i] = weight(alpha, gate, gates) * through(g[i], y[i], relu);
+}
+
+// Parts of the products of the gradient with either term, (2, blocks).
+__global__ void blend_parts(const float *a, const float *b, const float *y, const float *g, float *parts, u32 count, u32 relu) {
+    float with_a = 0.f, with_b = 0.f;
+    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+        const float d = through(g[i], y[i], relu);
+        with_a += d * a[i];
+        with_b += d * b[i];
+    }
+    with_a = block_sum(with_a);
+    with_b = block_sum(with_b);
+    if (threadIdx.x == 0) {
+        parts[blockIdx.x] = with_a;
+        parts[gridDim.x + blockIdx.x] = with_b;
+    }
+}
+
+// Gradient of alpha from those parts: one block.
+__global__ void blend_gates(const float *parts, float *dalpha, u32 blocks, u32 gates, u32 gate_a, u32 gate_b) {
+    float with_a = 0.f, with_b = 0.f;
+    for (u32 i = threadIdx.x; i < blocks; i += blockDim.x) {
+        with_a += parts[i];
+        with_b += parts[blocks + i];
+    }
+    with_a = block_sum(with_a);
+    with_b = block_sum(with_b);
+    for (u32 i = threadIdx.x; i < gates; i += blockDim.x)
+        dalpha[i] = (i == gate_a ? with_a : 0.f) + (i == gate_b ? with_b : 0.f);
+}
+
+__global__ void sgd_velocity(const float *gradient, const float *parameter, float *velocity, u32 count, float momentum, float decay) {
+    ELEMENT(i, count);
+    velocity[i] = momentum * velocity[i] + (gradient[i] + decay * parameter[i]);
+}
+
+__global__ void sgd_descend(const float *velocity, float *parameter, u32 count, float rate) {
+    ELEMENT(i, count);
+    parameter[i] -= rate * velocity[i];
+}
+
+} // extern "C"
