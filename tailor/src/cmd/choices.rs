@@ -54,10 +54,14 @@ pub(super) struct Choices {
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     tolerance: f64,
     /// Standard errors of the difference to the teacher that a network has to keep clear of the tolerance by, because the
-    /// leanest of many is one that validation flatters; a network that is not behind at all always keeps it. 1 when left out,
-    /// 0 (validation's word as it is) with --schedule paper.
+    /// leanest of many is one that validation flatters; one that is not behind at all always keeps it. 0.5 when left out,
+    /// 0 with --schedule paper.
     #[arg(long, value_name = "ERRORS")]
     caution: Option<f64>,
+    /// Looks at each validation image when pruned networks are compared with the teacher: as it is, and shifted, mirrored or
+    /// coloured as training images are. 8 when left out, 1 with --schedule paper.
+    #[arg(long, value_name = "N")]
+    looks: Option<u64>,
     /// What complexity is counted in: multiply-adds, parameters, or time on a device (--table).
     #[arg(long, value_enum, default_value = "macs")]
     cost: CostArg,
@@ -170,6 +174,7 @@ impl Choices {
         recipe.theta = self.theta.unwrap_or(recipe.theta);
         recipe.tolerance = self.tolerance / 100.0;
         recipe.caution = self.caution.unwrap_or(recipe.caution);
+        recipe.looks = self.looks.unwrap_or(recipe.looks);
         recipe.formula = match self.complexity {
             Some(ComplexityArg::Paper) => Formula::Paper,
             Some(ComplexityArg::Product) | None => Formula::Product,

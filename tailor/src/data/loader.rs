@@ -131,6 +131,12 @@ impl Loader {
         self.batches((0..self.len()).collect(), None)
     }
 
+    /// Every image once, in order, changed as [`train`](Loader::train) changes them, the incomplete last batch included. What is
+    /// drawn is a function of `seed`, `look` and the image's index.
+    pub fn look(&self, seed: u64, look: u64, augment: Augment) -> Batches {
+        self.batches((0..self.len()).collect(), Some((seed ^ LOOK, look, augment)))
+    }
+
     /// These images, in this order and unchanged, the incomplete last batch included.
     pub fn of(&self, indices: Vec<usize>) -> Batches {
         self.batches(indices, None)
@@ -184,6 +190,7 @@ impl Loader {
 /// Keep the draws of one seed apart from each other.
 const SHUFFLE: u64 = 0x7368_7566;
 const BALANCE: u64 = 0x6261_6c61;
+const LOOK: u64 = 0x6c6f_6f6b;
 
 /// A batch before it becomes tensors.
 struct Prepared {

@@ -1,36 +1,42 @@
 //! How far a network is behind its teacher, and how surely.
 
+use crate::data::{Augment, Policy};
+
+/// What is changed in all looks at a validation image but the first: where an image lies and its colours, but nothing that training makes hard on purpose.
+pub(super) fn changes(augment: Augment) -> Option<Augment> {
+    let mild = Augment { policy: Policy::None, erase: 0.0, ..augment };
+    (mild != Augment::default()).then_some(mild)
+}
+
 /// How a network's right answers compare with its teacher's, image by image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Behind {
-    /// Images that only the teacher gets right.
+    /// Teacher's accuracy less the network's, over all looks.
+    pub gap: f64,
+    /// Standard error of that for a choice of other images.
+    pub error: f64,
+    /// Images that only the teacher gets right as they are.
     pub lost: usize,
-    /// Images that only the network gets right.
+    /// Images that only the network gets right as they are.
     pub won: usize,
-    /// Images.
-    pub n: usize,
 }
 
 impl Behind {
-    /// Of the two's right answers on the same images.
-    pub fn of(teacher: &[bool], network: &[bool]) -> Behind {
-        let pairs = || teacher.iter().zip(network);
-        Behind {
-            lost: pairs().filter(|&(&teacher, &network)| teacher && !network).count(),
-            won: pairs().filter(|&(&teacher, &network)| !teacher && network).count(),
-            n: teacher.len().min(network.len()),
-        }
-    }
-
-    /// Teacher's accuracy less the network's.
-    pub fn gap(&self) -> f64 {
-        (self.lost as f64 - self.won as f64) / self.n.max(1) as f64
-    }
-
-    /// Standard error of [`gap`](Behind::gap), which images that both get right or wrong do not add to (that of McNemar's test).
-    pub fn error(&self) -> f64 {
-        let n = self.n.max(1) as f64;
-        (((self.lost + self.won) as f64 / n - self.gap().powi(2)) / n).max(0.0).sqrt()
+    /// Of the two's right answers to the same images: a list for each look, of which the first is at images as they are.
+    pub fn of(teacher: &[Vec<bool>], network: &[Vec<bool>]) -> Behind {
+        let images = teacher.first().map_or(0, Vec::len);
+        let looks = teacher.len().max(1) as f64;
+        let only = |one: &[Vec<bool>], other: &[Vec<bool>]| {
+            let pairs = one.iter().zip(other).take(1).flat_map(|(one, other)| one.iter().zip(other));
+            pairs.filter(|&(&one, &other)| one && !other).count()
+        };
+        let share =
+            |of: &[Vec<bool>], image: usize| of.iter().filter(|look| look[image]).count() as f64 / looks;
+        let differences: Vec<f64> = (0..images).map(|i| share(teacher, i) - share(network, i)).collect();
+        let n = images.max(1) as f64;
+        let gap = differences.iter().sum::<f64>() / n;
+        let spread = differences.iter().map(|d| (d - gap).powi(2)).sum::<f64>() / n;
+        Behind { gap, error: (spread / n).sqrt(), lost: only(teacher, network), won: only(network, teacher) }
     }
 }
 
@@ -40,12 +46,26 @@ mod tests {
 
     #[test]
     fn what_only_one_gets_right_says_how_far_behind_and_how_surely() {
-        let (teacher, network) = ([true, true, true, false, false], [true, false, false, true, false]);
+        let teacher = [vec![true, true, true, false, false]];
+        let network = [vec![true, false, false, true, false]];
         let behind = Behind::of(&teacher, &network);
-        assert_eq!(behind, Behind { lost: 2, won: 1, n: 5 });
-        assert_eq!(behind.gap(), 0.2);
+        assert_eq!((behind.lost, behind.won), (2, 1));
         // Differences 1, 1, -1, 0, 0: their variance is 3 / 5 - 0.2^2.
-        assert!((behind.error() - (0.56f64 / 5.0).sqrt()).abs() < 1e-12);
-        assert_eq!(Behind::of(&[], &[]).error(), 0.0);
+        assert!((behind.gap - 0.2).abs() < 1e-12 && (behind.error - (0.56f64 / 5.0).sqrt()).abs() < 1e-12);
+        // A look at which the network gets the fourth image wrong and all else is as before: 1, 1, -1/2, 0, 0.
+        let second = vec![true, false, false, false, false];
+        let [teacher, network] = [teacher, network].map(|[first]| first);
+        let looks = Behind::of(&[teacher.clone(), teacher], &[network, second]);
+        assert_eq!((looks.lost, looks.won), (2, 1));
+        assert!((looks.gap - 0.3).abs() < 1e-12 && (looks.error - (0.36f64 / 5.0).sqrt()).abs() < 1e-12);
+        let nothing = Behind::of(&[], &[]);
+        assert_eq!((nothing.gap, nothing.error), (0.0, 0.0));
+    }
+
+    #[test]
+    fn looks_differ_where_training_images_are_changed_without_being_made_hard() {
+        assert_eq!(changes(Augment::default()), None);
+        let crop = Augment { crop_pad: 2, ..Augment::default() };
+        assert_eq!(changes(Augment { erase: 0.5, ..crop }), Some(crop));
     }
 }

@@ -1,5 +1,6 @@
 //! From trained gates to the network that goes to the device: cut, retrain, select.
 
+use super::behind;
 use super::search::{bisect, descend, sweep};
 use super::select::{Attempt, Candidate, Goal, Selection};
 use super::{Behind, Recipe, Search, Student, Tailoring, Teacher};
@@ -249,11 +250,22 @@ impl Tailoring<'_> {
     }
 
     fn behind(&self, teacher: &Teacher, cut: &Cut) -> Result<Behind> {
-        let hits = |plan, params| {
-            let batches = self.loader(self.val, super::EVAL_BATCH)?.eval();
-            crate::train::hits(&Net { plan, params }, self.progress.interrupt().watch(batches))
-        };
-        Ok(Behind::of(&hits(&teacher.plan, &teacher.params)?, &hits(&cut.plan, &cut.params)?))
+        let of = |plan, params| self.looks(plan, params);
+        Ok(Behind::of(&of(&teacher.plan, &teacher.params)?, &of(&cut.plan, &cut.params)?))
+    }
+
+    /// Right answers on validation, at images as they are and then changed as training images are.
+    fn looks(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<bool>>> {
+        let loader = self.loader(self.val, super::EVAL_BATCH)?;
+        let net = Net { plan, params };
+        let hits = |batches| crate::train::hits(&net, self.progress.interrupt().watch(batches));
+        let mut looks = vec![hits(loader.eval())?];
+        if let Some(changes) = behind::changes(self.recipe.augment) {
+            for look in 1..self.recipe.looks {
+                looks.push(hits(loader.look(self.recipe.seed, look, changes))?);
+            }
+        }
+        Ok(looks)
     }
 
     /// Mean cross-entropy on validation.

@@ -58,6 +58,9 @@ pub struct Recipe {
     /// Standard errors of the difference to the teacher that a network has to keep clear of the tolerance by, unless it is
     /// not behind at all.
     pub caution: f64,
+    /// Looks at each validation image when candidates are compared: as it is, and changed as training images are. A few hundred
+    /// images are too few to tell networks half a point apart by one look; a network that is about to fail does so in some.
+    pub looks: u64,
     /// Formula of expected complexity.
     pub formula: Formula,
     /// What complexity is counted in.
@@ -108,7 +111,8 @@ impl Recipe {
             skips: Skips::Nearest(3),
             theta: 0.05,
             tolerance: 0.005,
-            caution: 1.0,
+            caution: 0.5,
+            looks: 8,
             formula: Formula::Product,
             cost: Measure::Macs,
             budget: None,
@@ -135,6 +139,7 @@ impl Recipe {
             gamma2: 10.0,
             distill: 0.0,
             caution: 0.0,
+            looks: 1,
             local_matching: true,
             free_norms: false,
             search: Search::Sweep,
@@ -197,6 +202,9 @@ impl Recipe {
             if !value.is_finite() || value < 0.0 {
                 return bad(name, value.to_string(), "a number from 0");
             }
+        }
+        if self.looks == 0 {
+            return bad("looks", "0".into(), "at least 1");
         }
         if !(0.0..=1.0).contains(&self.tolerance) {
             let points = (100.0 * self.tolerance).to_string();

@@ -91,9 +91,9 @@ pub fn descend<Cut, Network>(
             }
         }
         let best = |all: &[Network]| {
-            let accuracy = |i: usize| candidate(&all[i]).validation.accuracy();
+            let gap = |i: usize| candidate(&all[i]).behind.gap;
             // Of equals the first, which is missed least.
-            (begun..all.len()).rev().max_by(|&a, &b| accuracy(a).total_cmp(&accuracy(b)))
+            (begun..all.len()).min_by(|&a, &b| gap(a).total_cmp(&gap(b)))
         };
         let Some(mut next) = best(&all) else { break };
         if goal.budget.is_none() {

@@ -83,12 +83,12 @@ impl Goal {
     /// Whether it is within tolerance, and clear of its edge.
     pub(super) fn is_within(&self, candidate: &Candidate) -> bool {
         let behind = candidate.behind;
-        behind.gap() <= (self.tolerance - self.caution * behind.error()).max(0.0) + ROUNDING
+        behind.gap <= (self.tolerance - self.caution * behind.error).max(0.0) + ROUNDING
     }
 
     /// Whether it is within tolerance, or so little beyond that more training may win it back.
     pub(super) fn is_near(&self, candidate: &Candidate) -> bool {
-        candidate.behind.gap() <= self.tolerance + self.slack + ROUNDING
+        candidate.behind.gap <= self.tolerance + self.slack + ROUNDING
     }
 }
 
@@ -111,7 +111,7 @@ impl Selection {
         let accurate = || {
             trained().max_by(|(_, a), (_, b)| {
                 let by_cost = b.cost.total_cmp(&a.cost);
-                a.validation.accuracy().total_cmp(&b.validation.accuracy()).then(by_cost)
+                b.behind.gap.total_cmp(&a.behind.gap).then(by_cost)
             })
         };
         let lean = || {
@@ -148,7 +148,12 @@ pub(super) mod tests {
                 dropped,
                 stage: format!("prune-{dropped}"),
                 validation: Score { right, n: 1000 },
-                behind: Behind { lost: 1000 - right, won: 0, n: 1000 },
+                behind: Behind {
+                    gap: (1000 - right) as f64 / 1000.0,
+                    error: 0.0,
+                    lost: 1000 - right,
+                    won: 0,
+                },
                 cost: 1000.0 - dropped as f64,
                 macs: 1000 - dropped as u64,
                 params: 0,
@@ -170,22 +175,17 @@ pub(super) mod tests {
     #[test]
     fn caution_keeps_clear_of_the_tolerance_and_asks_for_no_more_than_the_teacher() {
         let cautious = Goal { tolerance: 0.01, caution: 1.0, slack: 0.0, budget: None };
-        let within = |goal: &Goal, lost, won| {
+        let within = |goal: &Goal, gap, error| {
             let Attempt::Trained(candidate) = attempt(0, Some(0)) else { unreachable!() };
-            goal.is_within(&Candidate { behind: Behind { lost, won, n: 1000 }, ..candidate })
+            let behind = Behind { gap, error, ..candidate.behind };
+            goal.is_within(&Candidate { behind, ..candidate })
         };
-        // A standard error of sqrt(9) / 1000 leaves 0.7 points, one of sqrt(49) / 1000 leaves 0.3.
-        let cases = [
-            (8, 1, true),
-            (9, 1, false),
-            (26, 23, true),
-            (27, 22, false),
-            (500, 500, true),
-            (501, 500, false),
-        ];
-        for (lost, won, keeps) in cases {
-            assert_eq!(within(&cautious, lost, won), keeps, "{lost} lost, {won} won");
+        for (gap, error, keeps) in
+            [(0.007, 0.003, true), (0.008, 0.003, false), (0.003, 0.007, true), (0.004, 0.007, false)]
+        {
+            assert_eq!(within(&cautious, gap, error), keeps, "{gap} behind, give or take {error}");
         }
-        assert!(within(&Goal { caution: 0.0, ..cautious }, 510, 500), "validation's word as it is");
+        assert!(within(&cautious, 0.0, 0.5) && !within(&cautious, 0.001, 0.5), "not behind is within");
+        assert!(within(&Goal { caution: 0.0, ..cautious }, 0.01, 0.5), "validation's word as it is");
     }
 }

@@ -1,9 +1,9 @@
 //! Differentiable operations for training convolutional networks: candle custom ops with fast CPU kernels.
 //!
 //! Tensors are `f32`, `(n, c, h, w)`. On the CPU each function is one node of candle's graph with its own forward
-//! and backward kernels (AVX-512, AVX2 or plain Rust, chosen at run time); on any other device it is a
-//! composition of candle's ops ([`stock`]), so that one model runs on both. Work is split by shape alone:
-//! results are the same, bit for bit, whatever the number of threads.
+//! and backward kernels (AVX-512, AVX2 or plain Rust, chosen at run time), on NVIDIA GPUs (feature `cuda`) with kernels of
+//! its own and cuBLAS; on any other device it is a composition of candle's ops ([`stock`]), so that one model runs on
+//! all. Work is split by shape alone: results are the same, bit for bit, whatever the number of threads.
 
 mod conv;
 mod conv_norm;

@@ -1,4 +1,4 @@
-//! The same operations composed of candle's own, for other devices than the CPU; also what the CPU kernels are
+//! The same operations composed of candle's own, for devices without kernels of ours; also what those kernels are
 //! compared with. Only ops whose gradients candle gets right are used (its max-pool is not among them).
 
 use super::matching::ProxyTrace;
