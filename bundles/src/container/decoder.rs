@@ -1,6 +1,7 @@
 //! Turning stored blocks back into tensors, one after the other, without allocating for each.
 
 use super::half::f16_to_f32;
+use super::planes::Place;
 use super::reader::{Bundle, check_hash};
 use super::{Block, Codec, Dtype, Section, frame};
 use crate::{Error, Result};
@@ -109,18 +110,38 @@ impl Decoder {
         out: &mut [T],
         value: impl Fn([u8; W]) -> T,
     ) -> Result<()> {
+        let (bytes, place) = self.find(bundle, section, start, out.len())?;
+        let found = match place {
+            Some(place) => place.scatter(bytes, out, value),
+            None => {
+                let (elements, _) = bytes.as_chunks::<W>();
+                out.iter_mut().zip(elements).for_each(|(to, &from)| *to = value(from));
+                elements.len() == out.len()
+            }
+        };
+        if found { Ok(()) } else { Err(wrong_room(section, W.saturating_mul(out.len()), section.raw_len)) }
+    }
+
+    /// The bytes of `len` elements from the `start`-th on; or, if they are compressed, those of their block, and where in it
+    /// they lie.
+    fn find<'b>(
+        &'b mut self,
+        bundle: &'b Bundle<'_>,
+        section: &Section,
+        start: usize,
+        len: usize,
+    ) -> Result<(&'b [u8], Option<Place>)> {
         let (index, block) = bundle.block_of(section)?;
-        let len = out.len();
-        let room = || wrong_room(section, start.saturating_add(len).saturating_mul(W), section.raw_len);
+        let width = section.dtype.width();
+        let room = || wrong_room(section, start.saturating_add(len).saturating_mul(width), section.raw_len);
         let stored = self.check(bundle, index, block)?;
         if block.codec == Codec::Raw {
-            let (elements, _) = stored.as_chunks::<W>();
-            let run = elements.get(start..).and_then(|elements| elements.get(..len)).ok_or_else(room)?;
-            out.iter_mut().zip(run).for_each(|(to, &from)| *to = value(from));
-            return Ok(());
+            let stored = start.checked_mul(width).and_then(|start| stored.get(start..));
+            let run = stored.zip(len.checked_mul(width)).and_then(|(stored, len)| stored.get(..len));
+            return Ok((run.ok_or_else(room)?, None));
         }
-        let place = block.place_of(section).and_then(|place| place.run(start, len)).ok_or_else(room)?;
-        if place.scatter(&self.room, out, value) { Ok(()) } else { Err(room()) }
+        let place = block.place_of(section).and_then(|place| place.run(start, len));
+        Ok((&self.room, Some(place.ok_or_else(room)?)))
     }
 
     /// A block's stored bytes, found right now or the last time; if it is compressed, what it holds is in `room`.

@@ -53,8 +53,8 @@ impl Place {
         out: &mut [T],
         value: impl Fn([u8; W]) -> T,
     ) -> bool {
-        let Some(planes) = self.planes::<W>(block).filter(|_| out.len() == self.len) else { return false };
-        // The compiler does not know what was just checked, and would check every index.
+        let Some(planes) = self.planes::<W>(block) else { return false };
+        // The compiler would check every index, if it did not see here that all are as long.
         if planes.iter().any(|plane| plane.len() != out.len()) {
             return false;
         }
@@ -68,6 +68,18 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_sections_come_back() {
+        for len in [15, 16, 17, 100] {
+            let raw: Vec<u8> = (0..4 * len).map(|i| i as u8).collect();
+            let before = [1; 12];
+            let block = gather(&[(4, &before[..]), (4, &raw)]).concat();
+            let mut out = vec![[0; 4]; len];
+            assert!(Place { base: 0, all: len + 3, first: 3, len }.scatter(&block, &mut out, |x| x));
+            assert_eq!(out.as_flattened(), raw);
+        }
+    }
 
     #[test]
     fn gathers_by_hand_and_back() {

@@ -275,7 +275,8 @@ pub fn pack_run(
     let per_channel = s.c_in * s.kernel * s.kernel;
     let channels = w.len() / per_channel;
     let last = first.checked_add(channels) == Some(s.c_out);
-    if w.len() % per_channel != 0 || first % run != 0 || (channels % run != 0 && !last) {
+    let whole = w.len().is_multiple_of(per_channel) && first.is_multiple_of(run);
+    if !whole || !(channels.is_multiple_of(run) || last) {
         return refused;
     }
     let out = take_mut("packed weight", out, packed_len(isa, s))?;
