@@ -22,6 +22,9 @@ const MEMORY: usize = 1024 * 1024;
 /// Most bytes of a reader's room for a tensor that are kept.
 const ROOM: usize = 256 * 1024;
 
+/// Most bytes of a decoder's room for a block that are kept: a block of the common networks' largest kernel, twice over.
+const BLOCK: usize = 2 * 1024 * 1024;
+
 /// Readers that are kept: a load is done by two threads at most.
 const READERS: usize = 2;
 
@@ -84,6 +87,7 @@ impl Kept {
         if size_of::<f32>() * reader.room.capacity() > ROOM {
             reader.room = Vec::new();
         }
+        reader.decoder.shrink(BLOCK);
         let mut readers = lock(&self.readers);
         if readers.len() < READERS {
             readers.push(reader);

@@ -180,3 +180,26 @@ fn wrong_room(section: &Section, bytes: usize, want: u64) -> Error {
         want: format!("give it {want}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::testing::tiny_task;
+
+    #[test]
+    fn room_is_given_up_and_made_again() {
+        let bytes = tiny_task().finish(&[]).unwrap();
+        let bundle = Bundle::parse(&bytes).unwrap();
+        let mut decoder = Decoder::new().unwrap();
+        let mut bias = [0.0; 2];
+        for (most, kept) in [(1 << 20, true), (100, false)] {
+            let section = bundle.section("fc.bias").unwrap();
+            decoder.decode_f32_into(&bundle, section, &mut bias).unwrap();
+            assert_eq!(bias, [0.1, -0.1]);
+            decoder.shrink(most);
+            assert_eq!((decoder.room.capacity() > 0, decoder.held.is_some()), (kept, kept));
+        }
+        decoder.decode_f32_into(&bundle, bundle.section("fc.bias").unwrap(), &mut bias).unwrap();
+        assert_eq!(bias, [0.1, -0.1]);
+    }
+}
