@@ -124,6 +124,17 @@ impl<'a> Cursor<'a> {
         Ok(n)
     }
 
+    /// `n` elements in no more memory than they take. None of it is there before an element was read.
+    pub fn list<T>(&mut self, n: usize, mut element: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        let mut list = Vec::new();
+        for _ in 0..n {
+            list.push(element(self)?);
+        }
+        // They stay for as long as a task does.
+        list.shrink_to_fit();
+        Ok(list)
+    }
+
     pub fn text(&mut self, what: &str, rule: Text, max: usize) -> Result<String> {
         let n = self.size(what, max)?;
         match std::str::from_utf8(self.take(n)?) {

@@ -113,6 +113,10 @@ impl<'a> BundleTensors<'a> {
         BundleTensors { file, bundle, decoder: RefCell::new(decoder) }
     }
 
+    fn section(&self, name: &str) -> Result<&'a Section> {
+        self.bundle.section(name).map_err(Error::container(self.file))
+    }
+
     /// The decoder, for the next bundle.
     pub fn into_decoder(self) -> Decoder {
         self.decoder.into_inner()
@@ -125,7 +129,7 @@ impl Tensors for BundleTensors<'_> {
     }
 
     fn read(&self, name: &str, out: &mut [f32]) -> Result<()> {
-        let section = self.bundle.section(name).map_err(Error::container(self.file))?;
+        let section = self.section(name)?;
         // The section's length was compared with the plan's when the bundle was accepted; `out` may be
         // padded to a whole cache line.
         let len = section.shape.iter().product();
@@ -157,8 +161,37 @@ impl Tensors for BundleTensors<'_> {
         Ok(())
     }
 
+    fn read_runs(
+        &self,
+        name: &str,
+        len: usize,
+        run: usize,
+        room: &mut Vec<f32>,
+        take: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let section = self.section(name)?;
+        // Bytes have a scale for each row, and those are read together.
+        let run = if section.dtype == Dtype::I8 { len } else { run };
+        for start in (0..len).step_by(run.max(1)) {
+            let count = run.min(len - start);
+            if room.len() < count {
+                room.resize(count, 0.0);
+            }
+            let Some(out) = room.get_mut(..count) else { continue };
+            if section.dtype == Dtype::I8 {
+                self.read(name, out)?;
+            } else {
+                let mut decoder = self.decoder.borrow_mut();
+                let decoded = decoder.decode_f32_run(self.bundle, section, start, out);
+                decoded.map_err(Error::container(self.file))?;
+            }
+            take(start, out)?;
+        }
+        Ok(())
+    }
+
     fn read_rows(&self, name: &str, out: &mut [i8], scales: &mut [f32]) -> Result<()> {
-        let section = self.bundle.section(name).map_err(Error::container(self.file))?;
+        let section = self.section(name)?;
         if section.dtype != Dtype::I8 {
             let plain = engine::params::read(self, name, out.len())?;
             return engine::params::round_rows(name, &plain, out, scales);

@@ -1,6 +1,6 @@
 //! What a load leaves for the next one: readers, memory of tasks that are gone, outlines of bundles seen before.
 
-use crate::kernels::Floats;
+use crate::kernels::{Floats, Reserved};
 use crate::outline::Outline;
 use crate::{Error, Result};
 use bundles::container::Decoder;
@@ -22,6 +22,9 @@ const MEMORY: usize = 1024 * 1024;
 /// Most bytes of a reader's room for a tensor that are kept.
 const ROOM: usize = 256 * 1024;
 
+/// Most bytes of a decoder's room for a block that are kept: a block of the common networks' largest kernel, twice over.
+const BLOCK: usize = 2 * 1024 * 1024;
+
 /// Readers that are kept: a load is done by two threads at most.
 const READERS: usize = 2;
 
@@ -31,6 +34,25 @@ pub(crate) struct Reader {
     pub decoder: Decoder,
     /// Room for a tensor on its way.
     pub room: Vec<f32>,
+}
+
+/// Memory for one part of a task's parameters.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// Of a task that is gone, with what that left in it.
+    Used(Floats),
+    /// From the allocator.
+    Fresh(Reserved),
+}
+
+impl Memory {
+    /// Floats of any contents.
+    pub fn floats(self) -> Floats {
+        match self {
+            Memory::Used(floats) => floats,
+            Memory::Fresh(reserved) => reserved.zeros(),
+        }
+    }
 }
 
 /// Things whose making would take a good part of a load.
@@ -65,6 +87,7 @@ impl Kept {
         if size_of::<f32>() * reader.room.capacity() > ROOM {
             reader.room = Vec::new();
         }
+        reader.decoder.shrink(BLOCK);
         let mut readers = lock(&self.readers);
         if readers.len() < READERS {
             readers.push(reader);
@@ -89,15 +112,15 @@ impl Kept {
         }
     }
 
-    /// `len` floats of any contents.
-    pub fn floats(&self, len: usize) -> Floats {
+    /// Memory for `len` floats.
+    pub fn memory(&self, len: usize) -> Memory {
         let mut memory = lock(&self.memory);
         let fits = |floats: &Floats| (len..=len.saturating_mul(2)).contains(&floats.room());
         let best = memory.iter().enumerate().filter(|(_, floats)| fits(floats));
         let best = best.min_by_key(|(_, floats)| floats.room()).map(|(at, _)| at);
         match best {
-            Some(at) => memory.swap_remove(at).resized(len),
-            None => Floats::zeros(len),
+            Some(at) => Memory::Used(memory.swap_remove(at).resized(len)),
+            None => Memory::Fresh(Reserved::new(len)),
         }
     }
 
@@ -141,10 +164,10 @@ mod tests {
         kept.keep_floats(vec![left]);
         // Too long for it, and so short that most of it would lie idle.
         for len in [0, 30, 200] {
-            assert_eq!(*kept.floats(len), vec![0.0; len]);
+            assert_eq!(*kept.memory(len).floats(), vec![0.0; len]);
         }
-        assert_eq!(*kept.floats(80), [7.0; 80]);
-        assert_eq!(*kept.floats(80), [0.0; 80]);
+        assert_eq!(*kept.memory(80).floats(), [7.0; 80]);
+        assert_eq!(*kept.memory(80).floats(), [0.0; 80]);
     }
 
     #[test]

@@ -39,7 +39,10 @@ impl Outline {
         let bytes = bytes.into();
         let known = Header::stated_digest(&bytes).and_then(|digest| backbone.kept.outline(&digest));
         let header = known.as_ref().and_then(|outline| outline.header.as_ref());
-        let bundle = Bundle::parse_known(bytes, header).map_err(Error::container(file))?;
+        let mut reader = backbone.kept.reader(file)?;
+        let bundle = Bundle::parse_known(bytes, header, &mut reader.decoder).map_err(Error::container(file));
+        backbone.kept.keep_reader(reader);
+        let bundle = bundle?;
         let same = header.is_some_and(|header| Arc::ptr_eq(header, bundle.header()));
         let outline = match known.filter(|_| same) {
             Some(known) => {

@@ -6,6 +6,7 @@ pub(crate) use arriving::{Arriving, Source};
 
 use crate::backbone::Backbone;
 use crate::engine::{Program, Tensors};
+use crate::kept::Memory;
 use crate::kernels::Floats;
 use crate::kernels::int8::Grid;
 use crate::outline::Outline;
@@ -24,6 +25,9 @@ pub struct Task {
     backbone: Arc<Backbone>,
     /// Parameters of stem, cells and head; `None` inside when they will never come.
     parts: Vec<OnceLock<Option<Floats>>>,
+    /// Memory for those that nobody has begun to make. Taken by the thread that begins the task: the allocator gives each
+    /// thread an arena of its own, and would keep in all of them what evicted tasks leave.
+    memory: Mutex<Vec<Option<Memory>>>,
     /// Parts that some thread has begun to make.
     begun: AtomicUsize,
     /// Where they come from, while they are arriving.
@@ -113,7 +117,9 @@ impl Task {
     }
 
     fn new(backbone: &Arc<Backbone>, outline: Arc<Outline>, file_bytes: usize) -> Task {
+        let memory = outline.program.parts.iter().map(|part| Some(backbone.kept.memory(part.len)));
         Task {
+            memory: Mutex::new(memory.collect()),
             parts: outline.program.parts.iter().map(|_| OnceLock::new()).collect(),
             outline,
             file_bytes,

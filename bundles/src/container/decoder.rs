@@ -1,17 +1,20 @@
-//! Turning stored sections back into tensors, one after the other, without allocating for each.
+//! Turning stored blocks back into tensors, one after the other, without allocating for each.
 
 use super::half::f16_to_f32;
+use super::planes::Place;
 use super::reader::{Bundle, check_hash};
-use super::shuffle::unshuffle;
-use super::{Codec, Dtype, Filter, Section};
-use crate::wire::corrupt;
+use super::{Block, Codec, Dtype, Section, frame};
 use crate::{Error, Result};
+use zstd::bulk::Decompressor;
 
-/// Decodes sections of any bundle; keeps its zstd context and buffers from one to the next.
+/// Decodes sections of any bundle. Keeps its zstd context from one to the next, and the last block: sections that are
+/// asked for in the order of the file cost one decompression for each block.
 pub struct Decoder {
-    zstd: zstd::bulk::Decompressor<'static>,
-    shuffled: Vec<u8>,
-    raw: Vec<u8>,
+    pub(super) zstd: Decompressor<'static>,
+    /// Room for a block.
+    room: Vec<u8>,
+    /// Number of the reading, and index of the block whose hash was found right last. If it is compressed, it is in `room`.
+    held: Option<(u64, usize)>,
 }
 
 impl Decoder {
@@ -20,40 +23,29 @@ impl Decoder {
     /// # Errors
     /// `Io` when there is no memory for it.
     pub fn new() -> Result<Decoder> {
-        let zstd = zstd::bulk::Decompressor::new().map_err(|e| Error::Io {
-            path: "zstd".into(),
-            action: "make a decoder",
-            why: e.to_string(),
-        })?;
-        Ok(Decoder { zstd, shuffled: Vec::new(), raw: Vec::new() })
+        Ok(Decoder { zstd: frame::unpacker()?, room: Vec::new(), held: None })
+    }
+
+    /// Gives up its buffer if that is larger than `most` bytes.
+    pub fn shrink(&mut self, most: usize) {
+        if self.room.capacity() > most {
+            (self.room, self.held) = (Vec::new(), None);
+        }
     }
 
     /// Decodes `section` of `bundle` into `out`, which has `section.raw_len` bytes.
     ///
-    /// Stored bytes are hashed before they are decoded, raw bytes before this returns; on an error `out` holds
-    /// zeros.
+    /// Stored bytes are hashed before they are decoded; on an error `out` holds zeros.
     ///
     /// # Errors
     /// `HashMismatch`, `Corrupt` (no proper zstd frame of that length), or `BadRequest` when `out` has another
     /// length or `section` is not the bundle's.
     pub fn decode_into(&mut self, bundle: &Bundle<'_>, section: &Section, out: &mut [u8]) -> Result<()> {
-        let stored = bundle.stored(section)?;
-        if out.len() as u64 != section.raw_len {
-            return Err(Error::BadRequest {
-                what: format!("{} bytes of room for tensor {}", out.len(), section.name),
-                want: format!("give it {}", section.raw_len),
-            });
-        }
-        check_hash(stored, &section.stored_hash, &section.name)?;
-        let outcome = match section.codec {
-            // Lengths agree by the format's rules, and the stored hash is the raw hash.
-            Codec::Raw => {
-                out.copy_from_slice(stored);
-                return Ok(());
-            }
-            Codec::Zstd => self.decompress(section, stored, out),
+        let outcome = if out.len() as u64 == section.raw_len {
+            self.bytes(bundle, section, out)
+        } else {
+            Err(wrong_room(section, out.len(), section.raw_len))
         };
-        let outcome = outcome.and_then(|()| check_hash(out, &section.raw_hash, &section.name));
         if outcome.is_err() {
             out.fill(0);
         }
@@ -65,45 +57,114 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::decode_into`]; `Unsupported` for other element types.
     pub fn decode_f32_into(&mut self, bundle: &Bundle<'_>, section: &Section, out: &mut [f32]) -> Result<()> {
-        let width = section.dtype.width();
-        if !matches!(section.dtype, Dtype::F32 | Dtype::F16) {
-            return Err(Error::Unsupported {
+        let len = section.dtype.width().saturating_mul(out.len());
+        if len as u64 == section.raw_len {
+            return self.decode_f32_run(bundle, section, 0, out);
+        }
+        out.fill(0.0);
+        Err(wrong_room(section, len, section.raw_len))
+    }
+
+    /// Decodes elements of a tensor, from the `start`-th on, as many as `out` has: a large tensor, in its order, costs one
+    /// decompression and little room.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode_f32_into`].
+    pub fn decode_f32_run(
+        &mut self,
+        bundle: &Bundle<'_>,
+        section: &Section,
+        start: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let half = |b| f16_to_f32(u16::from_le_bytes(b));
+        let outcome = match section.dtype {
+            Dtype::F32 => self.elements(bundle, section, start, out, f32::from_le_bytes),
+            Dtype::F16 => self.elements(bundle, section, start, out, half),
+            _ => Err(Error::Unsupported {
                 what: format!("element type of tensor {}", section.name),
                 want: "F32 or F16 here".into(),
                 got: format!("{:?}", section.dtype),
-            });
+            }),
+        };
+        if outcome.is_err() {
+            out.fill(0.0);
         }
-        let mut raw = std::mem::take(&mut self.raw);
-        raw.resize(out.len().saturating_mul(width), 0);
-        let outcome = self.decode_into(bundle, section, &mut raw);
-        if outcome.is_ok() {
-            match section.dtype {
-                Dtype::F16 => convert(&raw, out, |b| f16_to_f32(u16::from_le_bytes(b))),
-                _ => convert(&raw, out, f32::from_le_bytes),
-            }
-        }
-        self.raw = raw;
         outcome
     }
 
-    fn decompress(&mut self, section: &Section, stored: &[u8], out: &mut [u8]) -> Result<()> {
-        let want = out.len();
-        let written = match section.filter {
-            Filter::None => self.zstd.decompress_to_buffer(stored, out),
-            Filter::ByteShuffle => {
-                self.shuffled.resize(want, 0);
-                self.zstd.decompress_to_buffer(stored, self.shuffled.as_mut_slice())
+    fn bytes(&mut self, bundle: &Bundle<'_>, section: &Section, out: &mut [u8]) -> Result<()> {
+        match section.dtype.width() {
+            4 => self.elements::<[u8; 4], 4>(bundle, section, 0, out.as_chunks_mut().0, |x| x),
+            2 => self.elements::<[u8; 2], 2>(bundle, section, 0, out.as_chunks_mut().0, |x| x),
+            _ => self.elements::<u8, 1>(bundle, section, 0, out, |[x]| x),
+        }
+    }
+
+    /// `out` is one value for each element of `W` bytes, from the `start`-th on.
+    fn elements<T, const W: usize>(
+        &mut self,
+        bundle: &Bundle<'_>,
+        section: &Section,
+        start: usize,
+        out: &mut [T],
+        value: impl Fn([u8; W]) -> T,
+    ) -> Result<()> {
+        let (bytes, place) = self.find(bundle, section, start, out.len())?;
+        let found = match place {
+            Some(place) => place.scatter(bytes, out, value),
+            None => {
+                let (elements, _) = bytes.as_chunks::<W>();
+                out.iter_mut().zip(elements).for_each(|(to, &from)| *to = value(from));
+                elements.len() == out.len()
             }
         };
-        match written {
-            Ok(n) if n == want => {}
-            Ok(n) => return corrupt(frame(section), format!("{want} bytes"), n),
-            Err(e) => return corrupt(frame(section), format!("{want} bytes"), e),
+        if found { Ok(()) } else { Err(wrong_room(section, W.saturating_mul(out.len()), section.raw_len)) }
+    }
+
+    /// The bytes of `len` elements from the `start`-th on; or, if they are compressed, those of their block, and where in it
+    /// they lie.
+    fn find<'b>(
+        &'b mut self,
+        bundle: &'b Bundle<'_>,
+        section: &Section,
+        start: usize,
+        len: usize,
+    ) -> Result<(&'b [u8], Option<Place>)> {
+        let (index, block) = bundle.block_of(section)?;
+        let width = section.dtype.width();
+        let room = || wrong_room(section, start.saturating_add(len).saturating_mul(width), section.raw_len);
+        let stored = self.check(bundle, index, block)?;
+        if block.codec == Codec::Raw {
+            let stored = start.checked_mul(width).and_then(|start| stored.get(start..));
+            let run = stored.zip(len.checked_mul(width)).and_then(|(stored, len)| stored.get(..len));
+            return Ok((run.ok_or_else(room)?, None));
         }
-        if section.filter == Filter::ByteShuffle {
-            unshuffle(&self.shuffled, section.dtype.width(), out);
+        let place = block.place_of(section).and_then(|place| place.run(start, len));
+        Ok((&self.room, Some(place.ok_or_else(room)?)))
+    }
+
+    /// A block's stored bytes, found right now or the last time; if it is compressed, what it holds is in `room`.
+    fn check<'b>(&mut self, bundle: &'b Bundle<'_>, index: usize, block: &Block) -> Result<&'b [u8]> {
+        let stored = bundle.stored(block)?;
+        if self.held == Some((bundle.reading(), index)) {
+            return Ok(stored);
         }
-        Ok(())
+        self.held = None;
+        check_hash(stored, block, bundle)?;
+        if block.codec == Codec::Zstd {
+            // Bounded by the file's size, see `rules::largest_raw`.
+            let len = usize::try_from(block.raw_len).unwrap_or(usize::MAX);
+            if self.room.len() < len {
+                // What is there need not be moved.
+                self.room.clear();
+                self.room.resize(len, 0);
+            }
+            let what = || format!("compressed {}", bundle.tensors_of(block));
+            frame::unpack(&mut self.zstd, what, stored, self.room.get_mut(..len).unwrap_or_default())?;
+        }
+        self.held = Some((bundle.reading(), index));
+        Ok(stored)
     }
 }
 
@@ -113,13 +174,32 @@ impl std::fmt::Debug for Decoder {
     }
 }
 
-fn convert<const N: usize>(raw: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
-    let (elements, _) = raw.as_chunks::<N>();
-    for (to, &from) in out.iter_mut().zip(elements) {
-        *to = value(from);
+fn wrong_room(section: &Section, bytes: usize, want: u64) -> Error {
+    Error::BadRequest {
+        what: format!("{bytes} bytes of room for tensor {}", section.name),
+        want: format!("give it {want}"),
     }
 }
 
-fn frame(section: &Section) -> String {
-    format!("compressed tensor {}", section.name)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::testing::tiny_task;
+
+    #[test]
+    fn room_is_given_up_and_made_again() {
+        let bytes = tiny_task().finish(&[]).unwrap();
+        let bundle = Bundle::parse(&bytes).unwrap();
+        let mut decoder = Decoder::new().unwrap();
+        let mut bias = [0.0; 2];
+        for (most, kept) in [(1 << 20, true), (100, false)] {
+            let section = bundle.section("fc.bias").unwrap();
+            decoder.decode_f32_into(&bundle, section, &mut bias).unwrap();
+            assert_eq!(bias, [0.1, -0.1]);
+            decoder.shrink(most);
+            assert_eq!((decoder.room.capacity() > 0, decoder.held.is_some()), (kept, kept));
+        }
+        decoder.decode_f32_into(&bundle, bundle.section("fc.bias").unwrap(), &mut bias).unwrap();
+        assert_eq!(bias, [0.1, -0.1]);
+    }
 }

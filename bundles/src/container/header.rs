@@ -3,11 +3,13 @@
 use super::keys::PublicKey;
 use super::preamble::{PREAMBLE, Preamble};
 use super::signature::{self, SIGNATURES};
-use super::{Manifest, rules};
+use super::{Manifest, frame, rules};
 use crate::plan::Op;
 use crate::wire::corrupt;
 use crate::{Error, Result};
+use std::borrow::Cow;
 use std::ops::Range;
+use zstd::bulk::Decompressor;
 
 /// Domain of the hash over preamble and manifest.
 const DIGEST_CONTEXT: &str = "tailor 2026 bundle header v1";
@@ -42,7 +44,7 @@ pub struct Header {
 
 impl Header {
     /// See [`Bundle::parse`](super::Bundle::parse).
-    pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
+    pub(super) fn parse(bytes: &[u8], zstd: Option<&mut Decompressor<'_>>) -> Result<Header> {
         let preamble = Preamble::parse(bytes)?;
         let end = PREAMBLE + preamble.manifest;
         let fixed_end = end + DIGEST + SIGNATURES;
@@ -58,11 +60,11 @@ impl Header {
             return Err(Error::HashMismatch { what: "header of the bundle".into() });
         }
         let signers = signature::check(header, slots)?;
-        let manifest = Manifest::from_bytes(part(PREAMBLE..end)?)?;
+        let manifest = Manifest::from_bytes(&unpacked(part(PREAMBLE..end)?, preamble.raw_manifest, zstd)?)?;
         let by_name = rules::check(&manifest)?;
 
         let group = rules::group_start(manifest.kind, fixed_end)?;
-        let group_end = group.saturating_add(rules::check_places(&manifest)?);
+        let group_end = group.saturating_add(manifest.group_len());
         if group_end != preamble.total as u64 {
             let want = format!("{group_end} bytes, the end of its last section");
             return corrupt("length of the bundle", want, preamble.total);
@@ -82,11 +84,17 @@ impl Header {
     /// Bytes it holds on the heap, roughly.
     pub fn bytes(&self) -> usize {
         let Manifest { plan, sections, labels, golden, .. } = &self.manifest;
-        let sections = sections.iter().map(|section| size_of_val(section) + 2 * section.name.len());
-        let labels = labels.iter().map(|label| size_of::<String>() + label.len());
+        // Names and shapes lie in pieces of their own, each of which costs the allocator something, too.
+        const PIECE: usize = 16;
+        let sections = sections.iter().map(|section| {
+            let shape = size_of_val(&section.shape[..]);
+            size_of_val(section) + size_of::<usize>() + section.name.len() + shape + 2 * PIECE
+        });
+        let labels = labels.iter().map(|label| size_of::<String>() + label.len() + PIECE);
         let golden = golden.iter().map(|golden| size_of_val(golden) + size_of_val(&golden.scores[..]));
-        let plan = plan.ops().count() * (size_of::<Op>() + 32);
-        sections.chain(labels).chain(golden).sum::<usize>() + plan + self.tail.len()
+        let plan = plan.ops().count() * (size_of::<Op>() + 64);
+        let blocks = size_of_val(&self.manifest.blocks[..]);
+        sections.chain(labels).chain(golden).sum::<usize>() + plan + blocks + self.tail.len()
     }
 
     /// The digest that a file says it has: whose header it may be, not yet whether it is.
@@ -107,6 +115,20 @@ impl Header {
             && bytes.get(self.end..self.group) == Some(&self.tail)
             && bytes.get(..self.end).is_some_and(|header| digest(header) == self.digest)
     }
+}
+
+/// A manifest as it is stored, decompressed to `len` bytes if it is stored in fewer.
+fn unpacked<'a>(stored: &'a [u8], len: usize, zstd: Option<&mut Decompressor<'_>>) -> Result<Cow<'a, [u8]>> {
+    if stored.len() == len {
+        return Ok(stored.into());
+    }
+    let mut out = vec![0; len];
+    let what = || "compressed manifest".to_owned();
+    match zstd {
+        Some(zstd) => frame::unpack(zstd, what, stored, &mut out)?,
+        None => frame::unpack(&mut frame::unpacker()?, what, stored, &mut out)?,
+    }
+    Ok(out.into())
 }
 
 pub(super) fn zeros(padding: &[u8], what: &str) -> Result<()> {

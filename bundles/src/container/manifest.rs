@@ -1,6 +1,6 @@
 //! What a bundle says about itself: the manifest and its parts.
 
-use super::{Golden, Section};
+use super::{Block, Golden, Section};
 use crate::plan::Plan;
 
 /// What a bundle carries.
@@ -75,6 +75,8 @@ pub struct Manifest {
     pub facts: Vec<(String, String)>,
     /// The tensors, in file order; for a task that is execution order.
     pub sections: Vec<Section>,
+    /// How they are stored: each section lies in one of these, in the same order.
+    pub blocks: Vec<Block>,
 }
 
 impl Kind {
@@ -102,6 +104,11 @@ impl Preprocess {
 }
 
 impl Manifest {
+    /// Bytes of the section group.
+    pub(super) fn group_len(&self) -> u64 {
+        self.blocks.last().map_or(0, |block| block.offset.saturating_add(block.stored_len))
+    }
+
     /// Value of the first fact of this key.
     pub fn fact(&self, key: &str) -> Option<&str> {
         self.facts.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())

@@ -1,7 +1,7 @@
 //! The manifest as bytes: one canonical encoding, and a decoder that trusts nothing.
 
 use super::preamble::MAX_MANIFEST;
-use super::{BackboneRef, Golden, Kind, Manifest, Preprocess, Resize, section_codec};
+use super::{BackboneRef, Golden, Kind, Manifest, Preprocess, Resize, block, section_codec};
 use crate::Result;
 use crate::plan::Plan;
 use crate::wire::{Cursor, Sink, Text, at_most, corrupt};
@@ -52,6 +52,7 @@ impl Manifest {
         for section in &self.sections {
             section_codec::put(&mut to, section)?;
         }
+        self.blocks.iter().for_each(|block| block::put(&mut to, block));
         at_most("manifest of the bundle", to.bytes.len() as u64, MAX_MANIFEST as u64)?;
         Ok(to.bytes)
     }
@@ -65,29 +66,25 @@ impl Manifest {
         };
         let name = from.text("bundle name", Text::Line, MAX_NAME)?;
         let plan = Plan::decode(&mut from)?;
-        let mut labels = Vec::new();
-        for _ in 0..from.count("number of labels", MAX_LABELS)? {
-            labels.push(from.text("label", Text::Line, MAX_LABEL)?);
-        }
+        let n = from.count("number of labels", MAX_LABELS)?;
+        let labels = from.list(n, |from| from.text("label", Text::Line, MAX_LABEL))?;
         let preprocess = get_preprocess(&mut from)?;
         let id = from.array()?;
         let variant = from.text("backbone variant", Text::Free, MAX_VARIANT)?;
         let abi = from.size("runtime ABI", u32::MAX as usize)? as u32;
         let security_counter = from.varint("security counter")?;
-        let mut golden = Vec::new();
-        for _ in 0..from.count("number of golden vectors", MAX_GOLDEN)? {
-            golden.push(get_golden(&mut from)?);
-        }
-        let mut facts = Vec::new();
-        for _ in 0..from.count("number of facts", MAX_FACTS)? {
+        let n = from.count("number of golden vectors", MAX_GOLDEN)?;
+        let golden = from.list(n, get_golden)?;
+        let n = from.count("number of facts", MAX_FACTS)?;
+        let facts = from.list(n, |from| {
             let key = from.text("key of a fact", Text::Token, MAX_KEY)?;
-            facts.push((key, from.text("value of a fact", Text::Free, MAX_VALUE)?));
-        }
-        let mut sections = Vec::new();
-        for _ in 0..from.count("number of sections", MAX_SECTIONS)? {
-            sections.push(section_codec::get(&mut from)?);
-        }
+            Ok((key, from.text("value of a fact", Text::Free, MAX_VALUE)?))
+        })?;
+        let n = from.count("number of sections", MAX_SECTIONS)?;
+        let mut sections = from.list(n, section_codec::get)?;
+        let mut blocks = block::get_all(&mut from, sections.len())?;
         from.finish()?;
+        block::place(kind, &mut sections, &mut blocks)?;
         let backbone = BackboneRef { id, variant };
         Ok(Manifest {
             kind,
@@ -101,16 +98,15 @@ impl Manifest {
             golden,
             facts,
             sections,
+            blocks,
         })
     }
 }
 
 fn get_golden(from: &mut Cursor<'_>) -> Result<Golden> {
     let seed = u64::from_le_bytes(from.array()?);
-    let mut scores = Vec::new();
-    for _ in 0..from.count("number of golden scores", MAX_LABELS)? {
-        scores.push(from.f32("golden score")?);
-    }
+    let n = from.count("number of golden scores", MAX_LABELS)?;
+    let scores = from.list(n, |from| from.f32("golden score"))?;
     Ok(Golden { seed, scores, tolerance: from.f32("golden tolerance")? })
 }
 

@@ -30,8 +30,10 @@
 #![doc = include_str!("../../FORMAT.md")]
 
 mod atomic;
+mod block;
 mod contents;
 mod decoder;
+mod frame;
 mod golden;
 mod half;
 mod header;
@@ -39,12 +41,12 @@ mod identity;
 mod keys;
 mod manifest;
 mod manifest_codec;
+mod planes;
 mod preamble;
 mod reader;
 mod rules;
 mod section;
 mod section_codec;
-mod shuffle;
 mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -53,6 +55,7 @@ mod tests;
 mod writer;
 
 pub use atomic::write_atomically;
+pub use block::{Block, Codec};
 pub use decoder::Decoder;
 pub use golden::{Golden, golden_input};
 pub use half::{f16_to_f32, f32_to_f16};
@@ -61,7 +64,7 @@ pub use identity::backbone_id;
 pub use keys::{KeyId, PublicKey, SigningKey, TrustedKey};
 pub use manifest::{BackboneRef, Kind, Manifest, Preprocess, Resize};
 pub use reader::Bundle;
-pub use section::{Codec, Dtype, Filter, Isa, Layout, Section};
+pub use section::{Dtype, Isa, Layout, Section};
 pub use signature::{Trust, sign};
 pub use writer::Writer;
 

@@ -1,4 +1,4 @@
-//! The fixed 32 bytes in front: what the file is, how long, and whether this reader may go on.
+//! The fixed 36 bytes in front: what the file is, how long, and whether this reader may go on.
 
 use crate::wire::{Cursor, at_most, corrupt};
 use crate::{Error, Result};
@@ -6,20 +6,27 @@ use crate::{Error, Result};
 /// Like PNG's: a byte above 127, a name, CR LF, end-of-file for DOS, LF. Any text-mode transfer breaks one.
 pub(super) const MAGIC: [u8; 8] = *b"\x89TLR\r\n\x1a\n";
 /// Version this code reads and writes.
-pub(super) const MAJOR: u16 = 1;
+pub(super) const MAJOR: u16 = 2;
 pub(super) const MINOR: u16 = 0;
 /// Must-understand features this code knows: none yet.
 pub(super) const FEATURES: u64 = 0;
 /// Length of the preamble.
-pub(super) const PREAMBLE: usize = 32;
-/// Most bytes of a manifest.
+pub(super) const PREAMBLE: usize = 36;
+/// Most bytes of a manifest, compressed or not.
 pub(super) const MAX_MANIFEST: usize = 1 << 20;
+
+/// Most bytes of a manifest that is `stored` bytes long in the file.
+pub(super) fn largest_manifest(stored: usize) -> usize {
+    stored.saturating_mul(16).saturating_add(4096).min(MAX_MANIFEST)
+}
 
 /// Decoded preamble of a file whose length was checked against it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Preamble {
-    /// Bytes of the manifest.
+    /// Bytes of the manifest in the file.
     pub manifest: usize,
+    /// Bytes of the manifest itself: more than that if it is compressed, otherwise as many.
+    pub raw_manifest: usize,
     /// Bytes of the file.
     pub total: usize,
 }
@@ -27,13 +34,14 @@ pub(super) struct Preamble {
 impl Preamble {
     pub fn to_bytes(self) -> [u8; PREAMBLE] {
         let mut out = [0; PREAMBLE];
-        let fields: [&[u8]; 6] = [
+        let fields: [&[u8]; 7] = [
             &MAGIC,
             &MAJOR.to_le_bytes(),
             &MINOR.to_le_bytes(),
             &(self.manifest as u32).to_le_bytes(),
             &(self.total as u64).to_le_bytes(),
             &FEATURES.to_le_bytes(),
+            &(self.raw_manifest as u32).to_le_bytes(),
         ];
         for (to, from) in out.iter_mut().zip(fields.into_iter().flatten()) {
             *to = *from;
@@ -61,6 +69,14 @@ impl Preamble {
             return Err(Error::Unsupported { what: "features of the format".into(), want, got });
         }
         at_most("manifest of the bundle", manifest.into(), MAX_MANIFEST as u64)?;
+        // Behind what every version has: a file of an older one may end here.
+        let raw_manifest = u32::from_le_bytes(from.array()?);
+        let largest = largest_manifest(manifest as usize);
+        at_most("decompressed manifest of the bundle", raw_manifest.into(), largest as u64)?;
+        if raw_manifest < manifest {
+            let want = format!("at least the {manifest} bytes that are stored");
+            return corrupt("bytes of the manifest", want, raw_manifest);
+        }
         let have = file.len() as u64;
         if have < total {
             return Err(Error::Truncated { what: "the bundle".into(), need: total, have });
@@ -72,8 +88,9 @@ impl Preamble {
                 format!("{have} bytes"),
             );
         }
-        // Both were just compared with a length that is a usize.
-        Ok(Preamble { manifest: manifest as usize, total: total as usize })
+        // They were just compared with what is a usize.
+        let (manifest, raw_manifest) = (manifest as usize, raw_manifest as usize);
+        Ok(Preamble { manifest, raw_manifest, total: total as usize })
     }
 }
 
@@ -106,7 +123,7 @@ mod tests {
 
     #[test]
     fn says_what_it_is_given() {
-        let preamble = Preamble { manifest: 5, total: PREAMBLE };
+        let preamble = Preamble { manifest: 5, raw_manifest: 7, total: PREAMBLE };
         assert_eq!(Preamble::parse(&preamble.to_bytes()).unwrap(), preamble);
     }
 
@@ -130,17 +147,23 @@ mod tests {
 
     #[test]
     fn other_versions_and_sizes_are_refused() {
-        let good = Preamble { manifest: 5, total: PREAMBLE }.to_bytes();
+        let good = Preamble { manifest: 5, raw_manifest: 7, total: PREAMBLE }.to_bytes();
         let with = |at: usize, byte: u8| {
             let mut bytes = good;
             bytes[at] = byte;
             Preamble::parse(&bytes)
         };
-        assert!(matches!(with(8, 2), Err(Error::Unsupported { .. })), "major");
+        for other in [1, 3] {
+            let error = with(8, other).unwrap_err();
+            assert!(error.to_string().contains("major version") && error.exit_code() == 4, "{error}");
+        }
         assert!(with(10, 9).is_ok(), "minor");
         assert!(matches!(with(15, 1), Err(Error::TooLarge { .. })), "16 MiB manifest");
-        assert!(matches!(with(16, 33), Err(Error::Truncated { .. })), "total");
-        assert!(matches!(with(16, 31), Err(Error::Corrupt { .. })), "total");
+        assert!(matches!(with(32, 4), Err(Error::Corrupt { .. })), "shrinks when it is decompressed");
+        assert!(with(33, 16).is_ok(), "4096 + 7 bytes");
+        assert!(matches!(with(33, 17), Err(Error::TooLarge { limit: 4176, .. })), "a bomb");
+        assert!(matches!(with(16, 37), Err(Error::Truncated { .. })), "total");
+        assert!(matches!(with(16, 35), Err(Error::Corrupt { .. })), "total");
         assert!(matches!(with(23, 0xff), Err(Error::Truncated { .. })), "2^63 bytes");
         assert!(matches!(with(31, 0x80), Err(Error::Unsupported { .. })), "feature");
     }

@@ -4,12 +4,13 @@ use super::decoder::Decoder;
 use super::header::{DIGEST, Header, zeros};
 use super::keys::{PublicKey, TrustedKey};
 use super::signature::{self, SIGNATURES, Trust};
-use super::{Codec, Dtype, Kind, Layout, Manifest, Section, backbone_id, contents};
+use super::{Block, Codec, Dtype, Kind, Layout, Manifest, Section, backbone_id, contents};
 use crate::plan::Owner;
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A view of a bundle's bytes, which usually are a memory map.
 ///
@@ -19,6 +20,8 @@ use std::sync::Arc;
 pub struct Bundle<'a> {
     bytes: Cow<'a, [u8]>,
     header: Arc<Header>,
+    /// Number of this reading: no other of this process has it.
+    reading: u64,
 }
 
 impl<'a> Bundle<'a> {
@@ -31,21 +34,34 @@ impl<'a> Bundle<'a> {
     /// `BadMagic`, `Unsupported`, `Truncated`, `TooLarge`, `HashMismatch` (damaged header), `BadSignature` (a
     /// signature is present and wrong), or `Corrupt` naming the field that breaks a rule.
     pub fn parse(bytes: &'a [u8]) -> Result<Bundle<'a>> {
-        Bundle::parse_known(bytes, None)
+        Ok(Bundle::of(bytes.into(), Arc::new(Header::parse(bytes, None)?)))
     }
 
-    /// As [`parse`](Bundle::parse), for bytes that may be owned; a `known` header that is theirs (see
-    /// [`Header::is_of`]) is not parsed and verified again.
+    /// As [`parse`](Bundle::parse), for bytes that may be owned, with a decoder that is there already; a `known`
+    /// header that is theirs (see [`Header::is_of`]) is not parsed and verified again.
     ///
     /// # Errors
     /// As [`parse`](Bundle::parse).
-    pub fn parse_known(bytes: impl Into<Cow<'a, [u8]>>, known: Option<&Arc<Header>>) -> Result<Bundle<'a>> {
+    pub fn parse_known(
+        bytes: impl Into<Cow<'a, [u8]>>,
+        known: Option<&Arc<Header>>,
+        decoder: &mut Decoder,
+    ) -> Result<Bundle<'a>> {
         let bytes = bytes.into();
         let header = match known.filter(|header| header.is_of(&bytes)) {
             Some(header) => Arc::clone(header),
-            None => Arc::new(Header::parse(&bytes)?),
+            None => Arc::new(Header::parse(&bytes, Some(&mut decoder.zstd))?),
         };
-        Ok(Bundle { bytes, header })
+        Ok(Bundle::of(bytes, header))
+    }
+
+    fn of(bytes: Cow<'a, [u8]>, header: Arc<Header>) -> Bundle<'a> {
+        static READINGS: AtomicU64 = AtomicU64::new(0);
+        Bundle { bytes, header, reading: READINGS.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    pub(super) fn reading(&self) -> u64 {
+        self.reading
     }
 
     /// What lies in front of the sections.
@@ -100,33 +116,59 @@ impl<'a> Bundle<'a> {
             .ok_or_else(|| Error::MissingTensor { name: name.into(), bundle: manifest.name.clone() })
     }
 
-    /// Where a section's stored bytes lie in the file.
+    /// The block that a section lies in, and its index.
     ///
     /// # Errors
     /// `BadRequest` when `section` is no entry of this bundle.
-    pub fn file_range(&self, section: &Section) -> Result<Range<usize>> {
-        let sections = &self.header.manifest.sections;
+    pub(super) fn block_of(&self, section: &Section) -> Result<(usize, &Block)> {
+        let Manifest { name, sections, blocks, .. } = &self.header.manifest;
         let own = sections.as_ptr_range().contains(&std::ptr::from_ref(section))
             || self.section(&section.name).is_ok_and(|own| own == section);
-        let start =
-            usize::try_from(section.offset).ok().and_then(|offset| self.header.group.checked_add(offset));
-        let length = usize::try_from(section.stored_len).ok();
-        match start.zip(length).and_then(|(start, length)| Some(start..start.checked_add(length)?)) {
-            Some(range) if own && range.end <= self.bytes.len() => Ok(range),
+        match blocks.get(section.block) {
+            Some(block) if own => Ok((section.block, block)),
             _ => Err(Error::BadRequest {
-                what: format!(
-                    "tensor {} is not an entry of bundle `{}`",
-                    section.name, self.header.manifest.name
-                ),
+                what: format!("tensor {} is not an entry of bundle `{name}`", section.name),
                 want: "use the entries of its own manifest".into(),
             }),
         }
     }
 
-    /// A section's bytes as they lie in the file.
-    pub(super) fn stored(&self, section: &Section) -> Result<&[u8]> {
-        let range = self.file_range(section)?;
-        self.bytes.get(range).ok_or_else(|| Error::HashMismatch { what: section.name.clone() })
+    /// Where the bytes of a tensor lie in the file, if it is stored as it is.
+    ///
+    /// # Errors
+    /// `BadRequest` when it is compressed, or `section` is no entry of this bundle.
+    pub fn file_range(&self, section: &Section) -> Result<Range<usize>> {
+        let (_, block) = self.block_of(section)?;
+        if block.codec != Codec::Raw {
+            let what = format!("tensor {} is compressed", section.name);
+            return Err(Error::BadRequest { what, want: "decode it instead of borrowing it".into() });
+        }
+        Ok(self.block_range(block))
+    }
+
+    /// Where a block lies in the file.
+    pub(super) fn block_range(&self, block: &Block) -> Range<usize> {
+        // That all of them end with the file was checked when it was parsed, so nothing is cut off here.
+        let at = |offset: u64| {
+            usize::try_from(offset).map_or(usize::MAX, |offset| self.header.group.saturating_add(offset))
+        };
+        at(block.offset)..at(block.offset.saturating_add(block.stored_len))
+    }
+
+    /// A block's bytes as they lie in the file.
+    pub(super) fn stored(&self, block: &Block) -> Result<&[u8]> {
+        let bytes = self.bytes.get(self.block_range(block));
+        bytes.ok_or_else(|| Error::HashMismatch { what: self.tensors_of(block) })
+    }
+
+    /// What a block holds, for messages.
+    pub(super) fn tensors_of(&self, block: &Block) -> String {
+        let sections = self.header.manifest.sections.get(block.sections.clone()).unwrap_or_default();
+        match sections {
+            [first, .., last] => format!("tensors {} to {}", first.name, last.name),
+            [one] => format!("tensor {}", one.name),
+            [] => "no tensor".into(),
+        }
     }
 
     /// Borrows the bytes of a tensor that is stored raw: little-endian, and in a backbone 64-byte aligned if
@@ -135,31 +177,27 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// `MissingTensor`, or `BadRequest` when the tensor is compressed.
     pub fn raw(&self, name: &str) -> Result<&[u8]> {
-        let section = self.section(name)?;
-        if section.codec != Codec::Raw {
-            let what = format!("tensor {name} is compressed");
-            return Err(Error::BadRequest { what, want: "decode it instead of borrowing it".into() });
-        }
-        self.stored(section)
+        let range = self.file_range(self.section(name)?)?;
+        self.bytes.get(range).ok_or_else(|| Error::HashMismatch { what: format!("tensor {name}") })
     }
 
-    /// Checks the stored bytes of every section, and the padding between them.
+    /// Checks the stored bytes of every tensor, and the padding between them.
     ///
     /// # Errors
-    /// `HashMismatch` naming the tensor, or `Corrupt` for padding that is not zero.
+    /// `HashMismatch` naming the tensors, or `Corrupt` for padding that is not zero.
     pub fn verify_sections(&self) -> Result<()> {
         let mut end = self.header.group;
-        for section in &self.header.manifest.sections {
-            let range = self.file_range(section)?;
+        for block in &self.header.manifest.blocks {
+            let range = self.block_range(block);
             zeros(self.bytes.get(end..range.start).unwrap_or_default(), "padding between sections")?;
             end = range.end;
-            check_hash(self.stored(section)?, &section.stored_hash, &section.name)?;
+            check_hash(self.stored(block)?, block, self)?;
         }
         Ok(())
     }
 
     /// Decodes a tensor into `out` (`section.raw_len` bytes). Stored bytes are checked before the decoder sees
-    /// them, raw bytes before the caller does. For many tensors in a row, keep a [`Decoder`].
+    /// them. For many tensors in a row, keep a [`Decoder`].
     ///
     /// # Errors
     /// `HashMismatch`, `Corrupt`, or `BadRequest` when `out` has another length.
@@ -223,9 +261,10 @@ impl<'a> Bundle<'a> {
     }
 }
 
-pub(super) fn check_hash(bytes: &[u8], expected: &[u8; 32], name: &str) -> Result<()> {
-    if blake3::hash(bytes).as_bytes() == expected {
+/// Checks the stored bytes of a block of `bundle`.
+pub(super) fn check_hash(stored: &[u8], block: &Block, bundle: &Bundle<'_>) -> Result<()> {
+    if *blake3::hash(stored).as_bytes() == block.hash {
         return Ok(());
     }
-    Err(Error::HashMismatch { what: format!("tensor {name}") })
+    Err(Error::HashMismatch { what: bundle.tensors_of(block) })
 }

@@ -1,12 +1,15 @@
 //! The rules a manifest must obey beyond being well formed; writer and reader check the same ones.
 
-use super::section::{align_up, group_alignment, section_alignment};
-use super::{Codec, Filter, Kind, Layout, Manifest, Section, contents};
+use super::section::{align_up, group_alignment};
+use super::{Block, Codec, Kind, Layout, Manifest, Section, contents};
 use crate::plan::Owner;
 use crate::wire::{at_most, corrupt};
 use crate::{Error, Result};
 
-/// Largest raw length of a compressed section of `stored` bytes. Caps what a decompression bomb can demand;
+/// Largest raw length of a block of several sections. Caps what one of them can make a reader decompress.
+pub(super) const LARGEST_GATHERED: u64 = 1 << 20;
+
+/// Largest raw length of a compressed block of `stored` bytes. Caps what a decompression bomb can demand;
 /// a writer stores raw what would go beyond.
 pub(super) fn largest_raw(stored: u64) -> u64 {
     stored.saturating_mul(64).saturating_add(4096)
@@ -48,6 +51,7 @@ pub(super) fn check(manifest: &Manifest) -> Result<Vec<usize>> {
     let sections: Vec<&str> = manifest.sections.iter().map(|section| section.name.as_str()).collect();
     let by_name = distinct(&sections, "tensor")?;
     manifest.sections.iter().try_for_each(|section| check_section(manifest.kind, section))?;
+    manifest.blocks.iter().enumerate().try_for_each(|(i, block)| check_block(manifest.kind, i, block))?;
     contents::check(manifest, &by_name)?;
     Ok(by_name)
 }
@@ -72,15 +76,12 @@ fn check_preprocess(manifest: &Manifest) -> Result<()> {
 }
 
 fn check_section(kind: Kind, section: &Section) -> Result<()> {
-    let Section { name, owner, dtype, layout, codec, filter, shape, stored_len, raw_len, .. } = section;
+    let Section { name, owner, dtype, layout, shape, raw_len, .. } = section;
     let tensor = |what: &str| format!("{what} of tensor {name}");
     let at_most =
         |size, limit| if size > limit { at_most(&tensor("raw length"), size, limit) } else { Ok(()) };
     if kind == Kind::Task && *owner == Owner::Backbone {
         return corrupt(tensor("owner"), "the task, in a task bundle", "the backbone");
-    }
-    if kind == Kind::Backbone && *codec != Codec::Raw {
-        return corrupt(tensor("codec"), "raw bytes, in a backbone", "a compressed section");
     }
     if shape.contains(&0) {
         return corrupt(tensor("shape"), "extents of at least one", format!("{shape:?}"));
@@ -90,24 +91,27 @@ fn check_section(kind: Kind, section: &Section) -> Result<()> {
         return Err(Error::TooLarge { what: tensor("size"), size: u64::MAX, limit: u64::MAX });
     };
     match layout {
-        Layout::Canonical if *raw_len != bytes => {
-            return corrupt(tensor("raw length"), format!("{bytes}, from its shape"), raw_len);
-        }
         Layout::Blocked { .. } if *raw_len < bytes || raw_len % dtype.width() as u64 != 0 => {
             return corrupt(tensor("raw length"), format!("whole elements, at least {bytes} bytes"), raw_len);
         }
         Layout::Blocked { .. } => at_most(*raw_len, largest_blocked(bytes))?,
         Layout::Canonical => {}
     }
-    match codec {
-        Codec::Raw if stored_len != raw_len => {
-            corrupt(tensor("stored length"), format!("the raw length, {raw_len}"), stored_len)
-        }
-        Codec::Raw if *filter != Filter::None => {
-            corrupt(tensor("filter"), "none on raw bytes", "byte shuffle")
-        }
-        Codec::Raw => Ok(()),
-        Codec::Zstd => at_most(*raw_len, largest_raw(*stored_len)),
+    Ok(())
+}
+
+fn check_block(kind: Kind, index: usize, block: &Block) -> Result<()> {
+    if block.codec == Codec::Raw {
+        return Ok(());
+    }
+    if kind == Kind::Backbone {
+        return corrupt(format!("codec of block {index}"), "raw bytes, in a backbone", "a compressed block");
+    }
+    let what = format!("raw length of block {index}");
+    at_most(&what, block.raw_len, largest_raw(block.stored_len))?;
+    match block.sections.len() {
+        0 | 1 => Ok(()),
+        _ => at_most(&what, block.raw_len, LARGEST_GATHERED),
     }
 }
 
@@ -128,26 +132,6 @@ fn distinct(names: &[&str], what: &str) -> Result<Vec<usize>> {
 /// Start of the section group behind a header of `header` bytes.
 pub(super) fn group_start(kind: Kind, header: usize) -> Result<u64> {
     align_up(header as u64, group_alignment(kind)).ok_or_else(|| beyond_u64("section group"))
-}
-
-/// Start of a section in its group when the one before ends at `end`.
-pub(super) fn section_start(kind: Kind, end: u64) -> Result<u64> {
-    align_up(end, section_alignment(kind)).ok_or_else(|| beyond_u64("section"))
-}
-
-/// Checks that sections lie one behind the other, without gap or overlap, and returns where the group ends.
-pub(super) fn check_places(manifest: &Manifest) -> Result<u64> {
-    let mut end = 0u64;
-    for section in &manifest.sections {
-        let want = section_start(manifest.kind, end)?;
-        if section.offset != want {
-            let how = if section.offset < want { "an overlap" } else { "a gap" };
-            let got = format!("{} ({how})", section.offset);
-            return corrupt(format!("offset of tensor {}", section.name), want.to_string(), got);
-        }
-        end = want.checked_add(section.stored_len).ok_or_else(|| beyond_u64("section"))?;
-    }
-    Ok(end)
 }
 
 fn beyond_u64(what: &str) -> Error {

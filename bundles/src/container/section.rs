@@ -1,4 +1,4 @@
-//! One tensor's entry in the section table, and where sections lie in the file.
+//! One tensor's entry in the section table, and how what lies in the file is aligned.
 
 use super::Kind;
 use crate::plan::Owner;
@@ -55,24 +55,6 @@ pub enum Layout {
     },
 }
 
-/// How the stored bytes are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Codec {
-    /// Not at all: stored bytes are the raw bytes.
-    Raw,
-    /// One zstd frame.
-    Zstd,
-}
-
-/// What is done to raw bytes before they are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Filter {
-    /// Nothing.
-    None,
-    /// All first bytes of the elements, then all second bytes, and so on.
-    ByteShuffle,
-}
-
 /// Entry of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
@@ -84,22 +66,14 @@ pub struct Section {
     pub dtype: Dtype,
     /// Order of the elements.
     pub layout: Layout,
-    /// Compression.
-    pub codec: Codec,
-    /// Filter before compression.
-    pub filter: Filter,
     /// Extents, outermost first; empty for a scalar. Never zero.
     pub shape: Vec<usize>,
-    /// First stored byte, counted from the start of the section group.
-    pub offset: u64,
-    /// Bytes in the file.
-    pub stored_len: u64,
     /// Bytes of the tensor.
     pub raw_len: u64,
-    /// BLAKE3 of the bytes in the file.
-    pub stored_hash: [u8; 32],
-    /// BLAKE3 of the tensor's bytes.
-    pub raw_hash: [u8; 32],
+    /// Index of the block that it lies in.
+    pub block: usize,
+    /// Elements of the same width that lie before it in that block.
+    pub(super) first: u64,
 }
 
 impl Dtype {
@@ -138,7 +112,7 @@ pub(super) fn group_alignment(kind: Kind) -> u64 {
     }
 }
 
-/// Alignment of each section in its group.
+/// Alignment of each block in its group.
 pub(super) fn section_alignment(kind: Kind) -> u64 {
     match kind {
         Kind::Backbone => 64,

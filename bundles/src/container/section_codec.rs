@@ -1,6 +1,6 @@
 //! The section table as bytes.
 
-use super::{Codec, Dtype, Filter, Isa, Layout, Section};
+use super::{Dtype, Isa, Layout, Section};
 use crate::Result;
 use crate::plan::codec::{get_owner, put_owner};
 use crate::wire::{Cursor, Sink, Text, corrupt};
@@ -38,24 +38,12 @@ pub(super) fn put(to: &mut Sink, section: &Section) -> Result<()> {
             to.varint(revision.into());
         }
     }
-    to.u8(match section.codec {
-        Codec::Raw => 0,
-        Codec::Zstd => 1,
-    });
-    to.u8(match section.filter {
-        Filter::None => 0,
-        Filter::ByteShuffle => 1,
-    });
     to.size("rank of a tensor", section.shape.len(), MAX_RANK)?;
     for &extent in &section.shape {
         to.size("extent of a tensor", extent, MAX_EXTENT)?;
     }
-    to.varint(section.offset);
-    to.varint(section.stored_len);
-    to.varint(section.raw_len);
-    to.bytes.extend_from_slice(&section.stored_hash);
-    if section.codec != Codec::Raw {
-        to.bytes.extend_from_slice(&section.raw_hash);
+    if section.layout != Layout::Canonical {
+        to.varint(section.raw_len);
     }
     Ok(())
 }
@@ -88,37 +76,14 @@ pub(super) fn get(from: &mut Cursor<'_>) -> Result<Section> {
         },
         other => return corrupt(format!("layout of {name}"), "0 or 1", other),
     };
-    let codec = match from.u8()? {
-        0 => Codec::Raw,
-        1 => Codec::Zstd,
-        other => return corrupt(format!("codec of {name}"), "0 (raw) or 1 (zstd)", other),
-    };
-    let filter = match from.u8()? {
-        0 => Filter::None,
-        1 => Filter::ByteShuffle,
-        other => return corrupt(format!("filter of {name}"), "0 (none) or 1 (byte shuffle)", other),
-    };
     let mut shape = Vec::new();
     for _ in 0..from.count("rank of a tensor", MAX_RANK)? {
         shape.push(from.size("extent of a tensor", MAX_EXTENT)?);
     }
-    let offset = from.varint("offset of a section")?;
-    let stored_len = from.varint("stored length of a section")?;
-    let raw_len = from.varint("raw length of a section")?;
-    let stored_hash = from.array()?;
-    let raw_hash = if codec == Codec::Raw { stored_hash } else { from.array()? };
-    Ok(Section {
-        name,
-        owner,
-        dtype,
-        layout,
-        codec,
-        filter,
-        shape,
-        offset,
-        stored_len,
-        raw_len,
-        stored_hash,
-        raw_hash,
-    })
+    let raw_len = match layout {
+        // Derived from its shape when it is placed.
+        Layout::Canonical => 0,
+        Layout::Blocked { .. } => from.varint("raw length of a section")?,
+    };
+    Ok(Section { name, owner, dtype, layout, shape, raw_len, block: 0, first: 0 })
 }

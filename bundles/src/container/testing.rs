@@ -1,6 +1,6 @@
 //! Random plans and small bundles for this crate's tests.
 
-use super::writer::seal;
+use super::writer::{seal, seal_stored};
 use super::{Kind, Manifest, Preprocess, Resize, SigningKey, Writer};
 use crate::plan::{
     Affine, Arch, Cell, Conv, Gate, GateId, Linear, Op, Owner, Path, Plan, ProxyForm, Role, Shape, Skips,
@@ -138,7 +138,7 @@ pub(crate) fn tiny_backbone() -> Writer {
     w
 }
 
-/// A task of the tiny plan with raw and compressed sections (plain and shuffled).
+/// A task of the tiny plan whose tensors, of elements of four bytes and of two, share a block.
 pub(crate) fn tiny_task() -> Writer {
     let mut w = Writer::new(Kind::Task, "tiny task", tiny_plan(), tiny_preprocess());
     w.labels(["warm", "cöld"]).backbone([9; 32], "").security_counter(300);
@@ -164,4 +164,9 @@ pub(crate) fn forge(manifest: &Manifest, group: &[u8]) -> Vec<u8> {
 pub(crate) fn forge_bytes(kind: Kind, manifest: &[u8], group: &[u8]) -> Vec<u8> {
     let sections = std::iter::once((0, group));
     seal(kind, manifest, group.len() as u64, sections, &[SigningKey::development()]).unwrap()
+}
+
+/// The same for a manifest as it lies in the file, and the length that it claims to have when it is decompressed.
+pub(crate) fn forge_stored(kind: Kind, stored: &[u8], claimed: usize) -> Vec<u8> {
+    seal_stored(kind, stored, claimed, 0, std::iter::empty(), &[SigningKey::development()]).unwrap()
 }

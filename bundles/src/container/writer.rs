@@ -1,19 +1,22 @@
 //! Packing a bundle: the same input gives the same bytes.
 
+use super::frame::{self, Contents};
 use super::header::{DIGEST, digest};
-use super::preamble::{PREAMBLE, Preamble};
-use super::shuffle::shuffle;
+use super::preamble::{PREAMBLE, Preamble, largest_manifest};
 use super::signature::{self, SIGNATURES};
 use super::{
-    BackboneRef, Codec, Dtype, Filter, Golden, Kind, Layout, Manifest, Preprocess, RUNTIME_ABI, Section,
-    SigningKey, backbone_id, f32_to_f16, rules,
+    BackboneRef, Block, Codec, Dtype, Golden, Kind, Layout, Manifest, Preprocess, RUNTIME_ABI, Section,
+    SigningKey, backbone_id, block, f32_to_f16, planes, rules,
 };
 use crate::plan::{Owner, Plan};
 use crate::wire::corrupt;
 use crate::{Error, Result};
+use std::borrow::Cow;
+use std::ops::Range;
 
-/// zstd level of task sections: packing happens once on a workstation, and decoding is as fast at any level.
-const LEVEL: i32 = 19;
+/// Bytes that a block of several tensors is filled up to: enough for few hashes and few frames, so few that the first
+/// layers' are soon there, and that it is still in a core's cache when its tensors are taken out.
+const GATHERED: usize = 128 * 1024;
 
 /// Collects what a bundle holds; [`Writer::finish`] gives its bytes.
 ///
@@ -40,6 +43,7 @@ impl Writer {
             golden: Vec::new(),
             facts: Vec::new(),
             sections: Vec::new(),
+            blocks: Vec::new(),
         };
         Writer { manifest, raw: Vec::new() }
     }
@@ -152,14 +156,10 @@ impl Writer {
             owner,
             dtype,
             layout,
-            codec: Codec::Raw,
-            filter: Filter::None,
             shape: shape.to_vec(),
-            offset: 0,
-            stored_len: raw_len,
             raw_len,
-            stored_hash: [0; 32],
-            raw_hash: [0; 32],
+            block: 0,
+            first: 0,
         };
         let needed = section.elements().and_then(|n| n.checked_mul(dtype.width() as u64));
         if layout == Layout::Canonical && needed != Some(raw_len) {
@@ -196,23 +196,43 @@ impl Writer {
         if kind == Kind::Backbone && manifest.backbone.id == [0; 32] {
             manifest.backbone = self.own_identity()?;
         }
-        let mut stored = Vec::new();
-        let mut end = 0u64;
-        for (section, raw) in manifest.sections.iter_mut().zip(&self.raw) {
-            section.raw_hash = blake3::hash(raw).into();
-            let packed = if kind == Kind::Task { compress(section, raw)? } else { None };
-            section.stored_len = packed.as_ref().map_or(raw.len(), Vec::len) as u64;
-            section.stored_hash =
-                packed.as_ref().map_or(section.raw_hash, |bytes| blake3::hash(bytes).into());
-            section.offset = rules::section_start(kind, end)?;
-            end = section.offset.saturating_add(section.stored_len);
-            stored.push(packed);
+        let mut stored: Vec<Cow<'_, [u8]>> = Vec::new();
+        for sections in self.gathered() {
+            let raw = self.raw.get(sections.clone()).unwrap_or_default();
+            let own = manifest.sections.get(sections.clone()).unwrap_or_default();
+            if let Some(bytes) = compress(kind, own, raw)? {
+                let hash = blake3::hash(&bytes).into();
+                manifest.blocks.push(Block::new(Codec::Zstd, sections, bytes.len() as u64, hash));
+                stored.push(bytes.into());
+                continue;
+            }
+            for (at, raw) in sections.zip(raw) {
+                let hash = blake3::hash(raw).into();
+                manifest.blocks.push(Block::new(Codec::Raw, at..at + 1, raw.len() as u64, hash));
+                stored.push(raw.into());
+            }
         }
+        let end = block::place(kind, &mut manifest.sections, &mut manifest.blocks)?;
         rules::check(&manifest)?;
-        let sections = manifest.sections.iter().zip(&self.raw).zip(&stored);
-        let sections =
-            sections.map(|((s, raw), packed)| (s.offset, packed.as_deref().unwrap_or(raw.as_slice())));
-        seal(kind, &manifest.to_bytes()?, end, sections, signers)
+        let blocks = manifest.blocks.iter().zip(&stored).map(|(block, bytes)| (block.offset, &bytes[..]));
+        seal(kind, &manifest.to_bytes()?, end, blocks, signers)
+    }
+
+    /// Which sections go into one block: in a task as many as fill it.
+    fn gathered(&self) -> Vec<Range<usize>> {
+        let mut blocks: Vec<Range<usize>> = Vec::new();
+        let mut filled = 0;
+        for (i, raw) in self.raw.iter().enumerate() {
+            filled += raw.len();
+            match blocks.last_mut() {
+                Some(block) if self.manifest.kind == Kind::Task && filled <= GATHERED => block.end = i + 1,
+                _ => {
+                    blocks.push(i..i + 1);
+                    filled = raw.len();
+                }
+            }
+        }
+        blocks
     }
 
     /// Id and variant of a backbone whose kernels are all canonical f32.
@@ -239,24 +259,40 @@ impl Writer {
     }
 }
 
-/// Puts preamble, manifest, digest, signatures and sections (offset in the group, stored bytes) together.
+/// Puts preamble, manifest, digest, signatures and blocks (offset in the group, stored bytes) together.
 pub(super) fn seal<'s>(
     kind: Kind,
     manifest: &[u8],
     group_end: u64,
-    sections: impl Iterator<Item = (u64, &'s [u8])>,
+    blocks: impl Iterator<Item = (u64, &'s [u8])>,
+    signers: &[SigningKey],
+) -> Result<Vec<u8>> {
+    let packed = frame::pack("manifest of the bundle", Contents::Text, &[manifest])?;
+    // What would shrink like a decompression bomb stays as it is.
+    let pays = packed.len() < manifest.len() && manifest.len() <= largest_manifest(packed.len());
+    let stored = if pays { &packed } else { manifest };
+    seal_stored(kind, stored, manifest.len(), group_end, blocks, signers)
+}
+
+/// As [`seal`], with the manifest as it will lie in the file and its own length.
+pub(super) fn seal_stored<'s>(
+    kind: Kind,
+    manifest: &[u8],
+    raw_manifest: usize,
+    group_end: u64,
+    blocks: impl Iterator<Item = (u64, &'s [u8])>,
     signers: &[SigningKey],
 ) -> Result<Vec<u8>> {
     let fixed_end = PREAMBLE + manifest.len() + DIGEST + SIGNATURES;
     let group = rules::group_start(kind, fixed_end)? as usize;
     let total = group.saturating_add(group_end as usize);
-    let mut out = Preamble { manifest: manifest.len(), total }.to_bytes().to_vec();
+    let mut out = Preamble { manifest: manifest.len(), raw_manifest, total }.to_bytes().to_vec();
     out.extend_from_slice(manifest);
     let (digest, signatures) = (digest(&out), signature::block(&out, signers)?);
     out.extend_from_slice(&digest);
     out.extend_from_slice(&signatures);
     out.reserve(total.saturating_sub(out.len()));
-    for (offset, bytes) in sections {
+    for (offset, bytes) in blocks {
         out.resize(group.saturating_add(offset as usize), 0);
         out.extend_from_slice(bytes);
     }
@@ -264,31 +300,22 @@ pub(super) fn seal<'s>(
     Ok(out)
 }
 
-/// The smallest zstd form of a section, whose codec and filter it sets; `None` when raw is no larger, or when
+/// The zstd form of `sections` of a task, whose bytes are `raw`; `None` when a single one would be no smaller, or when
 /// the form would look like a decompression bomb.
-fn compress(section: &mut Section, raw: &[u8]) -> Result<Option<Vec<u8>>> {
-    let pack = |bytes: &[u8]| {
-        zstd::bulk::compress(bytes, LEVEL).map_err(|e| Error::Io {
-            path: section.name.clone(),
-            action: "compress it",
-            why: e.to_string(),
-        })
-    };
-    let mut best = (pack(raw)?, Filter::None);
-    let width = section.dtype.width();
-    if width > 1 {
-        let shuffled = pack(&shuffle(raw, width))?;
-        if shuffled.len() < best.0.len() {
-            best = (shuffled, Filter::ByteShuffle);
-        }
-    }
-    let (bytes, filter) = best;
-    if bytes.len() >= raw.len() || raw.len() as u64 > rules::largest_raw(bytes.len() as u64) {
+fn compress(kind: Kind, sections: &[Section], raw: &[Vec<u8>]) -> Result<Option<Vec<u8>>> {
+    if kind == Kind::Backbone {
         return Ok(None);
     }
-    section.codec = Codec::Zstd;
-    section.filter = filter;
-    Ok(Some(bytes))
+    let parts: Vec<(usize, &[u8])> =
+        sections.iter().zip(raw).map(|(section, raw)| (section.dtype.width(), &raw[..])).collect();
+    let planes = planes::gather(&parts);
+    let planes: Vec<&[u8]> = planes.iter().map(Vec::as_slice).filter(|plane| !plane.is_empty()).collect();
+    let what = sections.first().map_or("", |section| section.name.as_str());
+    let bytes = frame::pack(what, Contents::Numbers, &planes)?;
+    let len: usize = raw.iter().map(Vec::len).sum();
+    let pays = parts.len() > 1 || bytes.len() < len;
+    let modest = len as u64 <= rules::largest_raw(bytes.len() as u64);
+    Ok((pays && modest).then_some(bytes))
 }
 
 fn finite(name: &str, mut values: impl Iterator<Item = f32>) -> Result<()> {

@@ -84,17 +84,13 @@ impl Plan {
         let mut extent = || from.size("input extent", MAX_EXTENT);
         let input = Shape::new(extent()?, extent()?, extent()?);
         let stem = get_line(from, &mut total)?;
-        let mut cells = Vec::new();
-        for _ in 0..from.count("number of cells", MAX_CELLS)? {
+        let n = from.count("number of cells", MAX_CELLS)?;
+        let cells = from.list(n, |from| {
             let relu = from.bool("ReLU of a cell")?;
             let n = from.count("number of gates", MAX_GATES)?;
             total.gates(n)?;
-            let mut gates = Vec::new();
-            for _ in 0..n {
-                gates.push(get_gate(from, &mut total)?);
-            }
-            cells.push(Cell { gates, relu });
-        }
+            Ok(Cell { gates: from.list(n, |from| get_gate(from, &mut total))?, relu })
+        })?;
         let head = get_line(from, &mut total)?;
         Ok(Plan { arch, input, stem, cells, head })
     }
@@ -149,10 +145,7 @@ fn get_gate(from: &mut Cursor<'_>, total: &mut Totals) -> Result<Gate> {
     let scaled = from.bool("whether a gate is scaled")?;
     let n = from.count("number of paths", MAX_PATHS)?;
     total.paths(n)?;
-    let mut paths = Vec::new();
-    for _ in 0..n {
-        paths.push(Path { ops: get_line(from, total)? });
-    }
+    let paths = from.list(n, |from| Ok(Path { ops: get_line(from, total)? }))?;
     Ok(Gate { role, source, scaled, paths })
 }
 
@@ -165,11 +158,7 @@ fn put_line(to: &mut Sink, ops: &[Op], total: &mut Totals) -> Result<()> {
 fn get_line(from: &mut Cursor<'_>, total: &mut Totals) -> Result<Vec<Op>> {
     let n = from.count("number of operations", MAX_LINE)?;
     total.ops(n)?;
-    let mut ops = Vec::new();
-    for _ in 0..n {
-        ops.push(get_op(from)?);
-    }
-    Ok(ops)
+    from.list(n, get_op)
 }
 
 pub(crate) fn put_owner(to: &mut Sink, owner: Owner) {

@@ -247,6 +247,47 @@ pub fn pack(isa: Isa, s: &ConvShape, w: &[f32], out: &mut [f32]) -> Result<(), K
     Method::of(isa, s).pack(isa, s, w, out)
 }
 
+/// Output channels whose packed weights lie together, so that [`pack_run`] can pack them without the others; `None` where a
+/// shape's weights are packed all at once.
+pub fn run(isa: Isa, s: &ConvShape) -> Option<usize> {
+    match Method::of(isa, s) {
+        Method::Plain | Method::Direct => Some(isa.block()),
+        Method::Winograd2 | Method::Winograd4 => None,
+    }
+}
+
+/// As [`pack`], for the weights `w` of whole output channels from the `first`-th on, which is a multiple of [`run`]; so is
+/// their number, unless they are the last. Writes only what is theirs of `out`.
+///
+/// # Errors
+/// As [`pack`]; channels that cannot be packed without others.
+pub fn pack_run(
+    isa: Isa,
+    s: &ConvShape,
+    first: usize,
+    w: &[f32],
+    out: &mut [f32],
+) -> Result<(), KernelError> {
+    s.check()?;
+    let refused = Err(KernelError::Shape { what: "output channels that are not packed by themselves" });
+    let Some(run) = run(isa, s) else { return refused };
+    // No overflow: the shape was checked.
+    let per_channel = s.c_in * s.kernel * s.kernel;
+    let channels = w.len() / per_channel;
+    let last = first.checked_add(channels) == Some(s.c_out);
+    let whole = w.len().is_multiple_of(per_channel) && first.is_multiple_of(run);
+    if !whole || !(channels.is_multiple_of(run) || last) {
+        return refused;
+    }
+    let out = take_mut("packed weight", out, packed_len(isa, s))?;
+    let per_run = out.len() / s.c_out.div_ceil(run);
+    let own =
+        out.get_mut(first / run * per_run..).and_then(|out| out.get_mut(..channels.div_ceil(run) * per_run));
+    let Some(own) = own else { return refused };
+    plain::pack(isa.block(), s, w, own);
+    Ok(())
+}
+
 /// Floats of scratch that [`conv`] needs with a pool of `threads` threads; its contents need not be kept.
 ///
 /// Zero for shapes that [`conv`] refuses.
@@ -299,5 +340,37 @@ mod tests {
                 assert_eq!(Method::of(isa, &s), want, "{isa}, {s:?}");
             }
         }
+    }
+
+    #[test]
+    fn runs_of_channels_are_packed_as_all_of_them() {
+        for isa in Isa::ALL {
+            for (c_in, c_out, kernel, plain) in [(5, 3, 1, false), (64, 50, 1, false), (9, 40, 5, true)] {
+                let s = ConvShape { c_in, h: 9, w: 9, c_out, kernel, stride: 2, pad: 0, input_nchw: plain };
+                let per_channel = c_in * kernel * kernel;
+                let w: Vec<f32> = (0..c_out * per_channel).map(|i| i as f32 + 1.0).collect();
+                let mut all = vec![f32::NAN; packed_len(isa, &s)];
+                pack(isa, &s, &w, &mut all).unwrap();
+                let run = run(isa, &s).unwrap();
+                for step in [run, 2 * run, 8 * run] {
+                    let mut out = vec![f32::NAN; all.len()];
+                    for (i, w) in w.chunks(step * per_channel).enumerate() {
+                        pack_run(isa, &s, i * step, w, &mut out).unwrap();
+                    }
+                    assert_eq!(out, all, "{isa}, {s:?} in runs of {step}");
+                }
+                // Half a channel, channels beyond the last, half a run, and a beginning inside of one.
+                let whole = &w[..run.min(c_out) * per_channel];
+                for (first, w) in
+                    [(0, &w[..1]), (c_out.next_multiple_of(run), whole), (usize::MAX, whole), (1, whole)]
+                {
+                    assert!(pack_run(isa, &s, first, w, &mut all).is_err(), "{isa}, {s:?}, {first}");
+                }
+            }
+        }
+        let winograd =
+            ConvShape { c_in: 64, h: 56, w: 56, c_out: 64, kernel: 3, stride: 1, pad: 1, input_nchw: false };
+        assert_eq!(run(Isa::Avx2, &winograd), None);
+        assert!(pack_run(Isa::Avx2, &winograd, 0, &[0.0; 576], &mut vec![0.0; 1 << 20]).is_err());
     }
 }

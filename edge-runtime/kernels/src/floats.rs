@@ -20,7 +20,10 @@ pub struct Floats {
 impl Floats {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Floats {
-        let memory = vec![0.0; len + LINE - 1];
+        Floats::of(vec![0.0; len + LINE - 1], len)
+    }
+
+    fn of(memory: Vec<f32>, len: usize) -> Floats {
         // `align_offset` may decline to answer; then the buffer works unaligned.
         let skip = Some(memory.as_ptr().align_offset(4 * LINE)).filter(|&skip| skip < LINE).unwrap_or(0);
         Floats { memory, skip, len }
@@ -35,6 +38,29 @@ impl Floats {
     pub fn resized(self, len: usize) -> Floats {
         let len = len.min(self.room());
         Floats { len, ..self }
+    }
+}
+
+/// Memory for floats that the allocator has given, but nobody has written to.
+///
+/// Whoever takes it decides which of the allocator's arenas it comes from; another thread may fill it.
+#[derive(Debug)]
+pub struct Reserved {
+    memory: Vec<f32>,
+    len: usize,
+}
+
+impl Reserved {
+    /// Memory for `len` floats.
+    pub fn new(len: usize) -> Reserved {
+        Reserved { memory: Vec::with_capacity(len + LINE - 1), len }
+    }
+
+    /// Zeros in that memory.
+    pub fn zeros(self) -> Floats {
+        let Reserved { mut memory, len } = self;
+        memory.resize(len + LINE - 1, 0.0);
+        Floats::of(memory, len)
     }
 }
 
@@ -96,6 +122,11 @@ mod tests {
             let floats = Floats::from(data.as_slice());
             assert_eq!(*floats, *data);
             assert_eq!(floats.as_ptr() as usize % 64, 0, "{len} floats");
+            let reserved = Reserved::new(len);
+            let at = reserved.memory.as_ptr();
+            let zeros = reserved.zeros();
+            assert_eq!((*zeros == *vec![0.0; len], zeros.memory.as_ptr()), (true, at));
+            assert_eq!(zeros.as_ptr() as usize % 64, 0, "{len} floats");
         }
     }
 }

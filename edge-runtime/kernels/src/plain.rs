@@ -27,6 +27,11 @@ pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
     for (w, out) in w.chunks(per_channel * cb).zip(out.chunks_exact_mut(blocks * taps * width * cb)) {
         for lane in (0..cb).step_by(LANES) {
             let rows = rows_of(w, per_channel, lane);
+            let whole = rows.iter().all(|row| row.len() == width * blocks);
+            if taps == 1 && width == cb && whole {
+                transpose(cb, lane, &rows, out);
+                continue;
+            }
             let mut outs = out.chunks_exact_mut(cb);
             for block in 0..blocks {
                 for tap in 0..taps {
@@ -36,6 +41,18 @@ pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A group of whole rows of a pointwise kernel, in squares: several times as fast as one number after the other.
+fn transpose(cb: usize, lane: usize, rows: &[&[f32]; LANES], out: &mut [f32]) {
+    let squares = rows.map(|row| row.as_chunks::<LANES>().0);
+    for (k, outs) in out.chunks_exact_mut(LANES * cb).enumerate() {
+        let square: [[f32; LANES]; LANES] =
+            std::array::from_fn(|i| squares[i].get(k).copied().unwrap_or_default());
+        for (j, out) in outs.chunks_exact_mut(cb).enumerate() {
+            out[lane..][..LANES].copy_from_slice(&square.map(|row| row[j]));
         }
     }
 }

@@ -64,7 +64,7 @@ impl Program {
         Program::assemble(file, plan, isa, int8::lower(file, plan, isa, kernels, grids)?)
     }
 
-    fn assemble(file: &str, plan: &Plan, isa: Isa, lowered: Lowered) -> Result<Program> {
+    fn assemble(file: &str, plan: &Plan, isa: Isa, mut lowered: Lowered) -> Result<Program> {
         let too_large = |what: &str, floats: usize| {
             let (need, limit) = (floats.saturating_mul(4), MAX_FLOATS * 4);
             Error::TooLarge { what: format!("{file}: {what}, in bytes"), need, limit }
@@ -80,6 +80,9 @@ impl Program {
         if let Some(&size) = sizes.iter().find(|&&size| size > MAX_FLOATS) {
             return Err(too_large("one feature map", size));
         }
+        // They stay for as long as the task does.
+        lowered.steps.shrink_to_fit();
+        lowered.parts.iter_mut().for_each(|part| part.recipes.shrink_to_fit());
         let layout = arena::place(&lowered.steps, &sizes, INPUT, lowered.result, MAX_FLOATS)?;
         Ok(Program {
             isa,
@@ -105,9 +108,11 @@ impl Program {
 
     /// Bytes this structure holds on the heap, roughly.
     pub fn bytes(&self) -> usize {
-        let steps: usize = self.steps.iter().map(|step| size_of::<Step>() + step.name.len()).sum();
+        let steps: usize = self.steps.iter().map(|step| size_of::<Step>() + step.name.capacity()).sum();
         let recipes: usize = self.parts.iter().map(|part| part.recipes.len()).sum();
-        steps + recipes * size_of::<step::Recipe>() + self.ranges.len() * size_of::<Range<usize>>()
+        // Each names a tensor or two.
+        let recipes = recipes * (size_of::<step::Recipe>() + 64);
+        steps + recipes + size_of_val(&self.parts[..]) + size_of_val(&self.ranges[..])
     }
 
     /// The scores, once [`run`](Program::run) has returned.

@@ -6,6 +6,9 @@ use crate::{Error, Result};
 use bundles::plan::Owner;
 use std::borrow::Cow;
 
+/// Floats of a kernel that are read before they are packed: what a core's first cache holds beside where they go.
+const RUN: usize = 4096;
+
 /// A range of floats inside one part of a task's parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -38,6 +41,25 @@ pub trait Tensors {
     /// [`Error::Tensor`] when it is absent or does not hold `out.len()` numbers; whatever the source finds
     /// wrong with its bytes.
     fn read(&self, name: &str, out: &mut [f32]) -> Result<()>;
+
+    /// Gives the `len` numbers of tensor `name`, row-major, to `take`: in runs of `run` (the last may be shorter), each with
+    /// the position of its first. `room` is working memory.
+    ///
+    /// # Errors
+    /// As [`read`](Tensors::read); what `take` reports.
+    fn read_runs(
+        &self,
+        name: &str,
+        len: usize,
+        run: usize,
+        room: &mut Vec<f32>,
+        take: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        room.resize(len, 0.0);
+        self.read(name, room)?;
+        let run = run.max(1);
+        room.chunks(run).enumerate().try_for_each(|(i, numbers)| take(i * run, numbers))
+    }
 
     /// Writes tensor `name` as bytes, and the scale of each of its rows: as they are stored, or rounded now.
     ///
@@ -120,10 +142,19 @@ pub(crate) fn fill(
     for recipe in &spec.recipes {
         match recipe {
             Recipe::Kernel { tensor, shape, at } => {
-                let len = shape.c_out * shape.c_in * shape.kernel * shape.kernel;
-                let plain = read_into(task, tensor, len, room)?;
-                kernels::pack(isa, shape, plain, at.of_mut(&mut part))
-                    .map_err(|source| Error::Kernel { step: tensor.clone(), source })?;
+                let per_channel = shape.c_in * shape.kernel * shape.kernel;
+                let len = shape.c_out * per_channel;
+                let failed = |source| Error::Kernel { step: tensor.clone(), source };
+                let to = at.of_mut(&mut part);
+                let Some(channels) = kernels::run(isa, shape) else {
+                    let plain = read_into(task, tensor, len, room)?;
+                    kernels::pack(isa, shape, plain, to).map_err(failed)?;
+                    continue;
+                };
+                let channels = channels * (RUN / (channels * per_channel).max(1)).max(1);
+                task.read_runs(tensor, len, channels * per_channel, room, &mut |start, plain| {
+                    kernels::pack_run(isa, shape, start / per_channel, plain, to).map_err(failed)
+                })?;
             }
             Recipe::Sum { tensors, len, at } => {
                 let sum = at.of_mut(&mut part);

@@ -4,7 +4,7 @@
 use super::Task;
 use crate::bundle::BundleTensors;
 use crate::engine::{Parts, Tensors, params};
-use crate::kept::Reader;
+use crate::kept::{Memory, Reader};
 use crate::{Error, Result};
 use bundles::container::Bundle;
 use std::sync::atomic::Ordering;
@@ -92,12 +92,19 @@ impl Task {
         let (Some(spec), Some(slot)) = (self.program().parts.get(p), self.parts.get(p)) else { return };
         let _release = Release(self, p);
         let shared = |name: &str, len| self.backbone.tensor(name, len);
-        let part = self.backbone.kept.floats(spec.len);
+        // None is left when another thread has begun the part, and may never end.
+        let memory = self.reserved(p).unwrap_or_else(|| self.backbone.kept.memory(spec.len));
+        let part = memory.floats();
         match params::fill(self.program().isa, spec, part, tensors, &shared, room) {
             // Refused when it is there already, or when the load was cancelled, which `fail` has noted.
             Ok(part) => drop(slot.set(Some(part))),
             Err(error) => self.fail(error),
         }
+    }
+
+    /// The memory that was taken for part `p`, for the first who asks.
+    fn reserved(&self, p: usize) -> Option<Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).get_mut(p).and_then(Option::take)
     }
 
     /// Does something about part `p`, rather than wait for it: makes the next one that nobody has begun, or else `p`,

@@ -39,7 +39,12 @@ impl Inspect {
             let tensors: Vec<_> = manifest
                 .sections
                 .iter()
-                .map(|s| serde_json::json!({ "name": s.name, "shape": s.shape, "stored": s.stored_len, "raw": s.raw_len }))
+                .map(|s| serde_json::json!({ "name": s.name, "shape": s.shape, "raw": s.raw_len }))
+                .collect();
+            let stored: Vec<_> = manifest
+                .blocks
+                .iter()
+                .map(|b| serde_json::json!({ "tensors": b.sections.len(), "stored": b.stored_len, "raw": b.raw_len }))
                 .collect();
             let memory: serde_json::Map<_, _> = memory
                 .iter()
@@ -58,7 +63,7 @@ impl Inspect {
                 "task_params": plan.task_params(), "backbone_params": plan.backbone_params(),
                 "macs": real, "macs_paper": paper, "labels": manifest.labels,
                 "backbone": hex(&manifest.backbone.id), "signature": trust.to_string(),
-                "bytes": bytes.len(), "tensors": tensors,
+                "bytes": bytes.len(), "tensors": tensors, "stored": stored,
                 "facts": manifest.facts.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect::<serde_json::Map<_, _>>(),
             });
             println!("{document}");
@@ -101,12 +106,12 @@ impl Inspect {
             row(&format!("node {}", i + 1), words);
         }
         if self.tensors {
-            for s in &manifest.sections {
-                let owner = if s.owner == Owner::Task { "task" } else { "backbone" };
-                row(
-                    "",
-                    format!("{:<32} {:?} {owner}, {} of {} bytes", s.name, s.shape, s.stored_len, s.raw_len),
-                );
+            for block in &manifest.blocks {
+                for s in &manifest.sections[block.sections.clone()] {
+                    let owner = if s.owner == Owner::Task { "task" } else { "backbone" };
+                    row("", format!("{:<32} {:?} {owner}, {} bytes", s.name, s.shape, s.raw_len));
+                }
+                row("stored in", format!("{} of {} bytes", block.stored_len, block.raw_len));
             }
         }
         Ok(())

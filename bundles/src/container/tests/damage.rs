@@ -1,8 +1,9 @@
 //! Damage: every truncation and every flipped bit is found, by the right kind of error.
 
 use crate::Error;
-use crate::container::testing::{tiny_backbone, tiny_task};
+use crate::container::testing::{Rng, tiny_backbone, tiny_task};
 use crate::container::*;
+use crate::plan::Owner;
 use std::sync::Arc;
 
 fn examine(bytes: &[u8]) -> Result<(), Error> {
@@ -36,8 +37,9 @@ fn every_flipped_bit_is_found() {
     for (name, good) in samples() {
         let bundle = Bundle::parse(&good).unwrap();
         let slots = bundle.slots_range();
-        let group = bundle.file_range(&bundle.manifest().sections[0]).unwrap().start;
-        let again = Bundle::parse_known(&good, Some(bundle.header())).unwrap();
+        let group = bundle.block_range(&bundle.manifest().blocks[0]).start;
+        let mut decoder = Decoder::new().unwrap();
+        let again = Bundle::parse_known(&good, Some(bundle.header()), &mut decoder).unwrap();
         assert!(Arc::ptr_eq(again.header(), bundle.header()));
         assert_eq!(Header::stated_digest(&good), Some(bundle.digest()));
         assert!(!again.header().is_of(&good[1..]) && !again.header().is_of(&[&good[..], &[0]].concat()));
@@ -50,9 +52,12 @@ fn every_flipped_bit_is_found() {
                 0..8 => matches!(error, Error::BadMagic { .. }),
                 8..10 | 24..32 => matches!(error, Error::Unsupported { .. }),
                 16..24 => matches!(error, Error::Truncated { .. } | Error::Corrupt { .. }),
-                12..16 => matches!(
+                12..16 | 32..36 => matches!(
                     error,
-                    Error::TooLarge { .. } | Error::Truncated { .. } | Error::HashMismatch { .. }
+                    Error::TooLarge { .. }
+                        | Error::Truncated { .. }
+                        | Error::HashMismatch { .. }
+                        | Error::Corrupt { .. }
                 ),
                 _ if slots.contains(&at) => {
                     matches!(error, Error::BadSignature { .. } | Error::Corrupt { .. })
@@ -72,21 +77,30 @@ fn every_flipped_bit_is_found() {
 /// A section is checked on its way out even if nobody asked for a check of the whole file.
 #[test]
 fn decoding_finds_damage_without_verify_sections() {
-    let mut bytes = tiny_task().finish(&[]).unwrap();
-    let range = {
+    let mut writer = tiny_task();
+    writer.tensor_f32("fc.weight#large", Owner::Task, &[1 << 15], &Rng(4).weights(1 << 15)).unwrap();
+    let mut bytes = writer.finish(&[]).unwrap();
+    let blocks = {
         let bundle = Bundle::parse(&bytes).unwrap();
-        bundle.file_range(bundle.section("fc.weight#shuffled").unwrap()).unwrap()
+        bundle.manifest().blocks.iter().map(|block| bundle.block_range(block)).collect::<Vec<_>>()
     };
-    for at in range {
-        bytes[at] ^= 0x10;
-        let bundle = Bundle::parse(&bytes).unwrap();
-        let mut out = vec![1; 1024];
-        let error = bundle.decode_into(bundle.section("fc.weight#shuffled").unwrap(), &mut out).unwrap_err();
-        assert!(
-            matches!(error, Error::HashMismatch { .. }) && error.to_string().contains("shuffled"),
-            "{error}"
-        );
-        assert!(bundle.decode_f32("fc.weight#repeated").is_ok(), "an undamaged neighbour");
-        bytes[at] ^= 0x10;
+    assert_eq!(blocks.len(), 2);
+    let of = [("bn1.scale to fc.bias", "fc.weight#shuffled"), ("tensor fc.weight#large", "fc.weight#large")];
+    for (i, range) in blocks.into_iter().enumerate() {
+        let (what, damaged) = of[i];
+        for at in range.clone().step_by(range.len().div_ceil(400)).chain([range.end - 1]) {
+            bytes[at] ^= 0x10;
+            let bundle = Bundle::parse(&bytes).unwrap();
+            let section = bundle.section(damaged).unwrap();
+            let mut out = vec![1; section.raw_len as usize];
+            let error = bundle.decode_into(section, &mut out).unwrap_err();
+            assert!(
+                matches!(error, Error::HashMismatch { .. }) && error.to_string().contains(what),
+                "{error}"
+            );
+            assert!(out.iter().all(|byte| *byte == 0), "nothing of it is left behind");
+            assert!(bundle.decode_f32(of[1 - i].1).is_ok(), "an undamaged neighbour");
+            bytes[at] ^= 0x10;
+        }
     }
 }

@@ -77,9 +77,16 @@ pub fn row_sums(s: &ConvShape, packed: &[i8], sums: &mut [i32]) -> Result<(), Ke
     Ok(())
 }
 
+/// The least number of eight significant bits that is not below `x`, which is not negative.
+fn short(x: f32) -> f32 {
+    const REST: u32 = 0xffff;
+    f32::from_bits(x.to_bits().saturating_add(REST) & !REST)
+}
+
 /// Rounds `rows` rows of `w` to -127..=127, each by a scale of its own, so that `w` is about `q * scale`.
 ///
-/// A row of zeros (or of numbers too small for a scale) gets the scale 1.
+/// A row of zeros (or of numbers too small for a scale) gets the scale 1. Scales have eight significant bits: that makes
+/// steps 0.8 % larger at most, and half of what a file holds of scales is zeros.
 ///
 /// # Errors
 /// A length that is no multiple of `rows`, or a slice of another length.
@@ -92,7 +99,7 @@ pub fn quantise_rows(w: &[f32], rows: usize, q: &mut [i8], scales: &mut [f32]) -
     let row = (w.len() / rows).max(1);
     for ((w, q), scale) in w.chunks(row).zip(q.chunks_mut(row)).zip(scales) {
         let most = w.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-        *scale = Some(most / 127.0).filter(|scale| scale.is_normal()).unwrap_or(1.0);
+        *scale = Some(short(most / 127.0)).filter(|scale| scale.is_normal()).unwrap_or(1.0);
         for (q, w) in q.iter_mut().zip(w) {
             // The cast saturates, and takes what is no number for zero.
             *q = (w / *scale).round_ties_even().clamp(-127.0, 127.0) as i8;
