@@ -54,14 +54,14 @@ pub(super) struct Choices {
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     tolerance: f64,
     /// Standard errors of the difference to the teacher that a network has to keep clear of the tolerance by, because the
-    /// leanest of many is one that validation flatters; one that is not behind at all always keeps it. 0.5 when left out,
-    /// 0 with --schedule paper.
-    #[arg(long, value_name = "ERRORS")]
-    caution: Option<f64>,
+    /// leanest of many is one that validation flatters; one that is not behind at all always keeps it. With a few hundred
+    /// images 0.5 is much.
+    #[arg(long, value_name = "ERRORS", default_value_t = 0.0)]
+    caution: f64,
     /// Looks at each validation image when pruned networks are compared with the teacher: as it is, and shifted, mirrored or
-    /// coloured as training images are. 8 when left out, 1 with --schedule paper.
-    #[arg(long, value_name = "N")]
-    looks: Option<u64>,
+    /// coloured as training images are. 8 tell networks half a point apart better than 1, and are harder to pass.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    looks: u64,
     /// What complexity is counted in: multiply-adds, parameters, or time on a device (--table).
     #[arg(long, value_enum, default_value = "macs")]
     cost: CostArg,
@@ -173,8 +173,8 @@ impl Choices {
         recipe.distill = self.distill.unwrap_or(if without { 0.0 } else { recipe.distill });
         recipe.theta = self.theta.unwrap_or(recipe.theta);
         recipe.tolerance = self.tolerance / 100.0;
-        recipe.caution = self.caution.unwrap_or(recipe.caution);
-        recipe.looks = self.looks.unwrap_or(recipe.looks);
+        recipe.caution = self.caution;
+        recipe.looks = self.looks;
         recipe.formula = match self.complexity {
             Some(ComplexityArg::Paper) => Formula::Paper,
             Some(ComplexityArg::Product) | None => Formula::Product,
