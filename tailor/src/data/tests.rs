@@ -385,3 +385,16 @@ fn crc32(bytes: &[u8]) -> u32 {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
     })
 }
+
+#[test]
+fn looks_are_at_every_image_in_order_and_repeat() {
+    let loader = loader(10, 4);
+    let augment = Augment { crop_pad: 2, ..Augment::default() };
+    let (order, plain) = collect(loader.eval());
+    let (first, changed) = collect(loader.look(7, 1, augment));
+    assert_eq!(first, order, "the incomplete last batch included");
+    assert_ne!(changed, plain);
+    assert_eq!(collect(loader.look(7, 1, augment)).1, changed);
+    assert_ne!(collect(loader.look(7, 2, augment)).1, changed, "another look");
+    assert_ne!(collect(loader.look(8, 1, augment)).1, changed, "another seed");
+}

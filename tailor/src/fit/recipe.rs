@@ -281,4 +281,17 @@ mod tests {
         assert_eq!(epochs(Recipe::small(), 640), [12, 15, 8]);
         assert_eq!(epochs(Recipe::paper(), 40), [50, 50, 60], "drops are at fixed epochs");
     }
+
+    #[test]
+    fn selection_that_cannot_be_is_refused() {
+        for (option, recipe) in [
+            ("--looks 0", Recipe { looks: 0, ..Recipe::small() }),
+            ("--caution -1", Recipe { caution: -1.0, ..Recipe::small() }),
+            ("--tolerance -1", Recipe { tolerance: -0.01, ..Recipe::small() }),
+        ] {
+            let error = recipe.check().unwrap_err().to_string();
+            assert!(error.contains(option), "{error}");
+        }
+        Recipe { looks: 8, caution: 0.5, ..Recipe::small() }.check().unwrap();
+    }
 }

@@ -2,9 +2,9 @@
 
 use super::cpu::level::Level;
 use super::cpu::simple as kernel;
-use super::node::{Three, floats, node2, node3, plain, wanted};
+use super::node::{Three, Value, floats, node2, node3, plain, wanted};
 use super::stock;
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 
 /// `y = [relu](sum_i alpha[gate_of[i]] * terms[i])`.
 ///
@@ -95,11 +95,26 @@ fn pair(
         };
         Ok((da, db, dalpha))
     };
+    pair_node((&a, &b), gates, alpha, value, shape, backward)
+}
+
+/// The node of one addition, of which `alpha` is an argument only if it weighs a term.
+pub(super) fn pair_node<B>(
+    (a, b): (&Tensor, &Tensor),
+    gates: (Option<usize>, Option<usize>),
+    alpha: Option<&Tensor>,
+    value: impl Into<Value>,
+    shape: Shape,
+    backward: B,
+) -> Result<Tensor>
+where
+    B: Fn(&Tensor, &Tensor) -> Result<Three> + Send + Sync + 'static,
+{
     match alpha {
         Some(alpha) if gates.0.is_some() || gates.1.is_some() => {
-            node3("gated_sum", (&a, &b, alpha), value, shape, backward)
+            node3("gated_sum", (a, b, alpha), value, shape, backward)
         }
-        _ => node2("gated_sum", (&a, &b), value, shape, move |y, g| {
+        _ => node2("gated_sum", (a, b), value, shape, move |y, g| {
             let (da, db, _) = backward(y, g)?;
             Ok((da, db))
         }),

@@ -120,6 +120,25 @@ pub fn local_match(
     })
 }
 
+/// The same by computing the cell again from detached inputs: `proxy` gives the output of one, `sum` the node of terms and their
+/// gates.
+pub(super) fn recomputed(
+    target: &Tensor,
+    block: &[Tensor],
+    block_gate: usize,
+    proxies: &[ProxyTrace],
+    proxy: impl Fn(&ProxyTrace) -> Result<Tensor>,
+    sum: impl Fn(&[Tensor], &[Option<usize>]) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut terms: Vec<Tensor> = block.iter().map(Tensor::detach).collect();
+    let mut gates = vec![Some(block_gate); terms.len()];
+    for p in proxies {
+        terms.push(proxy(p)?);
+        gates.push(Some(p.gate));
+    }
+    stock::mse(&sum(&terms, &gates)?, target)
+}
+
 /// One proxy's trace, detached and contiguous.
 struct Proxy {
     pooled: Tensor,

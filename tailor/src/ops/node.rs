@@ -76,20 +76,27 @@ impl<B> Node<B> {
         Node { name, value: Mutex::new(Some(value.into())), shape, backward }
     }
 
-    fn take(&self) -> Result<(CpuStorage, Shape)> {
+    fn take(&self) -> Result<(Value, Shape)> {
         let value = self.value.lock().ok().and_then(|mut value| value.take());
         match value {
-            Some(Value::Cpu(value)) => Ok((CpuStorage::F32(value), self.shape.clone())),
-            _ => bail!("{}: the value of a node was asked for twice, or on another device", self.name),
+            Some(value) => Ok((value, self.shape.clone())),
+            None => bail!("{}: the value of a node was asked for twice", self.name),
+        }
+    }
+
+    fn take_cpu(&self) -> Result<(CpuStorage, Shape)> {
+        match self.take()? {
+            (Value::Cpu(values), shape) => Ok((CpuStorage::F32(values), shape)),
+            #[cfg(feature = "cuda")]
+            _ => bail!("{}: computed on a GPU, for arguments in memory", self.name),
         }
     }
 
     #[cfg(feature = "cuda")]
     fn take_cuda(&self) -> Result<(CudaStorage, Shape)> {
-        let value = self.value.lock().ok().and_then(|mut value| value.take());
-        match value {
-            Some(Value::Cuda(value)) => Ok((value, self.shape.clone())),
-            _ => bail!("{}: the value of a node was asked for twice, or on another device", self.name),
+        match self.take()? {
+            (Value::Cuda(storage), shape) => Ok((storage, shape)),
+            _ => bail!("{}: computed in memory, for arguments on a GPU", self.name),
         }
     }
 }
@@ -99,7 +106,7 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Option<Tensor>>> CustomOp1 for Node<B> {
         self.name
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.take()
+        self.take_cpu()
     }
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
@@ -120,7 +127,7 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Two>> CustomOp2 for Node<B> {
         self.name
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.take()
+        self.take_cpu()
     }
     #[cfg(feature = "cuda")]
     fn cuda_fwd(
@@ -150,7 +157,7 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Three>> CustomOp3 for Node<B> {
         _: &CpuStorage,
         _: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        self.take()
+        self.take_cpu()
     }
     #[cfg(feature = "cuda")]
     fn cuda_fwd(

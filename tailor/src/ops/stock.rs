@@ -1,7 +1,7 @@
 //! The same operations composed of candle's own, for devices without kernels of ours; also what those kernels are
 //! compared with. Only ops whose gradients candle gets right are used (its max-pool is not among them).
 
-use super::matching::ProxyTrace;
+use super::matching::{ProxyTrace, recomputed};
 use super::norm::BatchNormOutput;
 use candle_core::{Result, Tensor};
 use std::sync::LazyLock;
@@ -163,12 +163,10 @@ pub fn local_match(
     proxies: &[ProxyTrace],
     alpha: &Tensor,
 ) -> Result<Tensor> {
-    let mut terms: Vec<Tensor> = block.iter().map(Tensor::detach).collect();
-    let mut gates = vec![Some(block_gate); terms.len()];
-    for p in proxies {
+    let proxy = |p: &ProxyTrace| {
         let z = conv2d(&p.pooled.detach(), &p.weight, 1, 0)?;
-        terms.push(batch_norm(&z, &p.norm_weight, &p.norm_bias, p.eps, false)?.y);
-        gates.push(Some(p.gate));
-    }
-    mse(&gated_sum(&terms, &gates, Some(alpha), relu)?, target)
+        Ok(batch_norm(&z, &p.norm_weight, &p.norm_bias, p.eps, false)?.y)
+    };
+    let sum = |terms: &[Tensor], gates: &[Option<usize>]| gated_sum(terms, gates, Some(alpha), relu);
+    recomputed(target, block, block_gate, proxies, proxy, sum)
 }

@@ -5,6 +5,8 @@ mod launch;
 
 use super::cpu::pool::PoolShape;
 use super::cpu::shape::ConvShape;
+use super::gate::pair_node;
+use super::matching::recomputed;
 use super::node::{Three, Value, node1, node2, node3, wanted};
 use super::{BatchNormOutput, ProxyTrace, stock};
 use candle_core::backend::BackendStorage;
@@ -215,15 +217,7 @@ pub(super) fn blend(
         };
         Ok((da, db, dalpha))
     };
-    match alpha {
-        Some(alpha) if gates.0.is_some() || gates.1.is_some() => {
-            node3("gated_sum", (&a, &b, alpha), value, shape, backward)
-        }
-        _ => node2("gated_sum", (&a, &b), value, shape, move |y, g| {
-            let (da, db, _) = backward(y, g)?;
-            Ok((da, db))
-        }),
-    }
+    pair_node((&a, &b), gates, alpha, value, shape, backward)
 }
 
 /// [`local_match`](super::local_match), by computing the cell again from detached inputs.
@@ -235,14 +229,12 @@ pub(super) fn local_match(
     proxies: &[ProxyTrace],
     alpha: &Tensor,
 ) -> Result<Tensor> {
-    let mut terms: Vec<Tensor> = block.iter().map(Tensor::detach).collect();
-    let mut gates = vec![Some(block_gate); terms.len()];
-    for p in proxies {
+    let proxy = |p: &ProxyTrace| {
         let z = super::conv2d(&p.pooled.detach(), &p.weight, 1, 0, false)?;
-        terms.push(super::batch_norm(&z, &p.norm_weight, &p.norm_bias, p.eps, false, false)?.y);
-        gates.push(Some(p.gate));
-    }
-    stock::mse(&super::gated_sum(&terms, &gates, Some(alpha), relu)?, target)
+        Ok(super::batch_norm(&z, &p.norm_weight, &p.norm_bias, p.eps, false, false)?.y)
+    };
+    let sum = |terms: &[Tensor], gates: &[Option<usize>]| super::gated_sum(terms, gates, Some(alpha), relu);
+    recomputed(target, block, block_gate, proxies, proxy, sum)
 }
 
 /// The velocity's half of [`sgd_step`](super::sgd_step).
