@@ -22,6 +22,10 @@ pub(super) struct Choices {
     /// epochs of few steps.
     #[arg(long, value_name = "N,N,N", value_parser = three)]
     epochs: Option<[usize; 3]>,
+    /// How many times as long as they are compared for the networks that may be kept are retrained in the end; 0 for not
+    /// at all. 4 when left out, 0 with --schedule paper.
+    #[arg(long, value_name = "TIMES")]
+    finish: Option<usize>,
     /// Images per step of teacher, student, retraining; from the schedule, or all there are, when left out.
     #[arg(long, value_name = "N,N,N", value_parser = three)]
     batch: Option<[usize; 3]>,
@@ -157,6 +161,7 @@ impl Choices {
         if let Some([teach, train, retrain]) = self.epochs {
             (recipe.teach.epochs, recipe.train.epochs, recipe.retrain.epochs) = (teach, train, retrain);
         }
+        recipe.finish = self.finish.unwrap_or(recipe.finish);
         if let Some([teach, train, retrain]) = self.batch {
             (recipe.teach.batch, recipe.train.batch, recipe.retrain.batch) = (teach, train, retrain);
         }

@@ -37,7 +37,7 @@ pub fn refuse_others(
         if !work.checkpoint(&stage).exists() {
             break;
         }
-        let fingerprint = recipe.candidate_fingerprint(&stage);
+        let fingerprint = recipe.candidate_fingerprint(&stage, &recipe.retrain);
         stages.push((stage, fingerprint));
         dropped += 1;
     }

@@ -1,19 +1,16 @@
 //! Iterative pruning: what a network could do without next, and how little it would be missed.
 
 use super::Tailoring;
-use super::pruning::{Cut, survivors};
+use super::pruning::{Cut, PRUNE, survivors};
 use crate::Result;
 use bundles::plan::{GateId, Plan, Role};
 use std::collections::BTreeSet;
 
 /// How stages begin that say what was taken away, in order.
-const WITHOUT: &str = "prune-without-";
+const WITHOUT: &str = "without-";
 
 /// What that says of a step that took proxies.
 const PROXIES: &str = "p";
-
-/// What it says of a second retraining.
-const AGAIN: &str = "r";
 
 /// Share of all proxies' cost that a step takes away.
 const THINNED: f64 = 0.5;
@@ -26,10 +23,9 @@ const NO_LOSS: f64 = 1e-3;
 
 /// What was taken in turn to come to the network of that stage, in words; nothing for those of other searches.
 pub(crate) fn taken(stage: &str) -> String {
-    let Some(path) = stage.strip_prefix(WITHOUT) else { return String::new() };
+    let Some((_, path)) = stage.split_once(WITHOUT) else { return String::new() };
     let steps = path.split('-').map(|step| match step {
         PROXIES => "half of the proxies".to_string(),
-        AGAIN => "trained again".to_string(),
         block => format!("block {block}"),
     });
     steps.collect::<Vec<_>>().join(", ")
@@ -42,16 +38,6 @@ struct Step {
     plan: Plan,
     taken: String,
     blocks: usize,
-}
-
-impl Cut {
-    /// The same network, to be retrained once more.
-    pub(super) fn again(&self) -> Result<Cut> {
-        // A copy: this one's numbers stay as they are.
-        let params = survivors(&self.plan, &self.params, &self.plan)?;
-        let stage = format!("{}-{AGAIN}", self.stage);
-        Ok(Cut { dropped: self.dropped, stage, plan: self.plan.clone(), params })
-    }
 }
 
 impl Tailoring<'_> {
@@ -76,10 +62,10 @@ impl Tailoring<'_> {
         proxies.sort_by(|a, b| a.0.total_cmp(&b.0));
         steps.extend(self.thinner(at, proxies.into_iter().map(|(_, id)| id), now)?);
         steps.sort_by(|a, b| a.price.total_cmp(&b.price));
-        let before = at.stage.strip_prefix(WITHOUT).map_or(String::new(), |path| format!("{path}-"));
+        let before = at.stage.split_once(WITHOUT).map_or(String::new(), |(_, path)| format!("{path}-"));
         let cuts = steps.into_iter().map(|step| {
             let params = survivors(&at.plan, &at.params, &step.plan)?;
-            let stage = format!("{WITHOUT}{before}{}", step.taken);
+            let stage = format!("{PRUNE}{WITHOUT}{before}{}", step.taken);
             Ok(Cut { dropped: at.dropped + step.blocks, stage, plan: step.plan, params })
         });
         cuts.collect()
@@ -142,7 +128,9 @@ mod tests {
 
     #[test]
     fn the_way_to_a_network_is_told() {
-        assert_eq!(taken("prune-without-7-p-12-r"), "block 7, half of the proxies, block 12, trained again");
+        for stage in ["prune-without-7-p-12", "finish-without-7-p-12"] {
+            assert_eq!(taken(stage), "block 7, half of the proxies, block 12");
+        }
         assert_eq!(taken("prune-3"), "");
     }
 
@@ -174,7 +162,7 @@ mod tests {
         let prices: Vec<f64> = leaner.iter().map(price).collect();
         assert!(prices.is_sorted() && prices[0] < prices[all], "{prices:?}");
         for cut in &leaner {
-            match cut.stage.strip_prefix(WITHOUT).unwrap() {
+            match cut.stage.strip_prefix("prune-without-").unwrap() {
                 PROXIES => assert_eq!((cut.dropped, cut.plan.blocks()), (0, all)),
                 node => {
                     assert_eq!((cut.dropped, cut.plan.blocks()), (1, all - 1));
@@ -206,14 +194,6 @@ mod tests {
         }
         let dearest = taken.iter().copied().fold(f64::MIN, f64::max);
         assert!(kept.iter().all(|price| *price >= dearest), "{taken:?} taken, {kept:?} kept");
-        // Retraining once more leaves alone what it starts from.
-        let again = whole.again().unwrap();
-        assert_eq!((again.stage.as_str(), again.dropped), ("prune-0-r", 0));
-        let (name, var) = again.params.vars().next().unwrap();
-        let before = whole.params.values(name).unwrap();
-        assert_eq!(again.params.values(name).unwrap(), before);
-        var.set(&(var.as_tensor() + 7.0).unwrap()).unwrap();
-        assert_eq!(whole.params.values(name).unwrap(), before);
         // Without any proxy, every block is needed.
         let bare = Cut { plan: backbone, ..whole };
         assert!(tailoring.leaner(&bare).unwrap().is_empty());

@@ -1,9 +1,9 @@
 //! From trained gates to the network that goes to the device: cut, retrain, select.
 
 use super::behind;
-use super::search::{bisect, descend, sweep};
+use super::search::{bisect, descend, halve, sweep, worth_finishing};
 use super::select::{Attempt, Candidate, Goal, Selection};
-use super::{Behind, Recipe, Search, Student, Tailoring, Teacher};
+use super::{Behind, Recipe, Search, Stage, Student, Tailoring, Teacher};
 use crate::net::{Gating, Net, Params, alphas};
 use crate::train::{Score, student_loss};
 use crate::{Error, Result};
@@ -23,6 +23,15 @@ pub struct Pruned {
     pub selection: Selection,
 }
 
+/// How the stages begin that retrain a pruned network.
+pub(super) const PRUNE: &str = "prune-";
+
+/// How those begin that retrain it for long.
+const FINISH: &str = "finish-";
+
+/// Tolerances beyond the tolerance that finishing may win back.
+const REACH: f64 = 2.0;
+
 /// A pruned network, before or after retraining.
 pub(super) struct Cut {
     /// Universal blocks dropped by choice (exclusion may have removed more).
@@ -33,66 +42,106 @@ pub(super) struct Cut {
     pub(super) params: Params,
 }
 
+impl Cut {
+    /// A copy to be finished; nothing of that touches this one.
+    fn to_finish(&self) -> Result<Cut> {
+        let params = survivors(&self.plan, &self.params, &self.plan)?;
+        let stage = format!("{FINISH}{}", self.stage.strip_prefix(PRUNE).unwrap_or(&self.stage));
+        Ok(Cut { dropped: self.dropped, stage, plan: self.plan.clone(), params })
+    }
+}
+
 /// A retrained network with its row of the selection.
 pub(super) struct Tried {
     pub(super) cut: Cut,
     pub(super) candidate: Candidate,
 }
 
+/// Networks that were retrained, by stage.
+#[derive(Default)]
+struct Tries(BTreeMap<String, Cut>);
+
+impl Tries {
+    fn keep(&mut self, tried: Tried) -> Attempt {
+        self.0.insert(tried.cut.stage.clone(), tried.cut);
+        Attempt::Trained(tried.candidate)
+    }
+
+    /// Those of these candidates, in their order.
+    fn take(&mut self, candidates: &[Candidate]) -> Vec<Cut> {
+        candidates.iter().filter_map(|candidate| self.0.remove(&candidate.stage)).collect()
+    }
+}
+
 impl Tailoring<'_> {
-    /// Prunes and retrains as the recipe's search asks for. Without a budget the leanest network within tolerance of
-    /// the teacher's validation accuracy is kept, with one the most accurate network within it.
+    /// Prunes and retrains as the recipe's search asks for, and then [finishes](Recipe::finish) what is worth it. Without a
+    /// budget the leanest network within tolerance of the teacher's validation accuracy is kept, with one the most
+    /// accurate network within it.
     ///
     /// # Errors
     /// Whatever training reports; [`Error::Training`] when no connected network fits.
     pub fn prune(&self, teacher: &Teacher, student: &Student) -> Result<Pruned> {
         let goal = self.goal()?;
-        let mut networks = BTreeMap::new();
-        let mut keep = |tried: Tried| {
-            networks.insert(tried.cut.stage.clone(), tried.cut);
-            Attempt::Trained(tried.candidate)
-        };
+        let mut tries = Tries::default();
+        let mut attempts = self.search(teacher, student, &goal, &mut tries)?;
+        if let Some(how) = self.recipe.finishing() {
+            let cuts = tries.take(&worth_finishing(&attempts, &goal));
+            attempts.extend(halve(0..cuts.len(), &goal, |n| {
+                Ok(tries.keep(self.retrain(cuts[n].to_finish()?, &how, teacher)?))
+            })?);
+        }
+        let selection = Selection::of(attempts, &goal);
+        let won = selection.winner().and_then(|won| Some((tries.0.remove(&won.stage)?, won.validation)));
+        let Some((cut, validation)) = won else { return Err(self.nothing(&selection)) };
+        Ok(Pruned { plan: cut.plan, params: cut.params, validation, selection })
+    }
+
+    /// Every attempt of the recipe's search; the networks it retrained go into `tries`.
+    fn search(
+        &self,
+        teacher: &Teacher,
+        student: &Student,
+        goal: &Goal,
+        tries: &mut Tries,
+    ) -> Result<Vec<Attempt>> {
+        let how = &self.recipe.retrain;
         let first = self.closed_blocks(student)?;
         let numbers = first..=student.plan.blocks();
-        let attempts = match self.recipe.search {
+        match self.recipe.search {
             Search::Sweep => sweep(numbers, |numbers| {
                 let (mut attempts, mut cuts) = (Vec::new(), Vec::new());
                 for &dropped in numbers {
-                    match self.affordable(student, dropped, &goal)? {
+                    match self.affordable(student, dropped, goal)? {
                         Ok(cut) => cuts.push(cut),
                         Err(attempt) => attempts.push(attempt),
                     }
                 }
-                attempts.extend(self.retrain_all(cuts, teacher)?.into_iter().map(&mut keep));
+                let all = self.retrain_all(cuts, how, teacher)?;
+                attempts.extend(all.into_iter().map(|tried| tries.keep(tried)));
                 attempts.sort_by_key(Attempt::dropped);
                 Ok(attempts)
-            })?,
-            Search::Bisect => bisect(numbers, &goal, |dropped| {
-                Ok(match self.affordable(student, dropped, &goal)? {
-                    Ok(cut) => keep(self.retrain(cut, teacher)?),
+            }),
+            Search::Bisect => bisect(numbers, goal, |dropped| {
+                Ok(match self.affordable(student, dropped, goal)? {
+                    Ok(cut) => tries.keep(self.retrain(cut, how, teacher)?),
                     Err(attempt) => attempt,
                 })
-            })?,
-            Search::Iterative => match self.cut(student, first)? {
-                Err(refused) => vec![refused],
-                Ok(cut) => {
-                    let retrain = |cut| self.retrain(cut, teacher);
-                    let leaner = |at: &Tried| self.leaner(&at.cut);
-                    let again = |at: &Tried| at.cut.again();
-                    let all = descend(retrain(cut)?, &goal, |at| &at.candidate, leaner, again, retrain)?;
-                    let over =
-                        |tried: Tried| Ok(self.over(&tried.cut, &goal)?.unwrap_or_else(|| keep(tried)));
-                    all.into_iter().map(over).collect::<Result<_>>()?
-                }
-            },
-        };
-        let selection = Selection::of(attempts, &goal);
-        let Some((cut, validation)) =
-            selection.winner().and_then(|won| Some((networks.remove(&won.stage)?, won.validation)))
-        else {
-            return Err(self.nothing(&selection));
-        };
-        Ok(Pruned { plan: cut.plan, params: cut.params, validation, selection })
+            }),
+            Search::Iterative => {
+                let cut = match self.cut(student, first)? {
+                    Ok(cut) => cut,
+                    Err(refused) => return Ok(vec![refused]),
+                };
+                let retrain = |cut| self.retrain(cut, how, teacher);
+                let leaner = |at: &Tried| self.leaner(&at.cut);
+                let all = descend(retrain(cut)?, goal, |at| &at.candidate, leaner, retrain)?;
+                let judged = all.into_iter().map(|tried| {
+                    let over = self.over(&tried.cut, goal)?;
+                    Ok(over.unwrap_or_else(|| tries.keep(tried)))
+                });
+                judged.collect()
+            }
+        }
     }
 
     /// Prunes `dropped` blocks and retrains what is left, one candidate of a sweep, unless pruning refuses or the budget
@@ -103,7 +152,7 @@ impl Tailoring<'_> {
     pub fn candidate(&self, teacher: &Teacher, student: &Student, dropped: usize) -> Result<Attempt> {
         let goal = self.goal()?;
         Ok(match self.affordable(student, dropped, &goal)? {
-            Ok(cut) => Attempt::Trained(self.retrain(cut, teacher)?.candidate),
+            Ok(cut) => Attempt::Trained(self.retrain(cut, &self.recipe.retrain, teacher)?.candidate),
             Err(attempt) => attempt,
         })
     }
@@ -128,7 +177,8 @@ impl Tailoring<'_> {
         let backbone = self.backbone_plan()?;
         let budget = self.recipe.budget.map(|b| b.resolve(&self.recipe.cost, &backbone)).transpose()?;
         let Recipe { tolerance, caution, .. } = *self.recipe;
-        Ok(Goal { tolerance, caution, slack: 2.0 * tolerance, budget })
+        let slack = if self.recipe.finishing().is_some() { REACH * tolerance } else { 0.0 };
+        Ok(Goal { tolerance, caution, slack, budget })
     }
 
     /// The attempt that needs no training, because its network costs too much whatever it learns.
@@ -193,17 +243,17 @@ impl Tailoring<'_> {
     }
 
     /// Trains what pruning left, without charge for complexity.
-    fn retrain(&self, mut cut: Cut, teacher: &Teacher) -> Result<Tried> {
+    fn retrain(&self, mut cut: Cut, how: &Stage, teacher: &Teacher) -> Result<Tried> {
         let objective = self.objective(teacher, None);
         let plan = &cut.plan;
         let loss = |params: &Params, batch: &_| student_loss(plan, params, batch, &objective);
-        let fingerprint = self.recipe.candidate_fingerprint(&cut.stage);
-        let how = &self.recipe.retrain;
+        let fingerprint = self.recipe.candidate_fingerprint(&cut.stage, how);
         let validation = self.run(&cut.stage, &fingerprint, how, plan, &mut cut.params, &loss)?;
         let (folded, _) = crate::pack::deploy(&cut.plan, &cut.params)?;
         let candidate = Candidate {
             dropped: cut.dropped,
             stage: cut.stage.clone(),
+            finished: cut.stage.starts_with(FINISH),
             validation,
             behind: self.behind(teacher, &cut)?,
             cost: self.recipe.cost.total(&cut.plan)?,
@@ -216,10 +266,10 @@ impl Tailoring<'_> {
 
     /// Retrains every cut, [`jobs`](Tailoring::jobs) at a time with an equal share of the threads each; results are in
     /// the order of `cuts` and do not depend on the number of jobs.
-    fn retrain_all(&self, cuts: Vec<Cut>, teacher: &Teacher) -> Result<Vec<Tried>> {
+    fn retrain_all(&self, cuts: Vec<Cut>, how: &Stage, teacher: &Teacher) -> Result<Vec<Tried>> {
         let jobs = self.jobs.clamp(1, cuts.len().max(1));
         if jobs == 1 {
-            return cuts.into_iter().map(|cut| self.retrain(cut, teacher)).collect();
+            return cuts.into_iter().map(|cut| self.retrain(cut, how, teacher)).collect();
         }
         let threads = (rayon::current_num_threads() / jobs).max(1);
         let waiting = Mutex::new(cuts.into_iter().enumerate());
@@ -228,7 +278,7 @@ impl Tailoring<'_> {
             crate::startup::pool(threads)?.install(|| {
                 loop {
                     let Some((place, cut)) = locked(&waiting).next() else { return Ok(()) };
-                    match self.retrain(cut, teacher) {
+                    match self.retrain(cut, how, teacher) {
                         Ok(tried) => locked(&done).insert(place, tried),
                         Err(error) => {
                             // Nobody begins what would be thrown away.
@@ -291,4 +341,53 @@ pub(super) fn survivors(before: &Plan, params: &Params, plan: &Plan) -> Result<P
 /// The lock's content; a worker that panicked is reported by `join`.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::{Work, testing};
+    use crate::progress::Progress;
+    use candle_core::Device;
+
+    /// What is tried and kept of a small network, none of which is within tolerance by chance alone.
+    fn pruned(recipe: &Recipe) -> Pruned {
+        let ground = testing::ground(1, true);
+        let folder = tempfile::tempdir().unwrap();
+        let work = Work::open(folder.path()).unwrap();
+        let progress = Progress::hidden();
+        let tailoring = ground.tailoring(recipe, &work, &Device::Cpu, &progress);
+        let teacher = tailoring.teach().unwrap();
+        let student = tailoring.train(&teacher).unwrap();
+        tailoring.prune(&teacher, &student).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_was_finished_from_where_the_search_left_it() {
+        let mut brief =
+            Recipe { search: Search::Sweep, theta: 0.0, tolerance: 1.0, finish: 0, ..Recipe::small() };
+        for stage in [&mut brief.teach, &mut brief.train, &mut brief.retrain] {
+            (stage.epochs, stage.batch) = (2, 12);
+        }
+        let finished = |pruned: &Pruned| -> Vec<bool> {
+            let trained = pruned.selection.attempts.iter().filter_map(Attempt::trained);
+            trained.map(|candidate| candidate.finished).collect()
+        };
+        let short = pruned(&brief);
+        assert!(!finished(&short).contains(&true));
+        let won = short.selection.winner().unwrap();
+
+        let long = pruned(&Recipe { finish: 3, ..brief.clone() });
+        let kept = long.selection.winner().unwrap();
+        assert!(kept.finished && kept.stage == won.stage.replace("prune-", "finish-"), "{}", kept.stage);
+        let (brief, long_ones): (Vec<bool>, Vec<bool>) = finished(&long).into_iter().partition(|&f| !f);
+        assert_eq!(brief.len(), finished(&short).len(), "the search is the same");
+        assert!(long_ones.len() > 1 && long_ones.len() < brief.len(), "halving, not all of {}", brief.len());
+        // Trained further: the numbers are others.
+        assert_eq!(long.plan, short.plan);
+        let changed = |(name, _): (&str, &candle_core::Var)| {
+            long.params.values(name).unwrap() != short.params.values(name).unwrap()
+        };
+        assert!(short.params.vars().any(changed));
+    }
 }

@@ -37,8 +37,10 @@ pub struct Recipe {
     pub teach: Stage,
     /// Training of proxies and gates.
     pub train: Stage,
-    /// Retraining after pruning.
+    /// Retraining after pruning, by which candidates are compared.
     pub retrain: Stage,
+    /// How many times as long the networks that may be kept are then retrained, and compared anew; 0 for never.
+    pub finish: usize,
     /// Weight of expected complexity.
     pub gamma1: f64,
     /// Weight of the distance to the teacher's nodes and logits.
@@ -103,6 +105,7 @@ impl Recipe {
             teach: Stage { epochs: 12, batch: 64, schedule: Schedule::OneCycle { peak: 0.05 } },
             train: Stage { epochs: 15, batch: 32, schedule: Schedule::OneCycle { peak: 0.1 } },
             retrain: Stage { epochs: 8, batch: 32, schedule: Schedule::OneCycle { peak: 0.05 } },
+            finish: 4,
             gamma1: 0.3,
             gamma2: 1.0,
             distill: 1.0,
@@ -136,6 +139,7 @@ impl Recipe {
             teach: Stage { epochs: 50, batch: 64, schedule: step(0.01) },
             train: Stage { epochs: 50, batch: 32, schedule: step(0.1) },
             retrain: Stage { epochs: 60, batch: 32, schedule: step(0.01) },
+            finish: 0,
             gamma2: 10.0,
             distill: 0.0,
             local_matching: true,
@@ -258,9 +262,16 @@ impl Recipe {
         )
     }
 
-    /// Everything that shapes a retrained candidate, written out.
-    pub(crate) fn candidate_fingerprint(&self, stage: &str) -> String {
-        format!("{} | {:?} theta {} {stage}", self.student_fingerprint(), self.retrain, self.theta)
+    /// The long retraining of networks that may be kept; none where it is left out.
+    pub(super) fn finishing(&self) -> Option<Stage> {
+        let epochs = self.finish * self.retrain.epochs;
+        (epochs > 0).then(|| Stage { epochs, ..self.retrain.clone() })
+    }
+
+    /// Everything that shapes a candidate retrained as `how` says, written out.
+    pub(super) fn candidate_fingerprint(&self, stage: &str, how: &Stage) -> String {
+        let before = if *how == self.retrain { String::new() } else { format!(" after {:?}", self.retrain) };
+        format!("{} | {how:?}{before} theta {} {stage}", self.student_fingerprint(), self.theta)
     }
 }
 

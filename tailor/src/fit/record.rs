@@ -62,6 +62,7 @@ fn attempt(attempt: &Attempt) -> Value {
         Attempt::Trained(candidate) => json!({
             "dropped": candidate.dropped,
             "stage": candidate.stage,
+            "finished": candidate.finished,
             "cost": candidate.cost,
             "val": candidate.validation.accuracy(),
             "behind": candidate.behind.gap,

@@ -1,14 +1,11 @@
 //! In which order networks are pruned and retrained, and when that ends.
 
-use super::select::{Attempt, Candidate, Goal};
+use super::select::{Attempt, Candidate, Goal, Selection};
 use crate::Result;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 /// Ways to go on that an iterative search tries at each step.
 const TRIES: usize = 3;
-
-/// Steps in a row that an iterative search takes out of tolerance.
-const LENIENT: usize = 2;
 
 /// Every one of these numbers of dropped blocks, up to the first that pruning refuses. `attempt` prunes and retrains
 /// several of them, in any order it likes, and answers in theirs.
@@ -37,18 +34,32 @@ pub fn bisect(
     goal: &Goal,
     mut attempt: impl FnMut(usize) -> Result<Attempt>,
 ) -> Result<Vec<Attempt>> {
-    let mut attempts = Vec::new();
-    if goal.budget.is_some() {
-        for dropped in numbers {
-            attempts.push(attempt(dropped)?);
-            if !matches!(attempts.last(), Some(Attempt::Over { .. })) {
-                break;
-            }
-        }
-        return Ok(attempts);
+    if goal.budget.is_none() {
+        return halve(*numbers.start()..numbers.end() + 1, goal, attempt);
     }
+    let mut attempts = Vec::new();
+    for dropped in numbers {
+        attempts.push(attempt(dropped)?);
+        if !matches!(attempts.last(), Some(Attempt::Over { .. })) {
+            break;
+        }
+    }
+    Ok(attempts)
+}
+
+/// Halves these places in a list of leaner and leaner networks, as if a leaner one never kept within tolerance where one before
+/// does not.
+///
+/// # Errors
+/// Whatever `attempt` reports.
+pub fn halve(
+    places: Range<usize>,
+    goal: &Goal,
+    mut attempt: impl FnMut(usize) -> Result<Attempt>,
+) -> Result<Vec<Attempt>> {
+    let mut attempts = Vec::new();
     // Everything before `low` is known to keep, everything from `bad` on is known not to.
-    let (mut low, mut bad) = (*numbers.start(), numbers.end() + 1);
+    let (mut low, mut bad) = (places.start, places.end);
     while low < bad {
         let middle = low + (bad - 1 - low) / 2;
         let tried = attempt(middle)?;
@@ -63,10 +74,9 @@ pub fn bisect(
 }
 
 /// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
-/// best first; [`TRIES`] of them are retrained until one keeps within tolerance, and the search goes on from that one. When
-/// none does, the most accurate of them is retrained `again`, if it is [near](Goal::slack). The search may go on from a network
-/// that is near for [`LENIENT`] steps, since every step trains on; then it ends. With a budget the first one is taken, whatever
-/// it costs in accuracy, until the budget is met.
+/// best first; [`TRIES`] of them are retrained until one is within tolerance, or [near](Goal::slack) enough that finishing may
+/// bring it there, and the search goes on from that one. It ends when none is. With a budget the first one is taken,
+/// whatever it costs in accuracy, until the budget is met.
 ///
 /// # Errors
 /// Whatever `leaner` and `retrain` report.
@@ -75,46 +85,42 @@ pub fn descend<Cut, Network>(
     goal: &Goal,
     candidate: impl Fn(&Network) -> &Candidate,
     leaner: impl Fn(&Network) -> Result<Vec<Cut>>,
-    again: impl Fn(&Network) -> Result<Cut>,
     mut retrain: impl FnMut(Cut) -> Result<Network>,
 ) -> Result<Vec<Network>> {
     let mut all = vec![first];
-    let (mut at, mut outside) = (0, 0);
+    let mut at = 0;
     while goal.budget.is_none_or(|budget| candidate(&all[at]).cost > budget) {
-        let begun = all.len();
+        let mut found = None;
         for cut in leaner(&all[at])?.into_iter().take(TRIES) {
-            let next = retrain(cut)?;
-            let keeps = goal.budget.is_some() || goal.is_within(candidate(&next));
-            all.push(next);
-            if keeps {
+            all.push(retrain(cut)?);
+            let last = all.len() - 1;
+            if goal.budget.is_some() || goal.is_near(candidate(&all[last])) {
+                found = Some(last);
                 break;
             }
         }
-        let best = |all: &[Network]| {
-            let gap = |i: usize| candidate(&all[i]).behind.gap;
-            // Of equals the first, which is missed least.
-            (begun..all.len()).min_by(|&a, &b| gap(a).total_cmp(&gap(b)))
-        };
-        let Some(mut next) = best(&all) else { break };
-        if goal.budget.is_none() {
-            if !goal.is_within(candidate(&all[next])) && goal.is_near(candidate(&all[next])) {
-                all.push(retrain(again(&all[next])?)?);
-                next = best(&all).unwrap_or(next);
-            }
-            outside = if goal.is_within(candidate(&all[next])) { 0 } else { outside + 1 };
-            if outside > LENIENT || !goal.is_near(candidate(&all[next])) {
-                break;
-            }
-        }
+        let Some(next) = found else { break };
         at = next;
     }
     Ok(all)
 }
 
+/// Networks worth finishing, the costliest first: with a budget the one that would be kept as it is, otherwise all that are
+/// [near](Goal::slack), or the one that would be kept if none is.
+pub fn worth_finishing(attempts: &[Attempt], goal: &Goal) -> Vec<Candidate> {
+    let near =
+        attempts.iter().filter_map(Attempt::trained).filter(|c| goal.budget.is_none() && goal.is_near(c));
+    let mut worth: Vec<Candidate> = near.cloned().collect();
+    worth.sort_by(|a, b| b.cost.total_cmp(&a.cost).then(a.dropped.cmp(&b.dropped)));
+    if worth.is_empty() {
+        worth.extend(Selection::of(attempts.to_vec(), goal).winner().cloned());
+    }
+    worth
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fit::select::Selection;
     use crate::fit::select::tests::{attempt, chosen, goal};
 
     /// Accuracy in thousandths after dropping each number of blocks; `None` where the network falls apart.
@@ -191,8 +197,7 @@ mod tests {
             let left = "1234".chars().filter(|block| !at.stage.contains(*block));
             Ok(left.map(|block| format!("{}{block}", at.stage)).collect())
         };
-        let again = |at: &Candidate| Ok(format!("{}r", at.stage));
-        let all = descend(network(String::new()), goal, |c| c, leaner, again, |stage| Ok(network(stage)));
+        let all = descend(network(String::new()), goal, |c| c, leaner, |stage| Ok(network(stage)));
         let all = all.unwrap();
         let stages = all.iter().map(|c| c.stage.clone()).collect();
         let selection = Selection::of(all.into_iter().map(Attempt::Trained).collect(), goal);
@@ -205,39 +210,17 @@ mod tests {
     #[test]
     fn a_step_out_of_tolerance_is_rolled_back_and_the_next_block_tried() {
         let goal = Goal { slack: 0.001, ..goal(0.98) };
-        let cases: [Case; 7] = [
+        let cases: [Case; 5] = [
             (&[], &["", "1", "12", "123", "1234"], "1234"),
             (&[("12", 978)], &["", "1", "12", "13", "132", "1324"], "1324"),
             (&[("12", 978), ("13", 978), ("14", 978)], &["", "1", "12", "13", "14"], "1"),
-            (&[("", 970), ("1", 978), ("2", 960), ("3", 960)], &["", "1", "2", "3"], "1"),
-            // Near: the most accurate of them is retrained again, and won back by that.
+            // Near is near enough to go on from, but not to be kept as it is.
             (
-                &[("12", 978), ("13", 979), ("14", 970)],
-                &["", "1", "12", "13", "14", "13r", "13r2", "13r24"],
-                "13r24",
-            ),
-            // Or not, and gone on from nevertheless: the next step wins it back.
-            (
-                &[("12", 979), ("13", 979), ("14", 979), ("12r", 979), ("123", 960)],
-                &["", "1", "12", "13", "14", "12r", "123", "124", "1243"],
-                "1243",
-            ),
-            // Not in time: what was left within tolerance wins.
-            (
-                &[
-                    ("12", 979),
-                    ("13", 970),
-                    ("14", 970),
-                    ("12r", 978),
-                    ("123", 979),
-                    ("124", 970),
-                    ("123r", 970),
-                    ("1234", 979),
-                    ("1234r", 979),
-                ],
-                &["", "1", "12", "13", "14", "12r", "123", "124", "123r", "1234", "1234r"],
+                &[("12", 979), ("123", 978), ("124", 979), ("1243", 979)],
+                &["", "1", "12", "123", "124", "1243"],
                 "1",
             ),
+            (&[("", 970), ("1", 978), ("2", 960), ("3", 960)], &["", "1", "2", "3"], "1"),
         ];
         for (accuracies, tried, won) in cases {
             assert_eq!(
@@ -249,5 +232,24 @@ mod tests {
         let goal = Goal { budget: Some(998.0), ..goal };
         let (tried, _) = descended(&goal, &[("1", 500), ("12", 400)]);
         assert_eq!(tried, ["", "1", "12"]);
+    }
+
+    #[test]
+    fn what_is_near_is_worth_finishing_and_otherwise_what_would_be_kept() {
+        let goal = Goal { slack: 0.01, ..goal(0.98) };
+        let worth = |accuracies: &[Option<usize>], goal: &Goal| -> Vec<usize> {
+            let attempts: Vec<_> =
+                accuracies.iter().enumerate().map(|(n, &right)| attempt(n, right)).rev().collect();
+            worth_finishing(&attempts, goal).iter().map(|c| c.dropped).collect()
+        };
+        let accuracies = [Some(990), Some(965), Some(985), Some(970), Some(960), None];
+        assert_eq!(worth(&accuracies, &goal), [0, 2, 3]);
+        assert_eq!(worth(&accuracies[3..], &Goal { slack: 0.0, ..goal }), [0], "the most accurate");
+        assert_eq!(
+            worth(&accuracies, &Goal { budget: Some(999.0), ..goal }),
+            [0],
+            "chosen by accuracy already"
+        );
+        assert!(worth(&[None], &goal).is_empty());
     }
 }

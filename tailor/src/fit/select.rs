@@ -10,6 +10,8 @@ pub struct Candidate {
     pub dropped: usize,
     /// Name of its retraining in metrics and checkpoints.
     pub stage: String,
+    /// Whether it was retrained for long, as what is kept is.
+    pub finished: bool,
     /// Right answers on validation, and its images.
     pub validation: crate::train::Score,
     /// How these compare with the teacher's.
@@ -70,7 +72,7 @@ pub struct Goal {
     /// Standard errors that it has to keep clear of the tolerance by: the leanest of many networks is one that validation
     /// flatters. What is not behind at all is always within tolerance.
     pub caution: f64,
-    /// How far beyond the tolerance a network may be that an iterative search does not give up: more training may win it back.
+    /// How far beyond the tolerance a network may be before it is finished: that may win it back.
     pub slack: f64,
     /// The most a network may cost, by the recipe's measure.
     pub budget: Option<f64>,
@@ -86,7 +88,7 @@ impl Goal {
         behind.gap <= (self.tolerance - self.caution * behind.error).max(0.0) + ROUNDING
     }
 
-    /// Whether it is within tolerance, or so little beyond that more training may win it back.
+    /// Whether it is within tolerance, or so little beyond that finishing may win it back.
     pub(super) fn is_near(&self, candidate: &Candidate) -> bool {
         candidate.behind.gap <= self.tolerance + self.slack + ROUNDING
     }
@@ -104,10 +106,14 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Chooses from all that was tried.
+    /// Chooses from all that was tried: among those that were finished, where any was.
     pub fn of(mut attempts: Vec<Attempt>, goal: &Goal) -> Selection {
         attempts.sort_by_key(Attempt::dropped);
-        let trained = || attempts.iter().enumerate().filter_map(|(i, a)| Some((i, a.trained()?)));
+        let finished = attempts.iter().filter_map(Attempt::trained).any(|c| c.finished);
+        let trained = || {
+            let all = attempts.iter().enumerate().filter_map(|(i, a)| Some((i, a.trained()?)));
+            all.filter(move |(_, c)| c.finished == finished)
+        };
         let accurate = || {
             trained().max_by(|(_, a), (_, b)| {
                 let by_cost = b.cost.total_cmp(&a.cost);
@@ -147,6 +153,7 @@ pub(super) mod tests {
             Some(right) => Attempt::Trained(Candidate {
                 dropped,
                 stage: format!("prune-{dropped}"),
+                finished: false,
                 validation: Score { right, n: 1000 },
                 behind: Behind {
                     gap: (1000 - right) as f64 / 1000.0,
@@ -170,6 +177,23 @@ pub(super) mod tests {
 
     pub(in crate::fit) fn chosen(selection: &Selection) -> usize {
         selection.winner().unwrap().dropped
+    }
+
+    #[test]
+    fn only_what_was_finished_is_kept() {
+        let finished = |dropped, right| match attempt(dropped, Some(right)) {
+            Attempt::Trained(candidate) => Attempt::Trained(Candidate { finished: true, ..candidate }),
+            other => other,
+        };
+        let short = || (0..5).map(|dropped| attempt(dropped, Some(990)));
+        let keeps = |long: Vec<Attempt>| {
+            let selection = Selection::of(short().chain(long).collect(), &goal(0.98));
+            let won = selection.winner().unwrap();
+            (won.dropped, won.finished, selection.within)
+        };
+        assert_eq!(keeps(vec![]), (4, false, true));
+        assert_eq!(keeps(vec![finished(2, 985), finished(3, 979)]), (2, true, true));
+        assert_eq!(keeps(vec![finished(2, 970), finished(1, 975)]), (1, true, false));
     }
 
     #[test]

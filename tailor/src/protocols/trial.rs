@@ -81,7 +81,7 @@ pub struct Trial {
     pub blocks: (usize, usize),
     /// Proxies kept.
     pub proxies: usize,
-    /// Every candidate that was retrained, by blocks dropped.
+    /// Every candidate, retrained as long as all others, by blocks dropped.
     pub candidates: Vec<Point>,
     /// Blocks dropped by choice from the network that was kept.
     pub dropped: usize,
@@ -172,7 +172,8 @@ impl Trial {
             };
             let refusal = |c: &Value| Some((count(&c["dropped"])?, c["refused"].as_str()?.to_string()));
             let chosen = candidates.iter().find(|c| c["stage"] == report["chosen"])?;
-            let mut points: Vec<Point> = candidates.iter().filter_map(point).collect();
+            let brief = candidates.iter().filter(|c| c["finished"] != true);
+            let mut points: Vec<Point> = brief.filter_map(point).collect();
             points.sort_by_key(|point| point.dropped);
             Some(Trial {
                 folder: work.folder().to_path_buf(),

@@ -43,18 +43,28 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
         let points = point(result, name.clone()).into_iter().collect();
         marks.push(Mark::Points { colour, shape, name, points });
     }
+    let is_finished = |value: &Value| value["finished"] == true;
     let words = |value: &Value| match value["val"].as_f64() {
         Some(val) => {
             let proxies = value["proxies"].as_u64().map_or(String::new(), |n| format!(", {n} proxies"));
-            format!("{} blocks dropped{proxies}: {:.1} %", value["dropped"], 100.0 * val)
+            let finished = if is_finished(value) { ", finished" } else { "" };
+            format!("{} blocks dropped{proxies}{finished}: {:.1} %", value["dropped"], 100.0 * val)
         }
         None => String::new(),
     };
-    let all = candidates.iter().filter_map(|c| point(c, words(c))).collect();
+    let those = |finished: bool| {
+        let those = candidates.iter().filter(move |c| is_finished(c) == finished);
+        those.filter_map(|c| point(c, words(c))).collect::<Vec<_>>()
+    };
+    let (all, finished) = (those(false), those(true));
     let chosen =
         candidates.iter().filter(|c| c["stage"] == report["chosen"]).filter_map(|c| point(c, words(c)));
     let ring = chosen.collect();
     marks.push(Mark::Points { colour: 0, shape: Shape::Dot, name: "candidate".into(), points: all });
+    if !finished.is_empty() {
+        let name = "candidate, finished".into();
+        marks.push(Mark::Points { colour: 0, shape: Shape::Diamond, name, points: finished });
+    }
     marks.push(Mark::Points { colour: 0, shape: Shape::Ring, name: "chosen".into(), points: ring });
     Some(Plot {
         title: format!("{}: validation accuracy over multiply-adds", run.name),
@@ -72,7 +82,9 @@ pub(super) fn curves(run: &Run) -> Vec<Plot> {
         .iter()
         .filter(|epoch| {
             let stage = epoch["stage"].as_str().unwrap_or_default();
-            chosen.as_deref().is_none_or(|chosen| !stage.starts_with("prune-") || stage == chosen)
+            chosen.as_deref().is_none_or(|chosen| {
+                !(stage.starts_with("prune-") || stage.starts_with("finish-")) || stage == chosen
+            })
         })
         .enumerate()
         .collect();

@@ -159,7 +159,10 @@ fn candidates(run: &Run) -> String {
             (Some(val), Some(macs), Some(params)) => {
                 let share = format!("{} ({:.0} %)", count(macs), 100.0 * macs as f64 / whole);
                 let number = |key: &str| candidate[key].as_u64().map_or(String::new(), |n| n.to_string());
-                let taken = candidate["stage"].as_str().map_or(String::new(), crate::fit::taken);
+                let mut taken = candidate["stage"].as_str().map_or(String::new(), crate::fit::taken);
+                if candidate["finished"] == true {
+                    taken += if taken.is_empty() { "finished" } else { "; finished" };
+                }
                 let val = format!("{:.1} %", 100.0 * val);
                 let cells =
                     [taken, number("proxies"), val, number("lost"), number("won"), share, count(params)];
