@@ -8,9 +8,9 @@
 //! `--precision int8` runs the network on bytes, its maps on grids wide enough for these weights; `--precision f16`
 //! rounds the weights as an f16 file does and computes in f32.
 //!
-//! `--serve FILE --net NAME` is for a peer's script that wants to measure both sides in turn: it writes the
-//! network's tensors, an image and its scores to FILE (safetensors), then answers every line `N` on stdin by
-//! running N frames and printing their median and best in milliseconds.
+//! `--serve DIR --net NAME` is for a peer's script that wants to measure both sides in turn: it writes the
+//! network's plan (`net.json`) and its tensors, an image and its scores (`net.safetensors`) to DIR, then answers every line
+//! `N` on stdin by running N frames and printing their median and best in milliseconds.
 
 #[path = "peer/mod.rs"]
 mod peer;
@@ -19,7 +19,7 @@ use bundles::container::{f16_to_f32, f32_to_f16};
 use bundles::plan::{Arch, Owner, Place, Plan};
 use edge_runtime::kernels::{Isa, int8::Grid};
 use edge_runtime::{Backbone, Session, Task};
-use peer::{Entry, write_tensors};
+use peer::{Entry, write_network};
 use std::collections::HashMap;
 use std::io::BufRead;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ fn weights(plan: &Plan) -> Tensors {
     for spec in plan.tensors() {
         let fan_in: usize = spec.shape.iter().skip(1).product();
         let (centre, spread) = match spec.name.rsplit('.').next() {
+            // What is added to a node, once for each block.
+            Some("scale") if spec.name.ends_with("bn2.scale") => (0.2, 0.03),
             Some("scale") => (0.7, 0.1),
             Some("alpha") => (0.5, 0.1),
             Some("shift" | "bias") => (0.0, 0.1),
@@ -126,7 +128,7 @@ impl Network {
     }
 
     /// Everything a peer needs to run the same network on the same image.
-    fn write(&mut self, path: &str) -> std::io::Result<()> {
+    fn write(&mut self, directory: &str) -> std::io::Result<()> {
         let input = self.plan.input;
         let scores = self.session.run(&self.task, &self.image).expect("a frame").to_vec();
         let mut entries: Vec<Entry<'_>> = Vec::new();
@@ -136,7 +138,7 @@ impl Network {
         }
         entries.push(("test.image".into(), vec![1, input.c, input.h, input.w], &self.image));
         entries.push(("test.scores".into(), vec![1, scores.len()], &scores));
-        write_tensors(path.as_ref(), &entries)
+        write_network(directory.as_ref(), "net", &self.plan, &entries)
     }
 }
 
@@ -156,10 +158,10 @@ fn main() -> std::io::Result<()> {
         }
     }
     let mut chosen = NETWORKS.iter().filter(|(name, ..)| name.contains(&only));
-    if let Some(path) = serve {
+    if let Some(directory) = serve {
         let entry = chosen.next().expect("a network of that name");
         let mut network = Network::new(entry, isa, threads, &precision);
-        network.write(&path)?;
+        network.write(&directory)?;
         println!("ready");
         for line in std::io::stdin().lock().lines() {
             let (median, best) = network.frames(line?.trim().parse().expect("a number of frames"));

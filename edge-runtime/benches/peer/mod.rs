@@ -3,12 +3,25 @@
 use bundles::plan::{Op, Plan};
 use std::fmt::Write as _;
 use std::io::Write;
+use std::path::Path;
 
 /// Name, shape, values.
 pub type Entry<'a> = (String, Vec<usize>, &'a [f32]);
 
-/// Writes `entries` to a safetensors file.
-pub fn write_tensors(path: &std::path::Path, entries: &[Entry<'_>]) -> std::io::Result<()> {
+/// Writes `entries` to `NAME.safetensors` of a directory and the plan to `NAME.json`: `{"stem": line, "cells": [{"relu",
+/// "gates": [{"source", "alpha", "paths": [line]}]}], "head": line}`, a line being a list of operations and `alpha` an
+/// index into the cell's alpha tensor or null.
+pub fn write_network(
+    directory: &Path,
+    name: &str,
+    plan: &Plan,
+    entries: &[Entry<'_>],
+) -> std::io::Result<()> {
+    write_tensors(&directory.join(format!("{name}.safetensors")), entries)?;
+    std::fs::write(directory.join(format!("{name}.json")), plan_json(plan))
+}
+
+fn write_tensors(path: &Path, entries: &[Entry<'_>]) -> std::io::Result<()> {
     let (mut header, mut offset) = (String::from("{"), 0);
     for (name, shape, numbers) in entries {
         let end = offset + 4 * numbers.len();
@@ -28,10 +41,7 @@ pub fn write_tensors(path: &std::path::Path, entries: &[Entry<'_>]) -> std::io::
     file.flush()
 }
 
-/// The plan: `{"stem": line, "cells": [{"relu", "gates": [{"source", "alpha", "paths": [line]}]}], "head": line}`, a
-/// line being a list of operations and `alpha` an index into the cell's alpha tensor or null.
-#[allow(dead_code, reason = "the bench of frames has networks whose form the peer knows")]
-pub fn plan_json(plan: &Plan) -> String {
+fn plan_json(plan: &Plan) -> String {
     let cells = plan.cells.iter().map(|cell| {
         let mut alphas = 0;
         let gates: Vec<String> = cell

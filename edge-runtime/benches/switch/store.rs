@@ -1,6 +1,6 @@
 //! A store of random numbers in the form `tailor` gives it: a backbone, plain and packed, and many tailored tasks.
 
-use crate::peer::{Entry, plan_json, write_tensors};
+use crate::peer::{Entry, write_network};
 use bundles::container::{Bundle, Kind, Preprocess, Resize, Writer};
 use bundles::plan::{Arch, Owner, Plan, Role, Skips};
 use edge_runtime::kernels::Isa;
@@ -22,9 +22,6 @@ pub fn backbones(directory: &Path) -> [PathBuf; 2] {
 pub fn task(directory: &Path, i: usize) -> PathBuf {
     directory.join(format!("task{i}.task"))
 }
-
-/// The first task's network and numbers for a peer's script, with an image and the scores it should give.
-pub const PEER: [&str; 2] = ["task0.safetensors", "task0.json"];
 
 /// Every third block goes, and all proxies but those over the gaps: about what a task of middling difficulty keeps.
 fn tailored(source: &Plan, arch: Arch) -> Plan {
@@ -82,9 +79,7 @@ fn for_peer(directory: &Path, plan: &Plan, shared: &Tensors, own: &Tensors) {
         specs.iter().map(|spec| (spec.name.clone(), spec.shape.clone(), &of(spec)[..])).collect();
     entries.push(("test.image".into(), vec![1, plan.input.c, plan.input.h, plan.input.w], &image));
     entries.push(("test.scores".into(), vec![1, scores.len()], &scores));
-    let [tensors, json] = PEER.map(|name| directory.join(name));
-    write_tensors(&tensors, &entries).expect("room for a file");
-    std::fs::write(json, plan_json(plan)).expect("room for a file");
+    write_network(directory, "task0", plan, &entries).expect("room for a file");
 }
 
 /// Uniform in -1..1.

@@ -1,0 +1,139 @@
+"""The engines that frames are measured beside. Each runs one network, batch 1, on one image.
+
+`Engine(network, threads)`; `scores()` are those of its image, `median(frames)` the median milliseconds of so many frames.
+"""
+
+import os
+import statistics
+import subprocess
+import time
+
+
+class Network:
+    """What every engine is given."""
+
+    def __init__(self, folder, model, image, scores, precision):
+        # `model`: bytes of the ONNX graph, in the precision that is measured; `folder`: what the bench wrote.
+        self.folder, self.model, self.image, self.wanted, self.precision = folder, model, image, scores, precision
+
+
+class InProcess:
+    """An engine with a Python binding."""
+
+    def median(self, frames):
+        times = []
+        for _ in range(frames):
+            start = time.perf_counter()
+            self.frame()
+            times.append((time.perf_counter() - start) * 1e3)
+        return statistics.median(times)
+
+    def close(self):
+        pass
+
+
+class OnnxRuntime(InProcess):
+    package, precisions = "onnxruntime", ("f32", "f16", "int8")
+
+    def __init__(self, network, threads):
+        import onnxruntime
+
+        self.name = f"onnxruntime {onnxruntime.__version__}"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(network.model, options, providers=["CPUExecutionProvider"])
+        self.feed = {"image": network.image}
+
+    def frame(self):
+        return self.session.run(None, self.feed)
+
+    def scores(self):
+        return self.frame()[0]
+
+
+class OpenVino(InProcess):
+    package, precisions = "openvino", ("f32", "f16", "int8")
+
+    def __init__(self, network, threads):
+        import openvino
+
+        self.name = f"openvino {openvino.__version__.split('-')[0]}"
+        core = openvino.Core()
+        # Cores with bfloat16 would compute f32 networks in it otherwise.
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        self.request = core.compile_model(core.read_model(network.model), "CPU", settings).create_infer_request()
+        self.request.set_input_tensor(openvino.Tensor(network.image))
+
+    def frame(self):
+        self.request.infer()
+
+    def scores(self):
+        self.frame()
+        return self.request.get_output_tensor().data
+
+
+class Ncnn(InProcess):
+    package, precisions = "ncnn", ("f32", "f16")
+
+    def __init__(self, network, threads):
+        import ncnn
+
+        from ncnn_model import convert
+
+        self.name = f"ncnn {ncnn.__version__}"
+        paths = [os.path.join(network.folder, f"net.{end}") for end in ("param", "bin")]
+        convert(network.model, *paths)
+        self.net = ncnn.Net()
+        self.net.opt.num_threads = threads
+        self.net.opt.use_vulkan_compute = False
+        # As exact as the others.
+        for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage", "use_bf16_packed"):
+            if hasattr(self.net.opt, option):
+                setattr(self.net.opt, option, False)
+        if self.net.load_param(paths[0]) or self.net.load_model(paths[1]):
+            raise RuntimeError("ncnn cannot load the network")
+        # A copy of its own: a Mat of an array does not keep that alive.
+        self.image = ncnn.Mat(network.image[0]).clone()
+
+    def frame(self):
+        extractor = self.net.create_extractor()
+        extractor.input("image", self.image)
+        return extractor.extract("scores")[1]
+
+    def scores(self):
+        import numpy
+
+        return numpy.array(self.frame()).reshape(1, -1)
+
+
+class Served:
+    """A program that answers every line `N` with median and best of N frames."""
+
+    def __init__(self, command, environment=None):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, **pipes)
+        self.words = self.process.stdout.readline().split()
+        if self.words[:1] != ["ready"]:
+            raise RuntimeError(f"{command[0]} did not start; run it by hand: {' '.join(command)}")
+
+    def median(self, frames):
+        print(frames, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline().split()[0])
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Candle(Served):
+    package, precisions = None, ("f32", "f16")
+    # Its bench; set by who has it.
+    program = None
+
+    def __init__(self, network, threads):
+        super().__init__([self.program, "--serve", network.folder], {"RAYON_NUM_THREADS": str(threads)})
+        self.name, self.apart = "candle", float(self.words[1])
+
+
+PEERS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "ncnn": Ncnn, "candle": Candle}
