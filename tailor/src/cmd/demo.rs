@@ -41,6 +41,7 @@ fn recipe(sample: &Sample) -> Recipe {
         teach: one_cycle(teach, 64, 0.05),
         train: one_cycle(train, 32, 0.1),
         retrain: one_cycle(retrain, 32, 0.05),
+        finish: 2,
         search: Search::Bisect,
         augment: Augment { crop_pad: sample.crop_pad, flip: sample.flip, ..Augment::default() },
         ..Recipe::small()

@@ -10,7 +10,7 @@ use std::fmt::Write;
 /// Retrains pruned candidates of a `fit`: one (--drop), or all of a sweep (--sweep), here or on a cluster.
 ///
 /// Takes the options of `fit`, and what `fit` has done in the work folder is not done again. After --drop has run for every
-/// number, `fit --search sweep` with the same options chooses among them and packs.
+/// number, `fit --search sweep` with the same options finishes the best of them, chooses and packs.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples: tailor prune --backbone net.backbone --data photos.zip --work run/photos --drop 3\n          \
@@ -22,7 +22,7 @@ pub struct Prune {
     /// Drop this many blocks and retrain what is left.
     #[arg(long, value_name = "N")]
     drop: Option<usize>,
-    /// Every number of dropped blocks, as many at a time as --jobs says; then choose and pack.
+    /// Every number of dropped blocks, as many at a time as --jobs says; then finish the best, choose and pack.
     #[arg(long)]
     sweep: bool,
     /// Print a script that has a scheduler do the sweep: teacher and student, an array of jobs, the choice.

@@ -34,7 +34,7 @@ pub(super) const TASKS: [Sample; 2] = [
             name: "digits.zip",
             bytes: include_bytes!("../../../../bundles/samples/digits.zip"),
         },
-        epochs: [6, 8, 6],
+        epochs: [6, 8, 5],
         crop_pad: 2,
         flip: false,
     },
