@@ -1,28 +1,24 @@
 //! The backbone: frozen kernels, held once for every task that runs on them.
 
+mod kernels;
+
 use crate::bundle::{self, Trusting};
 use crate::engine::{Program, Tensors, params};
 use crate::kept::Kept;
-use crate::kernels::{self, ConvShape, Floats, Isa, int8};
+use crate::kernels::{ConvShape, Isa};
 use crate::map::Map;
 use crate::{Error, Result};
-use bundles::container::{
-    self, BackboneRef, Bundle, Dtype, Kind, Layout, Manifest, Section, Trust, TrustedKey,
-};
-use bundles::plan::{Conv, Op, Owner};
+use bundles::container::{self, BackboneRef, Bundle, Dtype, Kind, Layout, Manifest, Trust, TrustedKey};
+use bundles::plan::{Op, Owner};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Revision of the packed order of int8 kernels, which is the same for every instruction set.
-pub const INT8_REVISION: u32 = 1;
-
-/// Revision of the packed kernel order, written into files packed for an instruction set. It changes when
-/// [`kernels::pack`] changes what it writes.
-pub const LAYOUT_REVISION: u32 = 2;
+pub use self::kernels::{INT8_REVISION, LAYOUT_REVISION};
+pub(crate) use self::kernels::{Kernel, Kernel8, int8_shape};
 
 /// How to open a backbone, and what to ask of the tasks loaded onto it.
 #[derive(Debug, Clone)]
@@ -37,50 +33,6 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options { isa: Isa::detect(), trusted: Vec::new() }
-    }
-}
-
-/// A convolution kernel in the layout its kernel function reads.
-#[derive(Debug, Clone)]
-pub(crate) enum Kernel {
-    /// In place, in the mapped file.
-    Mapped { map: Arc<Map>, range: Range<usize> },
-    /// Repacked at open.
-    Packed(Arc<Floats>),
-}
-
-impl Kernel {
-    /// The packed weights.
-    pub fn floats(&self) -> &[f32] {
-        match self {
-            // The range was checked when this value was made.
-            Kernel::Mapped { map, range } => map.floats(range.clone()).unwrap_or(&[]),
-            Kernel::Packed(floats) => floats,
-        }
-    }
-}
-
-/// A convolution kernel as bytes in the order that [`int8::conv`] reads, with the scale of each output channel.
-#[derive(Debug, Clone)]
-pub(crate) struct Kernel8 {
-    bytes: Bytes8,
-    pub scales: Arc<Vec<f32>>,
-}
-
-#[derive(Debug, Clone)]
-enum Bytes8 {
-    Mapped { map: Arc<Map>, range: Range<usize> },
-    Packed(Arc<Vec<i8>>),
-}
-
-impl Kernel8 {
-    /// The packed weights.
-    pub fn weights(&self) -> &[i8] {
-        match &self.bytes {
-            // The range was checked when this value was made.
-            Bytes8::Mapped { map, range } => kernels::signed(map.bytes().get(range.clone()).unwrap_or(&[])),
-            Bytes8::Packed(bytes) => bytes,
-        }
     }
 }
 
@@ -246,114 +198,6 @@ impl Backbone {
         self.packed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The kernel of `conv`, packed for `shape`.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it is packed for
-    /// another machine or shape.
-    pub(crate) fn kernel(&self, conv: &Conv, shape: &ConvShape) -> Result<Kernel> {
-        let key = (format!("{}.weight", conv.name), *shape);
-        let mut packed = self.packed();
-        if let Some(kernel) = packed.kernels.get(&key) {
-            return Ok(kernel.clone());
-        }
-        let len = kernels::packed_len(self.isa, shape);
-        if let Some(kernel) = self.mapped(&key.0, conv, len)? {
-            packed.kernels.insert(key, kernel.clone());
-            return Ok(kernel);
-        }
-        let start = Instant::now();
-        let plain = self.tensor(&key.0, conv.c_out * conv.c_in * conv.kernel * conv.kernel)?;
-        let mut floats = Floats::zeros(len);
-        kernels::pack(self.isa, shape, &plain, &mut floats)
-            .map_err(|source| Error::Kernel { step: key.0.clone(), source })?;
-        packed.cost.kernels += 1;
-        packed.cost.bytes += 4 * floats.len();
-        packed.cost.time += start.elapsed();
-        let kernel = Kernel::Packed(Arc::new(floats));
-        packed.kernels.insert(key, kernel.clone());
-        Ok(kernel)
-    }
-
-    /// A kernel that lies in the file as this machine reads it; `None` when it lies there in plain order.
-    fn mapped(&self, name: &str, conv: &Conv, len: usize) -> Result<Option<Kernel>> {
-        let Some(contents) = self.contents() else { return Ok(None) };
-        let Some((index, range)) = contents.tensors.get(name) else { return Ok(None) };
-        let Some(section) = contents.manifest.sections.get(*index) else { return Ok(None) };
-        let Layout::Blocked { isa, revision } = section.layout else { return Ok(None) };
-        let shape = [conv.c_out, conv.c_in, conv.kernel, conv.kernel];
-        let here = isa_in_files(self.isa);
-        let fits = (isa, revision) == (here, LAYOUT_REVISION)
-            && section.dtype == Dtype::F32
-            && section.shape == shape
-            && range.len() == 4 * len
-            && contents.map.floats(range.clone()).is_some();
-        if !fits {
-            return Err(Error::Incompatible {
-                file: contents.file.clone(),
-                want: format!("{isa:?} revision {revision} (tensor `{name}`, {} bytes)", range.len()),
-                got: format!("{here:?} revision {LAYOUT_REVISION} ({} bytes)", 4 * len),
-            });
-        }
-        Ok(Some(Kernel::Mapped { map: Arc::clone(&contents.map), range: range.clone() }))
-    }
-
-    /// The kernel of `conv` as bytes: where it lies in the file, or rounded from plain numbers.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it is packed in
-    /// another order, [`Error::Container`] for scales that are none.
-    pub(crate) fn kernel8(&self, conv: &Conv) -> Result<Kernel8> {
-        let name = format!("{}.weight", conv.name);
-        let mut packed = self.packed();
-        if let Some(kernel) = packed.int8.get(&name) {
-            return Ok(kernel.clone());
-        }
-        let shape = int8_shape(conv);
-        let kernel = match self.mapped8(&name, conv, int8::packed_len(&shape))? {
-            Some(kernel) => kernel,
-            None => {
-                let start = Instant::now();
-                let plain = self.tensor(&name, conv.c_out * conv.c_in * conv.kernel * conv.kernel)?;
-                let (mut rounded, mut scales) = (vec![0; plain.len()], vec![0.0; conv.c_out]);
-                let mut bytes = vec![0; int8::packed_len(&shape)];
-                int8::quantise_rows(&plain, conv.c_out, &mut rounded, &mut scales)
-                    .and_then(|()| int8::pack(&shape, &rounded, &mut bytes))
-                    .map_err(|source| Error::Kernel { step: name.clone(), source })?;
-                packed.cost.kernels += 1;
-                packed.cost.bytes += bytes.len();
-                packed.cost.time += start.elapsed();
-                Kernel8 { bytes: Bytes8::Packed(Arc::new(bytes)), scales: Arc::new(scales) }
-            }
-        };
-        packed.int8.insert(name, kernel.clone());
-        Ok(kernel)
-    }
-
-    /// An int8 kernel that lies in the file; `None` when it lies there as plain numbers.
-    fn mapped8(&self, name: &str, conv: &Conv, len: usize) -> Result<Option<Kernel8>> {
-        let Some(contents) = self.contents() else { return Ok(None) };
-        let Some((index, range)) = contents.tensors.get(name) else { return Ok(None) };
-        let Some(section) = contents.manifest.sections.get(*index) else { return Ok(None) };
-        if section.dtype != Dtype::I8 {
-            return Ok(None);
-        }
-        let layout = Layout::Blocked { isa: container::Isa::Portable, revision: INT8_REVISION };
-        let shape = [conv.c_out, conv.c_in, conv.kernel, conv.kernel];
-        if section.layout != layout || section.shape != shape || range.len() != len {
-            return Err(Error::Incompatible {
-                file: contents.file.clone(),
-                want: format!("{:?} (tensor `{name}`, {} bytes)", section.layout, range.len()),
-                got: format!("{layout:?} ({len} bytes)"),
-            });
-        }
-        let scale_name = Section::scale_name(name);
-        let scales = contents.tensor(&scale_name, conv.c_out)?;
-        bundle::check_scales(&contents.file, &scale_name, &scales)?;
-        let bytes = Bytes8::Mapped { map: Arc::clone(&contents.map), range: range.clone() };
-        Ok(Some(Kernel8 { bytes, scales: Arc::new(scales.into_owned()) }))
-    }
-
     /// A backbone-owned tensor in its plain order: in place, where the file holds it so.
     pub(crate) fn tensor(&self, name: &str, len: usize) -> Result<Cow<'_, [f32]>> {
         match &self.source {
@@ -394,12 +238,6 @@ impl Contents {
         };
         if numbers.len() == want { Ok(numbers) } else { Err(wrong(Some(numbers.len()))) }
     }
-}
-
-/// The part of a convolution's shape that the order of its int8 weights depends on.
-pub(crate) fn int8_shape(conv: &Conv) -> ConvShape {
-    let &Conv { c_in, c_out, kernel, stride, pad, .. } = conv;
-    ConvShape { c_in, h: kernel, w: kernel, c_out, kernel, stride, pad, input_nchw: false }
 }
 
 /// The name that files have for an instruction set's layout.
