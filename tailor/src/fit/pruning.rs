@@ -362,13 +362,19 @@ mod tests {
         tailoring.prune(&teacher, &student).unwrap()
     }
 
-    #[test]
-    fn what_is_kept_was_finished_from_where_the_search_left_it() {
+    /// A sweep of a few steps.
+    fn brief() -> Recipe {
         let mut brief =
             Recipe { search: Search::Sweep, theta: 0.0, tolerance: 1.0, finish: 0, ..Recipe::small() };
         for stage in [&mut brief.teach, &mut brief.train, &mut brief.retrain] {
             (stage.epochs, stage.batch) = (2, 12);
         }
+        brief
+    }
+
+    #[test]
+    fn what_is_kept_was_finished_from_where_the_search_left_it() {
+        let brief = brief();
         let finished = |pruned: &Pruned| -> Vec<bool> {
             let trained = pruned.selection.attempts.iter().filter_map(Attempt::trained);
             trained.map(|candidate| candidate.finished).collect()
@@ -389,5 +395,21 @@ mod tests {
             long.params.values(name).unwrap() != short.params.values(name).unwrap()
         };
         assert!(short.params.vars().any(changed));
+    }
+
+    #[test]
+    fn candidates_are_compared_by_as_many_looks_as_the_recipe_says() {
+        let augment = crate::data::Augment { crop_pad: 3, ..Default::default() };
+        let behind = |looks| -> Vec<Behind> {
+            let pruned = pruned(&Recipe { looks, augment, ..brief() });
+            pruned.selection.attempts.iter().filter_map(Attempt::trained).map(|c| c.behind).collect()
+        };
+        let (one, five) = (behind(1), behind(5));
+        // What images as they are say is the same; what all looks say is not, and finer than one image.
+        let as_they_are = |b: &Behind| (b.lost, b.won);
+        assert!(one.iter().map(as_they_are).eq(five.iter().map(as_they_are)));
+        let images = |b: &Behind| b.gap * 9.0;
+        assert!(one.iter().all(|b| (images(b) - images(b).round()).abs() < 1e-9), "{one:?}");
+        assert!(five.iter().any(|b| (images(b) - images(b).round()).abs() > 0.1), "{five:?}");
     }
 }
