@@ -10,7 +10,7 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor report run/photos-1 run/photos-2 run/photos-3 -o photos.html")]
 pub struct Report {
-    /// Work folders of `tailor fit` and `tailor protocol`; results of other methods are found in
+    /// Work folders of `tailor fit`, `tailor compare` and `tailor protocol`; results of other methods are found in
     /// WORK/METHOD/result.json.
     #[arg(required = true, value_name = "WORK")]
     work: Vec<PathBuf>,

@@ -21,12 +21,13 @@ const WORTHWHILE: f64 = 0.02;
 /// Rises of the validation loss below this count as none: then the larger saving comes first.
 const NO_LOSS: f64 = 1e-3;
 
-/// What was taken in turn to come to the network of that stage, in words; nothing for those of other searches.
+/// What was taken in turn to come to the network of that stage, blocks by the names that drawings give them; nothing for those of other
+/// searches.
 pub(crate) fn taken(stage: &str) -> String {
     let Some((_, path)) = stage.split_once(WITHOUT) else { return String::new() };
     let steps = path.split('-').map(|step| match step {
-        PROXIES => "half of the proxies".to_string(),
-        block => format!("block {block}"),
+        PROXIES => "½ proxies".to_string(),
+        block => format!("G{block}"),
     });
     steps.collect::<Vec<_>>().join(", ")
 }
@@ -129,7 +130,7 @@ mod tests {
     #[test]
     fn the_way_to_a_network_is_told() {
         for stage in ["prune-without-7-p-12", "finish-without-7-p-12"] {
-            assert_eq!(taken(stage), "block 7, half of the proxies, block 12");
+            assert_eq!(taken(stage), "G7, ½ proxies, G12");
         }
         assert_eq!(taken("prune-3"), "");
     }

@@ -50,9 +50,7 @@ pub fn page(runs: &[Run]) -> String {
                  </section>\n";
     }
     for (i, run) in fitted {
-        let data = &run.report["data"];
-        let baselines: Vec<&Value> =
-            runs.iter().flat_map(|run| &run.baselines).filter(|result| &result["data"] == data).collect();
+        let baselines = run.others(runs.iter().flat_map(|run| &run.baselines));
         body += &section(i, run, &baselines);
     }
     format!(
@@ -164,9 +162,8 @@ fn candidates(run: &Run) -> String {
                     taken += if taken.is_empty() { "finished" } else { "; finished" };
                 }
                 let val = format!("{:.1} %", 100.0 * val);
-                let cells =
-                    [taken, number("proxies"), val, number("lost"), number("won"), share, count(params)];
-                name + &cells.map(|text| cell(&text)).concat()
+                let cells = [number("proxies"), val, number("lost"), number("won"), share, count(params)];
+                name + &format!("<td class=\"words\">{taken}</td>") + &cells.map(|text| cell(&text)).concat()
             }
             _ => {
                 let why = escape(candidate["refused"].as_str().unwrap_or("nothing is known of it"));
@@ -176,7 +173,7 @@ fn candidates(run: &Run) -> String {
     });
     let heads = [
         "Blocks dropped",
-        "In turn",
+        "Without, in turn",
         "Proxies",
         "Validation",
         "Only teacher right",

@@ -8,6 +8,9 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What `compare` calls tailoring, and the folder of it.
+pub(super) const TAILORED: &str = "tailor";
+
 /// One work folder.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -36,15 +39,25 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a work folder.
+    /// Reads a work folder: of `fit`, or of `compare`, whose tailored network lies in a folder of its own beside the other
+    /// methods'.
     ///
     /// # Errors
     /// [`Error::Data`] when it is no work folder, or a file in it is not what its name says; [`Error::Io`].
     pub fn read(folder: &Path) -> Result<Run> {
-        let mut missing = Vec::new();
         if !folder.is_dir() {
             return Err(no_work(folder, "no such folder"));
         }
+        let inner = folder.join(TAILORED);
+        if !folder.join("report.json").exists() && inner.join("report.json").exists() {
+            let shown = folder.display().to_string();
+            return Ok(Run { folder: shown, baselines: baselines(folder)?, ..Run::read(&inner)? });
+        }
+        Run::of_fit(folder)
+    }
+
+    fn of_fit(folder: &Path) -> Result<Run> {
+        let mut missing = Vec::new();
         let baselines = baselines(folder)?;
         let mut report = json(&folder.join("report.json"))?;
         let bundle = bundle(folder)?;
@@ -104,6 +117,20 @@ impl Run {
             figures,
             missing,
         })
+    }
+
+    /// What other methods made of the same images with the same backbone and seed, as far as their results say. The network
+    /// that was tailored is no other method's.
+    pub fn others<'a>(&self, results: impl Iterator<Item = &'a Value>) -> Vec<&'a Value> {
+        let report = &self.report;
+        let same = |ours: &Value, theirs: &Value| ours.is_null() || theirs.is_null() || ours == theirs;
+        let is_other = |result: &&Value| {
+            result["data"] == report["data"]
+                && same(&report["seed"], &result["seed"])
+                && same(&report["backbone"]["arch"], &result["arch"])
+                && result["method"] != TAILORED
+        };
+        results.filter(is_other).collect()
     }
 
     /// Accuracy `key` (`val`, `teacher_test`, …) of the task, with the number of its images, 0 when that is unknown.

@@ -1,7 +1,7 @@
 //! The tables at the top: every network of every folder, and means over seeds.
 
 use super::html::{cell, head, table};
-use super::run::{Run, margin};
+use super::run::{Run, TAILORED, margin};
 use crate::draw::escape;
 use crate::fit::count;
 use crate::progress::duration;
@@ -103,7 +103,9 @@ fn rows(run: &Run) -> Vec<Row> {
             backbone,
         });
     }
-    rows.extend(run.baselines.iter().map(|result| {
+    let is_shown = !report.is_null();
+    let others = run.baselines.iter().filter(|result| !(is_shown && result["method"] == TAILORED));
+    rows.extend(others.map(|result| {
         let score = |key: &str| {
             Some((result[key].as_f64()?, result[format!("{key}_n")].as_u64().unwrap_or(0) as usize))
         };

@@ -3,6 +3,7 @@
 use super::{Bench, QUICK, bench, failure, number, program, stdout, text};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 /// A class name that a careless page would take for a tag.
 const CLASS: &str = "<b>&\"'";
@@ -106,6 +107,21 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     let (_, means) = html.split_once("Mean ± standard deviation").unwrap();
     assert!(means.contains("<td>2</td>"), "two seeds of the same");
     assert_eq!(html.matches("role=\"img\"").count(), 8, "four plots of each");
+
+    // A folder of `compare`: the tailored network, which is shown once, beside the other methods.
+    let both = at("both");
+    fs::create_dir_all(both.join("tuned")).unwrap();
+    assert!(
+        Command::new("cp").args(["-r", text(&one), text(&both.join("tailor"))]).status().unwrap().success()
+    );
+    fs::write(both.join("tuned").join("result.json"), result).unwrap();
+    fs::write(both.join("tailor").join("result.json"), result.replace("<i>tuned", "tailor")).unwrap();
+    stdout("tailor", &["report", text(&both), "-o", text(&page)]);
+    let html = fs::read_to_string(&page).unwrap();
+    assert_well_formed(&html);
+    let network = |name: &str| html.matches(&format!("<th scope=\"row\">{name}<br/>")).count();
+    assert_eq!((network("&lt;i&gt;tuned"), network("tailored"), network("tailor")), (1, 1, 0));
+    assert!(html.contains("Architecture</h3>") && !html.contains("Missing in"));
 
     // An older folder: what is left is shown, and what is missing is said.
     for gone in ["report.json", "predictions.json"] {
