@@ -5,7 +5,7 @@ use crate::draw::{Axis, Mark, Plot, Shape};
 use serde_json::Value;
 
 /// Shapes and colours that baselines have in turn.
-const OTHERS: [(Shape, usize); 8] = [
+const OTHERS: [(Shape, usize); 10] = [
     (Shape::Square, 1),
     (Shape::Triangle, 3),
     (Shape::Diamond, 4),
@@ -14,7 +14,12 @@ const OTHERS: [(Shape, usize); 8] = [
     (Shape::Triangle, 7),
     (Shape::Diamond, 1),
     (Shape::Cross, 3),
+    (Shape::Square, 4),
+    (Shape::Triangle, 5),
 ];
+
+/// Points below the least accurate candidate at which other methods are named, but not drawn: they would press all else together.
+const FAR: f64 = 3.0;
 
 /// Validation accuracy of every candidate over its multiply-adds; `None` when the run kept none.
 pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
@@ -24,6 +29,8 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     let point = |value: &Value, words: String| {
         Some((100.0 * value["macs"].as_f64()? / whole, 100.0 * value["val"].as_f64()?, words))
     };
+    let vals = candidates.iter().filter_map(|c| c["val"].as_f64());
+    let lowest = 100.0 * vals.fold(f64::INFINITY, f64::min);
     let mut marks = Vec::new();
     if let Some(teacher) = report["task"]["teacher_val"].as_f64() {
         if let Some(tolerance) = report["tolerance"].as_f64() {
@@ -40,7 +47,12 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     for (i, result) in baselines.iter().enumerate() {
         let (shape, colour) = OTHERS[i % OTHERS.len()];
         let name = result["method"].as_str().unwrap_or("unnamed method").to_string();
-        let points = point(result, name.clone()).into_iter().collect();
+        let points: Vec<_> = point(result, name.clone()).into_iter().collect();
+        let far = points.iter().map(|(_, val, _)| *val).find(|val| *val < lowest - FAR);
+        let (name, points) = match far {
+            Some(val) => (format!("{name}, far below: {val:.1} %"), Vec::new()),
+            None => (name, points),
+        };
         marks.push(Mark::Points { colour, shape, name, points });
     }
     let is_finished = |value: &Value| value["finished"] == true;
