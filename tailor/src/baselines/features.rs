@@ -10,7 +10,7 @@ use super::size::{Owned, Parts, Size};
 use crate::Result;
 use crate::data::{Augment, Batch, Split};
 use crate::fit::{EVAL_BATCH, Stage};
-use crate::net::{Net, Params, Pass};
+use crate::net::{Net, Params, Pass, without_classifier};
 use crate::train::{Score, label_loss, right};
 use bundles::plan::{Op, Plan};
 use candle_core::Tensor;
@@ -106,11 +106,9 @@ fn frozen(plan: &Plan, backbone: &Params) -> Result<Params> {
 
 /// The plan without its classifier, and the classifier alone as a plan that reads features `(n, c)`.
 fn cut(plan: &Plan) -> (Plan, Plan) {
-    let (mut body, mut head) = (plan.clone(), plan.clone());
-    let at = plan.head.iter().position(|op| matches!(op, Op::Linear(_))).unwrap_or(plan.head.len());
-    body.head.truncate(at);
+    let (body, mut head) = (without_classifier(plan), plan.clone());
     (head.stem, head.cells) = (Vec::new(), Vec::new());
-    head.head.drain(..at);
+    head.head.drain(..body.head.len());
     (body, head)
 }
 

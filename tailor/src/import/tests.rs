@@ -1,8 +1,10 @@
 //! State dicts made from plans, under the names of other programs, whole and damaged.
 
 use super::*;
+use crate::net::{Net, Pass, without_classifier};
 use crate::weights::Tensor;
 use bundles::plan::Op;
+use candle_core::Device;
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -118,6 +120,33 @@ fn folded_norms_are_exact_in_inference() {
             assert!(get(&format!("{norm}.running_mean")).iter().all(|&v| v == 0.0));
             assert!(get(&format!("{norm}.running_var")).iter().all(|&v| (v + NORM_EPS).sqrt() == 1.0));
         }
+    }
+}
+
+#[test]
+fn folded_norms_get_statistics_whether_or_not_there_is_a_classifier() {
+    for classifier in [true, false] {
+        let mut source = folded("cifar-resnet8-b", 10);
+        source.retain(|name, _| classifier || !name.starts_with("fc."));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net.backbone");
+        write_backbone(&fit(source).unwrap(), &path).unwrap();
+        let mut backbone = crate::source::Source::open(&path, &Device::Cpu).unwrap();
+        assert!(backbone.folded && backbone.classifier == classifier);
+        let images = candle_core::Tensor::rand(0f32, 1.0, (3, 3, 16, 16), &Device::Cpu).unwrap();
+        let features = |source: &crate::source::Source| {
+            let plan = without_classifier(&source.arch.plan(16, 16, 10).unwrap());
+            let net = Net { plan: &plan, params: &source.params };
+            let features = net.forward(&images, Pass::Infer).unwrap().logits.flatten_all().unwrap();
+            features.to_vec1::<f32>().unwrap()
+        };
+        let before = features(&backbone);
+        backbone.calibrate(&images).unwrap();
+        assert!(!backbone.folded);
+        let furthest = before.iter().zip(features(&backbone)).map(|(a, b)| (a - b).abs() / a.abs().max(1e-3));
+        assert!(furthest.fold(0.0, f32::max) < 1e-3, "inference stays as it was");
+        let mean = backbone.params.values("bn1.running_mean").unwrap();
+        assert!(mean.iter().any(|m| m.abs() > 1e-3), "{mean:?}");
     }
 }
 

@@ -124,12 +124,14 @@ impl Net<'_> {
         Ok(Forward { nodes, logits, stats: walk.stats, alphas, traces })
     }
 
-    /// Batch statistics every norm would see, with the network running on its running statistics.
+    /// Batch statistics every norm would see, with the network running on its running statistics. The classifier, which a
+    /// backbone may lack, has none and is left out.
     ///
     /// # Errors
     /// As [`forward`](Net::forward).
     pub fn observe(&self, images: &Tensor) -> Result<Vec<Stats>> {
-        Ok(self.forward(images, Pass::Observe)?.stats)
+        let plan = without_classifier(self.plan);
+        Ok(Net { plan: &plan, params: self.params }.forward(images, Pass::Observe)?.stats)
     }
 
     /// Node `l`'s own matching loss `mean((x_l - target)^2)`, whose gradient reaches the cell's proxies and
@@ -337,6 +339,14 @@ impl Net<'_> {
         walk.saw(&norm.name, &out.norm);
         Ok(out)
     }
+}
+
+/// The plan down to its features.
+pub(crate) fn without_classifier(plan: &Plan) -> Plan {
+    let mut body = plan.clone();
+    let at = body.head.iter().position(|op| matches!(op, Op::Linear(_)));
+    body.head.truncate(at.unwrap_or(body.head.len()));
+    body
 }
 
 /// Mean and unbiased variance of each channel of `x` `(n, c, h, w)`.

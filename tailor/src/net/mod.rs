@@ -9,6 +9,7 @@ mod params;
 mod tests;
 
 pub use complexity::{Complexity, Formula};
+pub(crate) use forward::without_classifier;
 pub use forward::{Forward, Net, Pass, Stats};
 pub use gates::{Gating, Sampled, alphas, sampled};
 pub(crate) use params::training_tensors;
