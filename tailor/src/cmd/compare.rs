@@ -5,7 +5,7 @@ mod table;
 use crate::baselines::{Comparison, Method, Outcome};
 use crate::cmd::choices::Choices;
 use crate::cmd::{On, names, read_images};
-use crate::data::{self, Found};
+use crate::data::{self, Found, Size};
 use crate::fit::{BackboneSize, Recipe};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
@@ -107,7 +107,7 @@ impl Compare {
         for found in &found {
             self.choices.check_data(&recipe, found.counts())?;
         }
-        let backbone = BackboneSize::of(&source.plan, source.bytes)?;
+        let backbone = BackboneSize::of(&source, Size { height: size, width: size })?;
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let plan = source.plan.clone();
         let mut comparison = Comparison::new(source, recipe, &self.rates, device, progress);

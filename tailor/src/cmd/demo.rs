@@ -64,11 +64,12 @@ impl Demo {
         for sample in &samples::TASKS {
             let data = samples::unpack(folder, &sample.images)?;
             let source = Source::open(&backbone, &device)?;
-            size = Some(BackboneSize::of(&source.plan, source.bytes)?);
             let work = Work::open(folder.join(sample.name))?;
+            let dataset = load_images(&data, source.size(), &progress.for_task(sample.name))?;
+            size = Some(BackboneSize::of(&source, dataset.train.images.size())?);
             let job = Job {
                 name: sample.name,
-                dataset: load_images(&data, source.size(), &progress.for_task(sample.name))?,
+                dataset,
                 source,
                 data_name: sample.images.name,
                 recipe: &recipe(sample),

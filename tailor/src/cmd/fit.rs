@@ -68,7 +68,7 @@ impl Fit {
         }
         let report = begun.job().run()?;
         warn_of_small_validation(report.teacher_val, begun.recipe.tolerance);
-        let backbone = BackboneSize::of(&begun.source.plan, begun.source.bytes)?;
+        let backbone = BackboneSize::of(&begun.source, begun.dataset.train.images.size())?;
         if self.json {
             println!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
             return Ok(());

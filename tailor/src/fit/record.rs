@@ -27,7 +27,7 @@ impl Record<'_> {
     /// Whatever the backbone's plan reports.
     pub(super) fn json(&self) -> crate::Result<Value> {
         let attempts: Vec<Value> = self.selection.attempts.iter().map(attempt).collect();
-        let mut backbone = BackboneSize::of(&self.source.plan, self.source.bytes)?.json();
+        let mut backbone = BackboneSize::of(self.source, self.size)?.json();
         backbone["arch"] = self.source.arch.to_string().into();
         backbone["id"] = hex(&self.source.id).into();
         let [train, val, test] = self.images;

@@ -1,6 +1,8 @@
 //! What one tailored task came out as: the row of the table, and its JSON.
 
+use crate::data::Size;
 use crate::draw::strip;
+use crate::source::Source;
 use crate::train::Score;
 use bundles::plan::{Counter, Plan};
 
@@ -39,6 +41,9 @@ pub struct Report {
     pub strip: String,
 }
 
+/// Classes of a plan whose head does not count.
+const ANY_CLASSES: usize = 2;
+
 /// Parameters, multiply-adds and bytes of the backbone that tasks are compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackboneSize {
@@ -51,13 +56,14 @@ pub struct BackboneSize {
 }
 
 impl BackboneSize {
-    /// Of a plain backbone's plan.
+    /// Of a backbone that looks at images of `size`, which need not be what it was pre-trained on.
     ///
     /// # Errors
-    /// Whatever [`Plan::check`] finds.
-    pub fn of(plan: &Plan, bytes: u64) -> crate::Result<BackboneSize> {
+    /// When the size does not suit the architecture.
+    pub fn of(source: &Source, size: Size) -> crate::Result<BackboneSize> {
+        let plan = source.arch.plan(size.height, size.width, ANY_CLASSES)?;
         let cost = plan.costs(Counter::True)?.without_head();
-        Ok(BackboneSize { params: cost.params, macs: cost.macs, bytes })
+        Ok(BackboneSize { params: cost.params, macs: cost.macs, bytes: source.bytes })
     }
 
     /// As JSON.

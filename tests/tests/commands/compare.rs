@@ -54,6 +54,12 @@ fn every_method_is_trained_once_and_counted() {
     assert_eq!(figure("features", "task_params"), 2.0 * 65.0);
     assert!(figure("adapters-series", "macs") > figure("dan", "macs"));
     assert_eq!(figure("piggyback", "macs"), figure("fine-tune", "macs"));
+    // What is compared with looks at images of the same size: fine-tuning costs as much, but for its classifier.
+    let (backbone, _) = report.split_once("\"results\"").unwrap();
+    assert_eq!(number(backbone, "macs") + 2.0 * 64.0, figure("fine-tune", "macs"));
+    let fitted = std::fs::read_to_string(work.join("tailor/report.json")).unwrap();
+    let (_, of_fit) = fitted.split_once("\"backbone\":").unwrap();
+    assert_eq!(number(of_fit, "macs"), number(backbone, "macs"));
     // The teacher is fine-tuning, and is trained once.
     let teacher = |method: &str| std::fs::read(work.join(method).join("teach.safetensors")).unwrap();
     assert!(teacher("fine-tune") == teacher("tailor"));
