@@ -93,7 +93,7 @@ pub struct Recipe {
 }
 
 /// Steps that an epoch of the default schedules has at least.
-const LEAST_STEPS: usize = 10;
+const LEAST_STEPS: usize = 20;
 
 impl Recipe {
     /// Defaults for 32-pixel backbones: few epochs, one-cycle schedules, norms on universal kernels trained
@@ -155,8 +155,8 @@ impl Recipe {
     }
 
     /// Gives each stage more epochs when `images` training images make few steps each: schedules are written for sets
-    /// whose epochs have at least ten, and a learning rate that rises and falls within a dozen steps in all diverges.
-    /// Schedules that drop after a number of epochs are left as they are.
+    /// whose epochs have at least twenty. A teacher that took half as many is far from its best, and a learning rate that
+    /// rises and falls within a dozen steps in all diverges. Schedules that drop after a number of epochs are left as they are.
     pub fn lengthen(&mut self, images: usize) {
         for stage in [&mut self.teach, &mut self.train, &mut self.retrain] {
             if matches!(stage.schedule, Schedule::Step { .. }) {
@@ -287,9 +287,10 @@ mod tests {
             [recipe.teach.epochs, recipe.train.epochs, recipe.retrain.epochs]
         };
         // Batches of 64, 32 and 32: 40 images are one step each; 320 are five of 64 and ten of 32.
-        assert_eq!(epochs(Recipe::small(), 40), [120, 150, 80]);
-        assert_eq!(epochs(Recipe::small(), 320), [24, 15, 8]);
-        assert_eq!(epochs(Recipe::small(), 640), [12, 15, 8]);
+        assert_eq!(epochs(Recipe::small(), 40), [240, 300, 160]);
+        assert_eq!(epochs(Recipe::small(), 320), [48, 30, 16]);
+        assert_eq!(epochs(Recipe::small(), 640), [24, 15, 8]);
+        assert_eq!(epochs(Recipe::small(), 1280), [12, 15, 8]);
         assert_eq!(epochs(Recipe::paper(), 40), [50, 50, 60], "drops are at fixed epochs");
     }
 
