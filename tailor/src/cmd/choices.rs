@@ -22,8 +22,8 @@ pub(super) struct Choices {
     /// epochs of few steps.
     #[arg(long, value_name = "N,N,N", value_parser = three)]
     epochs: Option<[usize; 3]>,
-    /// How many times as long as they are compared for the networks that may be kept are retrained in the end; 0 for not
-    /// at all. 4 when left out, 0 with --schedule paper.
+    /// Retrains the networks that may be kept once more at the end, this many times as long as candidates, and chooses among
+    /// them anew; 0 leaves that out. 4 when left out, 0 with --schedule paper.
     #[arg(long, value_name = "TIMES")]
     finish: Option<usize>,
     /// Images per step of teacher, student, retraining; from the schedule, or all there are, when left out.
