@@ -86,9 +86,11 @@ impl Tailoring<'_> {
         let mut attempts = self.search(teacher, student, &goal, &mut tries)?;
         if let Some(how) = self.recipe.finishing() {
             let cuts = tries.take(&worth_finishing(&attempts, &goal));
-            attempts.extend(halve(0..cuts.len(), &goal, |n| {
-                Ok(tries.keep(self.retrain(cuts[n].to_finish()?, &how, teacher)?))
-            })?);
+            attempts.extend(halve(
+                0..cuts.len(),
+                |c| goal.is_within(c),
+                |n| Ok(tries.keep(self.retrain(cuts[n].to_finish()?, &how, teacher)?)),
+            )?);
         }
         let selection = Selection::of(attempts, &goal);
         let won = selection.winner().and_then(|won| Some((tries.0.remove(&won.stage)?, won.validation)));

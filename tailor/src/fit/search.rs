@@ -24,7 +24,8 @@ pub fn sweep(
     Ok(attempts)
 }
 
-/// Halves these numbers of dropped blocks, as if dropping more never helped accuracy. With a budget, the first network within
+/// Halves these numbers of dropped blocks, as if dropping more never helped accuracy, down to what is within tolerance or
+/// [near](Goal::slack). With a budget, the first network within
 /// it is then the best one, and the only one to be retrained.
 ///
 /// # Errors
@@ -35,7 +36,7 @@ pub fn bisect(
     mut attempt: impl FnMut(usize) -> Result<Attempt>,
 ) -> Result<Vec<Attempt>> {
     if goal.budget.is_none() {
-        return halve(*numbers.start()..numbers.end() + 1, goal, attempt);
+        return halve(*numbers.start()..numbers.end() + 1, |c| goal.is_near(c), attempt);
     }
     let mut attempts = Vec::new();
     for dropped in numbers {
@@ -47,14 +48,13 @@ pub fn bisect(
     Ok(attempts)
 }
 
-/// Halves these places in a list of leaner and leaner networks, as if a leaner one never kept within tolerance where one before
-/// does not.
+/// Halves these places in a list of leaner and leaner networks, as if none were good enough, as `keeps` says, behind one that is not.
 ///
 /// # Errors
 /// Whatever `attempt` reports.
 pub fn halve(
     places: Range<usize>,
-    goal: &Goal,
+    keeps: impl Fn(&Candidate) -> bool,
     mut attempt: impl FnMut(usize) -> Result<Attempt>,
 ) -> Result<Vec<Attempt>> {
     let mut attempts = Vec::new();
@@ -63,7 +63,7 @@ pub fn halve(
     while low < bad {
         let middle = low + (bad - 1 - low) / 2;
         let tried = attempt(middle)?;
-        if tried.trained().is_some_and(|c| goal.is_within(c)) {
+        if tried.trained().is_some_and(&keeps) {
             low = middle + 1;
         } else {
             bad = middle;
@@ -161,6 +161,18 @@ mod tests {
             }
             assert!(halved.attempts.len() <= 4 && swept.attempts.len() == 10, "{halved:?}");
         }
+    }
+
+    #[test]
+    fn halving_goes_beyond_the_tolerance_as_far_as_finishing_may_win_it_back() {
+        let tried = |slack| -> Vec<usize> {
+            let goal = Goal { slack, ..goal(0.98) };
+            let attempts = bisect(0..=8, &goal, |n| Ok(attempt(n, Some(990 - 4 * n))));
+            attempts.unwrap().iter().map(Attempt::dropped).collect()
+        };
+        // 974 right without four blocks, 982 without two.
+        assert_eq!(tried(0.0), [4, 1, 2, 3]);
+        assert_eq!(tried(0.01), [4, 6, 5]);
     }
 
     #[test]

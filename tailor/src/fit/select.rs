@@ -90,7 +90,8 @@ impl Goal {
 
     /// Whether it is within tolerance, or so little beyond that finishing may win it back.
     pub(super) fn is_near(&self, candidate: &Candidate) -> bool {
-        candidate.behind.gap <= self.tolerance + self.slack + ROUNDING
+        let beyond = self.slack > 0.0 && candidate.behind.gap <= self.tolerance + self.slack + ROUNDING;
+        self.is_within(candidate) || beyond
     }
 }
 
@@ -209,6 +210,14 @@ pub(super) mod tests {
         {
             assert_eq!(within(&cautious, gap, error), keeps, "{gap} behind, give or take {error}");
         }
+        let near = Goal { slack: 0.002, ..cautious };
+        let is_near = |goal: &Goal, gap| {
+            let Attempt::Trained(candidate) = attempt(0, Some(0)) else { unreachable!() };
+            let behind = Behind { gap, error: 0.004, ..candidate.behind };
+            goal.is_near(&Candidate { behind, ..candidate })
+        };
+        assert!(is_near(&near, 0.012) && !is_near(&near, 0.013));
+        assert!(is_near(&cautious, 0.006) && !is_near(&cautious, 0.007), "nothing wins it back");
         assert!(within(&cautious, 0.0, 0.5) && !within(&cautious, 0.001, 0.5), "not behind is within");
         assert!(within(&Goal { caution: 0.0, ..cautious }, 0.01, 0.5), "validation's word as it is");
     }
