@@ -11,6 +11,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -31,7 +32,7 @@ def session(options, folder, task, threads):
     with open(path, "rb") as file:
         model = file.read()
     image = numpy.random.default_rng(1).normal(size=(1, 3, 32, 32)).astype(numpy.float32)
-    engine = OnnxRuntime(Network(folder, model, image, None, "f32"), threads)
+    engine = OnnxRuntime(Network(folder, model, image, None), threads)
     # Its input has the name that `tailor export` gave it.
     engine.feed = {engine.session.get_inputs()[0].name: image}
     return engine
@@ -54,6 +55,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true", help="one JSON line per case")
     options = parser.parse_args()
+    wanted = [BACKBONE, *(os.path.join(name, f"{name}.task") for name in TASKS)]
+    for path in (os.path.join(options.folder, file) for file in wanted):
+        if not os.path.exists(path):
+            sys.exit(f"demo: no {path}; run `tailor demo --out {options.folder}` first")
     if not options.json:
         print(f"{'task':<10} threads   tailored ms   {'ONNX Runtime runs':<18}         ms   times faster")
     for name in TASKS:

@@ -3,6 +3,7 @@
 `Engine(network, threads)`; `scores()` are those of its image, `median(frames)` the median milliseconds of so many frames.
 """
 
+import importlib.util
 import os
 import statistics
 import subprocess
@@ -12,9 +13,9 @@ import time
 class Network:
     """What every engine is given."""
 
-    def __init__(self, folder, model, image, scores, precision):
+    def __init__(self, folder, model, image, scores):
         # `model`: bytes of the ONNX graph, in the precision that is measured; `folder`: what the bench wrote.
-        self.folder, self.model, self.image, self.wanted, self.precision = folder, model, image, scores, precision
+        self.folder, self.model, self.image, self.wanted = folder, model, image, scores
 
 
 class InProcess:
@@ -137,3 +138,9 @@ class Candle(Served):
 
 
 PEERS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "ncnn": Ncnn, "candle": Candle}
+
+
+def is_here(peer):
+    """Whether it was installed, or built."""
+    engine = PEERS[peer]
+    return engine.program is not None if engine is Candle else importlib.util.find_spec(engine.package) is not None

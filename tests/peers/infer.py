@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-from engines import PEERS, Candle, Network, Served
+from engines import PEERS, Candle, Network, Served, is_here
 from graph import model
 
 NETS = ["cifar-resnet20-b", "cifar-resnet56-b", "resnet18", "resnet34"]
@@ -74,7 +74,7 @@ def case(options, net, threads, precision):
             onnx = model(json.load(file), tensors)
         if precision == "int8":
             onnx = quantised(onnx, folder, {"image": tensors["test.image"]})
-        network = Network(folder, onnx, tensors["test.image"], tensors["test.scores"], precision)
+        network = Network(folder, onnx, tensors["test.image"], tensors["test.scores"])
         sides, apart = [], []
         for peer in options.peer:
             if precision in PEERS[peer].precisions:
@@ -118,7 +118,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", required=True, help="edge-runtime's compiled bench `frame` (run finds it)")
     parser.add_argument("--candle", help="tailor's compiled bench `candle` (run finds it)")
-    parser.add_argument("--peer", choices=PEERS, action="append", help="default: all of them (may be repeated)")
+    parser.add_argument("--peer", choices=PEERS, action="append", help="default: all that are installed (may be repeated)")
     parser.add_argument("--net", choices=NETS, action="append", help="only this one (may be repeated)")
     parser.add_argument("--precision", choices=AGREEMENT, action="append", help="default: f32 (may be repeated)")
     parser.add_argument("--threads", type=int, action="append", help="default: 1 and 2")
@@ -127,7 +127,10 @@ def main():
     parser.add_argument("--json", action="store_true", help="one JSON line per case and peer")
     options = parser.parse_args()
     Candle.program = options.candle
-    options.peer = options.peer or list(PEERS)
+    for peer in options.peer or []:
+        if not is_here(peer):
+            sys.exit(f"infer: {peer} is not installed; leave --peer {peer} out, or see why it could not be")
+    options.peer = options.peer or [peer for peer in PEERS if is_here(peer)]
     if not options.json:
         print(f"{'network':<18} {'precision':<9} threads     ours ms   {'peer':<22}    peer ms   ratio")
     for net, precision, threads in itertools.product(options.net or NETS, options.precision or ["f32"], options.threads or [1, 2]):

@@ -1,6 +1,6 @@
 //! A backbone's kernels as this machine reads them: where they lie in the file, or repacked once.
 
-use super::{Backbone, isa_in_files};
+use super::{Backbone, Contents, isa_in_files};
 use crate::kernels::{self, ConvShape, Floats, int8};
 use crate::map::Map;
 use crate::{Error, Result, bundle};
@@ -93,9 +93,7 @@ impl Backbone {
 
     /// A kernel that lies in the file as this machine reads it; `None` when it lies there in plain order.
     fn mapped(&self, name: &str, conv: &Conv, len: usize) -> Result<Option<Kernel>> {
-        let Some(contents) = self.contents() else { return Ok(None) };
-        let Some((index, range)) = contents.tensors.get(name) else { return Ok(None) };
-        let Some(section) = contents.manifest.sections.get(*index) else { return Ok(None) };
+        let Some((contents, section, range)) = self.in_file(name) else { return Ok(None) };
         let Layout::Blocked { isa, revision } = section.layout else { return Ok(None) };
         let shape = [conv.c_out, conv.c_in, conv.kernel, conv.kernel];
         let here = isa_in_files(self.isa);
@@ -148,9 +146,7 @@ impl Backbone {
 
     /// An int8 kernel that lies in the file; `None` when it lies there as plain numbers.
     fn mapped8(&self, name: &str, conv: &Conv, len: usize) -> Result<Option<Kernel8>> {
-        let Some(contents) = self.contents() else { return Ok(None) };
-        let Some((index, range)) = contents.tensors.get(name) else { return Ok(None) };
-        let Some(section) = contents.manifest.sections.get(*index) else { return Ok(None) };
+        let Some((contents, section, range)) = self.in_file(name) else { return Ok(None) };
         if section.dtype != Dtype::I8 {
             return Ok(None);
         }
@@ -168,6 +164,13 @@ impl Backbone {
         bundle::check_scales(&contents.file, &scale_name, &scales)?;
         let bytes = Bytes8::Mapped { map: Arc::clone(&contents.map), range: range.clone() };
         Ok(Some(Kernel8 { bytes, scales: Arc::new(scales.into_owned()) }))
+    }
+
+    /// The file's section of that name, and where its bytes lie; `None` where there is no file or no such section.
+    fn in_file(&self, name: &str) -> Option<(&Contents, &Section, &Range<usize>)> {
+        let contents = self.contents()?;
+        let (index, range) = contents.tensors.get(name)?;
+        Some((contents, contents.manifest.sections.get(*index)?, range))
     }
 }
 

@@ -1,9 +1,13 @@
 //! How far a network is behind its teacher, and how surely.
 
+use super::{EVAL_BATCH, Tailoring, Teacher};
+use crate::Result;
 use crate::data::{Augment, Policy};
+use crate::net::{Net, Params};
+use bundles::plan::Plan;
 
 /// What is changed in all looks at a validation image but the first: where an image lies and its colours, but nothing that training makes hard on purpose.
-pub(super) fn changes(augment: Augment) -> Option<Augment> {
+fn changes(augment: Augment) -> Option<Augment> {
     let mild = Augment { policy: Policy::None, erase: 0.0, ..augment };
     (mild != Augment::default()).then_some(mild)
 }
@@ -37,6 +41,33 @@ impl Behind {
         let gap = differences.iter().sum::<f64>() / n;
         let spread = differences.iter().map(|d| (d - gap).powi(2)).sum::<f64>() / n;
         Behind { gap, error: (spread / n).sqrt(), lost: only(teacher, network), won: only(network, teacher) }
+    }
+}
+
+impl Tailoring<'_> {
+    /// How far a network is behind its teacher on validation, over the recipe's looks.
+    pub(super) fn behind(&self, teacher: &Teacher, plan: &Plan, params: &Params) -> Result<Behind> {
+        Ok(Behind::of(&self.looks(&teacher.plan, &teacher.params)?, &self.looks(plan, params)?))
+    }
+
+    /// Right answers on validation, at images as they are and then changed as training images are.
+    fn looks(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<bool>>> {
+        let loader = self.loader(self.val, EVAL_BATCH)?;
+        let net = Net { plan, params };
+        let hits = |batches| crate::train::hits(&net, self.progress.interrupt().watch(batches));
+        let mut looks = vec![hits(loader.eval())?];
+        if let Some(changes) = changes(self.recipe.augment) {
+            for look in 1..self.recipe.looks {
+                looks.push(hits(loader.look(self.recipe.seed, look, changes))?);
+            }
+        }
+        Ok(looks)
+    }
+
+    /// Mean cross-entropy on validation.
+    pub(super) fn validation_loss(&self, plan: &Plan, params: &Params) -> Result<f64> {
+        let batches = self.loader(self.val, EVAL_BATCH)?.eval();
+        crate::train::mean_loss(&Net { plan, params }, self.progress.interrupt().watch(batches))
     }
 }
 

@@ -1,10 +1,9 @@
 //! From trained gates to the network that goes to the device: cut, retrain, select.
 
-use super::behind;
 use super::search::{bisect, descend, halve, sweep, worth_finishing};
 use super::select::{Attempt, Candidate, Goal, Selection};
-use super::{Behind, Recipe, Search, Stage, Student, Tailoring, Teacher};
-use crate::net::{Gating, Net, Params, alphas};
+use super::{Recipe, Search, Stage, Student, Tailoring, Teacher};
+use crate::net::{Gating, Params, alphas};
 use crate::train::{Score, student_loss};
 use crate::{Error, Result};
 use bundles::plan::{Counter, Plan, Role};
@@ -257,7 +256,7 @@ impl Tailoring<'_> {
             stage: cut.stage.clone(),
             finished: cut.stage.starts_with(FINISH),
             validation,
-            behind: self.behind(teacher, &cut)?,
+            behind: self.behind(teacher, &cut.plan, &cut.params)?,
             cost: self.recipe.cost.total(&cut.plan)?,
             macs: folded.costs(Counter::True)?.total().macs,
             params: folded.task_params() + folded.backbone_params(),
@@ -300,31 +299,6 @@ impl Tailoring<'_> {
         })?;
         Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
     }
-
-    fn behind(&self, teacher: &Teacher, cut: &Cut) -> Result<Behind> {
-        let of = |plan, params| self.looks(plan, params);
-        Ok(Behind::of(&of(&teacher.plan, &teacher.params)?, &of(&cut.plan, &cut.params)?))
-    }
-
-    /// Right answers on validation, at images as they are and then changed as training images are.
-    fn looks(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<bool>>> {
-        let loader = self.loader(self.val, super::EVAL_BATCH)?;
-        let net = Net { plan, params };
-        let hits = |batches| crate::train::hits(&net, self.progress.interrupt().watch(batches));
-        let mut looks = vec![hits(loader.eval())?];
-        if let Some(changes) = behind::changes(self.recipe.augment) {
-            for look in 1..self.recipe.looks {
-                looks.push(hits(loader.look(self.recipe.seed, look, changes))?);
-            }
-        }
-        Ok(looks)
-    }
-
-    /// Mean cross-entropy on validation.
-    pub(super) fn validation_loss(&self, plan: &Plan, params: &Params) -> Result<f64> {
-        let batches = self.loader(self.val, super::EVAL_BATCH)?.eval();
-        crate::train::mean_loss(&Net { plan, params }, self.progress.interrupt().watch(batches))
-    }
 }
 
 /// What `plan`, cut out of `before`, needs of `params`.
@@ -348,11 +322,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fit::{Work, testing};
+    use crate::fit::{Behind, Work, testing};
     use crate::progress::Progress;
     use candle_core::Device;
 
-    /// What is tried and kept of a small network, none of which is within tolerance by chance alone.
+    /// What is tried and kept of a small network.
     fn pruned(recipe: &Recipe) -> Pruned {
         let ground = testing::ground(1, true);
         let folder = tempfile::tempdir().unwrap();
