@@ -1,10 +1,13 @@
 //! Iterative pruning: what a network could do without next, and how little it would be missed.
 
 use super::Tailoring;
-use super::pruning::{Cut, PRUNE, survivors};
+use super::retrain::{Cut, PRUNE, survivors};
 use crate::Result;
 use bundles::plan::{GateId, Plan, Role};
 use std::collections::BTreeSet;
+
+/// Blocks whose removal is tried at each step.
+const TRIES: usize = 3;
 
 /// How stages begin that say what was taken away, in order.
 const WITHOUT: &str = "without-";
@@ -41,39 +44,67 @@ struct Step {
     blocks: usize,
 }
 
+impl Step {
+    /// The network that it makes of `at`, still to be retrained.
+    fn of(self, at: &Cut) -> Result<Cut> {
+        let before = match at.stage.split_once(WITHOUT) {
+            Some(_) => format!("{}-", at.stage),
+            None if self.blocks == 0 => format!("{}-{WITHOUT}", at.stage),
+            None => format!("{PRUNE}{WITHOUT}"),
+        };
+        let params = survivors(&at.plan, &at.params, &self.plan)?;
+        let stage = format!("{before}{}", self.taken);
+        Ok(Cut { dropped: at.dropped + self.blocks, stage, plan: self.plan, params })
+    }
+}
+
+/// A network's gates of that kind.
+fn gates(plan: &Plan, role: Role) -> impl Iterator<Item = GateId> {
+    plan.cells.iter().enumerate().flat_map(move |(i, cell)| {
+        let gates = cell.gates.iter().enumerate().filter(move |(_, path)| path.role == role);
+        gates.map(move |(gate, _)| GateId { node: i + 1, gate })
+    })
+}
+
 impl Tailoring<'_> {
-    /// Every network that lacks one more block than `at`, and the one that lacks those of its proxies that are missed least, as
-    /// many as cost half of what all of them do. First the one whose validation loss rises least for each unit of cost saved.
-    /// What would part stem and classifier is left out.
+    /// What could come after `at`: networks that lack one more block, first the one whose validation loss rises least for each
+    /// unit of cost saved, and no more than [`TRIES`]. On the way to a budget, where what is taken stays taken, the one
+    /// with [fewer proxies](Self::thinner) has its place among them. What would part stem and classifier is left out.
     pub(super) fn leaner(&self, at: &Cut) -> Result<Vec<Cut>> {
-        let now = (self.validation_loss(&at.plan, &at.params)?, self.recipe.cost.total(&at.plan)?);
-        let (mut steps, mut proxies) = (Vec::new(), Vec::new());
-        for (i, cell) in at.plan.cells.iter().enumerate() {
-            for (gate, path) in cell.gates.iter().enumerate() {
-                let id = GateId { node: i + 1, gate };
-                let Some((price, plan)) = self.without(at, &BTreeSet::from([id]), now)? else { continue };
-                match path.role {
-                    Role::Block => {
-                        steps.push(Step { price, plan, taken: id.node.to_string(), blocks: 1 });
-                    }
-                    Role::Proxy => proxies.push((price, id)),
-                }
+        let now = self.loss_and_cost(at)?;
+        let mut steps = Vec::new();
+        for id in gates(&at.plan, Role::Block) {
+            let Some((price, plan)) = self.without(at, &BTreeSet::from([id]), now)? else { continue };
+            steps.push(Step { price, plan, taken: id.node.to_string(), blocks: 1 });
+        }
+        if self.recipe.budget.is_some() {
+            steps.extend(self.fewer_proxies(at, now)?);
+        }
+        steps.sort_by(|a, b| a.price.total_cmp(&b.price));
+        steps.into_iter().take(TRIES).map(|step| step.of(at)).collect()
+    }
+
+    /// `at` without those of its proxies that are missed least, as many as cost half of what all of them do; nothing where that
+    /// would hardly save anything. Proxies go last: those that are missed least now may be what a block's place could have
+    /// been taken by.
+    pub(super) fn thinner(&self, at: &Cut) -> Result<Vec<Cut>> {
+        let step = self.fewer_proxies(at, self.loss_and_cost(at)?)?;
+        step.into_iter().map(|step| step.of(at)).collect()
+    }
+
+    fn fewer_proxies(&self, at: &Cut, now: (f64, f64)) -> Result<Option<Step>> {
+        let mut proxies = Vec::new();
+        for id in gates(&at.plan, Role::Proxy) {
+            if let Some((price, _)) = self.without(at, &BTreeSet::from([id]), now)? {
+                proxies.push((price, id));
             }
         }
         proxies.sort_by(|a, b| a.0.total_cmp(&b.0));
-        steps.extend(self.thinner(at, proxies.into_iter().map(|(_, id)| id), now)?);
-        steps.sort_by(|a, b| a.price.total_cmp(&b.price));
-        let before = at.stage.split_once(WITHOUT).map_or(String::new(), |(_, path)| format!("{path}-"));
-        let cuts = steps.into_iter().map(|step| {
-            let params = survivors(&at.plan, &at.params, &step.plan)?;
-            let stage = format!("{PRUNE}{WITHOUT}{before}{}", step.taken);
-            Ok(Cut { dropped: at.dropped + step.blocks, stage, plan: step.plan, params })
-        });
-        cuts.collect()
+        self.without_proxies(at, proxies.into_iter().map(|(_, id)| id), now)
     }
 
     /// `at` without the first of these proxies, whose removal is worth a retraining.
-    fn thinner(
+    fn without_proxies(
         &self,
         at: &Cut,
         proxies: impl Iterator<Item = GateId>,
@@ -81,8 +112,7 @@ impl Tailoring<'_> {
     ) -> Result<Option<Step>> {
         let costs = self.recipe.cost.gates(&at.plan)?;
         let cost = |id: &GateId| costs[id.node - 1][id.gate];
-        let live = at.plan.cells.iter().zip(&costs).flat_map(|(cell, costs)| cell.gates.iter().zip(costs));
-        let all: f64 = live.filter(|(gate, _)| gate.role == Role::Proxy).map(|(_, cost)| cost).sum();
+        let all: f64 = gates(&at.plan, Role::Proxy).map(|id| cost(&id)).sum();
         let mut taken = BTreeSet::new();
         for id in proxies {
             if taken.iter().map(cost).sum::<f64>() >= THINNED * all {
@@ -101,6 +131,10 @@ impl Tailoring<'_> {
         let saved = now.1 - self.recipe.cost.total(&plan)?;
         let worthwhile = saved >= WORTHWHILE * now.1;
         Ok(worthwhile.then(|| Step { price, plan, taken: PROXIES.into(), blocks: 0 }))
+    }
+
+    fn loss_and_cost(&self, at: &Cut) -> Result<(f64, f64)> {
+        Ok((self.validation_loss(&at.plan, &at.params)?, self.recipe.cost.total(&at.plan)?))
     }
 
     /// `at` without these gates, and how much its validation loss rises for each unit of cost saved; none when stem and
@@ -154,49 +188,58 @@ mod tests {
         }
         let whole = Cut { dropped: 0, stage: "prune-0".into(), plan, params };
 
-        let leaner = tailoring.leaner(&whole).unwrap();
         let all = whole.plan.blocks();
-        assert_eq!(leaner.len(), all + 1);
         let loss = |cut: &Cut| tailoring.validation_loss(&cut.plan, &cut.params).unwrap();
         let cost = |cut: &Cut| recipe.cost.total(&cut.plan).unwrap();
         let price = |cut: &Cut| (loss(cut) - loss(&whole)).max(NO_LOSS) / (cost(&whole) - cost(cut));
-        let prices: Vec<f64> = leaner.iter().map(price).collect();
-        assert!(prices.is_sorted() && prices[0] < prices[all], "{prices:?}");
+        let leaner = tailoring.leaner(&whole).unwrap();
+        assert_eq!(leaner.len(), TRIES);
         for cut in &leaner {
-            match cut.stage.strip_prefix("prune-without-").unwrap() {
-                PROXIES => assert_eq!((cut.dropped, cut.plan.blocks()), (0, all)),
-                node => {
-                    assert_eq!((cut.dropped, cut.plan.blocks()), (1, all - 1));
-                    assert!(cut.plan.cells[node.parse::<usize>().unwrap() - 1].block().is_none(), "{node}");
-                }
-            }
+            let node: usize = cut.stage.strip_prefix("prune-without-").unwrap().parse().unwrap();
+            assert_eq!((cut.dropped, cut.plan.blocks()), (1, all - 1));
+            assert!(cut.plan.cells[node - 1].block().is_none(), "{node}");
+        }
+        let prices: Vec<f64> = leaner.iter().map(price).collect();
+        assert!(prices.is_sorted() && prices[0] < prices[TRIES - 1], "{prices:?}");
+        for id in gates(&whole.plan, Role::Block) {
+            let now = (loss(&whole), cost(&whole));
+            let (price, plan) = tailoring.without(&whole, &BTreeSet::from([id]), now).unwrap().unwrap();
+            assert!(price >= prices[TRIES - 1] || leaner.iter().any(|cut| cut.plan == plan), "{id:?}");
         }
         let next = tailoring.leaner(&leaner[0]).unwrap();
         assert!(next.iter().all(|cut| cut.stage.starts_with(&format!("{}-", leaner[0].stage))));
 
+        // Proxies have their place among blocks only on the way to a budget.
+        let thin = tailoring.thinner(&whole).unwrap();
+        let [thin] = &thin[..] else { panic!("{} steps", thin.len()) };
+        assert_eq!((&thin.stage[..], thin.dropped, thin.plan.blocks()), ("prune-0-without-p", 0, all));
+        assert_eq!(tailoring.thinner(&leaner[0]).unwrap()[0].stage, format!("{}-p", leaner[0].stage));
+        let budgeted = Recipe { budget: Some("50%".parse().unwrap()), ..recipe.clone() };
+        let by_price = ground.tailoring(&budgeted, &work, &Device::Cpu, &progress).leaner(&whole).unwrap();
+        let thinned = by_price.iter().position(|cut| cut.plan == thin.plan);
+        let cheaper = prices.iter().filter(|cheaper| **cheaper < price(thin)).count();
+        assert_eq!(thinned, (cheaper < TRIES).then_some(cheaper), "{prices:?}, {}", price(thin));
+        assert_eq!(by_price.len(), TRIES);
+
         // Half of the proxies' cost goes, and those that are missed less than any that stays.
-        let thin = leaner.iter().find(|cut| cut.dropped == 0).unwrap();
         let proxies = |cut: &Cut| -> f64 {
             let costs = recipe.cost.gates(&cut.plan).unwrap();
-            let gates =
-                cut.plan.cells.iter().zip(&costs).flat_map(|(cell, costs)| cell.gates.iter().zip(costs));
-            gates.filter(|(gate, _)| gate.role == Role::Proxy).map(|(_, cost)| cost).sum()
+            gates(&cut.plan, Role::Proxy).map(|id| costs[id.node - 1][id.gate]).sum()
         };
         let left = proxies(thin) / proxies(&whole);
         assert!((0.2..=0.5).contains(&left), "{left}");
         let now = (loss(&whole), cost(&whole));
         let (mut taken, mut kept) = (Vec::new(), Vec::new());
-        for (i, (cell, thinned)) in whole.plan.cells.iter().zip(&thin.plan.cells).enumerate() {
-            for (gate, path) in cell.gates.iter().enumerate().filter(|(_, path)| path.role == Role::Proxy) {
-                let one = BTreeSet::from([GateId { node: i + 1, gate }]);
-                let (price, _) = tailoring.without(&whole, &one, now).unwrap().unwrap();
-                if thinned.gates.contains(path) { kept.push(price) } else { taken.push(price) }
-            }
+        for id in gates(&whole.plan, Role::Proxy) {
+            let (price, _) = tailoring.without(&whole, &BTreeSet::from([id]), now).unwrap().unwrap();
+            let path = &whole.plan.cells[id.node - 1].gates[id.gate];
+            let is_kept = thin.plan.cells[id.node - 1].gates.contains(path);
+            if is_kept { kept.push(price) } else { taken.push(price) }
         }
         let dearest = taken.iter().copied().fold(f64::MIN, f64::max);
         assert!(kept.iter().all(|price| *price >= dearest), "{taken:?} taken, {kept:?} kept");
         // Without any proxy, every block is needed.
         let bare = Cut { plan: backbone, ..whole };
-        assert!(tailoring.leaner(&bare).unwrap().is_empty());
+        assert!(tailoring.leaner(&bare).unwrap().is_empty() && tailoring.thinner(&bare).unwrap().is_empty());
     }
 }

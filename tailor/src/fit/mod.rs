@@ -12,6 +12,7 @@ mod pruning;
 mod recipe;
 mod record;
 mod report;
+mod retrain;
 mod search;
 mod select;
 mod stages;

@@ -1,14 +1,14 @@
 //! From trained gates to the network that goes to the device: cut, retrain, select.
 
-use super::search::{bisect, descend, halve, sweep, worth_finishing};
+use super::retrain::{Cut, Tried, survivors};
+use super::search::{bisect, descend, halve, leanest, sweep, worth_finishing};
 use super::select::{Attempt, Candidate, Goal, Selection};
-use super::{Recipe, Search, Stage, Student, Tailoring, Teacher};
+use super::{Recipe, Search, Student, Tailoring, Teacher};
 use crate::net::{Gating, Params, alphas};
-use crate::train::{Score, student_loss};
+use crate::train::Score;
 use crate::{Error, Result};
-use bundles::plan::{Counter, Plan, Role};
+use bundles::plan::{Plan, Role};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The network that goes to the device.
 pub struct Pruned {
@@ -22,39 +22,8 @@ pub struct Pruned {
     pub selection: Selection,
 }
 
-/// How the stages begin that retrain a pruned network.
-pub(super) const PRUNE: &str = "prune-";
-
-/// How those begin that retrain it for long.
-const FINISH: &str = "finish-";
-
 /// Tolerances beyond the tolerance that finishing may win back.
 const REACH: f64 = 2.0;
-
-/// A pruned network, before or after retraining.
-pub(super) struct Cut {
-    /// Universal blocks dropped by choice (exclusion may have removed more).
-    pub(super) dropped: usize,
-    /// Name of its retraining.
-    pub(super) stage: String,
-    pub(super) plan: Plan,
-    pub(super) params: Params,
-}
-
-impl Cut {
-    /// A copy to be finished; nothing of that touches this one.
-    fn to_finish(&self) -> Result<Cut> {
-        let params = survivors(&self.plan, &self.params, &self.plan)?;
-        let stage = format!("{FINISH}{}", self.stage.strip_prefix(PRUNE).unwrap_or(&self.stage));
-        Ok(Cut { dropped: self.dropped, stage, plan: self.plan.clone(), params })
-    }
-}
-
-/// A retrained network with its row of the selection.
-pub(super) struct Tried {
-    pub(super) cut: Cut,
-    pub(super) candidate: Candidate,
-}
 
 /// Networks that were retrained, by stage.
 #[derive(Default)]
@@ -83,6 +52,7 @@ impl Tailoring<'_> {
         let goal = self.goal()?;
         let mut tries = Tries::default();
         let mut attempts = self.search(teacher, student, &goal, &mut tries)?;
+        self.thin(teacher, &goal, &mut attempts, &mut tries)?;
         if let Some(how) = self.recipe.finishing() {
             let cuts = tries.take(&worth_finishing(&attempts, &goal));
             attempts.extend(halve(
@@ -143,6 +113,29 @@ impl Tailoring<'_> {
                 judged.collect()
             }
         }
+    }
+
+    /// Goes on from the leanest network that the search left, to ever fewer proxies. A sweep is the paper's, and leaves them to
+    /// their gates.
+    fn thin(
+        &self,
+        teacher: &Teacher,
+        goal: &Goal,
+        attempts: &mut Vec<Attempt>,
+        tries: &mut Tries,
+    ) -> Result<()> {
+        if self.recipe.search == Search::Sweep || goal.budget.is_some() {
+            return Ok(());
+        }
+        let Some(candidate) = leanest(attempts, goal).cloned() else { return Ok(()) };
+        let Some(cut) = tries.0.remove(&candidate.stage) else { return Ok(()) };
+        let thinner = |at: &Tried| self.thinner(&at.cut);
+        let retrain = |cut| self.retrain(cut, &self.recipe.retrain, teacher);
+        let first = Tried { cut, candidate };
+        let mut all = descend(first, goal, |at| &at.candidate, thinner, retrain)?.into_iter();
+        all.next().map(|first| tries.keep(first));
+        attempts.extend(all.map(|tried| tries.keep(tried)));
+        Ok(())
     }
 
     /// Prunes `dropped` blocks and retrains what is left, one candidate of a sweep, unless pruning refuses or the budget
@@ -242,81 +235,6 @@ impl Tailoring<'_> {
         let params = survivors(&student.plan, &student.params, &plan)?;
         Ok(Ok(Cut { dropped, stage: format!("prune-{dropped}"), plan, params }))
     }
-
-    /// Trains what pruning left, without charge for complexity.
-    fn retrain(&self, mut cut: Cut, how: &Stage, teacher: &Teacher) -> Result<Tried> {
-        let objective = self.objective(teacher, None);
-        let plan = &cut.plan;
-        let loss = |params: &Params, batch: &_| student_loss(plan, params, batch, &objective);
-        let fingerprint = self.recipe.candidate_fingerprint(&cut.stage, how);
-        let validation = self.run(&cut.stage, &fingerprint, how, plan, &mut cut.params, &loss)?;
-        let (folded, _) = crate::pack::deploy(&cut.plan, &cut.params)?;
-        let candidate = Candidate {
-            dropped: cut.dropped,
-            stage: cut.stage.clone(),
-            finished: cut.stage.starts_with(FINISH),
-            validation,
-            behind: self.behind(teacher, &cut.plan, &cut.params)?,
-            cost: self.recipe.cost.total(&cut.plan)?,
-            macs: folded.costs(Counter::True)?.total().macs,
-            params: folded.task_params() + folded.backbone_params(),
-            proxies: cut.plan.proxies(),
-        };
-        Ok(Tried { cut, candidate })
-    }
-
-    /// Retrains every cut, [`jobs`](Tailoring::jobs) at a time with an equal share of the threads each; results are in
-    /// the order of `cuts` and do not depend on the number of jobs.
-    fn retrain_all(&self, cuts: Vec<Cut>, how: &Stage, teacher: &Teacher) -> Result<Vec<Tried>> {
-        let jobs = self.jobs.clamp(1, cuts.len().max(1));
-        if jobs == 1 {
-            return cuts.into_iter().map(|cut| self.retrain(cut, how, teacher)).collect();
-        }
-        let threads = (rayon::current_num_threads() / jobs).max(1);
-        let waiting = Mutex::new(cuts.into_iter().enumerate());
-        let done: Mutex<BTreeMap<usize, Tried>> = Mutex::default();
-        let work = || -> Result<()> {
-            crate::startup::pool(threads)?.install(|| {
-                loop {
-                    let Some((place, cut)) = locked(&waiting).next() else { return Ok(()) };
-                    match self.retrain(cut, how, teacher) {
-                        Ok(tried) => locked(&done).insert(place, tried),
-                        Err(error) => {
-                            // Nobody begins what would be thrown away.
-                            locked(&waiting).by_ref().for_each(drop);
-                            return Err(error);
-                        }
-                    };
-                }
-            })
-        };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-            let ends = workers
-                .into_iter()
-                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            ends.collect::<Vec<_>>().into_iter().collect::<Result<()>>()
-        })?;
-        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
-    }
-}
-
-/// What `plan`, cut out of `before`, needs of `params`.
-pub(super) fn survivors(before: &Plan, params: &Params, plan: &Plan) -> Result<Params> {
-    let kept: Vec<Vec<usize>> = before
-        .cells
-        .iter()
-        .zip(&plan.cells)
-        .map(|(before, after)| {
-            (0..before.gates.len()).filter(|&g| after.gates.contains(&before.gates[g])).collect()
-        })
-        .collect();
-    params.pruned(plan, &kept)
-}
-
-/// The lock's content; a worker that panicked is reported by `join`.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -371,6 +289,33 @@ mod tests {
             long.params.values(name).unwrap() != short.params.values(name).unwrap()
         };
         assert!(short.params.vars().any(changed));
+    }
+
+    #[test]
+    fn proxies_go_by_halves_from_the_leanest_network_that_has_lost_its_blocks() {
+        let tried = |recipe: Recipe| -> Vec<Candidate> {
+            let attempts = pruned(&recipe).selection.attempts;
+            attempts.iter().filter_map(Attempt::trained).cloned().collect()
+        };
+        let is_thinned = |c: &&Candidate| c.stage.ends_with("-p");
+        for search in [Search::Bisect, Search::Iterative] {
+            let all = tried(Recipe { search, ..brief() });
+            let (mut thinned, blocks): (Vec<&Candidate>, Vec<&Candidate>) = all.iter().partition(is_thinned);
+            let from = blocks.iter().min_by(|a, b| a.cost.total_cmp(&b.cost)).unwrap();
+            assert!(!thinned.is_empty(), "{search:?}");
+            thinned.insert(0, from);
+            for step in thinned.windows(2) {
+                assert!(step[1].stage.starts_with(&step[0].stage), "{search:?}: {step:?}");
+                assert!(step[1].proxies < step[0].proxies && step[1].dropped == from.dropped, "{step:?}");
+            }
+        }
+        assert!(
+            !tried(brief()).iter().any(|c| is_thinned(&c)),
+            "the paper's sweep leaves proxies to their gates"
+        );
+        let budget = Some("90%".parse().unwrap());
+        let bisect = Recipe { search: Search::Bisect, budget, ..brief() };
+        assert!(!tried(bisect).iter().any(|c| is_thinned(&c)), "a budget is met by the search itself");
     }
 
     #[test]

@@ -23,10 +23,11 @@ pub struct Stage {
 pub enum Search {
     /// Every number from 0 until the network falls apart.
     Sweep,
-    /// Halving, on the assumption that dropping more never helps accuracy: about `log2` as many retrainings.
+    /// Halving, on the assumption that dropping more never helps accuracy: about `log2` as many retrainings. Then half
+    /// of the proxies at a time.
     Bisect,
-    /// One block or half of the proxies at a time, what harms validation least for the cost it saves, from the network
-    /// retrained without those before; a step that stays out of tolerance is rolled back.
+    /// One block at a time, what harms validation least for the cost it saves, from the network retrained without those
+    /// before; a step that stays out of tolerance is rolled back. Then half of the proxies at a time.
     Iterative,
 }
 

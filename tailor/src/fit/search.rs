@@ -4,9 +4,6 @@ use super::select::{Attempt, Candidate, Goal, Selection};
 use crate::Result;
 use std::ops::{Range, RangeInclusive};
 
-/// Ways to go on that an iterative search tries at each step.
-const TRIES: usize = 3;
-
 /// Every one of these numbers of dropped blocks, up to the first that pruning refuses. `attempt` prunes and retrains
 /// several of them, in any order it likes, and answers in theirs.
 ///
@@ -74,7 +71,7 @@ pub fn halve(
 }
 
 /// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
-/// best first; [`TRIES`] of them are retrained until one is within tolerance, or [near](Goal::slack) enough that finishing may
+/// best first; they are retrained until one is within tolerance, or [near](Goal::slack) enough that finishing may
 /// bring it there, and the search goes on from that one. It ends when none is. With a budget the first one is taken,
 /// whatever it costs in accuracy, until the budget is met.
 ///
@@ -91,7 +88,7 @@ pub fn descend<Cut, Network>(
     let mut at = 0;
     while goal.budget.is_none_or(|budget| candidate(&all[at]).cost > budget) {
         let mut found = None;
-        for cut in leaner(&all[at])?.into_iter().take(TRIES) {
+        for cut in leaner(&all[at])? {
             all.push(retrain(cut)?);
             let last = all.len() - 1;
             if goal.budget.is_some() || goal.is_near(candidate(&all[last])) {
@@ -103,6 +100,12 @@ pub fn descend<Cut, Network>(
         at = next;
     }
     Ok(all)
+}
+
+/// The leanest network that is within tolerance or [near](Goal::slack).
+pub fn leanest<'a>(attempts: &'a [Attempt], goal: &Goal) -> Option<&'a Candidate> {
+    let near = attempts.iter().filter_map(Attempt::trained).filter(|c| goal.is_near(c));
+    near.min_by(|a, b| a.cost.total_cmp(&b.cost))
 }
 
 /// Networks worth finishing, the costliest first: with a budget the one that would be kept as it is, otherwise all that are
@@ -207,7 +210,7 @@ mod tests {
         };
         let leaner = |at: &Candidate| {
             let left = "1234".chars().filter(|block| !at.stage.contains(*block));
-            Ok(left.map(|block| format!("{}{block}", at.stage)).collect())
+            Ok(left.take(3).map(|block| format!("{}{block}", at.stage)).collect())
         };
         let all = descend(network(String::new()), goal, |c| c, leaner, |stage| Ok(network(stage)));
         let all = all.unwrap();
@@ -263,5 +266,15 @@ mod tests {
             "chosen by accuracy already"
         );
         assert!(worth(&[None], &goal).is_empty());
+        let leanest = |accuracies: &[Option<usize>]| {
+            let attempts: Vec<_> =
+                accuracies.iter().map(|&right| attempt(right.unwrap_or(9), right)).collect();
+            leanest(&attempts, &goal).map(|c| c.dropped)
+        };
+        assert_eq!(
+            (leanest(&accuracies), leanest(&accuracies[4..])),
+            (Some(990), None),
+            "cost falls with blocks"
+        );
     }
 }

@@ -1,0 +1,118 @@
+//! Retraining what pruning left, one network or several at a time.
+
+use super::select::Candidate;
+use super::{Stage, Tailoring, Teacher};
+use crate::Result;
+use crate::net::Params;
+use crate::train::student_loss;
+use bundles::plan::{Counter, Plan};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How the stages begin that retrain a pruned network.
+pub(super) const PRUNE: &str = "prune-";
+
+/// How those begin that retrain it for long.
+const FINISH: &str = "finish-";
+
+/// A pruned network, before or after retraining.
+pub(super) struct Cut {
+    /// Universal blocks dropped by choice (exclusion may have removed more).
+    pub(super) dropped: usize,
+    /// Name of its retraining.
+    pub(super) stage: String,
+    pub(super) plan: Plan,
+    pub(super) params: Params,
+}
+
+impl Cut {
+    /// A copy to be finished; nothing of that touches this one.
+    pub(super) fn to_finish(&self) -> Result<Cut> {
+        let params = survivors(&self.plan, &self.params, &self.plan)?;
+        let stage = format!("{FINISH}{}", self.stage.strip_prefix(PRUNE).unwrap_or(&self.stage));
+        Ok(Cut { dropped: self.dropped, stage, plan: self.plan.clone(), params })
+    }
+}
+
+/// A retrained network with its row of the selection.
+pub(super) struct Tried {
+    pub(super) cut: Cut,
+    pub(super) candidate: Candidate,
+}
+
+impl Tailoring<'_> {
+    /// Trains what pruning left, without charge for complexity.
+    pub(super) fn retrain(&self, mut cut: Cut, how: &Stage, teacher: &Teacher) -> Result<Tried> {
+        let objective = self.objective(teacher, None);
+        let plan = &cut.plan;
+        let loss = |params: &Params, batch: &_| student_loss(plan, params, batch, &objective);
+        let fingerprint = self.recipe.candidate_fingerprint(&cut.stage, how);
+        let validation = self.run(&cut.stage, &fingerprint, how, plan, &mut cut.params, &loss)?;
+        let (folded, _) = crate::pack::deploy(&cut.plan, &cut.params)?;
+        let candidate = Candidate {
+            dropped: cut.dropped,
+            stage: cut.stage.clone(),
+            finished: cut.stage.starts_with(FINISH),
+            validation,
+            behind: self.behind(teacher, &cut.plan, &cut.params)?,
+            cost: self.recipe.cost.total(&cut.plan)?,
+            macs: folded.costs(Counter::True)?.total().macs,
+            params: folded.task_params() + folded.backbone_params(),
+            proxies: cut.plan.proxies(),
+        };
+        Ok(Tried { cut, candidate })
+    }
+
+    /// Retrains every cut, [`jobs`](Tailoring::jobs) at a time with an equal share of the threads each; results are in
+    /// the order of `cuts` and do not depend on the number of jobs.
+    pub(super) fn retrain_all(&self, cuts: Vec<Cut>, how: &Stage, teacher: &Teacher) -> Result<Vec<Tried>> {
+        let jobs = self.jobs.clamp(1, cuts.len().max(1));
+        if jobs == 1 {
+            return cuts.into_iter().map(|cut| self.retrain(cut, how, teacher)).collect();
+        }
+        let threads = (rayon::current_num_threads() / jobs).max(1);
+        let waiting = Mutex::new(cuts.into_iter().enumerate());
+        let done: Mutex<BTreeMap<usize, Tried>> = Mutex::default();
+        let work = || -> Result<()> {
+            crate::startup::pool(threads)?.install(|| {
+                loop {
+                    let Some((place, cut)) = locked(&waiting).next() else { return Ok(()) };
+                    match self.retrain(cut, how, teacher) {
+                        Ok(tried) => locked(&done).insert(place, tried),
+                        Err(error) => {
+                            // Nobody begins what would be thrown away.
+                            locked(&waiting).by_ref().for_each(drop);
+                            return Err(error);
+                        }
+                    };
+                }
+            })
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            let ends = workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            ends.collect::<Vec<_>>().into_iter().collect::<Result<()>>()
+        })?;
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
+    }
+}
+
+/// What `plan`, cut out of `before`, needs of `params`.
+pub(super) fn survivors(before: &Plan, params: &Params, plan: &Plan) -> Result<Params> {
+    let kept: Vec<Vec<usize>> = before
+        .cells
+        .iter()
+        .zip(&plan.cells)
+        .map(|(before, after)| {
+            (0..before.gates.len()).filter(|&g| after.gates.contains(&before.gates[g])).collect()
+        })
+        .collect();
+    params.pruned(plan, &kept)
+}
+
+/// The lock's content; a worker that panicked is reported by `join`.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
