@@ -3,6 +3,7 @@
 use super::Tailoring;
 use super::retrain::{Cut, PRUNE, survivors};
 use crate::Result;
+use crate::net::Params;
 use bundles::plan::{GateId, Plan, Role};
 use std::collections::BTreeSet;
 
@@ -11,6 +12,9 @@ const TRIES: usize = 3;
 
 /// How stages begin that say what was taken away, in order.
 const WITHOUT: &str = "without-";
+
+/// What is between blocks that were taken together.
+const TOGETHER: &str = "+";
 
 /// What that says of a step that took proxies.
 const PROXIES: &str = "p";
@@ -30,7 +34,7 @@ pub(crate) fn taken(stage: &str) -> String {
     let Some((_, path)) = stage.split_once(WITHOUT) else { return String::new() };
     let steps = path.split('-').map(|step| match step {
         PROXIES => "½ proxies".to_string(),
-        block => format!("G{block}"),
+        blocks => format!("G{}", blocks.replace(TOGETHER, " + G")),
     });
     steps.collect::<Vec<_>>().join(", ")
 }
@@ -68,15 +72,15 @@ fn gates(plan: &Plan, role: Role) -> impl Iterator<Item = GateId> {
 
 impl Tailoring<'_> {
     /// What could come after `at`: networks that lack one more block, first the one whose validation loss rises least for each
-    /// unit of cost saved, and no more than [`TRIES`]. On the way to a budget, where what is taken stays taken, the one
+    /// unit of cost saved, and no more than [`TRIES`]; or the network that lacks so many more `blocks`, each the best to take
+    /// after those before. On the way to a budget, where what is taken stays taken, the one
     /// with [fewer proxies](Self::thinner) has its place among them. What would part stem and classifier is left out.
-    pub(super) fn leaner(&self, at: &Cut) -> Result<Vec<Cut>> {
-        let now = self.loss_and_cost(at)?;
-        let mut steps = Vec::new();
-        for id in gates(&at.plan, Role::Block) {
-            let Some((price, plan)) = self.without(at, &BTreeSet::from([id]), now)? else { continue };
-            steps.push(Step { price, plan, taken: id.node.to_string(), blocks: 1 });
+    pub(super) fn leaner(&self, at: &Cut, blocks: usize) -> Result<Vec<Cut>> {
+        if blocks > 1 {
+            return Ok(self.without_blocks(at, blocks)?.into_iter().collect());
         }
+        let now = self.loss_and_cost(&at.plan, &at.params)?;
+        let mut steps = self.without_a_block(&at.plan, &at.params, now)?;
         if self.recipe.budget.is_some() {
             steps.extend(self.fewer_proxies(at, now)?);
         }
@@ -84,18 +88,46 @@ impl Tailoring<'_> {
         steps.into_iter().take(TRIES).map(|step| step.of(at)).collect()
     }
 
+    /// `at` without so many blocks, where that many can go.
+    fn without_blocks(&self, at: &Cut, blocks: usize) -> Result<Option<Cut>> {
+        let mut params = survivors(&at.plan, &at.params, &at.plan)?;
+        let mut plan = at.plan.clone();
+        let mut taken = Vec::with_capacity(blocks);
+        while taken.len() < blocks {
+            let now = self.loss_and_cost(&plan, &params)?;
+            let steps = self.without_a_block(&plan, &params, now)?;
+            let Some(best) = steps.into_iter().min_by(|a, b| a.price.total_cmp(&b.price)) else {
+                return Ok(None);
+            };
+            params = survivors(&plan, &params, &best.plan)?;
+            plan = best.plan;
+            taken.push(best.taken);
+        }
+        let step = Step { price: 0.0, plan, taken: taken.join(TOGETHER), blocks };
+        step.of(at).map(Some)
+    }
+
+    /// Every network that lacks one block of this one.
+    fn without_a_block(&self, plan: &Plan, params: &Params, now: (f64, f64)) -> Result<Vec<Step>> {
+        let steps = gates(plan, Role::Block).map(|id| {
+            let less = self.without(plan, params, &BTreeSet::from([id]), now)?;
+            Ok(less.map(|(price, plan)| Step { price, plan, taken: id.node.to_string(), blocks: 1 }))
+        });
+        steps.filter_map(Result::transpose).collect()
+    }
+
     /// `at` without those of its proxies that are missed least, as many as cost half of what all of them do; nothing where that
     /// would hardly save anything. Proxies go last: those that are missed least now may be what a block's place could have
     /// been taken by.
     pub(super) fn thinner(&self, at: &Cut) -> Result<Vec<Cut>> {
-        let step = self.fewer_proxies(at, self.loss_and_cost(at)?)?;
+        let step = self.fewer_proxies(at, self.loss_and_cost(&at.plan, &at.params)?)?;
         step.into_iter().map(|step| step.of(at)).collect()
     }
 
     fn fewer_proxies(&self, at: &Cut, now: (f64, f64)) -> Result<Option<Step>> {
         let mut proxies = Vec::new();
         for id in gates(&at.plan, Role::Proxy) {
-            if let Some((price, _)) = self.without(at, &BTreeSet::from([id]), now)? {
+            if let Some((price, _)) = self.without(&at.plan, &at.params, &BTreeSet::from([id]), now)? {
                 proxies.push((price, id));
             }
         }
@@ -127,27 +159,33 @@ impl Tailoring<'_> {
         if taken.is_empty() {
             return Ok(None);
         }
-        let Some((price, plan)) = self.without(at, &taken, now)? else { return Ok(None) };
+        let Some((price, plan)) = self.without(&at.plan, &at.params, &taken, now)? else { return Ok(None) };
         let saved = now.1 - self.recipe.cost.total(&plan)?;
         let worthwhile = saved >= WORTHWHILE * now.1;
         Ok(worthwhile.then(|| Step { price, plan, taken: PROXIES.into(), blocks: 0 }))
     }
 
-    fn loss_and_cost(&self, at: &Cut) -> Result<(f64, f64)> {
-        Ok((self.validation_loss(&at.plan, &at.params)?, self.recipe.cost.total(&at.plan)?))
+    fn loss_and_cost(&self, plan: &Plan, params: &Params) -> Result<(f64, f64)> {
+        Ok((self.validation_loss(plan, params)?, self.recipe.cost.total(plan)?))
     }
 
-    /// `at` without these gates, and how much its validation loss rises for each unit of cost saved; none when stem and
-    /// classifier would be apart.
-    fn without(&self, at: &Cut, gates: &BTreeSet<GateId>, now: (f64, f64)) -> Result<Option<(f64, Plan)>> {
-        let plan = match at.plan.without(gates) {
+    /// The network without these gates, and how much its validation loss rises for each unit of cost saved; none when stem
+    /// and classifier would be apart.
+    fn without(
+        &self,
+        plan: &Plan,
+        params: &Params,
+        gates: &BTreeSet<GateId>,
+        now: (f64, f64),
+    ) -> Result<Option<(f64, Plan)>> {
+        let less = match plan.without(gates) {
             Err(bundles::Error::Disconnected { .. }) => return Ok(None),
-            plan => plan?,
+            less => less?,
         };
-        let params = survivors(&at.plan, &at.params, &plan)?;
-        let rise = self.validation_loss(&plan, &params)? - now.0;
-        let saved = now.1 - self.recipe.cost.total(&plan)?;
-        Ok(Some((rise.max(NO_LOSS) / saved.max(f64::MIN_POSITIVE), plan)))
+        let params = survivors(plan, params, &less)?;
+        let rise = self.validation_loss(&less, &params)? - now.0;
+        let saved = now.1 - self.recipe.cost.total(&less)?;
+        Ok(Some((rise.max(NO_LOSS) / saved.max(f64::MIN_POSITIVE), less)))
     }
 }
 
@@ -166,6 +204,8 @@ mod tests {
         for stage in ["prune-without-7-p-12", "finish-without-7-p-12"] {
             assert_eq!(taken(stage), "G7, ½ proxies, G12");
         }
+        assert_eq!(taken("prune-without-7-2+12-p"), "G7, G2 + G12, ½ proxies");
+        assert_eq!(taken("prune-3-without-p"), "½ proxies");
         assert_eq!(taken("prune-3"), "");
     }
 
@@ -192,7 +232,7 @@ mod tests {
         let loss = |cut: &Cut| tailoring.validation_loss(&cut.plan, &cut.params).unwrap();
         let cost = |cut: &Cut| recipe.cost.total(&cut.plan).unwrap();
         let price = |cut: &Cut| (loss(cut) - loss(&whole)).max(NO_LOSS) / (cost(&whole) - cost(cut));
-        let leaner = tailoring.leaner(&whole).unwrap();
+        let leaner = tailoring.leaner(&whole, 1).unwrap();
         assert_eq!(leaner.len(), TRIES);
         for cut in &leaner {
             let node: usize = cut.stage.strip_prefix("prune-without-").unwrap().parse().unwrap();
@@ -203,11 +243,21 @@ mod tests {
         assert!(prices.is_sorted() && prices[0] < prices[TRIES - 1], "{prices:?}");
         for id in gates(&whole.plan, Role::Block) {
             let now = (loss(&whole), cost(&whole));
-            let (price, plan) = tailoring.without(&whole, &BTreeSet::from([id]), now).unwrap().unwrap();
+            let gate = BTreeSet::from([id]);
+            let (price, plan) = tailoring.without(&whole.plan, &whole.params, &gate, now).unwrap().unwrap();
             assert!(price >= prices[TRIES - 1] || leaner.iter().any(|cut| cut.plan == plan), "{id:?}");
         }
-        let next = tailoring.leaner(&leaner[0]).unwrap();
+        let next = tailoring.leaner(&leaner[0], 1).unwrap();
         assert!(next.iter().all(|cut| cut.stage.starts_with(&format!("{}-", leaner[0].stage))));
+
+        // Two at once are the best, and then what is the best without it.
+        let two = tailoring.leaner(&whole, 2).unwrap();
+        let [two] = &two[..] else { panic!("{} steps", two.len()) };
+        let (first, second) = next[0].stage.rsplit_once('-').unwrap();
+        let next_together = format!("{first}{TOGETHER}{second}");
+        assert_eq!(two.plan, next[0].plan);
+        assert_eq!((&two.stage, two.dropped), (&next_together, 2));
+        assert!(tailoring.leaner(&whole, all + 1).unwrap().is_empty());
 
         // Proxies have their place among blocks only on the way to a budget.
         let thin = tailoring.thinner(&whole).unwrap();
@@ -215,7 +265,7 @@ mod tests {
         assert_eq!((&thin.stage[..], thin.dropped, thin.plan.blocks()), ("prune-0-without-p", 0, all));
         assert_eq!(tailoring.thinner(&leaner[0]).unwrap()[0].stage, format!("{}-p", leaner[0].stage));
         let budgeted = Recipe { budget: Some("50%".parse().unwrap()), ..recipe.clone() };
-        let by_price = ground.tailoring(&budgeted, &work, &Device::Cpu, &progress).leaner(&whole).unwrap();
+        let by_price = ground.tailoring(&budgeted, &work, &Device::Cpu, &progress).leaner(&whole, 1).unwrap();
         let thinned = by_price.iter().position(|cut| cut.plan == thin.plan);
         let cheaper = prices.iter().filter(|cheaper| **cheaper < price(thin)).count();
         assert_eq!(thinned, (cheaper < TRIES).then_some(cheaper), "{prices:?}, {}", price(thin));
@@ -231,7 +281,8 @@ mod tests {
         let now = (loss(&whole), cost(&whole));
         let (mut taken, mut kept) = (Vec::new(), Vec::new());
         for id in gates(&whole.plan, Role::Proxy) {
-            let (price, _) = tailoring.without(&whole, &BTreeSet::from([id]), now).unwrap().unwrap();
+            let gate = BTreeSet::from([id]);
+            let (price, _) = tailoring.without(&whole.plan, &whole.params, &gate, now).unwrap().unwrap();
             let path = &whole.plan.cells[id.node - 1].gates[id.gate];
             let is_kept = thin.plan.cells[id.node - 1].gates.contains(path);
             if is_kept { kept.push(price) } else { taken.push(price) }
@@ -240,6 +291,8 @@ mod tests {
         assert!(kept.iter().all(|price| *price >= dearest), "{taken:?} taken, {kept:?} kept");
         // Without any proxy, every block is needed.
         let bare = Cut { plan: backbone, ..whole };
-        assert!(tailoring.leaner(&bare).unwrap().is_empty() && tailoring.thinner(&bare).unwrap().is_empty());
+        assert!(
+            tailoring.leaner(&bare, 1).unwrap().is_empty() && tailoring.thinner(&bare).unwrap().is_empty()
+        );
     }
 }

@@ -104,7 +104,7 @@ impl Tailoring<'_> {
                     Err(refused) => return Ok(vec![refused]),
                 };
                 let retrain = |cut| self.retrain(cut, how, teacher);
-                let leaner = |at: &Tried| self.leaner(&at.cut);
+                let leaner = |at: &Tried, blocks| self.leaner(&at.cut, blocks);
                 let all = descend(retrain(cut)?, goal, |at| &at.candidate, leaner, retrain)?;
                 let judged = all.into_iter().map(|tried| {
                     let over = self.over(&tried.cut, goal)?;
@@ -129,7 +129,7 @@ impl Tailoring<'_> {
         }
         let Some(candidate) = leanest(attempts, goal).cloned() else { return Ok(()) };
         let Some(cut) = tries.0.remove(&candidate.stage) else { return Ok(()) };
-        let thinner = |at: &Tried| self.thinner(&at.cut);
+        let thinner = |at: &Tried, times| if times == 1 { self.thinner(&at.cut) } else { Ok(vec![]) };
         let retrain = |cut| self.retrain(cut, &self.recipe.retrain, teacher);
         let first = Tried { cut, candidate };
         let mut all = descend(first, goal, |at| &at.candidate, thinner, retrain)?.into_iter();

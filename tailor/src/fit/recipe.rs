@@ -26,8 +26,9 @@ pub enum Search {
     /// Halving, on the assumption that dropping more never helps accuracy: about `log2` as many retrainings. Then half
     /// of the proxies at a time.
     Bisect,
-    /// One block at a time, what harms validation least for the cost it saves, from the network retrained without those
-    /// before; a step that stays out of tolerance is rolled back. Then half of the proxies at a time.
+    /// One block, then two, four and so on, what harms validation least for the cost it saves, from the network retrained
+    /// without those before; a step that stays out of tolerance is rolled back, and shorter ones are taken. Then half of
+    /// the proxies at a time.
     Iterative,
 }
 

@@ -71,9 +71,10 @@ pub fn halve(
 }
 
 /// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
-/// best first; they are retrained until one is within tolerance, or [near](Goal::slack) enough that finishing may
-/// bring it there, and the search goes on from that one. It ends when none is. With a budget the first one is taken,
-/// whatever it costs in accuracy, until the budget is met.
+/// best first, in steps of a number of blocks; they are retrained until one is within tolerance, or [near](Goal::slack) enough
+/// that finishing may bring it there, and the search goes on from that one. Steps double as long as networks are within tolerance,
+/// and halve for good when none of a size is near; the search ends when that happens to single ones. With a budget the first
+/// one is taken, whatever it costs in accuracy, one by one until the budget is met.
 ///
 /// # Errors
 /// Whatever `leaner` and `retrain` report.
@@ -81,14 +82,16 @@ pub fn descend<Cut, Network>(
     first: Network,
     goal: &Goal,
     candidate: impl Fn(&Network) -> &Candidate,
-    leaner: impl Fn(&Network) -> Result<Vec<Cut>>,
+    leaner: impl Fn(&Network, usize) -> Result<Vec<Cut>>,
     mut retrain: impl FnMut(Cut) -> Result<Network>,
 ) -> Result<Vec<Network>> {
     let mut all = vec![first];
     let mut at = 0;
-    while goal.budget.is_none_or(|budget| candidate(&all[at]).cost > budget) {
+    let mut step = 1;
+    let mut longest = if goal.budget.is_some() { 1 } else { usize::MAX };
+    while step > 0 && goal.budget.is_none_or(|budget| candidate(&all[at]).cost > budget) {
         let mut found = None;
-        for cut in leaner(&all[at])? {
+        for cut in leaner(&all[at], step)? {
             all.push(retrain(cut)?);
             let last = all.len() - 1;
             if goal.budget.is_some() || goal.is_near(candidate(&all[last])) {
@@ -96,8 +99,14 @@ pub fn descend<Cut, Network>(
                 break;
             }
         }
-        let Some(next) = found else { break };
-        at = next;
+        if let Some(next) = found {
+            at = next;
+            let is_sure = goal.is_within(candidate(&all[at]));
+            step = if is_sure { step.saturating_mul(2).min(longest) } else { step };
+        } else {
+            longest = step / 2;
+            step = longest;
+        }
     }
     Ok(all)
 }
@@ -208,9 +217,15 @@ mod tests {
             let Attempt::Trained(candidate) = attempt(stage.len(), Some(right)) else { unreachable!() };
             Candidate { stage, ..candidate }
         };
-        let leaner = |at: &Candidate| {
-            let left = "1234".chars().filter(|block| !at.stage.contains(*block));
-            Ok(left.take(3).map(|block| format!("{}{block}", at.stage)).collect())
+        let leaner = |at: &Candidate, step: usize| {
+            let left: Vec<char> = "12345678".chars().filter(|block| !at.stage.contains(*block)).collect();
+            Ok(match step {
+                1 => left.iter().take(3).map(|block| format!("{}{block}", at.stage)).collect(),
+                _ if left.len() < step => vec![],
+                _ => {
+                    vec![left[..step].iter().fold(at.stage.clone(), |stage, block| format!("{stage}{block}"))]
+                }
+            })
         };
         let all = descend(network(String::new()), goal, |c| c, leaner, |stage| Ok(network(stage)));
         let all = all.unwrap();
@@ -226,14 +241,24 @@ mod tests {
     fn a_step_out_of_tolerance_is_rolled_back_and_the_next_block_tried() {
         let goal = Goal { slack: 0.001, ..goal(0.98) };
         let cases: [Case; 5] = [
-            (&[], &["", "1", "12", "123", "1234"], "1234"),
-            (&[("12", 978)], &["", "1", "12", "13", "132", "1324"], "1324"),
-            (&[("12", 978), ("13", 978), ("14", 978)], &["", "1", "12", "13", "14"], "1"),
-            // Near is near enough to go on from, but not to be kept as it is.
+            (&[], &["", "1", "123", "1234567", "12345678"], "12345678"),
+            // Too long a step is taken again in halves, and never again so long.
             (
-                &[("12", 979), ("123", 978), ("124", 979), ("1243", 979)],
-                &["", "1", "12", "123", "124", "1243"],
+                &[("1234567", 900), ("1234578", 900)],
+                &["", "1", "123", "1234567", "12345", "1234567", "123456", "1234567", "1234568", "12345687"],
+                "12345687",
+            ),
+            // Single blocks: the second and third are tried, and then there is no more.
+            (
+                &[("123", 900), ("12", 978), ("13", 978), ("14", 978)],
+                &["", "1", "123", "12", "13", "14"],
                 "1",
+            ),
+            // Near is near enough to go on from, but neither to take longer steps nor to be kept as it is.
+            (
+                &[("1", 979), ("12", 978), ("13", 979), ("132", 900), ("134", 900), ("135", 900)],
+                &["", "1", "12", "13", "132", "134", "135"],
+                "",
             ),
             (&[("", 970), ("1", 978), ("2", 960), ("3", 960)], &["", "1", "2", "3"], "1"),
         ];
