@@ -88,8 +88,8 @@ pub(super) struct Choices {
     /// Whether the norms on universal kernels train too (they are task-owned, so this costs no bytes).
     #[arg(long, value_name = "BOOL")]
     free_norms: Option<bool>,
-    /// How it is searched which blocks to drop: every number of the lowest gates; by halving; or one at a time by the
-    /// harm its absence does for what it saves, with roll-back (the default, but for --schedule paper). The latter two
+    /// How it is searched which blocks to drop: every number of the lowest gates; by halving; or step by step by the
+    /// harm their absence does for what it saves, with roll-back (the default, but for --schedule paper). The latter two
     /// then leave out half of the proxies at a time.
     #[arg(long, value_enum)]
     search: Option<SearchArg>,

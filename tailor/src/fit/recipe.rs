@@ -101,7 +101,7 @@ impl Recipe {
     /// Defaults for 32-pixel backbones: few epochs, one-cycle schedules, norms on universal kernels trained
     /// along (a task owns them anyway) and, so that they learn from the teacher, matching end to end; a lighter pull
     /// towards the teacher's nodes, whose values fewer blocks cannot all reach, and distillation from its answers; blocks dropped
-    /// one by one, which leaves far leaner networks than single-shot pruning does (BENCHMARKS.md).
+    /// step by step, which leaves far leaner networks than single-shot pruning does (BENCHMARKS.md).
     pub fn small() -> Recipe {
         Recipe {
             teach: Stage { epochs: 12, batch: 64, schedule: Schedule::OneCycle { peak: 0.05 } },

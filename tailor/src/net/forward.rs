@@ -5,7 +5,7 @@ use crate::ops::{self, BatchNormOutput, ConvNorm, ConvNormOutput, ProxyTrace};
 use crate::{Error, Result};
 use bundles::plan::{Affine, Cell, Conv, Gate, Op, Plan, Role};
 use candle_core::Tensor;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// How norms behave and what is remembered for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,9 +75,29 @@ struct Walk {
     pass: Pass,
     stats: Vec<Stats>,
     seen: HashSet<String>,
+    pooled: HashMap<Pooling, Tensor>,
 }
 
+/// A node, and kernel, stride and padding of what pools it.
+type Pooling = (usize, [usize; 3]);
+
 impl Walk {
+    fn new(pass: Pass) -> Walk {
+        Walk { pass, stats: Vec::new(), seen: HashSet::new(), pooled: HashMap::new() }
+    }
+
+    /// What of a path is left to do behind its max-pool, on what, which proxies that reach further share.
+    fn pooled<'p>(&mut self, source: usize, x: &Tensor, path: &'p [Op]) -> Result<(Tensor, &'p [Op])> {
+        let [Op::MaxPool { kernel, stride, pad }, rest @ ..] = path else { return Ok((x.clone(), path)) };
+        let key = (source, [*kernel, *stride, *pad]);
+        let pooled = match self.pooled.get(&key) {
+            Some(pooled) => pooled.clone(),
+            None => ops::max_pool2d(x, *kernel, *stride, *pad)?,
+        };
+        self.pooled.insert(key, pooled.clone());
+        Ok((pooled, rest))
+    }
+
     /// Whether norms use the batch's own statistics.
     fn trains(&self) -> bool {
         matches!(self.pass, Pass::Train | Pass::Trace)
@@ -106,7 +126,7 @@ impl Net<'_> {
     /// # Errors
     /// As [`forward`](Net::forward).
     pub fn forward_gated(&self, images: &Tensor, pass: Pass, alphas: Vec<Option<Tensor>>) -> Result<Forward> {
-        let mut walk = Walk { pass, stats: Vec::new(), seen: HashSet::new() };
+        let mut walk = Walk::new(pass);
         let mut nodes = vec![Some(self.line(&self.plan.stem, images, &mut walk)?)];
         let mut traces = Vec::with_capacity(self.plan.cells.len());
         for (cell, alpha) in self.plan.cells.iter().zip(&alphas) {
@@ -152,7 +172,7 @@ impl Net<'_> {
             return Ok(ops::local_match(y, target, cell.relu, block, 0, proxies, alpha)?);
         }
         let inputs: Vec<_> = forward.nodes.iter().map(|x| x.as_ref().map(Tensor::detach)).collect();
-        let mut walk = Walk { pass: Pass::Train, stats: Vec::new(), seen: HashSet::new() };
+        let mut walk = Walk::new(Pass::Train);
         let (again, _) = self.cell(cell, alpha, &inputs, &mut walk)?;
         Ok(ops::mse(&again, target)?)
     }
@@ -176,15 +196,16 @@ impl Net<'_> {
             scaled += usize::from(gate.scaled);
             let source = nodes.get(gate.source).and_then(Option::as_ref).ok_or_else(|| dead(gate.source))?;
             for path in &gate.paths {
+                let (source, line) = walk.pooled(gate.source, source, &path.ops)?;
                 let term = match (&mut trace, gate.role) {
                     (Some(trace), Role::Proxy) => {
                         let gate = weighed.unwrap_or(0);
-                        let (term, proxy) = self.traced_proxy(&path.ops, source, gate, walk)?;
+                        let (term, proxy) = self.traced_proxy(line, &source, gate, walk)?;
                         trace.proxies.push(proxy);
                         term
                     }
                     (trace, _) => {
-                        let term = self.line(&path.ops, source, walk)?;
+                        let term = self.line(line, &source, walk)?;
                         if let Some(trace) = trace {
                             trace.block.push(term.detach());
                         }
@@ -214,19 +235,19 @@ impl Net<'_> {
         })
     }
 
+    /// A proxy's convolution and norm on what is `pooled` already.
     fn traced_proxy(
         &self,
         ops: &[Op],
-        x: &Tensor,
+        pooled: &Tensor,
         gate: usize,
         walk: &mut Walk,
     ) -> Result<(Tensor, ProxyTrace)> {
-        let [front @ .., Op::Conv(conv), Op::Affine(norm)] = ops else {
+        let [Op::Conv(conv), Op::Affine(norm)] = ops else {
             return Err(Error::MissingTensor { name: "proxy convolution".into() });
         };
-        let pooled = self.line(front, x, walk)?;
         let ConvNormOutput { conv_out, norm: BatchNormOutput { y: term, mean, var } } =
-            self.conv_norm(conv, norm, &pooled, false, walk)?;
+            self.conv_norm(conv, norm, pooled, false, walk)?;
         let trace = ProxyTrace {
             pooled: pooled.detach(),
             conv_out,
@@ -246,7 +267,7 @@ impl Net<'_> {
     /// # Errors
     /// Missing tensors, or shapes that do not fit.
     pub fn segment(&self, ops: &[Op], x: &Tensor) -> Result<Tensor> {
-        self.line(ops, x, &mut Walk { pass: Pass::Infer, stats: Vec::new(), seen: HashSet::new() })
+        self.line(ops, x, &mut Walk::new(Pass::Infer))
     }
 
     /// A straight line of operations on `x`.

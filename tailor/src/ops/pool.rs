@@ -1,5 +1,6 @@
 //! Pooling, subsampling and channel padding as candle ops.
 
+use super::cpu::level::Level;
 use super::cpu::pool::{self as kernel, PoolShape};
 use super::node::{floats, node1, plain};
 use super::stock;
@@ -39,10 +40,12 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Resul
         return stock::max_pool2d(x, kernel, stride, pad);
     }
     let x = x.contiguous()?;
-    let value = kernel::max(&s, &floats(&x)?);
+    let level = Level::best();
+    let value = kernel::max(level, &s, &floats(&x)?);
     let kept = x.clone();
     node1("max_pool2d", &x, value, shape, move |y, g| {
-        Ok(Some(plain(kernel::max_backward(&s, &floats(&kept)?, &floats(y)?, &floats(g)?), kept.shape())?))
+        let dx = kernel::max_backward(level, &s, &floats(&kept)?, &floats(y)?, &floats(g)?);
+        Ok(Some(plain(dx, kept.shape())?))
     })
 }
 

@@ -1,5 +1,7 @@
 //! Pooling on the CPU: padded max-pool and average pool, forward and backward, over planes.
 
+use super::level::Level;
+use super::levels::levels;
 use super::output::by_chunk;
 
 /// Extents of one pooling over planes of `h * w`.
@@ -22,8 +24,8 @@ impl PoolShape {
     }
 }
 
-/// Planes handled by one task.
-const PLANES: usize = 32;
+/// Planes handled by one task: few enough that what is written stays in the cache.
+const PLANES: usize = 8;
 
 fn map_planes(x: &[f32], size_in: usize, size_out: usize, f: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
     by_chunk(x.len() / size_in * size_out, PLANES * size_out, |part, y| {
@@ -34,44 +36,163 @@ fn map_planes(x: &[f32], size_in: usize, size_out: usize, f: impl Fn(&[f32], &mu
     })
 }
 
-/// Largest value of each window; padding never wins.
-pub(crate) fn max(s: &PoolShape, x: &[f32]) -> Vec<f32> {
-    map_planes(x, s.h * s.w, s.oh * s.ow, |x, y| {
-        // The column-wise largest of the window's rows, with the padding at both ends: every window is whole there.
-        let mut tallest = vec![f32::NEG_INFINITY; s.w + 2 * s.pad];
-        for (i, line) in y.chunks_exact_mut(s.ow).enumerate() {
-            let inner = &mut tallest[s.pad..][..s.w];
-            inner.fill(f32::NEG_INFINITY);
+levels! {
+    /// Largest value of each window of one plane. `line` and `best` have room for a padded row.
+    fn max_plane(s: &PoolShape, x: &[f32], y: &mut [f32], line: &mut [f32], best: &mut [f32]) {
+        for (i, y) in y.chunks_exact_mut(s.ow).enumerate() {
+            // The column-wise largest of the window's rows, with the padding at both ends: every window is whole there.
+            line.fill(f32::NEG_INFINITY);
+            let inner = &mut line[s.pad..][..s.w];
             for r in s.window(i, s.h) {
                 inner.iter_mut().zip(&x[r * s.w..(r + 1) * s.w]).for_each(|(t, x)| *t = t.max(*x));
             }
-            line.fill(f32::NEG_INFINITY);
-            for k in 0..s.kernel {
-                let column = tallest[k..].iter().step_by(s.stride);
-                line.iter_mut().zip(column).for_each(|(y, t)| *y = y.max(*t));
+            // Then the largest from each column on; every stride-th is a window's.
+            let best = &mut best[..line.len() - s.kernel + 1];
+            best.copy_from_slice(&line[..best.len()]);
+            for k in 1..s.kernel {
+                best.iter_mut().zip(&line[k..]).for_each(|(best, t)| *best = best.max(*t));
             }
+            y.iter_mut().zip(best.iter().step_by(s.stride)).for_each(|(y, best)| *y = *best);
+        }
+    }
+}
+
+/// Largest value of each window; padding never wins.
+pub(crate) fn max(level: Level, s: &PoolShape, x: &[f32]) -> Vec<f32> {
+    let (size_in, size_out) = (s.h * s.w, s.oh * s.ow);
+    by_chunk(x.len() / size_in * size_out, PLANES * size_out, |part, y| {
+        let mut lines = vec![0.; 2 * (s.w + 2 * s.pad)];
+        let (line, best) = lines.split_at_mut(s.w + 2 * s.pad);
+        let x = x[part * PLANES * size_in..].chunks_exact(size_in);
+        for (y, x) in y.chunks_exact_mut(size_out).zip(x) {
+            max_plane(level, s, x, y, line, best);
         }
     })
 }
 
+/// Rows of a padded plane, each sorted into the columns that are a multiple of the stride, those one further and so on: what
+/// the windows of a row have at one place of theirs lies side by side.
+struct Phases {
+    /// Columns of one remainder.
+    width: usize,
+    cells: Vec<f32>,
+}
+
+impl Phases {
+    fn new(s: &PoolShape) -> Phases {
+        let width = (s.w + 2 * s.pad).div_ceil(s.stride);
+        Phases { width, cells: vec![0.; s.h * s.stride * width] }
+    }
+
+    /// Where column `c` of the unpadded row `r` lies.
+    fn at(&self, s: &PoolShape, r: usize, c: usize) -> usize {
+        let c = c + s.pad;
+        (r * s.stride + c % s.stride) * self.width + c / s.stride
+    }
+
+    /// The first column of an unpadded row that lies among those of remainder `phase`, and its place there.
+    fn first(s: &PoolShape, phase: usize) -> (usize, usize) {
+        let c = (phase + s.stride - s.pad % s.stride) % s.stride;
+        (c, (c + s.pad) / s.stride)
+    }
+
+    /// Sorts row `r` in.
+    fn put(&mut self, level: Level, s: &PoolShape, r: usize, x: &[f32]) {
+        let size = s.stride * self.width;
+        for (phase, cells) in self.cells[r * size..][..size].chunks_exact_mut(self.width).enumerate() {
+            let (c, at) = Phases::first(s, phase);
+            pick(level, x.get(c..).unwrap_or_default(), s.stride, &mut cells[at..]);
+        }
+    }
+
+    /// Row `r`, sorted back.
+    fn get(&self, level: Level, s: &PoolShape, r: usize, x: &mut [f32]) {
+        let size = s.stride * self.width;
+        for (phase, cells) in self.cells[r * size..][..size].chunks_exact(self.width).enumerate() {
+            let (c, at) = Phases::first(s, phase);
+            place(level, &cells[at..], s.stride, x.get_mut(c..).unwrap_or_default());
+        }
+    }
+
+    /// Where the `k`-th columns of row `r`'s windows lie.
+    fn windows(&self, s: &PoolShape, r: usize, k: usize) -> std::ops::Range<usize> {
+        let start = (r * s.stride + k % s.stride) * self.width + k / s.stride;
+        start..start + s.ow
+    }
+}
+
+/// The usual strides as constants, for which strided moves take vector instructions.
+macro_rules! by_stride {
+    ($stride:expr, |$s:ident| $moves:expr) => {
+        match $stride {
+            2 => {
+                let $s = 2;
+                $moves
+            }
+            4 => {
+                let $s = 4;
+                $moves
+            }
+            $s => $moves,
+        }
+    };
+}
+
+levels! {
+    /// Every `stride`-th of `x`, from the first on.
+    fn pick(x: &[f32], stride: usize, to: &mut [f32]) {
+        by_stride!(stride, |s| to.iter_mut().zip(x.chunks(s)).for_each(|(to, x)| *to = x[0]));
+    }
+}
+levels! {
+    /// The same the other way round.
+    fn place(from: &[f32], stride: usize, x: &mut [f32]) {
+        by_stride!(stride, |s| from.iter().zip(x.chunks_mut(s)).for_each(|(from, x)| x[0] = *from));
+    }
+}
+levels! {
+    /// Gives what is `left` of the windows' gradients to `d` where `x` is their largest value `y`.
+    fn claim(x: &[f32], y: &[f32], left: &mut [f32], d: &mut [f32]) {
+        let windows = left.iter_mut().zip(d).zip(x.iter().zip(y));
+        windows.for_each(|((left, d), (x, y))| {
+            let is_largest = x == y;
+            *d += if is_largest { *left } else { 0. };
+            *left = if is_largest { 0. } else { *left };
+        });
+    }
+}
+
 /// Gradient of [`max`], whose result was `y`: each window's goes to its first largest element, as in PyTorch.
-pub(crate) fn max_backward(s: &PoolShape, x: &[f32], y: &[f32], g: &[f32]) -> Vec<f32> {
+pub(crate) fn max_backward(level: Level, s: &PoolShape, x: &[f32], y: &[f32], g: &[f32]) -> Vec<f32> {
     let (size_in, size_out) = (s.h * s.w, s.oh * s.ow);
     by_chunk(x.len(), PLANES * size_in, |part, dx| {
         let (x, from) = (&x[part * PLANES * size_in..], part * PLANES * size_out);
         let outputs = y[from..].chunks_exact(size_out).zip(g[from..].chunks_exact(size_out));
+        let (mut values, mut slopes) = (Phases::new(s), Phases::new(s));
+        // Nothing equals the padding.
+        values.cells.fill(f32::NAN);
+        let mut left = vec![0.; s.ow];
         for ((dx, x), (y, g)) in dx.chunks_exact_mut(size_in).zip(x.chunks_exact(size_in)).zip(outputs) {
-            for i in 0..s.oh {
-                let rows = s.window(i, s.h);
-                for j in 0..s.ow {
-                    let (columns, largest) = (s.window(j, s.w), y[i * s.ow + j]);
-                    let first = rows.clone().find_map(|r| {
-                        let line = &x[r * s.w..][columns.clone()];
-                        line.iter().position(|x| *x == largest).map(|c| r * s.w + columns.start + c)
-                    });
-                    // Nothing equals a NaN: its window's gradient has to go somewhere.
-                    dx[first.unwrap_or(rows.start * s.w + columns.start)] += g[i * s.ow + j];
+            for (r, x) in x.chunks_exact(s.w).enumerate() {
+                values.put(level, s, r, x);
+            }
+            slopes.cells.fill(0.);
+            for (i, (y, g)) in y.chunks_exact(s.ow).zip(g.chunks_exact(s.ow)).enumerate() {
+                left.copy_from_slice(g);
+                for r in s.window(i, s.h) {
+                    for k in 0..s.kernel {
+                        let at = values.windows(s, r, k);
+                        claim(level, &values.cells[at.clone()], y, &mut left, &mut slopes.cells[at]);
+                    }
                 }
+                // Nothing equals a NaN: its window's gradient has to go somewhere.
+                for (j, left) in left.iter().enumerate().filter(|(_, left)| **left != 0.) {
+                    let at = slopes.at(s, s.window(i, s.h).start, s.window(j, s.w).start);
+                    slopes.cells[at] += left;
+                }
+            }
+            for (r, dx) in dx.chunks_exact_mut(s.w).enumerate() {
+                slopes.get(level, s, r, dx);
             }
         }
     })

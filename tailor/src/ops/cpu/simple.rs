@@ -5,8 +5,11 @@ use super::levels::{lane_sums, levels};
 use super::output::by_chunk;
 use rayon::prelude::*;
 
-/// Elements handled by one task.
-const CHUNK: usize = 1 << 15;
+/// Elements handled by one task: what it writes stays in the first-level cache from when it is zeroed.
+const CHUNK: usize = 1 << 12;
+
+/// Elements that are not worth sharing.
+const SMALL: usize = 1 << 15;
 
 levels! {
     /// `y = p * a + q * b`, clipped at zero if `relu`.
@@ -103,8 +106,8 @@ pub(crate) fn descend_all(level: Level, p: &mut [f32], v: &[f32], lr: f32) {
 
 /// Small tensors, of which a network has dozens, stay on the calling thread.
 fn in_chunks(x: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
-    if x.len() <= CHUNK {
-        return f(0, x);
+    if x.len() <= SMALL {
+        return x.chunks_mut(CHUNK).enumerate().for_each(|(i, x)| f(i, x));
     }
     x.par_chunks_mut(CHUNK).enumerate().for_each(|(i, x)| f(i, x));
 }
