@@ -5,7 +5,7 @@ mod samples;
 
 use crate::cmd::{On, load_images};
 use crate::data::Augment;
-use crate::fit::{BackboneSize, Job, Recipe, Report, Search, Stage, Work};
+use crate::fit::{BackboneSize, Job, Recipe, Report, Stage, Work};
 use crate::import::{self, Request};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
@@ -42,7 +42,6 @@ fn recipe(sample: &Sample) -> Recipe {
         train: one_cycle(train, 32, 0.1),
         retrain: one_cycle(retrain, 32, 0.05),
         finish: 2,
-        search: Search::Bisect,
         augment: Augment { crop_pad: sample.crop_pad, flip: sample.flip, ..Augment::default() },
         ..Recipe::small()
     }

@@ -2,9 +2,9 @@
 
 use super::cpu::level::Level;
 use super::cpu::simple as kernel;
-use super::node::{Three, Value, floats, node2, node3, plain, wanted};
+use super::node::{floats, node_of, plain, wanted};
 use super::stock;
-use candle_core::{Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 /// `y = [relu](sum_i alpha[gate_of[i]] * terms[i])`.
 ///
@@ -35,88 +35,96 @@ pub fn gated_sum(
         return stock::gated_sum(terms, gate_of, alpha, relu);
     }
     let alpha = alpha.map(Tensor::contiguous).transpose()?;
-    if terms.len() == 1 {
-        return match (gate_of[0], relu) {
-            (None, false) => Ok(first.clone()),
-            (None, true) => first.relu(),
-            _ => stock::gated_sum(terms, gate_of, alpha.as_ref(), relu),
-        };
+    if let ([None], false) = (gate_of, relu) {
+        return Ok(first.clone());
     }
-    let mut sum = first.clone();
-    for (i, term) in terms.iter().enumerate().skip(1) {
-        let gates = (if i == 1 { gate_of[0] } else { None }, gate_of[i]);
-        sum = pair(&sum, term, gates, alpha.as_ref(), relu && i + 1 == terms.len())?;
-    }
-    Ok(sum)
-}
-
-fn pair(
-    a: &Tensor,
-    b: &Tensor,
-    gates: (Option<usize>, Option<usize>),
-    alpha: Option<&Tensor>,
-    relu: bool,
-) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
-    if super::gpu::runs(a) {
-        return super::gpu::blend(a, b, gates, alpha, relu);
+    if super::gpu::runs(first) {
+        return match terms.len() {
+            1 => stock::gated_sum(terms, gate_of, alpha.as_ref(), relu),
+            _ => super::gpu::gated_sum(terms, gate_of, alpha.as_ref(), relu),
+        };
     }
-    let level = Level::best();
-    let (a, b) = (a.contiguous()?, b.contiguous()?);
-    let weights = alpha.map(|t| t.to_vec1::<f32>()).transpose()?.unwrap_or_default();
-    let weight = |gate: Option<usize>| gate.map_or(1., |i| weights[i]);
-    let (p, q) = (weight(gates.0), weight(gates.1));
-    let value = kernel::blend_all(level, &floats(&a)?, &floats(&b)?, p, q, relu);
-    let shape = a.shape().clone();
-    let kept = (a.clone(), b.clone(), alpha.cloned());
-    let count = weights.len();
-    let backward = move |y: &Tensor, g: &Tensor| -> Result<Three> {
-        let (a, b, alpha) = &kept;
-        let (gs, ys) = (floats(g)?, floats(y)?);
-        let of = |t: &Tensor, p: f32| match (wanted(t), p == 1. && !relu) {
-            (false, _) => Ok(None),
-            (true, true) => Ok(Some(g.clone())),
-            (true, false) => plain(kernel::gate_all(level, &gs, &ys, p, relu), t.shape()).map(Some),
-        };
-        // Two terms of one weight have one gradient.
-        let da = of(a, p)?;
-        let db = if p == q && da.is_some() && wanted(b) { da.clone() } else { of(b, q)? };
-        let dalpha = match alpha {
-            Some(alpha) if wanted(alpha) => {
-                let mut d = vec![0.; count];
-                for (gate, term) in [(gates.0, a), (gates.1, b)] {
-                    if let Some(gate) = gate {
-                        d[gate] += kernel::gated_dot_all(level, &gs, &ys, &floats(term)?, relu);
-                    }
-                }
-                Some(plain(d, alpha.shape())?)
-            }
-            _ => None,
-        };
-        Ok((da, db, dalpha))
+    let sum = Sum {
+        level: Level::best(),
+        terms: terms.iter().map(Tensor::contiguous).collect::<Result<_>>()?,
+        gate_of: gate_of.to_vec(),
+        alpha: alpha.as_ref().map(|t| t.to_vec1()).transpose()?.unwrap_or_default(),
+        relu,
     };
-    pair_node((&a, &b), gates, alpha, value, shape, backward)
+    let value = sum.value()?;
+    let mut arguments: Vec<&Tensor> = terms.iter().collect();
+    // Where nothing is weighed it has no gradient.
+    arguments.extend(alpha.as_ref().filter(|_| gate_of.iter().any(Option::is_some)));
+    let weighed = arguments.len() > terms.len();
+    let wants: Vec<bool> = arguments.iter().map(|t| wanted(t)).collect();
+    node_of("gated_sum", &arguments, value, first.shape().clone(), move |y, g| {
+        sum.gradients(y, g, &wants[..sum.terms.len()], weighed && wants[sum.terms.len()])
+    })
 }
 
-/// The node of one addition, of which `alpha` is an argument only if it weighs a term.
-pub(super) fn pair_node<B>(
-    (a, b): (&Tensor, &Tensor),
-    gates: (Option<usize>, Option<usize>),
-    alpha: Option<&Tensor>,
-    value: impl Into<Value>,
-    shape: Shape,
-    backward: B,
-) -> Result<Tensor>
-where
-    B: Fn(&Tensor, &Tensor) -> Result<Three> + Send + Sync + 'static,
-{
-    match alpha {
-        Some(alpha) if gates.0.is_some() || gates.1.is_some() => {
-            node3("gated_sum", (a, b, alpha), value, shape, backward)
+/// One sum, with what its gradients need.
+struct Sum {
+    level: Level,
+    terms: Vec<Tensor>,
+    gate_of: Vec<Option<usize>>,
+    alpha: Vec<f32>,
+    relu: bool,
+}
+
+impl Sum {
+    fn weight(&self, i: usize) -> f32 {
+        self.gate_of[i].map_or(1., |gate| self.alpha[gate])
+    }
+
+    fn value(&self) -> Result<Vec<f32>> {
+        let terms = self.terms.iter().map(floats).collect::<Result<Vec<_>>>()?;
+        let terms: Vec<(&[f32], f32)> =
+            terms.iter().enumerate().map(|(i, term)| (&**term, self.weight(i))).collect();
+        Ok(kernel::weighted_sum(self.level, &terms, self.relu))
+    }
+
+    /// Gradients of the terms and then of `alpha`, where they are `wanted`.
+    fn gradients(&self, y: &Tensor, g: &Tensor, wanted: &[bool], gates: bool) -> Result<Vec<Option<Tensor>>> {
+        let level = self.level;
+        // What passed the ReLU is the gradient of the bare sum.
+        let g = match self.relu {
+            true => plain(kernel::passed_all(level, &floats(g)?, &floats(y)?), g.shape())?,
+            false => g.clone(),
+        };
+        let gs = floats(&g)?;
+        let mut gradients: Vec<Option<Tensor>> = vec![None; self.terms.len()];
+        let mut d_alpha = vec![0.; self.alpha.len()];
+        for (i, term) in self.terms.iter().enumerate() {
+            let weight = self.weight(i);
+            // Terms of one weight have one gradient.
+            let before = (0..i).find(|&j| gradients[j].is_some() && self.gate_of[j] == self.gate_of[i]);
+            let ready = match before {
+                Some(j) => gradients[j].clone(),
+                None => (weight == 1.).then(|| g.clone()),
+            };
+            let gate = self.gate_of[i].filter(|_| gates);
+            let (scaled, dot) = match (wanted[i] && ready.is_none(), gate) {
+                (true, Some(_)) => {
+                    let (d, dot) = kernel::scaled_with_dot(level, &gs, &floats(term)?, weight);
+                    (Some(d), dot)
+                }
+                (true, None) => (Some(kernel::scaled(level, &gs, weight)), 0.),
+                (false, Some(_)) => (None, kernel::dot_all(level, &gs, &floats(term)?)),
+                (false, None) => (None, 0.),
+            };
+            if let Some(gate) = gate {
+                d_alpha[gate] += dot;
+            }
+            gradients[i] = match scaled {
+                Some(d) => Some(plain(d, term.shape())?),
+                None => ready.filter(|_| wanted[i]),
+            };
         }
-        _ => node2("gated_sum", (a, b), value, shape, move |y, g| {
-            let (da, db, _) = backward(y, g)?;
-            Ok((da, db))
-        }),
+        if self.gate_of.iter().any(Option::is_some) {
+            let count = d_alpha.len();
+            gradients.push(if gates { Some(plain(d_alpha, count)?) } else { None });
+        }
+        Ok(gradients)
     }
 }

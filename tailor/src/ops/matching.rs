@@ -188,8 +188,7 @@ impl Trace {
         };
         let (mut kernels, mut norms, mut gates) = (Vec::new(), Vec::new(), vec![0.; self.alpha.len()]);
         for term in &self.block {
-            // `d` is masked already.
-            gates[self.block_gate] += simple::gated_dot_all(level, &d, &d, &floats(term)?, false);
+            gates[self.block_gate] += simple::dot_all(level, &d, &floats(term)?);
         }
         for p in &self.proxies {
             let &[_, _, h, w] = p.conv_out.dims() else {

@@ -7,7 +7,7 @@ use candle_core::{
     bail,
 };
 use std::ops::Deref;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// Read access to the floats of a contiguous CPU tensor.
 pub(crate) struct Floats<'a> {
@@ -216,4 +216,49 @@ where
     B: Fn(&Tensor, &Tensor) -> Result<Three> + Send + Sync + 'static,
 {
     a.apply_op3(b, c, Node::new(name, value, shape, backward))
+}
+
+/// `value` as a function of any number of tensors; `backward(value, gradient)` gives their gradients in the same order,
+/// and one for each that is [`wanted`].
+///
+/// A custom op takes three tensors. The others hang on carriers, scalars that lead from one to the next and at last to the
+/// node: candle comes to them after the node, and finds the gradients that it left.
+pub(crate) fn node_of<B>(
+    name: &'static str,
+    arguments: &[&Tensor],
+    value: impl Into<Value>,
+    shape: Shape,
+    backward: B,
+) -> Result<Tensor>
+where
+    B: Fn(&Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
+{
+    let Some((last, others)) = arguments.split_last() else { bail!("{name}: a node of nothing") };
+    let left: Arc<Mutex<Vec<Option<Tensor>>>> = Arc::default();
+    let mut carrier: Option<Tensor> = None;
+    for (i, argument) in others.iter().enumerate().filter(|(_, argument)| wanted(argument)) {
+        let left = Arc::clone(&left);
+        let take = move || left.lock().ok().and_then(|mut left| left.get_mut(i)?.take());
+        carrier = Some(match &carrier {
+            None => node1(name, argument, vec![0.], Shape::from(()), move |_, _| Ok(take()))?,
+            Some(before) => node2(name, (before, argument), vec![0.], Shape::from(()), move |_, g| {
+                Ok((Some(g.clone()), take()))
+            })?,
+        });
+    }
+    let gradients = move |y: &Tensor, g: &Tensor| -> Result<Option<Tensor>> {
+        let mut all = backward(y, g)?;
+        let last = all.pop().flatten();
+        if let Ok(mut left) = left.lock() {
+            *left = all;
+        }
+        Ok(last)
+    };
+    match carrier {
+        None => node1(name, last, value, shape, gradients),
+        Some(carrier) => node2(name, (&carrier, last), value, shape, move |y, g| {
+            let last = gradients(y, g)?;
+            Ok((Some(Tensor::zeros((), g.dtype(), g.device())?), last))
+        }),
+    }
 }

@@ -25,11 +25,19 @@ pub(crate) unsafe fn filled<R>(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f
 
 /// `len` floats made in chunks of `chunk` by all threads: `make(i, out)` gets the zeroed chunk `i`.
 pub(crate) fn by_chunk(len: usize, chunk: usize, make: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+    by_chunk_with(len, chunk, make).0
+}
+
+/// The same, with what `make` returns of each chunk.
+pub(crate) fn by_chunk_with<R: Send>(
+    len: usize,
+    chunk: usize,
+    make: impl Fn(usize, &mut [f32]) -> R + Sync,
+) -> (Vec<f32>, Vec<R>) {
     // SAFETY: every element belongs to a chunk, and every chunk is zeroed.
-    let (out, ()) = unsafe {
+    unsafe {
         filled(len, |out| {
-            out.par_chunks_mut(chunk).enumerate().for_each(|(i, out)| make(i, zeroed(out)));
+            out.par_chunks_mut(chunk).enumerate().map(|(i, out)| make(i, zeroed(out))).collect()
         })
-    };
-    out
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::level::Level;
 use super::levels::{lane_sums, levels};
-use super::output::by_chunk;
+use super::output::{by_chunk, by_chunk_with};
 use rayon::prelude::*;
 
 /// Elements handled by one task: what it writes stays in the first-level cache from when it is zeroed.
@@ -12,35 +12,33 @@ const CHUNK: usize = 1 << 12;
 const SMALL: usize = 1 << 15;
 
 levels! {
-    /// `y = p * a + q * b`, clipped at zero if `relu`.
-    fn blend(a: &[f32], b: &[f32], p: f32, q: f32, relu: bool, y: &mut [f32]) {
-        let pairs = y.iter_mut().zip(a.iter().zip(b));
-        if relu {
-            pairs.for_each(|(y, (a, b))| *y = (p * a + q * b).max(0.));
-        } else {
-            pairs.for_each(|(y, (a, b))| *y = p * a + q * b);
-        }
+    /// `y += p * x`.
+    fn add(x: &[f32], p: f32, y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y += p * x);
     }
 }
 levels! {
-    /// `d = p * g'`, where `g'` is `g` where `y > 0` (everywhere if not `relu`).
-    fn gate(g: &[f32], y: &[f32], p: f32, relu: bool, d: &mut [f32]) {
-        let pairs = d.iter_mut().zip(g.iter().zip(y));
-        if relu {
-            pairs.for_each(|(d, (g, y))| *d = if *y > 0. { p * g } else { 0. });
-        } else {
-            pairs.for_each(|(d, (g, _))| *d = p * g);
-        }
+    /// `y = max(y, 0)`.
+    fn clip(y: &mut [f32]) {
+        y.iter_mut().for_each(|y| *y = y.max(0.));
     }
 }
 levels! {
-    /// Sum of `g' * x`.
-    fn gated_dot(g: &[f32], y: &[f32], x: &[f32], relu: bool) -> f32 {
-        if relu {
-            lane_sums([g, y, x], |[g, y, x]| [if y > 0. { g * x } else { 0. }])[0]
-        } else {
-            lane_sums([g, x], |[g, x]| [g * x])[0]
-        }
+    /// `d = g` where `y > 0`, zero elsewhere.
+    fn passed(g: &[f32], y: &[f32], d: &mut [f32]) {
+        d.iter_mut().zip(g.iter().zip(y)).for_each(|(d, (g, y))| *d = if *y > 0. { *g } else { 0. });
+    }
+}
+levels! {
+    /// `d = p * g`.
+    fn scale(g: &[f32], p: f32, d: &mut [f32]) {
+        d.iter_mut().zip(g).for_each(|(d, g)| *d = p * g);
+    }
+}
+levels! {
+    /// Sum of `g * x`.
+    fn dot(g: &[f32], x: &[f32]) -> f32 {
+        lane_sums([g, x], |[g, x]| [g * x])[0]
     }
 }
 levels! {
@@ -55,23 +53,40 @@ fn chunk(x: &[f32], i: usize) -> &[f32] {
     &x[i * CHUNK..x.len().min((i + 1) * CHUNK)]
 }
 
-/// `[relu](p * a + q * b)`.
-pub(crate) fn blend_all(level: Level, a: &[f32], b: &[f32], p: f32, q: f32, relu: bool) -> Vec<f32> {
-    by_chunk(a.len(), CHUNK, |i, y| blend(level, chunk(a, i), chunk(b, i), p, q, relu, y))
+/// `[relu](sum of p * x)` over these `(x, p)`.
+pub(crate) fn weighted_sum(level: Level, terms: &[(&[f32], f32)], relu: bool) -> Vec<f32> {
+    let len = terms.first().map_or(0, |(x, _)| x.len());
+    by_chunk(len, CHUNK, |i, y| {
+        terms.iter().for_each(|(x, p)| add(level, chunk(x, i), *p, y));
+        if relu {
+            clip(level, y);
+        }
+    })
 }
 
-/// `p * g'`.
-pub(crate) fn gate_all(level: Level, g: &[f32], y: &[f32], p: f32, relu: bool) -> Vec<f32> {
-    by_chunk(g.len(), CHUNK, |i, d| gate(level, chunk(g, i), chunk(y, i), p, relu, d))
+/// `g` where `y > 0`, zero elsewhere: the gradient before a ReLU that gave `y`.
+pub(crate) fn passed_all(level: Level, g: &[f32], y: &[f32]) -> Vec<f32> {
+    by_chunk(g.len(), CHUNK, |i, d| passed(level, chunk(g, i), chunk(y, i), d))
 }
 
-/// Sum of `g' * x`, the gradient of a gate.
-pub(crate) fn gated_dot_all(level: Level, g: &[f32], y: &[f32], x: &[f32], relu: bool) -> f32 {
-    let sums: Vec<f64> = g
-        .par_chunks(CHUNK)
-        .zip(y.par_chunks(CHUNK).zip(x.par_chunks(CHUNK)))
-        .map(|(g, (y, x))| f64::from(gated_dot(level, g, y, x, relu)))
-        .collect();
+/// `p * g`.
+pub(crate) fn scaled(level: Level, g: &[f32], p: f32) -> Vec<f32> {
+    by_chunk(g.len(), CHUNK, |i, d| scale(level, chunk(g, i), p, d))
+}
+
+/// `p * g`, and the sum of `g * x`, in one pass.
+pub(crate) fn scaled_with_dot(level: Level, g: &[f32], x: &[f32], p: f32) -> (Vec<f32>, f32) {
+    let (d, sums) = by_chunk_with(g.len(), CHUNK, |i, d| {
+        scale(level, chunk(g, i), p, d);
+        f64::from(dot(level, chunk(g, i), chunk(x, i)))
+    });
+    (d, sums.iter().sum::<f64>() as f32)
+}
+
+/// Sum of `g * x`, the gradient of a gate.
+pub(crate) fn dot_all(level: Level, g: &[f32], x: &[f32]) -> f32 {
+    let sums: Vec<f64> =
+        g.par_chunks(CHUNK).zip(x.par_chunks(CHUNK)).map(|(g, x)| f64::from(dot(level, g, x))).collect();
     sums.iter().sum::<f64>() as f32
 }
 

@@ -5,7 +5,6 @@ mod launch;
 
 use super::cpu::pool::PoolShape;
 use super::cpu::shape::ConvShape;
-use super::gate::pair_node;
 use super::matching::recomputed;
 use super::node::{Three, Value, node1, node2, node3, wanted};
 use super::{BatchNormOutput, ProxyTrace, stock};
@@ -170,8 +169,24 @@ pub(super) fn average(name: &'static str, x: &Tensor, s: PoolShape, shape: Shape
     })
 }
 
-/// One addition of [`gated_sum`](super::gated_sum).
-pub(super) fn blend(
+/// [`gated_sum`](super::gated_sum), of two terms or more, one addition after the other.
+pub(super) fn gated_sum(
+    terms: &[Tensor],
+    gate_of: &[Option<usize>],
+    alpha: Option<&Tensor>,
+    relu: bool,
+) -> Result<Tensor> {
+    let Some(first) = terms.first() else { bail!("gated_sum: a node without terms") };
+    let mut sum = first.clone();
+    for (i, term) in terms.iter().enumerate().skip(1) {
+        let gates = (if i == 1 { gate_of[0] } else { None }, gate_of[i]);
+        sum = blend(&sum, term, gates, alpha, relu && i + 1 == terms.len())?;
+    }
+    Ok(sum)
+}
+
+/// One addition.
+fn blend(
     a: &Tensor,
     b: &Tensor,
     gates: (Option<usize>, Option<usize>),
@@ -217,7 +232,16 @@ pub(super) fn blend(
         };
         Ok((da, db, dalpha))
     };
-    pair_node((&a, &b), gates, alpha, value, shape, backward)
+    match alpha {
+        Some(alpha) if gates.0.is_some() || gates.1.is_some() => {
+            node3("gated_sum", (&a, &b, alpha), value, shape, backward)
+        }
+        // `alpha` is an argument only if it weighs a term.
+        _ => node2("gated_sum", (&a, &b), value, shape, move |y, g| {
+            let (da, db, _) = backward(y, g)?;
+            Ok((da, db))
+        }),
+    }
 }
 
 /// [`local_match`](super::local_match), by computing the cell again from detached inputs.

@@ -17,8 +17,12 @@ fn levels_agree() {
                 let d = norm::backward(level, &x, &g, pixels, &weight, &bias, &stats, 1e-5, relu);
                 let a = norm::affine(level, &x, pixels, &weight, &bias, relu);
                 let b = norm::affine_backward(level, &x, &g, pixels, &weight, &bias, relu);
-                let dot = vec![simple::gated_dot_all(level, &g, &y, &x, relu), simple::mse(level, &x, &g)];
-                [y, d.dx, d.weight, d.bias, stats.mean, stats.var, a, b, dot]
+                let sum = simple::weighted_sum(level, &[(&x, 0.5), (&g, -2.), (&y, 1.)], relu);
+                let passed = simple::passed_all(level, &g, &y);
+                let (scaled, dot) = simple::scaled_with_dot(level, &g, &x, 0.3);
+                assert_eq!((&scaled, dot), (&simple::scaled(level, &g, 0.3), simple::dot_all(level, &g, &x)));
+                let sums = vec![dot, simple::mse(level, &x, &g)];
+                [y, d.dx, d.weight, d.bias, stats.mean, stats.var, a, b, sum, passed, scaled, sums]
             };
             let want = run(Level::Portable);
             for level in Level::available() {
@@ -41,7 +45,7 @@ fn one_thread_or_three() {
         let level = Level::best();
         let (y, stats) = norm::forward(level, &x, pixels, &weight, &bias, 1e-5, true);
         let d = norm::backward(level, &x, &g, pixels, &weight, &bias, &stats, 1e-5, true);
-        (y, d.dx, d.weight, simple::mse(level, &x, &g), simple::gated_dot_all(level, &g, &x, &x, true))
+        (y, d.dx, d.weight, simple::mse(level, &x, &g), simple::scaled_with_dot(level, &g, &x, 0.3))
     };
     assert_eq!(pool(1).install(run), pool(3).install(run));
 }
