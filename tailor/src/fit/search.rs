@@ -70,6 +70,32 @@ pub fn halve(
     Ok(attempts)
 }
 
+/// The same from the leanest on, in steps back that double, and by halving between the last two: for when the leanest have
+/// good chances and cost least to try.
+///
+/// # Errors
+/// Whatever `attempt` reports.
+pub fn gallop(
+    places: Range<usize>,
+    keeps: impl Fn(&Candidate) -> bool,
+    mut attempt: impl FnMut(usize) -> Result<Attempt>,
+) -> Result<Vec<Attempt>> {
+    let mut attempts = Vec::new();
+    let (mut bad, mut step) = (places.end, 1);
+    while places.start < bad {
+        let place = bad.saturating_sub(step).max(places.start);
+        let tried = attempt(place)?;
+        let is_kept = tried.trained().is_some_and(&keeps);
+        attempts.push(tried);
+        if is_kept {
+            attempts.extend(halve(place + 1..bad, keeps, attempt)?);
+            break;
+        }
+        (bad, step) = (place, 2 * step);
+    }
+    Ok(attempts)
+}
+
 /// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
 /// best first, in steps of a number of blocks; they are retrained until one is within tolerance, or [near](Goal::slack) enough
 /// that finishing may bring it there, and the search goes on from that one. Steps double as long as networks are within tolerance,
@@ -185,6 +211,24 @@ mod tests {
         // 974 right without four blocks, 982 without two.
         assert_eq!(tried(0.0), [4, 1, 2, 3]);
         assert_eq!(tried(0.01), [4, 6, 5]);
+    }
+
+    #[test]
+    fn a_gallop_begins_with_the_leanest_and_finds_what_halving_does() {
+        let tried = |count: usize, good: usize| -> Vec<usize> {
+            let attempts = gallop(0..count, |c| c.dropped < good, |n| Ok(attempt(n, Some(n))));
+            attempts.unwrap().iter().map(Attempt::dropped).collect()
+        };
+        assert_eq!(tried(9, 9), [8]);
+        assert_eq!(tried(9, 7), [8, 6, 7]);
+        assert_eq!(tried(9, 3), [8, 6, 2, 4, 3]);
+        assert_eq!(tried(9, 0), [8, 6, 2, 0]);
+        assert!(tried(0, 0).is_empty());
+        for (count, good) in (0..12).flat_map(|count| (0..=count).map(move |good| (count, good))) {
+            let (kept, refused): (Vec<_>, Vec<_>) = tried(count, good).into_iter().partition(|n| *n < good);
+            assert_eq!(kept.into_iter().max(), good.checked_sub(1), "{good} of {count}");
+            assert_eq!(refused.into_iter().min(), (good < count).then_some(good), "{good} of {count}");
+        }
     }
 
     #[test]
