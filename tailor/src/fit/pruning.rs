@@ -105,7 +105,9 @@ impl Tailoring<'_> {
                 };
                 let retrain = |cut| self.retrain(cut, how, teacher);
                 let leaner = |at: &Tried, blocks| self.leaner(&at.cut, blocks);
-                let all = descend(retrain(cut)?, goal, |at| &at.candidate, leaner, retrain)?;
+                // On the way to a budget one at a time, so as not to go far beyond it.
+                let longest = if goal.budget.is_some() { 1 } else { usize::MAX };
+                let all = descend(retrain(cut)?, goal, longest, |at| &at.candidate, leaner, retrain)?;
                 let judged = all.into_iter().map(|tried| {
                     let over = self.over(&tried.cut, goal)?;
                     Ok(over.unwrap_or_else(|| tries.keep(tried)))
@@ -129,10 +131,10 @@ impl Tailoring<'_> {
         }
         let Some(candidate) = leanest(attempts, goal).cloned() else { return Ok(()) };
         let Some(cut) = tries.0.remove(&candidate.stage) else { return Ok(()) };
-        let thinner = |at: &Tried, times| if times == 1 { self.thinner(&at.cut) } else { Ok(vec![]) };
+        let thinner = |at: &Tried, _| self.thinner(&at.cut);
         let retrain = |cut| self.retrain(cut, &self.recipe.retrain, teacher);
         let first = Tried { cut, candidate };
-        let mut all = descend(first, goal, |at| &at.candidate, thinner, retrain)?.into_iter();
+        let mut all = descend(first, goal, 1, |at| &at.candidate, thinner, retrain)?.into_iter();
         all.next().map(|first| tries.keep(first));
         attempts.extend(all.map(|tried| tries.keep(tried)));
         Ok(())

@@ -98,15 +98,16 @@ pub fn gallop(
 
 /// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
 /// best first, in steps of a number of blocks; they are retrained until one is within tolerance, or [near](Goal::slack) enough
-/// that finishing may bring it there, and the search goes on from that one. Steps double as long as networks are within tolerance,
-/// and halve for good when none of a size is near; the search ends when that happens to single ones. With a budget the first
-/// one is taken, whatever it costs in accuracy, one by one until the budget is met.
+/// that finishing may bring it there, and the search goes on from that one. Steps double up to the `longest` as long as networks
+/// are within tolerance, and halve for good when none of a size is near; the search ends when that happens to single ones. With a
+/// budget the first one is taken, whatever it costs in accuracy, until the budget is met.
 ///
 /// # Errors
 /// Whatever `leaner` and `retrain` report.
 pub fn descend<Cut, Network>(
     first: Network,
     goal: &Goal,
+    mut longest: usize,
     candidate: impl Fn(&Network) -> &Candidate,
     leaner: impl Fn(&Network, usize) -> Result<Vec<Cut>>,
     mut retrain: impl FnMut(Cut) -> Result<Network>,
@@ -114,7 +115,6 @@ pub fn descend<Cut, Network>(
     let mut all = vec![first];
     let mut at = 0;
     let mut step = 1;
-    let mut longest = if goal.budget.is_some() { 1 } else { usize::MAX };
     while step > 0 && goal.budget.is_none_or(|budget| candidate(&all[at]).cost > budget) {
         let mut found = None;
         for cut in leaner(&all[at], step)? {
@@ -261,6 +261,7 @@ mod tests {
             let Attempt::Trained(candidate) = attempt(stage.len(), Some(right)) else { unreachable!() };
             Candidate { stage, ..candidate }
         };
+        let longest = if goal.budget.is_some() { 1 } else { usize::MAX };
         let leaner = |at: &Candidate, step: usize| {
             let left: Vec<char> = "12345678".chars().filter(|block| !at.stage.contains(*block)).collect();
             Ok(match step {
@@ -271,7 +272,7 @@ mod tests {
                 }
             })
         };
-        let all = descend(network(String::new()), goal, |c| c, leaner, |stage| Ok(network(stage)));
+        let all = descend(network(String::new()), goal, longest, |c| c, leaner, |stage| Ok(network(stage)));
         let all = all.unwrap();
         let stages = all.iter().map(|c| c.stage.clone()).collect();
         let selection = Selection::of(all.into_iter().map(Attempt::Trained).collect(), goal);
