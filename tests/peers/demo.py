@@ -68,7 +68,7 @@ def main():
                 peers = {"the teacher": session(options, folder, None, threads), "the tailored": session(options, folder, task, threads)}
             rounds = []
             for _ in range(options.rounds):
-                times = [ours(options, task, threads, 200)]
+                times = [ours(options, task, threads, 2000)]
                 for peer in peers.values():
                     # The pause lets the other sides' threads go to sleep.
                     time.sleep(0.02)
