@@ -1,7 +1,7 @@
 //! Iterative pruning: what a network could do without next, and how little it would be missed.
 
 use super::Tailoring;
-use super::retrain::{Cut, PRUNE, survivors};
+use super::retrain::{Cut, FINISH, PRUNE, survivors};
 use crate::Result;
 use crate::net::Params;
 use bundles::plan::{GateId, Plan, Role};
@@ -51,9 +51,13 @@ struct Step {
 impl Step {
     /// The network that it makes of `at`, still to be retrained.
     fn of(self, at: &Cut) -> Result<Cut> {
-        let before = match at.stage.split_once(WITHOUT) {
-            Some(_) => format!("{}-", at.stage),
-            None if self.blocks == 0 => format!("{}-{WITHOUT}", at.stage),
+        let origin = match at.stage.strip_prefix(FINISH) {
+            Some(finished) => format!("{PRUNE}{finished}"),
+            None => at.stage.clone(),
+        };
+        let before = match origin.split_once(WITHOUT) {
+            Some(_) => format!("{origin}-"),
+            None if self.blocks == 0 => format!("{origin}-{WITHOUT}"),
             None => format!("{PRUNE}{WITHOUT}"),
         };
         let params = survivors(&at.plan, &at.params, &self.plan)?;

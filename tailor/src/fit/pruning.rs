@@ -42,8 +42,8 @@ impl Tries {
 }
 
 impl Tailoring<'_> {
-    /// Prunes and retrains as the recipe's search asks for, and then [finishes](Recipe::finish) what is worth it. Without a
-    /// budget the leanest network within tolerance of the teacher's validation accuracy is kept, with one the most
+    /// Prunes and retrains as the recipe's search asks for, [finishes](Recipe::finish) what is worth it, and does both again with
+    /// ever fewer proxies. Without a budget the leanest network within tolerance of the teacher's validation accuracy is kept, with one the most
     /// accurate network within it.
     ///
     /// # Errors
@@ -52,15 +52,12 @@ impl Tailoring<'_> {
         let goal = self.goal()?;
         let mut tries = Tries::default();
         let mut attempts = self.search(teacher, student, &goal, &mut tries)?;
-        self.thin(teacher, &goal, &mut attempts, &mut tries)?;
-        if let Some(how) = self.recipe.finishing() {
-            let cuts = tries.take(&worth_finishing(&attempts, &goal));
-            attempts.extend(gallop(
-                0..cuts.len(),
-                |c| goal.is_within(c),
-                |n| Ok(tries.keep(self.retrain(cuts[n].to_finish()?, &how, teacher)?)),
-            )?);
+        attempts.extend(self.finish(worth_finishing(&attempts, &goal), teacher, &goal, &mut tries)?);
+        let thinned = self.thin(&attempts, teacher, &goal, &mut tries)?;
+        if leanest(&thinned, &goal).is_some() {
+            attempts.extend(self.finish(worth_finishing(&thinned, &goal), teacher, &goal, &mut tries)?);
         }
+        attempts.extend(thinned);
         let selection = Selection::of(attempts, &goal);
         let won = selection.winner().and_then(|won| Some((tries.0.remove(&won.stage)?, won.validation)));
         let Some((cut, validation)) = won else { return Err(self.nothing(&selection)) };
@@ -117,27 +114,44 @@ impl Tailoring<'_> {
         }
     }
 
-    /// Goes on from the leanest network that the search left, to ever fewer proxies. A sweep is the paper's, and leaves them to
-    /// their gates.
-    fn thin(
+    /// Retrains the leanest of these for long until one is within tolerance.
+    fn finish(
         &self,
+        candidates: Vec<Candidate>,
         teacher: &Teacher,
         goal: &Goal,
-        attempts: &mut Vec<Attempt>,
         tries: &mut Tries,
-    ) -> Result<()> {
+    ) -> Result<Vec<Attempt>> {
+        let Some(how) = self.recipe.finishing() else { return Ok(Vec::new()) };
+        let cuts = tries.take(&candidates);
+        gallop(
+            0..cuts.len(),
+            |c| goal.is_within(c),
+            |n| Ok(tries.keep(self.retrain(cuts[n].to_finish()?, &how, teacher)?)),
+        )
+    }
+
+    /// Goes on from the network that would be kept, to ever fewer proxies. A sweep is the paper's, and leaves them to their
+    /// gates.
+    fn thin(
+        &self,
+        attempts: &[Attempt],
+        teacher: &Teacher,
+        goal: &Goal,
+        tries: &mut Tries,
+    ) -> Result<Vec<Attempt>> {
         if self.recipe.search == Search::Sweep || goal.budget.is_some() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let Some(candidate) = leanest(attempts, goal).cloned() else { return Ok(()) };
-        let Some(cut) = tries.0.remove(&candidate.stage) else { return Ok(()) };
+        let selection = Selection::of(attempts.to_vec(), goal);
+        let Some(candidate) = selection.winner().filter(|_| selection.within) else { return Ok(Vec::new()) };
+        let Some(cut) = tries.0.remove(&candidate.stage) else { return Ok(Vec::new()) };
         let thinner = |at: &Tried, _| self.thinner(&at.cut);
         let retrain = |cut| self.retrain(cut, &self.recipe.retrain, teacher);
-        let first = Tried { cut, candidate };
+        let first = Tried { cut, candidate: candidate.clone() };
         let mut all = descend(first, goal, 1, |at| &at.candidate, thinner, retrain)?.into_iter();
         all.next().map(|first| tries.keep(first));
-        attempts.extend(all.map(|tried| tries.keep(tried)));
-        Ok(())
+        Ok(all.map(|tried| tries.keep(tried)).collect())
     }
 
     /// Prunes `dropped` blocks and retrains what is left, one candidate of a sweep, unless pruning refuses or the budget

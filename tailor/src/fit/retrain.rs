@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(super) const PRUNE: &str = "prune-";
 
 /// How those begin that retrain it for long.
-const FINISH: &str = "finish-";
+pub(super) const FINISH: &str = "finish-";
 
 /// A pruned network, before or after retraining.
 pub(super) struct Cut {
