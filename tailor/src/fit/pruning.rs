@@ -42,9 +42,9 @@ impl Tries {
 }
 
 impl Tailoring<'_> {
-    /// Prunes and retrains as the recipe's search asks for, [finishes](Recipe::finish) what is worth it, and does both again with
-    /// ever fewer proxies. Without a budget the leanest network within tolerance of the teacher's validation accuracy is kept, with one the most
-    /// accurate network within it.
+    /// Prunes and retrains as the recipe's search asks for, [finishes](Recipe::finish) what is worth it, and does both again
+    /// with ever fewer proxies. Without a budget the leanest network within tolerance of the teacher's validation accuracy is
+    /// kept, with one the most accurate network within it.
     ///
     /// # Errors
     /// Whatever training reports; [`Error::Training`] when no connected network fits.
@@ -337,6 +337,21 @@ mod tests {
         let budget = Some("90%".parse().unwrap());
         let bisect = Recipe { search: Search::Bisect, budget, ..brief() };
         assert!(!tried(bisect).iter().any(|c| is_thinned(&c)), "a budget is met by the search itself");
+    }
+
+    #[test]
+    fn proxies_go_from_the_network_that_finishing_kept_and_what_is_left_is_finished_too() {
+        let pruned = pruned(&Recipe { search: Search::Bisect, finish: 2, ..brief() });
+        let trained: Vec<&Candidate> =
+            pruned.selection.attempts.iter().filter_map(Attempt::trained).collect();
+        let long: Vec<&str> = trained.iter().filter(|c| c.finished).map(|c| c.stage.as_str()).collect();
+        let [thick, thin] = long[..] else { panic!("{long:?}") };
+        let blocks = thick.strip_prefix("finish-").unwrap();
+        assert!(thin.starts_with(&format!("{thick}-without-p")), "{long:?}");
+        assert_eq!(pruned.selection.winner().unwrap().stage, thin);
+        // What thinning tried was retrained briefly, and is named so.
+        let tried = format!("prune-{blocks}-without-p");
+        assert!(trained.iter().any(|c| c.stage == tried && !c.finished), "{trained:?}");
     }
 
     #[test]

@@ -56,10 +56,10 @@ pub fn gated_sum(
     let mut arguments: Vec<&Tensor> = terms.iter().collect();
     // Where nothing is weighed it has no gradient.
     arguments.extend(alpha.as_ref().filter(|_| gate_of.iter().any(Option::is_some)));
-    let weighed = arguments.len() > terms.len();
     let wants: Vec<bool> = arguments.iter().map(|t| wanted(t)).collect();
     node_of("gated_sum", &arguments, value, first.shape().clone(), move |y, g| {
-        sum.gradients(y, g, &wants[..sum.terms.len()], weighed && wants[sum.terms.len()])
+        let (terms, alpha) = wants.split_at(sum.terms.len());
+        sum.gradients(y, g, terms, alpha.first().copied())
     })
 }
 
@@ -84,8 +84,14 @@ impl Sum {
         Ok(kernel::weighted_sum(self.level, &terms, self.relu))
     }
 
-    /// Gradients of the terms and then of `alpha`, where they are `wanted`.
-    fn gradients(&self, y: &Tensor, g: &Tensor, wanted: &[bool], gates: bool) -> Result<Vec<Option<Tensor>>> {
+    /// Gradients of the terms where they are `wanted`, and, where `alpha` weighs any, its own where that is.
+    fn gradients(
+        &self,
+        y: &Tensor,
+        g: &Tensor,
+        wanted: &[bool],
+        alpha: Option<bool>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let level = self.level;
         // What passed the ReLU is the gradient of the bare sum.
         let g = match self.relu {
@@ -103,7 +109,7 @@ impl Sum {
                 Some(j) => gradients[j].clone(),
                 None => (weight == 1.).then(|| g.clone()),
             };
-            let gate = self.gate_of[i].filter(|_| gates);
+            let gate = self.gate_of[i].filter(|_| alpha == Some(true));
             let (scaled, dot) = match (wanted[i] && ready.is_none(), gate) {
                 (true, Some(_)) => {
                     let (d, dot) = kernel::scaled_with_dot(level, &gs, &floats(term)?, weight);
@@ -121,9 +127,9 @@ impl Sum {
                 None => ready.filter(|_| wanted[i]),
             };
         }
-        if self.gate_of.iter().any(Option::is_some) {
+        if let Some(is_wanted) = alpha {
             let count = d_alpha.len();
-            gradients.push(if gates { Some(plain(d_alpha, count)?) } else { None });
+            gradients.push(if is_wanted { Some(plain(d_alpha, count)?) } else { None });
         }
         Ok(gradients)
     }

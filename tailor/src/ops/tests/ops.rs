@@ -1,8 +1,9 @@
 //! Values and gradients of the public functions against the stock compositions, through candle's autograd.
 
 use super::{Rng, close_tensors};
+use crate::ops::cpu::level::Level;
 use crate::ops::{self, stock};
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Device, Result, Tensor, Var};
 
 /// Compares value and gradients (weighted by a random cotangent) of two functions of the same variables.
 fn agree(
@@ -62,6 +63,23 @@ fn normalisation() {
     );
     close_tensors("mean", &a.mean, &b.mean, 1e-6);
     close_tensors("var", &a.var, &b.var, 1e-5);
+}
+
+#[test]
+fn no_gradient_is_lost_in_a_window_of_nan() {
+    for level in Level::available() {
+        level.force(|| {
+            let mut x = vec![f32::NAN; 16];
+            x[15] = 1.0;
+            let x = Var::from_vec(x, (1, 1, 4, 4), &Device::Cpu).unwrap();
+            let grads = ops::max_pool2d(&x, 2, 2, 0).unwrap().sum_all().unwrap().backward().unwrap();
+            let given: Vec<f32> = grads.get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let mut want = vec![0.0; 16];
+            // The first of each window, but for the one that has a largest value.
+            [0, 2, 8, 15].into_iter().for_each(|at| want[at] = 1.0);
+            assert_eq!(given, want, "{level:?}");
+        });
+    }
 }
 
 #[test]
