@@ -40,7 +40,7 @@ fn check(figures: &Figures, case: &str, function: &Function) {
     let out = function(&arguments).unwrap();
     close(case, &out, &figures[&format!("{case}/out")]);
     let grads =
-        (out * &figures[&format!("{case}/cotangent")]).unwrap().sum_all().unwrap().backward().unwrap();
+        ops::backward(&(out * &figures[&format!("{case}/cotangent")]).unwrap().sum_all().unwrap()).unwrap();
     for (i, var) in vars.iter().enumerate() {
         if let Some(var) = var {
             let got = grads.get(var).unwrap_or_else(|| panic!("{case}: no gradient for input {i}"));
@@ -182,4 +182,39 @@ fn three_steps_of_sgd_agree_with_pytorch() {
         ops::sgd_step(&parameter, gradient, &mut velocity, 0.1, 0.9, 5e-4).unwrap();
     }
     close("parameter", parameter.as_tensor(), &figures["sgd/after"]);
+}
+
+/// What PyTorch's figures leave out, beside compositions of candle's operations on the same device: more terms than one
+/// kernel takes, terms without a gate, one term alone, softmax.
+#[test]
+fn sums_of_any_length_agree_with_the_compositions() {
+    let random = |shape: &[usize], seed: usize| {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|i| ((i * 37 + seed * 101) % 97) as f32 / 48.5 - 0.99).collect();
+        Var::from_tensor(&Tensor::from_vec(values, shape, device::device()).unwrap()).unwrap()
+    };
+    for count in [1, 2, 7, 8, 9, 15, 16, 23] {
+        for relu in [false, true] {
+            let logits = random(&[11], 99);
+            let vars: Vec<Var> = (0..count).map(|i| random(&[2, 3, 5, 7], i)).collect();
+            let gates: Vec<Option<usize>> =
+                (0..count).map(|i| if i % 4 == 3 { None } else { Some(i % 11) }).collect();
+            let cotangent = random(&[2, 3, 5, 7], 1000).as_detached_tensor();
+            let run = |ours: bool| {
+                let alpha = if ours { ops::softmax(&logits) } else { stock::softmax(&logits) }.unwrap();
+                let terms: Vec<Tensor> = vars.iter().map(|v| (v.as_tensor() * 0.5).unwrap()).collect();
+                let sum = if ours { ops::gated_sum } else { stock::gated_sum };
+                let y = sum(&terms, &gates, Some(&alpha), relu).unwrap();
+                let grads = ops::backward(&(&y * &cotangent).unwrap().sum_all().unwrap()).unwrap();
+                (y, grads)
+            };
+            let ((y, grads), (want, others)) = (run(true), run(false));
+            let what = format!("{count} terms, relu {relu}");
+            close(&what, &y, &want);
+            for (i, var) in vars.iter().chain([&logits]).enumerate() {
+                let what = format!("{what}: gradient {i}");
+                close(&what, grads.get(var).unwrap(), others.get(var).unwrap());
+            }
+        }
+    }
 }

@@ -210,7 +210,7 @@ impl Net {
     /// One full training step: forward, backward, SGD with momentum and weight decay. Returns the loss.
     pub fn train_step(&mut self, kit: &Kit, x: &Tensor, labels: &Tensor) -> Result<f32> {
         let loss = ops::cross_entropy(&self.forward(kit, x)?, labels, 0.)?;
-        let grads = loss.backward()?;
+        let grads = ops::backward(&loss)?;
         for (var, velocity) in &mut self.vars {
             if let Some(g) = grads.get(var) {
                 ops::sgd_step(var, g, velocity, 0.001, 0.9, 5e-4)?;

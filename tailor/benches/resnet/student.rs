@@ -205,7 +205,7 @@ impl Student {
         }
         let loss = ops::cross_entropy(&logits, labels, 0.)?;
         let loss = ((loss + (self.complexity(&alphas)? * 0.3)?)? + (matched * (10. / cells))?)?;
-        let grads = loss.backward()?;
+        let grads = ops::backward(&loss)?;
         for (var, velocity) in &mut self.vars {
             if let Some(g) = grads.get(var) {
                 ops::sgd_step(var, g, velocity, 0.001, 0.9, 5e-4)?;

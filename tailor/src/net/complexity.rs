@@ -1,8 +1,8 @@
 //! Expected complexity of a gated network (NetTailor eq. 5-10), differentiable in the gates.
 
-use crate::{Error, Result};
+use crate::{Error, Result, ops};
 use bundles::plan::Plan;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 /// How the probability that a path runs is composed from gate values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,57 +50,75 @@ impl Complexity {
     /// # Errors
     /// When a live cell has no alpha.
     pub fn expected(&self, alphas: &[Option<Tensor>]) -> Result<Tensor> {
-        let nodes = self.costs.len();
-        let Some(first) = alphas.iter().flatten().next() else {
-            return Err(Error::MissingTensor { name: Plan::alpha_name(1) });
-        };
-        let zero = Tensor::zeros(1, DType::F32, first.device())?;
-        // Scalars `1 - alpha` per gate, shape (1,).
-        let mut closed: Vec<Vec<Tensor>> = Vec::with_capacity(nodes);
+        let (mut arguments, mut open) = (Vec::new(), Vec::new());
         for (l, sources) in self.sources.iter().enumerate() {
-            let mut of_cell = Vec::with_capacity(sources.len());
-            for g in 0..sources.len() {
-                let alpha = alphas[l].as_ref().ok_or_else(|| missing(l + 1))?;
-                of_cell.push(alpha.narrow(0, g, 1)?.affine(-1.0, 1.0)?);
+            let mut of_cell = Vec::new();
+            if !sources.is_empty() {
+                let alpha = alphas.get(l).and_then(Option::as_ref).ok_or_else(|| missing(l + 1))?;
+                of_cell.extend(alpha.to_vec1::<f32>()?.into_iter().map(f64::from));
+                arguments.push(alpha);
             }
-            closed.push(of_cell);
+            if of_cell.len() != sources.len() {
+                return Err(missing(l + 1));
+            }
+            open.push(of_cell);
         }
-        let mut p_in = vec![zero.clone()];
-        for of_cell in &closed {
-            p_in.push(product(of_cell.iter(), &zero)?);
+        if arguments.is_empty() {
+            return Err(missing(1));
         }
-        let mut total = zero.clone();
-        for l in 1..=nodes {
-            let leaving = self.sources.iter().zip(&closed).flat_map(|(sources, closed)| {
-                sources.iter().zip(closed).filter(move |(source, _)| **source == l).map(|(_, c)| c)
-            });
-            let p_out = if l == nodes { zero.clone() } else { product(leaving, &zero)? };
-            for (g, &source) in self.sources[l - 1].iter().enumerate() {
-                let alpha = closed[l - 1][g].affine(-1.0, 1.0)?;
-                let runs = match self.formula {
+        let (value, mut slopes) = self.value_and_slopes(&open);
+        slopes.retain(|of_cell| !of_cell.is_empty());
+        Ok(ops::scalar("complexity", &arguments, value, &slopes)?)
+    }
+
+    /// The expectation, and its derivative with respect to each gate value of `open`.
+    fn value_and_slopes(&self, open: &[Vec<f64>]) -> (f64, Vec<Vec<f64>>) {
+        let nodes = self.costs.len();
+        // Gates as (cell, place) by the node they lead into and the one they leave.
+        let (mut into, mut leaving) = (vec![Vec::new(); nodes + 1], vec![Vec::new(); nodes + 1]);
+        for (l, sources) in self.sources.iter().enumerate() {
+            for (g, &source) in sources.iter().enumerate() {
+                into[l + 1].push((l, g));
+                leaving[source].push((l, g));
+            }
+        }
+        let shut =
+            |gates: &[(usize, usize)]| -> f64 { gates.iter().map(|&(l, g)| 1.0 - open[l][g]).product() };
+        // Nothing leads into the first node or out of the last: both are always there.
+        let p_in: Vec<f64> =
+            (0..=nodes).map(|n| if into[n].is_empty() { 0.0 } else { shut(&into[n]) }).collect();
+        let p_out: Vec<f64> =
+            (0..=nodes).map(|n| if leaving[n].is_empty() { 0.0 } else { shut(&leaving[n]) }).collect();
+        let mut value = 0.0;
+        let mut slopes: Vec<Vec<f64>> = open.iter().map(|of_cell| vec![0.0; of_cell.len()]).collect();
+        // Derivatives with respect to `p_in` and `p_out`.
+        let (mut by_in, mut by_out) = (vec![0.0; nodes + 1], vec![0.0; nodes + 1]);
+        for (l, sources) in self.sources.iter().enumerate() {
+            for (g, &source) in sources.iter().enumerate() {
+                let (cost, alpha) = (self.costs[l][g], open[l][g]);
+                let (before, after) = (1.0 - p_in[source], 1.0 - p_out[l + 1]);
+                let (runs, slope, shut_in, shut_out) = match self.formula {
                     Formula::Product => {
-                        let open = p_in[source].affine(-1.0, 1.0)? * p_out.affine(-1.0, 1.0)?;
-                        (alpha * open?)?
+                        (alpha * before * after, before * after, -alpha * after, -alpha * before)
                     }
-                    Formula::Paper => ((alpha - &p_in[source])? - &p_out)?,
+                    Formula::Paper => (alpha - p_in[source] - p_out[l + 1], 1.0, -1.0, -1.0),
                 };
-                total = (total + runs.affine(self.costs[l - 1][g], 0.0)?)?;
+                value += cost * runs;
+                slopes[l][g] += cost * slope;
+                by_in[source] += cost * shut_in;
+                by_out[l + 1] += cost * shut_out;
             }
         }
-        Ok(total.sum_all()?)
+        for (gates, by) in into.iter().zip(&by_in).chain(leaving.iter().zip(&by_out)) {
+            for (i, &(l, g)) in gates.iter().enumerate() {
+                let others = [&gates[..i], &gates[i + 1..]].concat();
+                slopes[l][g] -= by * shut(&others);
+            }
+        }
+        (value, slopes)
     }
 }
 
 fn missing(node: usize) -> Error {
     Error::MissingTensor { name: Plan::alpha_name(node) }
-}
-
-/// Product of scalars; `empty` when there are none.
-fn product<'a>(mut all: impl Iterator<Item = &'a Tensor>, empty: &Tensor) -> Result<Tensor> {
-    let Some(first) = all.next() else { return Ok(empty.clone()) };
-    let mut out = first.clone();
-    for next in all {
-        out = (out * next)?;
-    }
-    Ok(out)
 }

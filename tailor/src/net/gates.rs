@@ -2,9 +2,9 @@
 
 use super::Params;
 use super::params::Noise;
-use crate::Result;
+use crate::{Result, ops};
 use bundles::plan::Plan;
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 /// How gate values come from logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,7 +32,7 @@ const HIGH: f64 = 1.1;
 pub fn alphas(plan: &Plan, params: &Params) -> Result<Vec<Option<Tensor>>> {
     each(plan, params, |stored| match params.gating() {
         _ if params.is_packed() => Ok(stored.clone()),
-        Gating::Softmax => softmax(stored),
+        Gating::Softmax => Ok(ops::softmax(stored)?),
         Gating::HardConcrete => clipped(&sigmoid(stored)?),
     })
 }
@@ -82,11 +82,6 @@ fn each(
         value(params.get(&Plan::alpha_name(i + 1))?).map(Some)
     };
     plan.cells.iter().enumerate().map(of_cell).collect()
-}
-
-fn softmax(logits: &Tensor) -> Result<Tensor> {
-    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?.exp()?;
-    Ok(shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)?)
 }
 
 fn sigmoid(x: &Tensor) -> Result<Tensor> {

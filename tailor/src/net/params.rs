@@ -1,7 +1,7 @@
 //! The numbers of one network in training: named tensors, each frozen, free, or derived from others.
 
 use super::Gating;
-use crate::{Error, Result};
+use crate::{Error, Result, ops};
 use bundles::plan::{Op, Owner, Plan, Role};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
@@ -152,8 +152,8 @@ impl Params {
     pub fn track(&mut self, name: &str, mean: &Tensor, var: &Tensor) -> Result<()> {
         for (part, new) in [("running_mean", mean), ("running_var", var)] {
             let full = format!("{name}.{part}");
-            let kept = (self.get(&full)? * (1.0 - STAT_MOMENTUM))?;
-            self.set(&full, &(kept + (new * STAT_MOMENTUM)?)?.detach())?;
+            let next = ops::follow(self.get(&full)?, new, STAT_MOMENTUM)?;
+            self.set(&full, &next)?;
         }
         Ok(())
     }

@@ -155,7 +155,7 @@ fn local_matching_from_recorded_values_equals_computing_the_cell_again() {
         assert!(!plain.is_traced(node));
         let slow = net.match_locally(&plain, node, &target).unwrap();
         assert!(furthest(&slow, &fast) < 1e-5);
-        let (fast, slow) = (fast.backward().unwrap(), slow.backward().unwrap());
+        let [fast, slow] = [fast, slow].map(|loss| ops::backward(&loss).unwrap());
         let mut compared = 0;
         for (name, var) in params.vars() {
             match (fast.get(var), slow.get(var)) {
@@ -178,7 +178,7 @@ fn end_to_end_matching_reaches_earlier_cells() {
     let net = Net { plan: &plan, params: &params };
     let forward = net.forward(&images(4, 16), Pass::Train).unwrap();
     let target = forward.nodes[9].as_ref().unwrap().zeros_like().unwrap();
-    let grads = ops::mse(forward.nodes[9].as_ref().unwrap(), &target).unwrap().backward().unwrap();
+    let grads = ops::backward(&ops::mse(forward.nodes[9].as_ref().unwrap(), &target).unwrap()).unwrap();
     let (_, early) = params.vars().find(|(name, _)| *name == "proxy1.0.conv.weight").unwrap();
     assert!(grads.get(early).is_some());
 }

@@ -3,9 +3,9 @@
 use super::cpu::conv as kernel;
 use super::cpu::level::Level;
 use super::cpu::shape::ConvShape;
-use super::node::{floats, node2, plain, wanted};
+use super::node::{floats, node, plain, wanted};
 use super::stock;
-use candle_core::{Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 /// Convolution without bias, dilation or groups.
 ///
@@ -28,9 +28,8 @@ pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, pad: usize, frozen: bool) -
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     let level = Level::best();
     let value = kernel::forward(level, &s, &floats(&x)?, &floats(&w)?);
-    let shape = Shape::from((s.n, s.c_out, s.oh, s.ow));
     let (kept_x, kept_w) = (x.clone(), w.clone());
-    node2("conv2d", (&x, &w), value, shape, move |_, g| {
+    node("conv2d", &[&x, &w], value, (s.n, s.c_out, s.oh, s.ow), move |_, g| {
         let (x, w, g) = (&kept_x, &kept_w, floats(g)?);
         let dx = match wanted(x) {
             true => Some(plain(kernel::backward_data(level, &s, &g, &floats(w)?), x.shape())?),
@@ -40,6 +39,6 @@ pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, pad: usize, frozen: bool) -
             true => Some(plain(kernel::backward_weights(level, &s, &floats(x)?, &g), w.shape())?),
             false => None,
         };
-        Ok((dx, dw))
+        Ok(vec![dx, dw])
     })
 }

@@ -3,7 +3,7 @@
 use super::cpu::level::Level;
 use super::cpu::shape::ConvShape;
 use super::cpu::{conv, norm};
-use super::node::{floats, node3, plain, wanted};
+use super::node::{floats, node, plain, wanted};
 use super::norm::{channels, unbiased};
 use super::{BatchNormOutput, batch_norm, conv2d, stock};
 use candle_core::{Result, Tensor};
@@ -49,35 +49,35 @@ pub struct ConvNormOutput {
 /// Shapes that do not fit each other.
 pub fn conv_norm(x: &Tensor, of: ConvNorm<'_>) -> Result<ConvNormOutput> {
     let ConvNorm { stride, pad, eps, relu, frozen_affine, .. } = of;
-    if stock::in_parts(x) {
+    let fixed = |t: &Tensor, frozen: bool| if frozen { t.detach() } else { t.clone() };
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(x) {
+        let s = ConvShape::new(x.dims(), of.kernel.dims(), stride, pad)?;
+        let (weight, bias) = (fixed(of.weight, frozen_affine), fixed(of.bias, frozen_affine));
+        return super::gpu::conv_norm(x, &fixed(of.kernel, of.frozen_kernel), [&weight, &bias], s, eps, relu);
+    }
+    if stock::composed(x) {
         let z = conv2d(x, of.kernel, stride, pad, of.frozen_kernel)?;
         let norm = batch_norm(&z, of.weight, of.bias, eps, relu, frozen_affine)?;
         return Ok(ConvNormOutput { conv_out: z.detach(), norm });
     }
     let s = ConvShape::new(x.dims(), of.kernel.dims(), stride, pad)?;
-    let fixed = |t: &Tensor, frozen: bool| if frozen { t.detach() } else { t.clone() };
     let (x, kernel) = (x.contiguous()?, fixed(of.kernel, of.frozen_kernel).contiguous()?);
+    let weight = fixed(of.weight, frozen_affine).contiguous()?;
+    let bias = fixed(of.bias, frozen_affine).contiguous()?;
     let level = Level::best();
     let conv_out =
         plain(conv::forward(level, &s, &floats(&x)?, &floats(&kernel)?), (s.n, s.c_out, s.oh, s.ow))?;
     let (_, _, pixels) = channels("conv_norm", &conv_out, [of.weight, of.bias])?;
-    // A custom op takes three tensors: weight and bias are one of them.
-    let affine = Tensor::stack(&[fixed(of.weight, frozen_affine), fixed(of.bias, frozen_affine)], 0)?;
-    let (value, stats) = {
-        let affine = floats(&affine)?;
-        let (weight, bias) = affine.split_at(s.c_out);
-        norm::forward(level, &floats(&conv_out)?, pixels, weight, bias, eps, relu)
-    };
+    let (value, stats) =
+        norm::forward(level, &floats(&conv_out)?, pixels, &floats(&weight)?, &floats(&bias)?, eps, relu);
     let (mean, var) = unbiased(&stats, s.n * pixels)?;
-    let kept = (x.clone(), kernel.clone(), affine.clone(), conv_out.clone());
+    let kept = (x.clone(), kernel.clone(), weight.clone(), bias.clone(), conv_out.clone());
     let shape = conv_out.shape().clone();
-    let y = node3("conv_norm", (&x, &kernel, &affine), value, shape, move |_, g| {
-        let (x, kernel, affine, z) = &kept;
-        let d = {
-            let both = floats(affine)?;
-            let (weight, bias) = both.split_at(s.c_out);
-            norm::backward(level, &floats(z)?, &floats(g)?, pixels, weight, bias, &stats, eps, relu)
-        };
+    let y = node("conv_norm", &[&x, &kernel, &weight, &bias], value, shape, move |_, g| {
+        let (x, kernel, weight, bias, z) = &kept;
+        let (zs, g, ws, bs) = (floats(z)?, floats(g)?, floats(weight)?, floats(bias)?);
+        let d = norm::backward(level, &zs, &g, pixels, &ws, &bs, &stats, eps, relu);
         let dx = match wanted(x) {
             true => Some(plain(conv::backward_data(level, &s, &d.dx, &floats(kernel)?), x.shape())?),
             false => None,
@@ -86,11 +86,9 @@ pub fn conv_norm(x: &Tensor, of: ConvNorm<'_>) -> Result<ConvNormOutput> {
             true => Some(plain(conv::backward_weights(level, &s, &floats(x)?, &d.dx), kernel.shape())?),
             false => None,
         };
-        let affine = match wanted(affine) {
-            true => Some(plain([d.weight, d.bias].concat(), affine.shape())?),
-            false => None,
-        };
-        Ok((dx, dw, affine))
+        let d_weight = if wanted(weight) { Some(plain(d.weight, weight.shape())?) } else { None };
+        let d_bias = if wanted(bias) { Some(plain(d.bias, bias.shape())?) } else { None };
+        Ok(vec![dx, dw, d_weight, d_bias])
     })?;
     Ok(ConvNormOutput { conv_out, norm: BatchNormOutput { y, mean, var } })
 }

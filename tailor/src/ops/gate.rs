@@ -2,7 +2,7 @@
 
 use super::cpu::level::Level;
 use super::cpu::simple as kernel;
-use super::node::{floats, node_of, plain, wanted};
+use super::node::{floats, node, plain, wanted};
 use super::stock;
 use candle_core::{Result, Tensor, bail};
 
@@ -40,10 +40,7 @@ pub fn gated_sum(
     }
     #[cfg(feature = "cuda")]
     if super::gpu::runs(first) {
-        return match terms.len() {
-            1 => stock::gated_sum(terms, gate_of, alpha.as_ref(), relu),
-            _ => super::gpu::gated_sum(terms, gate_of, alpha.as_ref(), relu),
-        };
+        return super::gpu::gated_sum(terms, gate_of, alpha.as_ref(), relu);
     }
     let sum = Sum {
         level: Level::best(),
@@ -57,7 +54,7 @@ pub fn gated_sum(
     // Where nothing is weighed it has no gradient.
     arguments.extend(alpha.as_ref().filter(|_| gate_of.iter().any(Option::is_some)));
     let wants: Vec<bool> = arguments.iter().map(|t| wanted(t)).collect();
-    node_of("gated_sum", &arguments, value, first.shape().clone(), move |y, g| {
+    node("gated_sum", &arguments, value, first.shape().clone(), move |y, g| {
         let (terms, alpha) = wants.split_at(sum.terms.len());
         sum.gradients(y, g, terms, alpha.first().copied())
     })

@@ -2,9 +2,9 @@
 
 use super::cpu::level::Level;
 use super::cpu::simple as kernel;
-use super::node::{floats, node1, plain};
+use super::node::{floats, node, plain};
 use super::stock;
-use candle_core::{D, DType, Result, Shape, Tensor, bail};
+use candle_core::{D, DType, Result, Tensor, bail};
 
 /// `mean((a - b)^2)` over all elements, a scalar; `b` is a constant.
 ///
@@ -14,17 +14,21 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.dims() != b.dims() || a.elem_count() == 0 {
         bail!("mse: shapes {:?} and {:?} must be equal and not empty", a.dims(), b.dims())
     }
-    if stock::in_parts(a) {
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(a) {
+        return super::gpu::mse(a, b);
+    }
+    if stock::composed(a) {
         return stock::mse(a, b);
     }
     let level = Level::best();
     let (a, b) = (a.contiguous()?, b.detach().contiguous()?);
     let value = kernel::mse(level, &floats(&a)?, &floats(&b)?);
     let kept = a.clone();
-    node1("mse", &a, vec![value], Shape::from(()), move |_, g| {
+    node("mse", &[&a], vec![value], (), move |_, g| {
         let factor = 2. * g.to_scalar::<f32>()? / kept.elem_count() as f32;
         let d = kernel::masked_difference_all(level, &floats(&kept)?, &floats(&b)?, factor, false);
-        Ok(Some(plain(d, kept.shape())?))
+        Ok(vec![Some(plain(d, kept.shape())?)])
     })
 }
 

@@ -3,9 +3,9 @@
 use super::cpu::level::Level;
 use super::cpu::shape::ConvShape;
 use super::cpu::{conv, norm, simple};
-use super::node::{floats, node3, plain, wanted};
+use super::node::{floats, node, plain, wanted};
 use super::stock;
-use candle_core::{Result, Shape, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 
 /// What the forward pass of a single-convolution proxy (`[max-pool] -> 1x1 conv -> batch-norm`) left behind.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ pub fn local_match(
     }
     #[cfg(feature = "cuda")]
     if super::gpu::runs(y) {
-        return super::gpu::local_match(target, relu, block, block_gate, proxies, alpha);
+        return super::gpu::local_match(y, target, relu, block, block_gate, proxies, alpha);
     }
     if stock::composed(y) {
         return stock::local_match(target, relu, block, block_gate, proxies, alpha);
@@ -98,45 +98,20 @@ pub fn local_match(
         proxies: proxies.iter().map(Proxy::new).collect::<Result<_>>()?,
     };
     let value = simple::mse(trace.level, &floats(&trace.y)?, &floats(&trace.target)?);
-    // One argument each for all kernels, all norms and all gates: a custom op takes three tensors.
-    let mut norms = Vec::new();
-    for p in proxies {
-        norms.extend([p.norm_weight.clone(), p.norm_bias.clone()]);
-    }
-    let kernels = proxies.iter().map(|p| p.weight.flatten_all()).collect::<Result<Vec<_>>>()?;
-    let none = Tensor::zeros(1, y.dtype(), y.device())?;
-    let join = |parts: &[Tensor]| if parts.is_empty() { Ok(none.clone()) } else { Tensor::cat(parts, 0) };
-    let (kernels, norms) = (join(&kernels)?, join(&norms)?);
-    let want = [wanted(&kernels), wanted(&norms), wanted(alpha)];
-    let lengths = [kernels.elem_count(), norms.elem_count(), gates];
-    node3("local_match", (&kernels, &norms, alpha), vec![value], Shape::from(()), move |_, g| {
-        let mut gradients = trace.backward(g.to_scalar()?)?;
-        let mut give = |i: usize| {
-            let mut values = std::mem::take(&mut gradients[i]);
-            values.resize(lengths[i], 0.);
-            if want[i] { plain(values, lengths[i]).map(Some) } else { Ok(None) }
+    let arguments = arguments(proxies, alpha);
+    let kept: Vec<Tensor> = arguments.iter().map(|t| (*t).clone()).collect();
+    node("local_match", &arguments, vec![value], (), move |_, g| {
+        let gradients = trace.backward(g.to_scalar()?)?;
+        let given = |(values, of): (Vec<f32>, &Tensor)| {
+            if wanted(of) { plain(values, of.shape()).map(Some) } else { Ok(None) }
         };
-        Ok((give(0)?, give(1)?, give(2)?))
+        gradients.into_iter().zip(&kept).map(given).collect()
     })
 }
 
-/// The same by computing the cell again from detached inputs: `proxy` gives the output of one, `sum` the node of terms and their
-/// gates.
-pub(super) fn recomputed(
-    target: &Tensor,
-    block: &[Tensor],
-    block_gate: usize,
-    proxies: &[ProxyTrace],
-    proxy: impl Fn(&ProxyTrace) -> Result<Tensor>,
-    sum: impl Fn(&[Tensor], &[Option<usize>]) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let mut terms: Vec<Tensor> = block.iter().map(Tensor::detach).collect();
-    let mut gates = vec![Some(block_gate); terms.len()];
-    for p in proxies {
-        terms.push(proxy(p)?);
-        gates.push(Some(p.gate));
-    }
-    stock::mse(&sum(&terms, &gates)?, target)
+/// What local matching has gradients of: kernel, norm weight and norm bias of each proxy, last the gates.
+pub(super) fn arguments<'a>(proxies: &'a [ProxyTrace], alpha: &'a Tensor) -> Vec<&'a Tensor> {
+    proxies.iter().flat_map(|p| [&p.weight, &p.norm_weight, &p.norm_bias]).chain([alpha]).collect()
 }
 
 /// One proxy's trace, detached and contiguous.
@@ -178,15 +153,15 @@ struct Trace {
 }
 
 impl Trace {
-    /// Gradients of all kernels, all norms (weight, bias by proxy) and the gates, for a gradient `g` of the loss.
-    fn backward(&self, g: f32) -> Result<[Vec<f32>; 3]> {
+    /// Gradients of the [`arguments`] for a gradient `g` of the loss.
+    fn backward(&self, g: f32) -> Result<Vec<Vec<f32>>> {
         let level = self.level;
         let factor = 2. * g / self.y.elem_count() as f32;
         let d = {
             let (y, t) = (floats(&self.y)?, floats(&self.target)?);
             simple::masked_difference_all(level, &y, &t, factor, self.relu)
         };
-        let (mut kernels, mut norms, mut gates) = (Vec::new(), Vec::new(), vec![0.; self.alpha.len()]);
+        let (mut gradients, mut gates) = (Vec::new(), vec![0.; self.alpha.len()]);
         for term in &self.block {
             gates[self.block_gate] += simple::dot_all(level, &d, &floats(term)?);
         }
@@ -199,12 +174,12 @@ impl Trace {
             // sum(d * proxy output) without having that output: it is weight * normalised + bias.
             let along = |v: &[f32], by: &[f32]| v.iter().zip(by).map(|(a, b)| f64::from(a * b)).sum::<f64>();
             gates[p.gate] += (along(&n.weight, &p.weight) + along(&n.bias, &p.bias)) as f32;
-            norms.extend(n.weight.iter().chain(&n.bias).map(|v| alpha * v));
             let kernel = [p.weight.len(), p.pooled.dim(1)?, 1, 1];
             let s = ConvShape::new(p.pooled.dims(), &kernel, 1, 0)?;
             let dw = conv::backward_weights(level, &s, &floats(&p.pooled)?, &n.dx);
-            kernels.extend(dw.iter().map(|v| alpha * v));
+            gradients.extend([dw, n.weight, n.bias].map(|d| d.iter().map(|v| alpha * v).collect()));
         }
-        Ok([kernels, norms, gates])
+        gradients.push(gates);
+        Ok(gradients)
     }
 }

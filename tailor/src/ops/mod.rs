@@ -9,6 +9,7 @@ mod conv;
 mod conv_norm;
 mod cpu;
 mod gate;
+mod gates;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod gpu;
@@ -25,8 +26,10 @@ mod tests;
 pub use conv::conv2d;
 pub use conv_norm::{ConvNorm, ConvNormOutput, conv_norm};
 pub use gate::gated_sum;
+pub use gates::{scalar, softmax};
 pub use loss::{cross_entropy, mse, soft_cross_entropy};
 pub use matching::{ProxyTrace, local_match};
-pub use norm::{BatchNormOutput, affine, batch_norm};
+pub use node::backward;
+pub use norm::{BatchNormOutput, affine, batch_norm, follow};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d, pad_channels, subsample};
 pub use sgd::sgd_step;

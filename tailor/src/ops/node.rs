@@ -2,10 +2,12 @@
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
+use candle_core::backprop::GradStore;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, StorageRef, Tensor,
-    bail,
+    TensorId, bail,
 };
+use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
@@ -49,6 +51,51 @@ pub(crate) fn wanted(t: &Tensor) -> bool {
     t.track_op()
 }
 
+thread_local! {
+    /// Gradients of trained tensors that nodes have found so far, while [`backward`] runs.
+    static FOUND: RefCell<Option<GradStore>> = const { RefCell::new(None) };
+}
+
+/// Ends collecting, also when a gradient cannot be computed.
+struct Collecting;
+
+impl Drop for Collecting {
+    fn drop(&mut self) {
+        FOUND.set(None);
+    }
+}
+
+/// Gradients of the scalar `loss` with respect to every trained tensor it depends on.
+///
+/// What candle's own `backward` gives for a loss of candle's operations. Those of this module keep gradients of trained
+/// tensors to themselves until the end: candle would add each to a tensor of zeros first, and there are more of them than of all
+/// feature maps.
+///
+/// # Errors
+/// What the operations report.
+pub fn backward(loss: &Tensor) -> Result<GradStore> {
+    let _collecting = Collecting;
+    FOUND.set(Some(GradStore::default()));
+    let mut gradients = loss.backward()?;
+    if let Some(found) = FOUND.take() {
+        gradients.extend(found)?;
+    }
+    Ok(gradients)
+}
+
+/// Adds to the gradient of a trained tensor.
+fn found(name: &str, variable: TensorId, gradient: Tensor) -> Result<()> {
+    FOUND.with_borrow_mut(|found| {
+        let Some(found) = found else { bail!("{name}: gradients are asked for by ops::backward") };
+        let sum = match found.get_id(variable) {
+            Some(before) => (before + gradient)?,
+            None => gradient,
+        };
+        found.insert_id(variable, sum);
+        Ok(())
+    })
+}
+
 /// What was computed, on the device of the node's arguments.
 pub(crate) enum Value {
     /// In memory.
@@ -56,6 +103,20 @@ pub(crate) enum Value {
     /// On an NVIDIA GPU.
     #[cfg(feature = "cuda")]
     Cuda(CudaStorage),
+}
+
+impl Value {
+    /// A scalar zero where `t` is.
+    fn zero(t: &Tensor) -> Result<Value> {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = t.device() {
+            return Ok(super::gpu::zero(device)?.into());
+        }
+        match t.device() {
+            Device::Cpu => Ok(vec![0.].into()),
+            device => bail!("no kernels for {device:?}"),
+        }
+    }
 }
 
 impl From<Vec<f32>> for Value {
@@ -72,10 +133,6 @@ struct Node<B> {
 }
 
 impl<B> Node<B> {
-    fn new(name: &'static str, value: impl Into<Value>, shape: Shape, backward: B) -> Node<B> {
-        Node { name, value: Mutex::new(Some(value.into())), shape, backward }
-    }
-
     fn take(&self) -> Result<(Value, Shape)> {
         let value = self.value.lock().ok().and_then(|mut value| value.take());
         match value {
@@ -101,7 +158,15 @@ impl<B> Node<B> {
     }
 }
 
-impl<B: Fn(&Tensor, &Tensor) -> Result<Option<Tensor>>> CustomOp1 for Node<B> {
+impl<B: Fn(&Tensor, &Tensor) -> Result<Gradients>> Node<B> {
+    /// Gradients of all that hangs on the node, as candle wants them.
+    fn gradients<const N: usize>(&self, y: &Tensor, g: &Tensor) -> Result<[Option<Tensor>; N]> {
+        let mut all = (self.backward)(y, &g.contiguous()?)?.into_iter();
+        Ok(std::array::from_fn(|_| all.next().flatten()))
+    }
+}
+
+impl<B: Fn(&Tensor, &Tensor) -> Result<Gradients>> CustomOp1 for Node<B> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -113,16 +178,11 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Option<Tensor>>> CustomOp1 for Node<B> {
         self.take_cuda()
     }
     fn bwd(&self, _: &Tensor, y: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
-        (self.backward)(y, &g.contiguous()?)
+        self.gradients(y, g).map(|[a]| a)
     }
 }
 
-/// Gradients of two arguments.
-pub(crate) type Two = (Option<Tensor>, Option<Tensor>);
-/// Gradients of three arguments.
-pub(crate) type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
-
-impl<B: Fn(&Tensor, &Tensor) -> Result<Two>> CustomOp2 for Node<B> {
+impl<B: Fn(&Tensor, &Tensor) -> Result<Gradients>> CustomOp2 for Node<B> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -139,12 +199,18 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Two>> CustomOp2 for Node<B> {
     ) -> Result<(CudaStorage, Shape)> {
         self.take_cuda()
     }
-    fn bwd(&self, _: &Tensor, _: &Tensor, y: &Tensor, g: &Tensor) -> Result<Two> {
-        (self.backward)(y, &g.contiguous()?)
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        y: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.gradients(y, g).map(|[a, b]| (a, b))
     }
 }
 
-impl<B: Fn(&Tensor, &Tensor) -> Result<Three>> CustomOp3 for Node<B> {
+impl<B: Fn(&Tensor, &Tensor) -> Result<Gradients>> CustomOp3 for Node<B> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -171,94 +237,111 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Three>> CustomOp3 for Node<B> {
     ) -> Result<(CudaStorage, Shape)> {
         self.take_cuda()
     }
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, y: &Tensor, g: &Tensor) -> Result<Three> {
-        (self.backward)(y, &g.contiguous()?)
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        y: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        self.gradients(y, g).map(|[a, b, c]| (a, b, c))
     }
 }
 
-/// `value` as a function of `a`; `backward(value, gradient)` gives the gradient of `a`.
-pub(crate) fn node1<B>(
+/// One gradient for each argument.
+pub(crate) type Gradients = Vec<Option<Tensor>>;
+
+/// A node of candle's graph behind up to three tensors.
+fn custom<B>(
     name: &'static str,
-    a: &Tensor,
-    value: impl Into<Value>,
+    arguments: &[&Tensor],
+    value: Value,
     shape: Shape,
     backward: B,
 ) -> Result<Tensor>
 where
-    B: Fn(&Tensor, &Tensor) -> Result<Option<Tensor>> + Send + Sync + 'static,
+    B: Fn(&Tensor, &Tensor) -> Result<Gradients> + Send + Sync + 'static,
 {
-    a.apply_op1(Node::new(name, value, shape, backward))
+    let node = Node { name, value: Mutex::new(Some(value)), shape, backward };
+    match arguments {
+        [a] => a.apply_op1(node),
+        [a, b] => a.apply_op2(b, node),
+        [a, b, c] => a.apply_op3(b, c, node),
+        _ => bail!("{name}: a custom op of {} tensors", arguments.len()),
+    }
 }
 
-/// `value` as a function of `a` and `b`.
-pub(crate) fn node2<B>(
-    name: &'static str,
-    (a, b): (&Tensor, &Tensor),
-    value: impl Into<Value>,
-    shape: Shape,
-    backward: B,
-) -> Result<Tensor>
-where
-    B: Fn(&Tensor, &Tensor) -> Result<Two> + Send + Sync + 'static,
-{
-    a.apply_op2(b, Node::new(name, value, shape, backward))
-}
-
-/// `value` as a function of `a`, `b` and `c`.
-pub(crate) fn node3<B>(
-    name: &'static str,
-    (a, b, c): (&Tensor, &Tensor, &Tensor),
-    value: impl Into<Value>,
-    shape: Shape,
-    backward: B,
-) -> Result<Tensor>
-where
-    B: Fn(&Tensor, &Tensor) -> Result<Three> + Send + Sync + 'static,
-{
-    a.apply_op3(b, c, Node::new(name, value, shape, backward))
-}
-
-/// `value` as a function of any number of tensors; `backward(value, gradient)` gives their gradients in the same order,
-/// and one for each that is [`wanted`].
+/// `value` as a function of any number of tensors; `backward(value, gradient)` gives their gradients in the same order, one for
+/// each that is [`wanted`]. [`backward`] collects those of trained tensors.
 ///
-/// A custom op takes three tensors. The others hang on carriers, scalars that lead from one to the next and at last to the
-/// node: candle comes to them after the node, and finds the gradients that it left.
-pub(crate) fn node_of<B>(
+/// A custom op takes three tensors. What else candle has to come to hangs on carriers, scalars that lead from one to the
+/// next and at last to the node: candle comes to them after the node, and finds the gradients that it left.
+pub(crate) fn node<B>(
     name: &'static str,
     arguments: &[&Tensor],
     value: impl Into<Value>,
-    shape: Shape,
+    shape: impl Into<Shape>,
     backward: B,
 ) -> Result<Tensor>
 where
-    B: Fn(&Tensor, &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync + 'static,
+    B: Fn(&Tensor, &Tensor) -> Result<Gradients> + Send + Sync + 'static,
 {
-    let Some((last, others)) = arguments.split_last() else { bail!("{name}: a node of nothing") };
-    let left: Arc<Mutex<Vec<Option<Tensor>>>> = Arc::default();
-    let mut carrier: Option<Tensor> = None;
-    for (i, argument) in others.iter().enumerate().filter(|(_, argument)| wanted(argument)) {
-        let left = Arc::clone(&left);
-        let take = move || left.lock().ok().and_then(|mut left| left.get_mut(i)?.take());
-        carrier = Some(match &carrier {
-            None => node1(name, argument, vec![0.], Shape::from(()), move |_, _| Ok(take()))?,
-            Some(before) => node2(name, (before, argument), vec![0.], Shape::from(()), move |_, g| {
-                Ok((Some(g.clone()), take()))
-            })?,
-        });
+    let Some(first) = arguments.first() else { bail!("{name}: a node of nothing") };
+    let is_inner = |t: &Tensor| wanted(t) && !t.is_variable();
+    let inner: Vec<usize> = (0..arguments.len()).filter(|&i| is_inner(arguments[i])).collect();
+    let variables: Vec<(usize, TensorId)> =
+        arguments.iter().enumerate().filter(|(_, t)| t.is_variable()).map(|(i, t)| (i, t.id())).collect();
+    // Something has to lead on from here.
+    let root = variables.first().map_or(*first, |&(i, _)| arguments[i]);
+    let mut outer: Vec<&Tensor> = inner.iter().map(|&i| arguments[i]).collect();
+    if outer.is_empty() {
+        outer.push(root);
     }
-    let gradients = move |y: &Tensor, g: &Tensor| -> Result<Option<Tensor>> {
+    let gradients = move |y: &Tensor, g: &Tensor| -> Result<Gradients> {
         let mut all = backward(y, g)?;
-        let last = all.pop().flatten();
+        let mut take = |i: usize| all.get_mut(i).and_then(Option::take);
+        for &(i, id) in &variables {
+            if let Some(gradient) = take(i) {
+                found(name, id, gradient)?;
+            }
+        }
+        Ok(inner.iter().map(|&i| take(i)).collect())
+    };
+    let (value, shape) = (value.into(), shape.into());
+    if outer.len() <= 3 {
+        return custom(name, &outer, value, shape, gradients);
+    }
+    let left: Arc<Mutex<Gradients>> = Arc::default();
+    let take = |from: usize, count: usize| {
+        let left = Arc::clone(&left);
+        move || -> Gradients {
+            let mut left = left.lock().ok();
+            let mut take = |i: usize| left.as_mut().and_then(|left| left.get_mut(i)?.take());
+            (from..from + count).map(&mut take).collect()
+        }
+    };
+    let zero = || Value::zero(outer[0]);
+    let taken = take(0, 3);
+    let mut carrier = custom(name, &outer[..3], zero()?, Shape::from(()), move |_, _| Ok(taken()))?;
+    let mut at = 3;
+    while outer.len() - at > 2 {
+        let taken = take(at, 2);
+        let hung = [&carrier, outer[at], outer[at + 1]];
+        carrier = custom(name, &hung, zero()?, Shape::from(()), move |_, g| {
+            Ok([vec![Some(g.clone())], taken()].concat())
+        })?;
+        at += 2;
+    }
+    let of_carrier = carrier.detach();
+    let mut hung = vec![&carrier];
+    hung.extend(&outer[at..]);
+    custom(name, &hung, value, shape, move |y, g| {
+        let mut all = gradients(y, g)?;
+        let own = all.split_off(at);
         if let Ok(mut left) = left.lock() {
             *left = all;
         }
-        Ok(last)
-    };
-    match carrier {
-        None => node1(name, last, value, shape, gradients),
-        Some(carrier) => node2(name, (&carrier, last), value, shape, move |y, g| {
-            let last = gradients(y, g)?;
-            Ok((Some(Tensor::zeros((), g.dtype(), g.device())?), last))
-        }),
-    }
+        Ok([vec![Some(of_carrier.clone())], own].concat())
+    })
 }

@@ -2,7 +2,7 @@
 
 use super::cpu::level::Level;
 use super::cpu::norm as kernel;
-use super::node::{floats, node1, node3, plain, wanted};
+use super::node::{floats, node, plain, wanted};
 use super::stock;
 use candle_core::{Result, Tensor, bail};
 
@@ -66,16 +66,31 @@ pub fn batch_norm(
     let (mean, var) = unbiased(&stats, n * pixels)?;
     let shape = x.shape().clone();
     let kept = (x.clone(), weight.clone(), bias.clone());
-    let y = node3("batch_norm", (&x, &weight, &bias), value, shape, move |_, g| {
+    let y = node("batch_norm", &[&x, &weight, &bias], value, shape, move |_, g| {
         let (x, weight, bias) = &kept;
         let (xs, g, ws, bs) = (floats(x)?, floats(g)?, floats(weight)?, floats(bias)?);
         let d = kernel::backward(level, &xs, &g, pixels, &ws, &bs, &stats, eps, relu);
         let dx = if wanted(x) { Some(plain(d.dx, x.shape())?) } else { None };
         let dw = if wanted(weight) { Some(plain(d.weight, weight.shape())?) } else { None };
         let db = if wanted(bias) { Some(plain(d.bias, bias.shape())?) } else { None };
-        Ok((dx, dw, db))
+        Ok(vec![dx, dw, db])
     })?;
     Ok(BatchNormOutput { y, mean, var })
+}
+
+/// Where a running average `kept` is after `seen` has been counted in: `kept * (1 - share) + seen * share`.
+///
+/// # Errors
+/// Unequal shapes.
+pub fn follow(kept: &Tensor, seen: &Tensor, share: f64) -> Result<Tensor> {
+    if kept.dims() != seen.dims() {
+        bail!("follow: shapes {:?} and {:?} must be equal", kept.dims(), seen.dims())
+    }
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(kept) {
+        return super::gpu::follow(kept, seen, share);
+    }
+    (kept.detach() * (1. - share))? + (seen.detach() * share)?
 }
 
 /// Inference's batch-norm: `y = [relu](x * scale[c] + shift[c])`; `scale` and `shift` `(c,)` are constants.
@@ -96,9 +111,9 @@ pub fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<
     let level = Level::best();
     let value = kernel::affine(level, &floats(&x)?, pixels, &floats(&scale)?, &floats(&shift)?, relu);
     let (shape, kept) = (x.shape().clone(), x.clone());
-    node1("affine", &x, value, shape, move |_, g| {
+    node("affine", &[&x], value, shape, move |_, g| {
         let (xs, g, scale, shift) = (floats(&kept)?, floats(g)?, floats(&scale)?, floats(&shift)?);
         let dx = kernel::affine_backward(level, &xs, &g, pixels, &scale, &shift, relu);
-        Ok(Some(plain(dx, kept.shape())?))
+        Ok(vec![Some(plain(dx, kept.shape())?)])
     })
 }

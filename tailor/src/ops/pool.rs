@@ -2,7 +2,7 @@
 
 use super::cpu::level::Level;
 use super::cpu::pool::{self as kernel, PoolShape};
-use super::node::{floats, node1, plain};
+use super::node::{floats, node, plain};
 use super::stock;
 use candle_core::{D, Result, Shape, Tensor, bail};
 
@@ -43,9 +43,9 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Resul
     let level = Level::best();
     let value = kernel::max(level, &s, &floats(&x)?);
     let kept = x.clone();
-    node1("max_pool2d", &x, value, shape, move |y, g| {
+    node("max_pool2d", &[&x], value, shape, move |y, g| {
         let dx = kernel::max_backward(level, &s, &floats(&kept)?, &floats(y)?, &floats(g)?);
-        Ok(Some(plain(dx, kept.shape())?))
+        Ok(vec![Some(plain(dx, kept.shape())?)])
     })
 }
 
@@ -64,8 +64,8 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     }
     let x = x.contiguous()?;
     let (value, whole) = (kernel::average(&s, &floats(&x)?), x.shape().clone());
-    node1("avg_pool2d", &x, value, shape, move |_, g| {
-        Ok(Some(plain(kernel::average_backward(&s, &floats(g)?), whole.clone())?))
+    node("avg_pool2d", &[&x], value, shape, move |_, g| {
+        Ok(vec![Some(plain(kernel::average_backward(&s, &floats(g)?), whole.clone())?)])
     })
 }
 
@@ -93,8 +93,8 @@ pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
     }
     let x = x.contiguous()?;
     let (value, whole) = (kernel::average(&s, &floats(&x)?), x.shape().clone());
-    node1("subsample", &x, value, shape, move |_, g| {
-        Ok(Some(plain(kernel::average_backward(&s, &floats(g)?), whole.clone())?))
+    node("subsample", &[&x], value, shape, move |_, g| {
+        Ok(vec![Some(plain(kernel::average_backward(&s, &floats(g)?), whole.clone())?)])
     })
 }
 

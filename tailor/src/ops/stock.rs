@@ -1,9 +1,9 @@
 //! The same operations composed of candle's own, for devices without kernels of ours; also what those kernels are
 //! compared with. Only ops whose gradients candle gets right are used (its max-pool is not among them).
 
-use super::matching::{ProxyTrace, recomputed};
+use super::matching::ProxyTrace;
 use super::norm::BatchNormOutput;
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 use std::sync::LazyLock;
 
 /// Whether the environment asks for these compositions everywhere: `TAILOR_OPS=stock`.
@@ -13,15 +13,11 @@ static EVERYWHERE: LazyLock<bool> =
 /// Whether an operation on `x` is composed of candle's own: on devices without kernels of ours, and wherever the environment
 /// says `TAILOR_OPS=stock`.
 pub(super) fn composed(x: &Tensor) -> bool {
-    !(x.device().is_cpu() || x.device().is_cuda()) || everywhere()
-}
-
-/// Whether an operation on `x` that only the CPU has a kernel for is made of its parts.
-pub(super) fn in_parts(x: &Tensor) -> bool {
-    !x.device().is_cpu() || everywhere()
+    !(x.device().is_cpu() || x.device().is_cuda()) || *EVERYWHERE
 }
 
 /// Whether the environment asks for these compositions on every device.
+#[cfg(feature = "cuda")]
 pub(super) fn everywhere() -> bool {
     *EVERYWHERE
 }
@@ -149,6 +145,12 @@ pub fn gated_sum(
     if relu { sum.relu() } else { Ok(sum) }
 }
 
+/// [`softmax`](super::softmax).
+pub fn softmax(logits: &Tensor) -> Result<Tensor> {
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?.exp()?;
+    shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
+}
+
 /// [`mse`](super::mse).
 pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     (a - b.detach())?.sqr()?.mean_all()
@@ -163,10 +165,12 @@ pub fn local_match(
     proxies: &[ProxyTrace],
     alpha: &Tensor,
 ) -> Result<Tensor> {
-    let proxy = |p: &ProxyTrace| {
+    let mut terms: Vec<Tensor> = block.iter().map(Tensor::detach).collect();
+    let mut gates = vec![Some(block_gate); terms.len()];
+    for p in proxies {
         let z = conv2d(&p.pooled.detach(), &p.weight, 1, 0)?;
-        Ok(batch_norm(&z, &p.norm_weight, &p.norm_bias, p.eps, false)?.y)
-    };
-    let sum = |terms: &[Tensor], gates: &[Option<usize>]| gated_sum(terms, gates, Some(alpha), relu);
-    recomputed(target, block, block_gate, proxies, proxy, sum)
+        terms.push(batch_norm(&z, &p.norm_weight, &p.norm_bias, p.eps, false)?.y);
+        gates.push(Some(p.gate));
+    }
+    mse(&gated_sum(&terms, &gates, Some(alpha), relu)?, target)
 }

@@ -5,6 +5,7 @@ use super::clip::clip;
 use super::{Checkpoint, Log, Schedule, Score, Sgd, StepLoss, Sums};
 use crate::data::{Batch, Batches};
 use crate::net::Params;
+use crate::ops;
 use crate::progress::{Progress, duration};
 use crate::{Error, Result};
 use std::path::Path;
@@ -159,7 +160,7 @@ impl Course<'_> {
     }
 
     fn step(&self, params: &mut Params, sgd: &mut Sgd, loss: &StepLoss, rate: f64) -> Result<()> {
-        let mut grads = loss.total.backward()?;
+        let mut grads = ops::backward(&loss.total)?;
         if let Some(most) = self.clip {
             clip(&mut grads, params, most)?;
         }

@@ -68,7 +68,7 @@ fn check(name: &str, case: Case) {
                 worst[0] = worst[0].max(close(&what, &values(got), &want[step..=step], LOSS_TOLERANCE, 0.0));
             }
         }
-        let grads = loss.total.backward().unwrap();
+        let grads = tailor::ops::backward(&loss.total).unwrap();
         if step == 0 {
             close(
                 &format!("{name}: scores"),

@@ -27,6 +27,17 @@ __device__ float block_sum(float v) {
 // 0 where a ReLU behind it was closed.
 __device__ float through(float g, float y, u32 relu) { return relu && !(y > 0.f) ? 0.f : g; }
 
+// The weight that an entry of alpha gives, 1 where there is none (an index beyond its end).
+__device__ float weight(const float *alpha, u32 gate, u32 gates) { return gate < gates ? alpha[gate] : 1.f; }
+
+// Up to eight terms of a sum as arguments of a kernel, and the entry of alpha that weighs each.
+#define TERMS                                                                                                                  \
+    const float *t0, const float *t1, const float *t2, const float *t3, const float *t4, const float *t5, const float *t6, \
+        const float *t7
+#define GATES u32 g0, u32 g1, u32 g2, u32 g3, u32 g4, u32 g5, u32 g6, u32 g7
+#define GATHER_TERMS const float *const terms[8] = {t0, t1, t2, t3, t4, t5, t6, t7}
+#define GATHER_GATES const u32 gate[8] = {g0, g1, g2, g3, g4, g5, g6, g7}
+
 extern "C" {
 
 // Windows of a convolution as columns: (n, c * k * k, oh * ow).
@@ -55,7 +66,7 @@ __global__ void fold(const float *columns, float *x, u32 count, u32 h, u32 w, u3
     x[i] = sum;
 }
 
-// Mean and biased variance of each channel, (2, c): a block for each.
+// Mean, biased and unbiased variance of each channel, (3, c): a block for each.
 __global__ void statistics(const float *x, float *stats, u32 n, u32 c, u32 pixels) {
     const u32 channel = blockIdx.x, count = n * pixels;
     float sum = 0.f;
@@ -70,6 +81,7 @@ __global__ void statistics(const float *x, float *stats, u32 n, u32 c, u32 pixel
     if (threadIdx.x == 0) {
         stats[channel] = mean;
         stats[c + channel] = var;
+        stats[2 * c + channel] = count > 1 ? var * ((float)count / (float)(count - 1)) : var;
     }
 }
 
@@ -82,11 +94,11 @@ __global__ void normalise(const float *x, const float *stats, const float *weigh
     y[i] = relu ? fmaxf(value, 0.f) : value;
 }
 
-// Gradients of weight and bias, (2, c): a block for each channel.
-__global__ void norm_sums(const float *x, const float *y, const float *g, const float *stats, float *sums, u32 n, u32 c, u32 pixels,
-                          u32 relu, float eps) {
+// Gradients of weight and bias, (2, c): a block for each channel. A variance times `biased` is the biased one.
+__global__ void norm_sums(const float *x, const float *y, const float *g, const float *means, const float *vars, float *sums, u32 n,
+                          u32 c, u32 pixels, u32 relu, float biased, float eps) {
     const u32 channel = blockIdx.x, count = n * pixels;
-    const float mean = stats[channel], inverse = 1.f / sqrtf(stats[c + channel] + eps);
+    const float mean = means[channel], inverse = 1.f / sqrtf(vars[channel] * biased + eps);
     float weight = 0.f, bias = 0.f;
     for (u32 i = threadIdx.x; i < count; i += blockDim.x) {
         const u32 at = (i / pixels * c + channel) * pixels + i % pixels;
@@ -102,14 +114,16 @@ __global__ void norm_sums(const float *x, const float *y, const float *g, const 
     }
 }
 
-// Gradient of a batch-norm's input, from those sums.
-__global__ void norm_input(const float *x, const float *y, const float *g, const float *stats, const float *weight, const float *sums,
-                           float *dx, u32 count, u32 n, u32 c, u32 pixels, u32 relu, float eps) {
+// Gradient of a batch-norm's input, from those sums, times what entry `gate` of alpha weighs.
+__global__ void norm_input(const float *x, const float *y, const float *g, const float *means, const float *vars, const float *scale,
+                           const float *sums, const float *alpha, float *dx, u32 count, u32 n, u32 c, u32 pixels, u32 relu, u32 gates,
+                           u32 gate, float biased, float eps) {
     ELEMENT(i, count);
     const u32 channel = i / pixels % c;
-    const float inverse = 1.f / sqrtf(stats[c + channel] + eps), normal = (x[i] - stats[channel]) * inverse;
+    const float inverse = 1.f / sqrtf(vars[channel] * biased + eps), normal = (x[i] - means[channel]) * inverse;
     const float d = through(g[i], y[i], relu);
-    dx[i] = weight[channel] * inverse * (d - (sums[c + channel] + normal * sums[channel]) / (float)(n * pixels));
+    const float within = scale[channel] * inverse * (d - (sums[c + channel] + normal * sums[channel]) / (float)(n * pixels));
+    dx[i] = weight(alpha, gate, gates) * within;
 }
 
 __global__ void affine(const float *x, const float *scale, const float *shift, float *y, u32 count, u32 c, u32 pixels, u32 relu) {
@@ -176,48 +190,126 @@ __global__ void average_pool_input(const float *g, float *dx, u32 count, u32 h, 
     dx[i] = sum / (k * k);
 }
 
-// The weight that an entry of alpha gives, 1 where there is none (an index beyond its end).
-__device__ float weight(const float *alpha, u32 gate, u32 gates) { return gate < gates ? alpha[gate] : 1.f; }
-
-__global__ void blend(const float *a, const float *b, const float *alpha, float *y, u32 count, u32 gates, u32 gate_a, u32 gate_b,
-                      u32 relu) {
+// Weighted sum of the first `of` terms.
+__global__ void gated(TERMS, const float *alpha, float *y, u32 count, u32 of, u32 gates, u32 relu, GATES) {
+    GATHER_TERMS;
+    GATHER_GATES;
     ELEMENT(i, count);
-    const float value = weight(alpha, gate_a, gates) * a[i] + weight(alpha, gate_b, gates) * b[i];
-    y[i] = relu ? fmaxf(value, 0.f) : value;
+    float sum = 0.f;
+#pragma unroll
+    for (u32 j = 0; j < 8; j++)
+        if (j < of) sum += weight(alpha, gate[j], gates) * terms[j][i];
+    y[i] = relu ? fmaxf(sum, 0.f) : sum;
 }
 
-__global__ void blend_term(const float *y, const float *g, const float *alpha, float *da, u32 count, u32 gates, u32 gate, u32 relu) {
+// Gradients of terms of `of` different gates, (of, count).
+__global__ void gated_terms(const float *y, const float *g, const float *alpha, float *d, u32 count, u32 of, u32 gates, u32 relu,
+                            GATES) {
+    GATHER_GATES;
     ELEMENT(i, count);
-    da[i] = weight(alpha, gate, gates) * through(g[i], y[i], relu);
+    const float passed = through(g[i], y[i], relu);
+#pragma unroll
+    for (u32 j = 0; j < 8; j++)
+        if (j < of) d[j * count + i] = weight(alpha, gate[j], gates) * passed;
 }
 
-// Parts of the products of the gradient with either term, (2, blocks).
-__global__ void blend_parts(const float *a, const float *b, const float *y, const float *g, float *parts, u32 count, u32 relu) {
-    float with_a = 0.f, with_b = 0.f;
+// Parts of the products of the gradient with each term, (8, blocks).
+__global__ void gated_parts(TERMS, const float *y, const float *g, float *parts, u32 count, u32 of, u32 relu) {
+    GATHER_TERMS;
+    float sums[8] = {0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f};
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
         const float d = through(g[i], y[i], relu);
-        with_a += d * a[i];
-        with_b += d * b[i];
+#pragma unroll
+        for (u32 j = 0; j < 8; j++)
+            if (j < of) sums[j] += d * terms[j][i];
     }
-    with_a = block_sum(with_a);
-    with_b = block_sum(with_b);
-    if (threadIdx.x == 0) {
-        parts[blockIdx.x] = with_a;
-        parts[gridDim.x + blockIdx.x] = with_b;
+#pragma unroll
+    for (u32 j = 0; j < 8; j++) {
+        const float sum = block_sum(sums[j]);
+        if (threadIdx.x == 0) parts[j * gridDim.x + blockIdx.x] = sum;
     }
 }
 
-// Gradient of alpha from those parts: one block.
-__global__ void blend_gates(const float *parts, float *dalpha, u32 blocks, u32 gates, u32 gate_a, u32 gate_b) {
-    float with_a = 0.f, with_b = 0.f;
-    for (u32 i = threadIdx.x; i < blocks; i += blockDim.x) {
-        with_a += parts[i];
-        with_b += parts[blocks + i];
+// Gradient of alpha from those parts, added to what other terms gave: one block.
+__global__ void gated_gates(const float *parts, const float *others, float *dalpha, u32 blocks, u32 of, u32 gates, GATES) {
+    GATHER_GATES;
+    float sums[8];
+#pragma unroll
+    for (u32 j = 0; j < 8; j++) {
+        float sum = 0.f;
+        for (u32 i = threadIdx.x; i < blocks; i += blockDim.x) sum += parts[j * blocks + i];
+        sums[j] = block_sum(sum);
     }
-    with_a = block_sum(with_a);
-    with_b = block_sum(with_b);
-    for (u32 i = threadIdx.x; i < gates; i += blockDim.x)
-        dalpha[i] = (i == gate_a ? with_a : 0.f) + (i == gate_b ? with_b : 0.f);
+    for (u32 i = threadIdx.x; i < gates; i += blockDim.x) {
+        float d = others[i];
+#pragma unroll
+        for (u32 j = 0; j < 8; j++)
+            if (j < of && gate[j] == i) d += sums[j];
+        dalpha[i] = d;
+    }
+}
+
+// What a gated proxy's norm has as gradients, from its sums (2, c) for a weight of 1: (2 * c + gates), those of weight and bias
+// and behind them alpha's, added to what others gave. One block.
+__global__ void gated_norm(const float *sums, const float *scale, const float *shift, const float *alpha, const float *others,
+                           float *d, u32 c, u32 gates, u32 gate) {
+    float dot = 0.f;
+    for (u32 i = threadIdx.x; i < c; i += blockDim.x) {
+        d[i] = alpha[gate] * sums[i];
+        d[c + i] = alpha[gate] * sums[c + i];
+        dot += sums[i] * scale[i] + sums[c + i] * shift[i];
+    }
+    dot = block_sum(dot);
+    for (u32 i = threadIdx.x; i < gates; i += blockDim.x) d[2 * c + i] = others[i] + (i == gate ? dot : 0.f);
+}
+
+// Parts of the sum of squared differences.
+__global__ void square_parts(const float *a, const float *b, float *parts, u32 count) {
+    float sum = 0.f;
+    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
+        const float d = a[i] - b[i];
+        sum += d * d;
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+
+// Their sum over `of`: one block.
+__global__ void mean_of_parts(const float *parts, float *mean, u32 blocks, u32 of) {
+    float sum = 0.f;
+    for (u32 i = threadIdx.x; i < blocks; i += blockDim.x) sum += parts[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) *mean = sum / (float)of;
+}
+
+// Gradient of the mean squared difference with respect to `a`, behind a ReLU if there is one.
+__global__ void difference(const float *a, const float *b, const float *g, float *d, u32 count, u32 relu) {
+    ELEMENT(i, count);
+    d[i] = through(2.f * *g / (float)count * (a[i] - b[i]), a[i], relu);
+}
+
+// Softmax of a few numbers: one block.
+__global__ void softmax(const float *x, float *y, u32 of) {
+    for (u32 i = threadIdx.x; i < of; i += blockDim.x) {
+        float largest = x[0], sum = 0.f;
+        for (u32 j = 1; j < of; j++) largest = fmaxf(largest, x[j]);
+        for (u32 j = 0; j < of; j++) sum += expf(x[j] - largest);
+        y[i] = expf(x[i] - largest) / sum;
+    }
+}
+
+__global__ void softmax_input(const float *y, const float *g, float *dx, u32 of) {
+    for (u32 i = threadIdx.x; i < of; i += blockDim.x) {
+        float dot = 0.f;
+        for (u32 j = 0; j < of; j++) dot += g[j] * y[j];
+        dx[i] = y[i] * (g[i] - dot);
+    }
+}
+
+// A running average's next value.
+__global__ void follow(const float *kept, const float *seen, float *next, u32 count, float share) {
+    ELEMENT(i, count);
+    next[i] = kept[i] * (1.f - share) + seen[i] * share;
 }
 
 __global__ void sgd_velocity(const float *gradient, const float *parameter, float *velocity, u32 count, float momentum, float decay) {

@@ -46,7 +46,7 @@ fn traces_give_the_gradients_of_a_second_pass() {
         let fast = ops::local_match(&y, &target, relu, &block, 0, &traces, &alpha).unwrap();
         let slow = stock::local_match(&target, relu, &block, 0, &traces, &alpha).unwrap();
         close_tensors("loss", &fast, &slow, 1e-5);
-        let (a, b) = ((fast * 0.7).unwrap().backward().unwrap(), (slow * 0.7).unwrap().backward().unwrap());
+        let [a, b] = [fast, slow].map(|loss| ops::backward(&(loss * 0.7).unwrap()).unwrap());
         vars.push(vec![logits]);
         for (i, var) in vars.iter().flatten().enumerate() {
             let (a, b) = (a.get(var).expect("fast gradient"), b.get(var).expect("slow gradient"));

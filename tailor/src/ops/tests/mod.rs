@@ -4,6 +4,7 @@
 mod conv;
 mod kernels;
 mod matching;
+mod node;
 mod ops;
 mod plain;
 mod slopes;
