@@ -190,7 +190,8 @@ fn three_steps_of_sgd_agree_with_pytorch() {
 fn sums_of_any_length_agree_with_the_compositions() {
     let random = |shape: &[usize], seed: usize| {
         let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|i| ((i * 37 + seed * 101) % 97) as f32 / 48.5 - 0.99).collect();
+        let values: Vec<f32> =
+            (0..count).map(|i| ((i * 37 + seed * 101) % 97) as f32 / 48.5 - 0.99).collect();
         Var::from_tensor(&Tensor::from_vec(values, shape, device::device()).unwrap()).unwrap()
     };
     for count in [1, 2, 7, 8, 9, 15, 16, 23] {

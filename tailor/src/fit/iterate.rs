@@ -1,7 +1,7 @@
 //! Iterative pruning: what a network could do without next, and how little it would be missed.
 
 use super::Tailoring;
-use super::retrain::{Cut, FINISH, PRUNE, survivors};
+use super::cut::{Cut, FINISH, PRUNE, survivors};
 use crate::Result;
 use crate::net::Params;
 use bundles::plan::{GateId, Plan, Role};

@@ -2,6 +2,7 @@
 
 mod begun;
 mod behind;
+mod cut;
 mod ground;
 mod iterate;
 mod job;

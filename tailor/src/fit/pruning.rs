@@ -1,13 +1,14 @@
 //! From trained gates to the network that goes to the device: cut, retrain, select.
 
-use super::retrain::{Cut, Tried, survivors};
+use super::cut::Cut;
+use super::retrain::Tried;
 use super::search::{bisect, descend, gallop, leanest, sweep, worth_finishing};
 use super::select::{Attempt, Candidate, Goal, Selection};
 use super::{Recipe, Search, Student, Tailoring, Teacher};
-use crate::net::{Gating, Params, alphas};
+use crate::net::Params;
 use crate::train::Score;
 use crate::{Error, Result};
-use bundles::plan::{Plan, Role};
+use bundles::plan::Plan;
 use std::collections::BTreeMap;
 
 /// The network that goes to the device.
@@ -216,40 +217,6 @@ impl Tailoring<'_> {
                 "train longer or lower --theta",
             ),
         }
-    }
-
-    /// Blocks whose gate is closed for good: they go first, and cost no accuracy.
-    fn closed_blocks(&self, student: &Student) -> Result<usize> {
-        let gates = self.gates(&student.plan, &student.params)?;
-        let is_closed = |(cell, alphas): (&bundles::plan::Cell, &Vec<f32>)| {
-            cell.gates.iter().zip(alphas).any(|(gate, &alpha)| gate.role == Role::Block && alpha == 0.0)
-        };
-        Ok(student.plan.cells.iter().zip(&gates).filter(|&pair| is_closed(pair)).count())
-    }
-
-    fn gates(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<f32>>> {
-        let values = alphas(plan, params)?;
-        let values = values.iter().map(|alpha| alpha.as_ref().map_or(Ok(Vec::new()), |a| a.to_vec1()));
-        Ok(values.collect::<candle_core::Result<_>>()?)
-    }
-
-    /// The student without its `dropped` lowest blocks, or why there is none.
-    fn cut(&self, student: &Student, dropped: usize) -> Result<std::result::Result<Cut, Attempt>> {
-        let gates = self.gates(&student.plan, &student.params)?;
-        let theta = match student.params.gating() {
-            Gating::Softmax => self.recipe.theta,
-            // What is open a little is meant to be.
-            Gating::HardConcrete => f32::MIN_POSITIVE,
-        };
-        let plan = match student.plan.pruned(&gates, dropped, theta) {
-            Ok(plan) => plan,
-            Err(why @ bundles::Error::Disconnected { .. }) => {
-                return Ok(Err(Attempt::Refused { dropped, why: why.to_string() }));
-            }
-            Err(other) => return Err(other.into()),
-        };
-        let params = survivors(&student.plan, &student.params, &plan)?;
-        Ok(Ok(Cut { dropped, stage: format!("prune-{dropped}"), plan, params }))
     }
 }
 

@@ -273,7 +273,14 @@ impl Recipe {
     /// Everything that shapes a candidate retrained as `how` says, written out.
     pub(super) fn candidate_fingerprint(&self, stage: &str, how: &Stage) -> String {
         let before = if *how == self.retrain { String::new() } else { format!(" after {:?}", self.retrain) };
-        format!("{} | {how:?}{before} theta {} {stage}", self.student_fingerprint(), self.theta)
+        let ways = if self.keeps_ways_round() { " with a way round each block" } else { "" };
+        format!("{} | {how:?}{before} theta {}{ways} {stage}", self.student_fingerprint(), self.theta)
+    }
+
+    /// Whether each node keeps a proxy that its gates would have closed. A sweep is the paper's, and what hard-concrete gates have
+    /// closed stays closed.
+    pub(super) fn keeps_ways_round(&self) -> bool {
+        self.search != Search::Sweep && self.gating == Gating::Softmax
     }
 }
 

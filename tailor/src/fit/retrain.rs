@@ -1,38 +1,14 @@
 //! Retraining what pruning left, one network or several at a time.
 
+use super::cut::{Cut, FINISH};
 use super::select::Candidate;
 use super::{Stage, Tailoring, Teacher};
 use crate::Result;
 use crate::net::Params;
 use crate::train::student_loss;
-use bundles::plan::{Counter, Plan};
+use bundles::plan::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// How the stages begin that retrain a pruned network.
-pub(super) const PRUNE: &str = "prune-";
-
-/// How those begin that retrain it for long.
-pub(super) const FINISH: &str = "finish-";
-
-/// A pruned network, before or after retraining.
-pub(super) struct Cut {
-    /// Universal blocks dropped by choice (exclusion may have removed more).
-    pub(super) dropped: usize,
-    /// Name of its retraining.
-    pub(super) stage: String,
-    pub(super) plan: Plan,
-    pub(super) params: Params,
-}
-
-impl Cut {
-    /// A copy to be finished; nothing of that touches this one.
-    pub(super) fn to_finish(&self) -> Result<Cut> {
-        let params = survivors(&self.plan, &self.params, &self.plan)?;
-        let stage = format!("{FINISH}{}", self.stage.strip_prefix(PRUNE).unwrap_or(&self.stage));
-        Ok(Cut { dropped: self.dropped, stage, plan: self.plan.clone(), params })
-    }
-}
 
 /// A retrained network with its row of the selection.
 pub(super) struct Tried {
@@ -97,19 +73,6 @@ impl Tailoring<'_> {
         })?;
         Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect())
     }
-}
-
-/// What `plan`, cut out of `before`, needs of `params`.
-pub(super) fn survivors(before: &Plan, params: &Params, plan: &Plan) -> Result<Params> {
-    let kept: Vec<Vec<usize>> = before
-        .cells
-        .iter()
-        .zip(&plan.cells)
-        .map(|(before, after)| {
-            (0..before.gates.len()).filter(|&g| after.gates.contains(&before.gates[g])).collect()
-        })
-        .collect();
-    params.pruned(plan, &kept)
 }
 
 /// The lock's content; a worker that panicked is reported by `join`.

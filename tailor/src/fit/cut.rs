@@ -1,0 +1,143 @@
+//! What is cut off a trained student, before anything is retrained.
+
+use super::select::Attempt;
+use super::{Student, Tailoring};
+use crate::Result;
+use crate::net::{Gating, Params, alphas};
+use bundles::plan::{Plan, Role};
+
+/// How the stages begin that retrain a pruned network.
+pub(super) const PRUNE: &str = "prune-";
+
+/// How those begin that retrain it for long.
+pub(super) const FINISH: &str = "finish-";
+
+/// A pruned network, before or after retraining.
+pub(super) struct Cut {
+    /// Universal blocks dropped by choice (exclusion may have removed more).
+    pub(super) dropped: usize,
+    /// Name of its retraining.
+    pub(super) stage: String,
+    pub(super) plan: Plan,
+    pub(super) params: Params,
+}
+
+impl Cut {
+    /// A copy to be finished; nothing of that touches this one.
+    pub(super) fn to_finish(&self) -> Result<Cut> {
+        let params = survivors(&self.plan, &self.params, &self.plan)?;
+        let stage = format!("{FINISH}{}", self.stage.strip_prefix(PRUNE).unwrap_or(&self.stage));
+        Ok(Cut { dropped: self.dropped, stage, plan: self.plan.clone(), params })
+    }
+}
+
+impl Tailoring<'_> {
+    /// Blocks whose gate is closed for good: they go first, and cost no accuracy.
+    pub(super) fn closed_blocks(&self, student: &Student) -> Result<usize> {
+        let gates = self.gates(&student.plan, &student.params)?;
+        let is_closed = |(cell, alphas): (&bundles::plan::Cell, &Vec<f32>)| {
+            cell.gates.iter().zip(alphas).any(|(gate, &alpha)| gate.role == Role::Block && alpha == 0.0)
+        };
+        Ok(student.plan.cells.iter().zip(&gates).filter(|&pair| is_closed(pair)).count())
+    }
+
+    fn gates(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<f32>>> {
+        let values = alphas(plan, params)?;
+        let values = values.iter().map(|alpha| alpha.as_ref().map_or(Ok(Vec::new()), |a| a.to_vec1()));
+        Ok(values.collect::<candle_core::Result<_>>()?)
+    }
+
+    /// The student without its `dropped` lowest blocks, or why there is none.
+    pub(super) fn cut(&self, student: &Student, dropped: usize) -> Result<std::result::Result<Cut, Attempt>> {
+        let mut gates = self.gates(&student.plan, &student.params)?;
+        let theta = match student.params.gating() {
+            Gating::Softmax => self.recipe.theta,
+            // What is open a little is meant to be.
+            Gating::HardConcrete => f32::MIN_POSITIVE,
+        };
+        if self.recipe.keeps_ways_round() {
+            keep_ways_round(&student.plan, &mut gates, theta);
+        }
+        let plan = match student.plan.pruned(&gates, dropped, theta) {
+            Ok(plan) => plan,
+            Err(why @ bundles::Error::Disconnected { .. }) => {
+                return Ok(Err(Attempt::Refused { dropped, why: why.to_string() }));
+            }
+            Err(other) => return Err(other.into()),
+        };
+        let params = survivors(&student.plan, &student.params, &plan)?;
+        Ok(Ok(Cut { dropped, stage: format!("prune-{dropped}"), plan, params }))
+    }
+}
+
+/// Lifts the most open proxy of each node to `theta` where all are below: without one no block could leave, however little it
+/// is missed later. Thinning takes it away if nothing needs it.
+fn keep_ways_round(plan: &Plan, gates: &mut [Vec<f32>], theta: f32) {
+    for (cell, alphas) in plan.cells.iter().zip(gates) {
+        let proxies = (0..alphas.len()).filter(|&g| cell.gates[g].role == Role::Proxy);
+        if let Some(best) = proxies.max_by(|&a, &b| alphas[a].total_cmp(&alphas[b])) {
+            alphas[best] = alphas[best].max(theta);
+        }
+    }
+}
+
+/// What `plan`, cut out of `before`, needs of `params`.
+pub(super) fn survivors(before: &Plan, params: &Params, plan: &Plan) -> Result<Params> {
+    let kept: Vec<Vec<usize>> = before
+        .cells
+        .iter()
+        .zip(&plan.cells)
+        .map(|(before, after)| {
+            (0..before.gates.len()).filter(|&g| after.gates.contains(&before.gates[g])).collect()
+        })
+        .collect();
+    params.pruned(plan, &kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::{Recipe, Search, Work, testing};
+    use crate::progress::Progress;
+    use candle_core::{Device, Tensor};
+
+    /// Proxies of each node of a student whose gates have all but closed its proxies, once `search` has cut it.
+    fn proxies_left(search: Search, gating: Gating) -> Vec<usize> {
+        let ground = testing::ground(1, true);
+        let folder = tempfile::tempdir().unwrap();
+        let (recipe, work) =
+            (Recipe { search, gating, ..Recipe::small() }, Work::open(folder.path()).unwrap());
+        let progress = Progress::hidden();
+        let tailoring = ground.tailoring(&recipe, &work, &Device::Cpu, &progress);
+        let plan = tailoring
+            .backbone_plan()
+            .unwrap()
+            .with_proxies(recipe.skips, ground.source.arch.proxy_form())
+            .unwrap();
+        let params = Params::student(&plan, &ground.source.params, true, gating, 5, &Device::Cpu).unwrap();
+        for (name, var) in params.vars().filter(|(name, _)| name.ends_with(".alpha")) {
+            // The block's, then the proxies', the last of which is the widest open.
+            let gates = var.elem_count();
+            let logits: Vec<f32> = (0..gates).map(|g| if g == 0 { 9.0 } else { -9.0 + g as f32 }).collect();
+            var.set(&Tensor::from_vec(logits, gates, &Device::Cpu).unwrap())
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        let student = Student { plan, params, validation: Default::default() };
+        let Ok(cut) = tailoring.cut(&student, 0).unwrap() else { panic!("refused") };
+        cut.plan.cells.iter().map(|cell| cell.proxies().count()).collect()
+    }
+
+    #[test]
+    fn every_block_keeps_one_way_round_it_but_in_a_sweep() {
+        let one = |left: &[usize]| left.iter().all(|&count| count == 1);
+        for search in [Search::Iterative, Search::Bisect] {
+            let left = proxies_left(search, Gating::Softmax);
+            assert!(one(&left), "{search:?}: {left:?}");
+        }
+        for (search, gating) in [(Search::Sweep, Gating::Softmax), (Search::Iterative, Gating::HardConcrete)]
+        {
+            let left = proxies_left(search, gating);
+            assert!(left.iter().all(|&count| count == 0), "{search:?}, {gating:?}: {left:?}");
+        }
+    }
+}
