@@ -1,10 +1,39 @@
-//! The gated sum every node of the network ends in (NetTailor eq. 2).
+//! Gates, and the gated sum that every node of the network ends in (NetTailor eq. 2).
 
 use super::cpu::level::Level;
 use super::cpu::simple as kernel;
 use super::node::{floats, node, plain, wanted};
 use super::stock;
 use candle_core::{Result, Tensor, bail};
+
+/// Softmax of `logits (g,)`, of the same shape.
+///
+/// # Errors
+/// Another shape, or no numbers.
+pub fn softmax(logits: &Tensor) -> Result<Tensor> {
+    if logits.dims1()? == 0 {
+        bail!("softmax: of no numbers")
+    }
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(logits) {
+        return super::gpu::softmax(logits);
+    }
+    if stock::composed(logits) {
+        return stock::softmax(logits);
+    }
+    let x: Vec<f32> = logits.to_vec1()?;
+    let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f32> = x.iter().map(|x| (x - largest).exp()).collect();
+    let sum: f32 = exponentials.iter().sum();
+    let value: Vec<f32> = exponentials.iter().map(|e| e / sum).collect();
+    let kept = value.clone();
+    node("softmax", &[logits], value, x.len(), move |_, g| {
+        let g: Vec<f32> = g.to_vec1()?;
+        let dot: f32 = g.iter().zip(&kept).map(|(g, y)| g * y).sum();
+        let dx: Vec<f32> = g.iter().zip(&kept).map(|(g, y)| y * (g - dot)).collect();
+        Ok(vec![Some(plain(dx, kept.len())?)])
+    })
+}
 
 /// `y = [relu](sum_i alpha[gate_of[i]] * terms[i])`.
 ///

@@ -1,8 +1,8 @@
-//! Losses as candle ops.
+//! Losses as candle ops, and scalars whose slopes are known.
 
 use super::cpu::level::Level;
 use super::cpu::simple as kernel;
-use super::node::{floats, node, plain};
+use super::node::{floats, node, plain, wanted};
 use super::stock;
 use candle_core::{D, DType, Result, Tensor, bail};
 
@@ -68,4 +68,44 @@ pub fn soft_cross_entropy(logits: &Tensor, target: &Tensor, temperature: f64) ->
 fn log_softmax(logits: &Tensor) -> Result<Tensor> {
     let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
     shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
+}
+
+/// A scalar whose `value` and `slopes` along `arguments`, one vector `(g,)` of slopes for each, are known.
+///
+/// # Errors
+/// No arguments, or slopes of another shape than theirs.
+pub fn scalar(name: &'static str, arguments: &[&Tensor], value: f64, slopes: &[Vec<f64>]) -> Result<Tensor> {
+    let Some(first) = arguments.first() else { bail!("{name}: of nothing") };
+    let fits =
+        arguments.len() == slopes.len() && arguments.iter().zip(slopes).all(|(a, s)| a.dims() == [s.len()]);
+    if !fits {
+        let (shapes, counts): (Vec<_>, Vec<_>) =
+            (arguments.iter().map(|a| a.dims()).collect(), slopes.iter().map(Vec::len).collect());
+        bail!("{name}: {counts:?} slopes along tensors of shapes {shapes:?}")
+    }
+    let tensor = |numbers: &[f64], of: &Tensor| {
+        let numbers: Vec<f32> = numbers.iter().map(|v| *v as f32).collect();
+        Tensor::from_vec(numbers, of.shape(), of.device())
+    };
+    if stock::composed(first) {
+        // First order is all that gradients see.
+        let mut sum = Tensor::new(value as f32, first.device())?;
+        for (a, slopes) in arguments.iter().zip(slopes) {
+            sum = (sum + ((*a - a.detach())? * tensor(slopes, a)?)?.sum_all()?)?;
+        }
+        return Ok(sum);
+    }
+    let along = |(a, slopes): (&&Tensor, &Vec<f64>)| wanted(a).then(|| tensor(slopes, a)).transpose();
+    let along: Vec<Option<Tensor>> = arguments.iter().zip(slopes).map(along).collect::<Result<_>>()?;
+    #[cfg(feature = "cuda")]
+    if super::gpu::runs(first) {
+        let value = super::gpu::number(value as f32, first)?;
+        return node(name, arguments, value, (), move |_, g| times(&along, g));
+    }
+    node(name, arguments, vec![value as f32], (), move |_, g| times(&along, g))
+}
+
+/// Slopes times the scalar `g`.
+fn times(slopes: &[Option<Tensor>], g: &Tensor) -> Result<Vec<Option<Tensor>>> {
+    slopes.iter().map(|slopes| slopes.as_ref().map(|s| s.broadcast_mul(&g.detach())).transpose()).collect()
 }

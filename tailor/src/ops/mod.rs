@@ -9,7 +9,6 @@ mod conv;
 mod conv_norm;
 mod cpu;
 mod gate;
-mod gates;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod gpu;
@@ -25,9 +24,8 @@ mod tests;
 
 pub use conv::conv2d;
 pub use conv_norm::{ConvNorm, ConvNormOutput, conv_norm};
-pub use gate::gated_sum;
-pub use gates::{scalar, softmax};
-pub use loss::{cross_entropy, mse, soft_cross_entropy};
+pub use gate::{gated_sum, softmax};
+pub use loss::{cross_entropy, mse, scalar, soft_cross_entropy};
 pub use matching::{ProxyTrace, local_match};
 pub use node::backward;
 pub use norm::{BatchNormOutput, affine, batch_norm, follow};
