@@ -51,7 +51,7 @@ pub(super) struct Choices {
     /// Weight of distillation: the divergence from the teacher's class probabilities, softened by temperature 4.
     #[arg(long, value_name = "WEIGHT")]
     distill: Option<f64>,
-    /// Proxies with a smaller gate are pruned.
+    /// Proxies with a smaller gate are pruned; but in a sweep, each node keeps its widest open one.
     #[arg(long)]
     theta: Option<f32>,
     /// Accepted loss of validation accuracy, in percentage points.

@@ -93,9 +93,9 @@ impl Fit {
         Ok(())
     }
 
-    /// The same, with a sweep for search.
-    pub(super) fn sweeping(mut self) -> Result<Fit, Error> {
-        self.choices.sweep("--sweep")?;
+    /// The same, with a sweep for search, because of `what`.
+    pub(super) fn sweeping(mut self, what: &str) -> Result<Fit, Error> {
+        self.choices.sweep(what)?;
         Ok(self)
     }
 

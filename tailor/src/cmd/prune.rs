@@ -40,10 +40,10 @@ enum Scheduler {
 impl Prune {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match (self.drop, self.emit) {
-            (Some(dropped), _) => self.fit.run_candidate(dropped),
-            (None, None) => self.fit.sweeping()?.run(),
+            (Some(dropped), _) => self.fit.sweeping("--drop")?.run_candidate(dropped),
+            (None, None) => self.fit.sweeping("--sweep")?.run(),
             (None, Some(Scheduler::Slurm)) => {
-                let (name, work, blocks) = self.fit.sweeping()?.about_sweep()?;
+                let (name, work, blocks) = self.fit.sweeping("--sweep")?.about_sweep()?;
                 let program =
                     std::env::current_exe().map_err(Error::io(std::path::Path::new("this program")))?;
                 let args = std::env::args_os().skip(1);

@@ -31,9 +31,9 @@ pub fn refuse_others(
         ("train".to_string(), recipe.student_fingerprint()),
     ];
     let mut dropped = 0;
-    // A sweep begins with nothing dropped; halving may leave gaps, whose candidates training itself looks at.
+    // Searches begin with nothing dropped; halving may leave gaps, whose candidates training itself looks at.
     loop {
-        let stage = format!("prune-{dropped}");
+        let stage = recipe.candidate_stage(dropped);
         if !work.checkpoint(&stage).exists() {
             break;
         }

@@ -66,7 +66,7 @@ impl Tailoring<'_> {
             Err(other) => return Err(other.into()),
         };
         let params = survivors(&student.plan, &student.params, &plan)?;
-        Ok(Ok(Cut { dropped, stage: format!("prune-{dropped}"), plan, params }))
+        Ok(Ok(Cut { dropped, stage: self.recipe.candidate_stage(dropped), plan, params }))
     }
 }
 
@@ -99,10 +99,12 @@ mod tests {
     use super::*;
     use crate::fit::{Recipe, Search, Work, testing};
     use crate::progress::Progress;
+    use bundles::plan::Cell;
     use candle_core::{Device, Tensor};
 
-    /// Proxies of each node of a student whose gates have all but closed its proxies, once `search` has cut it.
-    fn proxies_left(search: Search, gating: Gating) -> Vec<usize> {
+    /// Sources of the proxies left to each node, and of its widest open one, once `search` has cut a student whose gates have all
+    /// but closed its proxies.
+    fn proxies_left(search: Search, gating: Gating) -> Vec<(Vec<usize>, Option<usize>)> {
         let ground = testing::ground(1, true);
         let folder = tempfile::tempdir().unwrap();
         let (recipe, work) =
@@ -124,20 +126,25 @@ mod tests {
         }
         let student = Student { plan, params, validation: Default::default() };
         let Ok(cut) = tailoring.cut(&student, 0).unwrap() else { panic!("refused") };
-        cut.plan.cells.iter().map(|cell| cell.proxies().count()).collect()
+        let sources = |cell: &Cell| -> Vec<usize> { cell.proxies().map(|gate| gate.source).collect() };
+        let before = student.plan.cells.iter().map(|cell| sources(cell).last().copied());
+        cut.plan.cells.iter().map(sources).zip(before).collect()
     }
 
     #[test]
     fn every_block_keeps_one_way_round_it_but_in_a_sweep() {
-        let one = |left: &[usize]| left.iter().all(|&count| count == 1);
         for search in [Search::Iterative, Search::Bisect] {
             let left = proxies_left(search, Gating::Softmax);
-            assert!(one(&left), "{search:?}: {left:?}");
+            assert!(
+                left.iter().all(|(left, widest)| left.iter().copied().eq(*widest)),
+                "{search:?}: {left:?}"
+            );
+            assert!(left.iter().all(|(left, _)| left.len() == 1), "{search:?}: {left:?}");
         }
         for (search, gating) in [(Search::Sweep, Gating::Softmax), (Search::Iterative, Gating::HardConcrete)]
         {
             let left = proxies_left(search, gating);
-            assert!(left.iter().all(|&count| count == 0), "{search:?}, {gating:?}: {left:?}");
+            assert!(left.iter().all(|(left, _)| left.is_empty()), "{search:?}, {gating:?}: {left:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Every choice that shapes a tailoring run, with the defaults for small backbones and the paper's own.
 
+use super::cut::PRUNE;
 use super::{Budget, Measure};
 use crate::data::Augment;
 use crate::net::{Formula, Gating};
@@ -55,7 +56,7 @@ pub struct Recipe {
     pub decay: f64,
     /// How far proxies reach back.
     pub skips: Skips,
-    /// Proxies with a smaller alpha are dropped.
+    /// Proxies with a smaller alpha are dropped, but for one of each node where [it keeps a way round](Recipe::keeps_ways_round).
     pub theta: f32,
     /// Largest accepted loss of validation accuracy against the teacher, as a fraction.
     pub tolerance: f64,
@@ -275,6 +276,11 @@ impl Recipe {
         let before = if *how == self.retrain { String::new() } else { format!(" after {:?}", self.retrain) };
         let ways = if self.keeps_ways_round() { " with a way round each block" } else { "" };
         format!("{} | {how:?}{before} theta {}{ways} {stage}", self.student_fingerprint(), self.theta)
+    }
+
+    /// Name of the retraining of a student without its `dropped` lowest blocks.
+    pub(super) fn candidate_stage(&self, dropped: usize) -> String {
+        format!("{PRUNE}{dropped}{}", if self.keeps_ways_round() { "-round" } else { "" })
     }
 
     /// Whether each node keeps a proxy that its gates would have closed. A sweep is the paper's, and what hard-concrete gates have

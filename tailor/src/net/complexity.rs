@@ -59,7 +59,8 @@ impl Complexity {
                 arguments.push(alpha);
             }
             if of_cell.len() != sources.len() {
-                return Err(missing(l + 1));
+                let (want, got) = (vec![sources.len()], vec![of_cell.len()]);
+                return Err(Error::TensorShape { name: Plan::alpha_name(l + 1), want, got });
             }
             open.push(of_cell);
         }

@@ -4,9 +4,9 @@ use super::cpu::level::Level;
 use super::cpu::shape::ConvShape;
 use super::cpu::{conv, norm};
 use super::node::{floats, node, plain, wanted};
-use super::norm::{channels, unbiased};
+use super::norm::unbiased;
 use super::{BatchNormOutput, batch_norm, conv2d, stock};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 /// What a convolution and its batch-norm are made of.
 #[derive(Debug, Clone, Copy)]
@@ -50,9 +50,17 @@ pub struct ConvNormOutput {
 pub fn conv_norm(x: &Tensor, of: ConvNorm<'_>) -> Result<ConvNormOutput> {
     let ConvNorm { stride, pad, eps, relu, frozen_affine, .. } = of;
     let fixed = |t: &Tensor, frozen: bool| if frozen { t.detach() } else { t.clone() };
+    let s = ConvShape::new(x.dims(), of.kernel.dims(), stride, pad)?;
+    if [of.weight, of.bias].iter().any(|t| t.dims() != [s.c_out]) {
+        let [a, b] = [of.weight, of.bias].map(|t| t.dims().to_vec());
+        bail!(
+            "conv_norm: kernel {:?} wants per-channel tensors ({},), found {a:?} and {b:?}",
+            of.kernel.dims(),
+            s.c_out
+        )
+    }
     #[cfg(feature = "cuda")]
     if super::gpu::runs(x) {
-        let s = ConvShape::new(x.dims(), of.kernel.dims(), stride, pad)?;
         let (weight, bias) = (fixed(of.weight, frozen_affine), fixed(of.bias, frozen_affine));
         return super::gpu::conv_norm(x, &fixed(of.kernel, of.frozen_kernel), [&weight, &bias], s, eps, relu);
     }
@@ -61,14 +69,13 @@ pub fn conv_norm(x: &Tensor, of: ConvNorm<'_>) -> Result<ConvNormOutput> {
         let norm = batch_norm(&z, of.weight, of.bias, eps, relu, frozen_affine)?;
         return Ok(ConvNormOutput { conv_out: z.detach(), norm });
     }
-    let s = ConvShape::new(x.dims(), of.kernel.dims(), stride, pad)?;
     let (x, kernel) = (x.contiguous()?, fixed(of.kernel, of.frozen_kernel).contiguous()?);
     let weight = fixed(of.weight, frozen_affine).contiguous()?;
     let bias = fixed(of.bias, frozen_affine).contiguous()?;
     let level = Level::best();
     let conv_out =
         plain(conv::forward(level, &s, &floats(&x)?, &floats(&kernel)?), (s.n, s.c_out, s.oh, s.ow))?;
-    let (_, _, pixels) = channels("conv_norm", &conv_out, [of.weight, of.bias])?;
+    let pixels = s.oh * s.ow;
     let (value, stats) =
         norm::forward(level, &floats(&conv_out)?, pixels, &floats(&weight)?, &floats(&bias)?, eps, relu);
     let (mean, var) = unbiased(&stats, s.n * pixels)?;

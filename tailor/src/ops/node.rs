@@ -56,12 +56,15 @@ thread_local! {
     static FOUND: RefCell<Option<GradStore>> = const { RefCell::new(None) };
 }
 
-/// Ends collecting, also when a gradient cannot be computed.
-struct Collecting;
+/// Puts back what was being collected before, also when a gradient cannot be computed: a thread that waits for another's part
+/// of a kernel may meanwhile take a step of another training.
+struct Collecting {
+    before: Option<GradStore>,
+}
 
 impl Drop for Collecting {
     fn drop(&mut self) {
-        FOUND.set(None);
+        FOUND.set(self.before.take());
     }
 }
 
@@ -74,12 +77,10 @@ impl Drop for Collecting {
 /// # Errors
 /// What the operations report.
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
-    let _collecting = Collecting;
-    FOUND.set(Some(GradStore::default()));
+    let _collecting = Collecting { before: FOUND.replace(Some(GradStore::default())) };
     let mut gradients = loss.backward()?;
-    if let Some(found) = FOUND.take() {
-        gradients.extend(found)?;
-    }
+    let Some(found) = FOUND.take() else { bail!("backward: gradients of trained tensors got lost") };
+    gradients.extend(found)?;
     Ok(gradients)
 }
 
@@ -276,7 +277,8 @@ where
 /// each that is [`wanted`]. [`backward`] collects those of trained tensors.
 ///
 /// A custom op takes three tensors. What else candle has to come to hangs on carriers, scalars that lead from one to the
-/// next and at last to the node: candle comes to them after the node, and finds the gradients that it left.
+/// next and at last to the node: candle comes to them after the node, and finds the gradients that it left (for one
+/// [`backward`] at a time over one graph).
 pub(crate) fn node<B>(
     name: &'static str,
     arguments: &[&Tensor],
@@ -292,21 +294,25 @@ where
     let inner: Vec<usize> = (0..arguments.len()).filter(|&i| is_inner(arguments[i])).collect();
     let variables: Vec<(usize, TensorId)> =
         arguments.iter().enumerate().filter(|(_, t)| t.is_variable()).map(|(i, t)| (i, t.id())).collect();
-    // Something has to lead on from here.
-    let root = variables.first().map_or(*first, |&(i, _)| arguments[i]);
     let mut outer: Vec<&Tensor> = inner.iter().map(|&i| arguments[i]).collect();
+    // Candle comes here only if it finds something trained behind an argument; its gradient is not told here.
+    outer.extend(variables.first().map(|&(i, _)| arguments[i]));
     if outer.is_empty() {
-        outer.push(root);
+        outer.push(first);
     }
+    let count = outer.len();
     let gradients = move |y: &Tensor, g: &Tensor| -> Result<Gradients> {
         let mut all = backward(y, g)?;
-        let mut take = |i: usize| all.get_mut(i).and_then(Option::take);
+        let mut take = |i: usize| match all.get_mut(i).and_then(Option::take) {
+            Some(gradient) => Ok(gradient),
+            None => bail!("{name}: no gradient of argument {i}"),
+        };
         for &(i, id) in &variables {
-            if let Some(gradient) = take(i) {
-                found(name, id, gradient)?;
-            }
+            found(name, id, take(i)?)?;
         }
-        Ok(inner.iter().map(|&i| take(i)).collect())
+        let mut told: Gradients = inner.iter().map(|&i| take(i).map(Some)).collect::<Result<_>>()?;
+        told.resize(count, None);
+        Ok(told)
     };
     let (value, shape) = (value.into(), shape.into());
     if outer.len() <= 3 {

@@ -17,7 +17,7 @@ pub struct BatchNormOutput {
     pub var: Tensor,
 }
 
-pub(crate) fn channels(what: &str, x: &Tensor, vectors: [&Tensor; 2]) -> Result<(usize, usize, usize)> {
+fn channels(what: &str, x: &Tensor, vectors: [&Tensor; 2]) -> Result<(usize, usize, usize)> {
     let &[n, c, h, w] = x.dims() else { bail!("{what}: x {:?} must be (n, c, h, w)", x.dims()) };
     if x.elem_count() == 0 || vectors.iter().any(|v| v.dims() != [c]) {
         let [a, b] = vectors.map(|v| v.dims().to_vec());

@@ -33,7 +33,7 @@ const TEMPERATURE: f64 = 4.0;
 /// Everything one step hands to the optimiser.
 #[derive(Debug)]
 pub struct StepLoss {
-    /// The weighted sum, a scalar to call `backward` on.
+    /// The weighted sum, a scalar for [`ops::backward`].
     pub total: Tensor,
     /// Its terms.
     pub terms: Terms,

@@ -58,6 +58,7 @@ pub(super) fn launch(
 ) -> Result<CudaStorage> {
     let Some(first) = inputs.first() else { bail!("{name}: no input") };
     let device = device(first)?;
+    counted(length)?;
     // SAFETY: every kernel writes all elements of its output before anything reads them.
     let mut output = unsafe { device.alloc::<f32>(length)? };
     let held: Vec<_> = inputs.iter().map(|t| t.storage_and_layout()).collect();
