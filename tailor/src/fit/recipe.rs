@@ -56,7 +56,7 @@ pub struct Recipe {
     pub decay: f64,
     /// How far proxies reach back.
     pub skips: Skips,
-    /// Proxies with a smaller alpha are dropped, but for one of each node where [it keeps a way round](Recipe::keeps_ways_round).
+    /// Proxies with a smaller alpha are dropped, but, unless a sweep drops them, for the widest open one of each node.
     pub theta: f32,
     /// Largest accepted loss of validation accuracy against the teacher, as a fraction.
     pub tolerance: f64,
