@@ -90,7 +90,7 @@ pub(super) struct Choices {
     free_norms: Option<bool>,
     /// How it is searched which blocks to drop: every number of the lowest gates; by halving; or step by step by the
     /// harm their absence does for what it saves, with roll-back (the default, but for --schedule paper). The latter two
-    /// then leave out half of the proxies at a time of the network that would be kept.
+    /// then leave out half of the proxies at a time of the network that would be kept, or a quarter where that is too many.
     #[arg(long, value_enum)]
     search: Option<SearchArg>,
     /// Share of train/ held out when there is no val/.

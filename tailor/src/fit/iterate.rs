@@ -16,11 +16,18 @@ const WITHOUT: &str = "without-";
 /// What is between blocks that were taken together.
 const TOGETHER: &str = "+";
 
-/// What that says of a step that took proxies.
-const PROXIES: &str = "p";
+/// A step that takes proxies away: what a stage's name says of it, what people are told, and how much of all proxies' cost goes.
+struct Thinning {
+    named: &'static str,
+    told: &'static str,
+    share: f64,
+}
 
-/// Share of all proxies' cost that a step takes away.
-const THINNED: f64 = 0.5;
+/// The larger one first. Once that was too much, only the smaller one follows.
+const THINNINGS: [Thinning; 2] = [
+    Thinning { named: "p", told: "½ proxies", share: 0.5 },
+    Thinning { named: "q", told: "¼ proxies", share: 0.25 },
+];
 
 /// Share of a network's cost that has to go with them to be worth a retraining.
 const WORTHWHILE: f64 = 0.02;
@@ -32,9 +39,9 @@ const NO_LOSS: f64 = 1e-3;
 /// searches.
 pub(crate) fn taken(stage: &str) -> String {
     let Some((_, path)) = stage.split_once(WITHOUT) else { return String::new() };
-    let steps = path.split('-').map(|step| match step {
-        PROXIES => "½ proxies".to_string(),
-        blocks => format!("G{}", blocks.replace(TOGETHER, " + G")),
+    let steps = path.split('-').map(|step| match THINNINGS.iter().find(|thinning| thinning.named == step) {
+        Some(thinning) => thinning.told.to_string(),
+        None => format!("G{}", step.replace(TOGETHER, " + G")),
     });
     steps.collect::<Vec<_>>().join(", ")
 }
@@ -86,7 +93,7 @@ impl Tailoring<'_> {
         let now = self.loss_and_cost(&at.plan, &at.params)?;
         let mut steps = self.without_a_block(&at.plan, &at.params, now)?;
         if self.recipe.budget.is_some() {
-            steps.extend(self.fewer_proxies(at, now)?);
+            steps.extend(self.fewer_proxies(at, &self.by_price(at, now)?, now, &THINNINGS[0])?);
         }
         steps.sort_by(|a, b| a.price.total_cmp(&b.price));
         steps.into_iter().take(TRIES).map(|step| step.of(at)).collect()
@@ -120,15 +127,25 @@ impl Tailoring<'_> {
         steps.filter_map(Result::transpose).collect()
     }
 
-    /// `at` without those of its proxies that are missed least, as many as cost half of what all of them do; nothing where that
-    /// would hardly save anything. Proxies go last: those that are missed least now may be what a block's place could have
-    /// been taken by.
+    /// `at` without those of its proxies that are missed least: as many as cost half of what all of them do, and, in case that is
+    /// too much, a quarter. Nothing where that would hardly save anything. Proxies go last: those that are missed least now may
+    /// be what a block's place could have been taken by.
     pub(super) fn thinner(&self, at: &Cut) -> Result<Vec<Cut>> {
-        let step = self.fewer_proxies(at, self.loss_and_cost(&at.plan, &at.params)?)?;
-        step.into_iter().map(|step| step.of(at)).collect()
+        let now = self.loss_and_cost(&at.plan, &at.params)?;
+        let proxies = self.by_price(at, now)?;
+        let last = at.stage.rsplit('-').next();
+        let first = THINNINGS.iter().position(|thinning| last == Some(thinning.named)).unwrap_or(0);
+        let mut steps: Vec<Step> = Vec::new();
+        for thinning in &THINNINGS[first..] {
+            let step = self.fewer_proxies(at, &proxies, now, thinning)?;
+            // Of few proxies, a quarter may be as many as half.
+            steps.extend(step.filter(|step| steps.last().is_none_or(|larger| larger.plan != step.plan)));
+        }
+        steps.into_iter().map(|step| step.of(at)).collect()
     }
 
-    fn fewer_proxies(&self, at: &Cut, now: (f64, f64)) -> Result<Option<Step>> {
+    /// Proxies that can go, first those whose removal costs least for what it saves.
+    fn by_price(&self, at: &Cut, now: (f64, f64)) -> Result<Vec<GateId>> {
         let mut proxies = Vec::new();
         for id in gates(&at.plan, Role::Proxy) {
             if let Some((price, _)) = self.without(&at.plan, &at.params, &BTreeSet::from([id]), now)? {
@@ -136,22 +153,23 @@ impl Tailoring<'_> {
             }
         }
         proxies.sort_by(|a, b| a.0.total_cmp(&b.0));
-        self.without_proxies(at, proxies.into_iter().map(|(_, id)| id), now)
+        Ok(proxies.into_iter().map(|(_, id)| id).collect())
     }
 
-    /// `at` without the first of these proxies, whose removal is worth a retraining.
-    fn without_proxies(
+    /// `at` without the first of these proxies, where that is worth a retraining.
+    fn fewer_proxies(
         &self,
         at: &Cut,
-        proxies: impl Iterator<Item = GateId>,
+        proxies: &[GateId],
         now: (f64, f64),
+        thinning: &Thinning,
     ) -> Result<Option<Step>> {
         let costs = self.recipe.cost.gates(&at.plan)?;
         let cost = |id: &GateId| costs[id.node - 1][id.gate];
         let all: f64 = gates(&at.plan, Role::Proxy).map(|id| cost(&id)).sum();
         let mut taken = BTreeSet::new();
-        for id in proxies {
-            if taken.iter().map(cost).sum::<f64>() >= THINNED * all {
+        for &id in proxies {
+            if taken.iter().map(cost).sum::<f64>() >= thinning.share * all {
                 break;
             }
             taken.insert(id);
@@ -166,7 +184,7 @@ impl Tailoring<'_> {
         let Some((price, plan)) = self.without(&at.plan, &at.params, &taken, now)? else { return Ok(None) };
         let saved = now.1 - self.recipe.cost.total(&plan)?;
         let worthwhile = saved >= WORTHWHILE * now.1;
-        Ok(worthwhile.then(|| Step { price, plan, taken: PROXIES.into(), blocks: 0 }))
+        Ok(worthwhile.then(|| Step { price, plan, taken: thinning.named.into(), blocks: 0 }))
     }
 
     fn loss_and_cost(&self, plan: &Plan, params: &Params) -> Result<(f64, f64)> {
@@ -209,7 +227,7 @@ mod tests {
             assert_eq!(taken(stage), "G7, ½ proxies, G12");
         }
         assert_eq!(taken("prune-without-7-2+12-p"), "G7, G2 + G12, ½ proxies");
-        assert_eq!(taken("prune-3-without-p"), "½ proxies");
+        assert_eq!(taken("prune-3-without-p-q"), "½ proxies, ¼ proxies");
         assert_eq!(taken("prune-3"), "");
     }
 
@@ -265,9 +283,17 @@ mod tests {
 
         // Proxies have their place among blocks only on the way to a budget.
         let thin = tailoring.thinner(&whole).unwrap();
-        let [thin] = &thin[..] else { panic!("{} steps", thin.len()) };
+        let [thin] = &thin[..] else { panic!("{} steps: a quarter hardly saves anything", thin.len()) };
         assert_eq!((&thin.stage[..], thin.dropped, thin.plan.blocks()), ("prune-0-without-p", 0, all));
-        assert_eq!(tailoring.thinner(&leaner[0]).unwrap()[0].stage, format!("{}-p", leaner[0].stage));
+        let fewer = tailoring.thinner(&leaner[0]).unwrap();
+        let [half, quarter] = &fewer[..] else { panic!("{} steps", fewer.len()) };
+        assert_eq!(half.stage, format!("{}-p", leaner[0].stage));
+        assert_eq!(quarter.stage, format!("{}-q", leaner[0].stage));
+        assert!(fewer.iter().all(|cut| (cut.dropped, cut.plan.blocks()) == (1, all - 1)));
+        // Where half was too much, half of what a quarter left is not tried.
+        for next in tailoring.thinner(quarter).unwrap() {
+            assert_eq!(next.stage, format!("{}-q", quarter.stage));
+        }
         let budgeted = Recipe { budget: Some("50%".parse().unwrap()), ..recipe.clone() };
         let by_price = ground.tailoring(&budgeted, &work, &Device::Cpu, &progress).leaner(&whole, 1).unwrap();
         let thinned = by_price.iter().position(|cut| cut.plan == thin.plan);
@@ -282,6 +308,8 @@ mod tests {
         };
         let left = proxies(thin) / proxies(&whole);
         assert!((0.2..=0.5).contains(&left), "{left}");
+        let (half, quarter) = (proxies(half) / proxies(&leaner[0]), proxies(quarter) / proxies(&leaner[0]));
+        assert!(half < quarter && (0.5..=0.75).contains(&quarter), "{half}, {quarter}");
         let now = (loss(&whole), cost(&whole));
         let (mut taken, mut kept) = (Vec::new(), Vec::new());
         for id in gates(&whole.plan, Role::Proxy) {

@@ -25,11 +25,11 @@ pub enum Search {
     /// Every number from 0 until the network falls apart.
     Sweep,
     /// Halving, on the assumption that dropping more never helps accuracy: about `log2` as many retrainings. Then half
-    /// of the proxies at a time.
+    /// of the proxies at a time, or a quarter where that is too many.
     Bisect,
     /// One block, then two, four and so on, what harms validation least for the cost it saves, from the network retrained
     /// without those before; a step that stays out of tolerance is rolled back, and shorter ones are taken. Then half of
-    /// the proxies at a time.
+    /// the proxies at a time, or a quarter where that is too many.
     Iterative,
 }
 
