@@ -213,6 +213,7 @@ impl Direct {
                 x_row: self.x_row,
                 inner: self.s.kernel * width,
                 w_next: self.per_block,
+                ahead: 0,
             };
             // SAFETY: the features are the caller's promise.
             let mut sums = unsafe { [V::splat(0.0); 4 * MOST] };
@@ -299,7 +300,7 @@ unsafe fn tile<V: Simd, const P: usize, const Q: usize, const STEP: usize, const
                 }
             }
         }
-        let acc = sums::<V, P, Q, STEP, PLAIN>(acc, spot.x, spot.w, &spot.reach);
+        let acc = sums::<V, P, Q, STEP, PLAIN, false>(acc, spot.x, spot.w, &spot.reach);
         for q in 0..Q {
             for p in 0..P {
                 out[q * MOST + p] = acc[p][q];

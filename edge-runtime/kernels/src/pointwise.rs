@@ -18,7 +18,8 @@ use bundles::plan::Shape;
 /// Most terms of one sum.
 pub const MAX_TERMS: usize = 8;
 
-/// Pixels of one part of the work: whole tiles on every instruction set.
+/// Pixels of one part of the work: whole tiles on every instruction set. Parts of the same pixels follow each other, so that a
+/// thread reads those that it most likely wrote.
 const PIXELS: usize = 56;
 
 /// Lanes of the instruction set (NEON) on which four blocks are computed together; for others no such code is made.
@@ -79,7 +80,7 @@ pub fn pointwise(
     };
     let runs = pixels.div_ceil(PIXELS);
     let finish = Finish::new(&e, out);
-    let work = Pointwise { terms: placed, count: terms.len(), pixels, blocks, group, runs, finish };
+    let work = Pointwise { terms: placed, count: terms.len(), pixels, blocks, group, finish };
     // SAFETY: the machine runs `isa`, and every slice has the length its shape needs.
     unsafe { run(isa, &work, blocks.div_ceil(group) * runs, pool) }
     Ok(())
@@ -100,8 +101,6 @@ struct Pointwise {
     /// Output blocks, and how many are computed together.
     blocks: usize,
     group: usize,
-    /// Runs of [`PIXELS`] pixels in a map.
-    runs: usize,
     finish: Finish,
 }
 
@@ -112,9 +111,10 @@ unsafe impl Sync for Pointwise {}
 impl Work for Pointwise {
     #[inline(always)]
     unsafe fn part<V: Simd>(&self, part: usize) {
-        let first = part / self.runs * self.group;
+        let groups = self.blocks.div_ceil(self.group);
+        let first = part % groups * self.group;
         let (mut block, mut left) = (first, self.group.min(self.blocks - first));
-        let start = part % self.runs * PIXELS;
+        let start = part / groups * PIXELS;
         let end = self.pixels.min(start + PIXELS);
         let map = self.pixels * V::LANES;
         // SAFETY: the features are the caller's promise.
@@ -173,8 +173,9 @@ unsafe fn tile<V: Simd, const P: usize, const Q: usize>(
                 x_row: 0,
                 inner: V::LANES,
                 w_next: per_block,
+                ahead: Q * per_block,
             };
-            acc = sums::<V, P, Q, 1, false>(acc, term.x.add(at), term.w.add(block * per_block), &reach);
+            acc = sums::<V, P, Q, 1, false, true>(acc, term.x.add(at), term.w.add(block * per_block), &reach);
         }
         for q in 0..Q {
             for p in 0..P {

@@ -23,14 +23,29 @@ pub(super) struct Reach {
     /// Distance between the weights of two output blocks. Within one block weights are contiguous:
     /// `[blocks][rows][inner][LANES]`.
     pub(super) w_next: usize,
+    /// How far ahead weights are asked for, where they are.
+    pub(super) ahead: usize,
 }
 
+/// Floats of a cache line.
+const LINE: usize = 16;
+
 /// `acc[p][q] += sum x[p * step + ...] * w[q][...]` for `P` pixels and `Q` output blocks.
+///
+/// With `AHEAD`, the weights that come next are asked for meanwhile: a large kernel then comes from memory while all tiles of
+/// pixels that share a part of it are computed, and not all during the first of them.
 ///
 /// # Safety
 /// The features of `V`; `x` and `w` valid wherever `reach` leads from them.
 #[inline(always)]
-pub(super) unsafe fn sums<V: Simd, const P: usize, const Q: usize, const STEP: usize, const PLAIN: bool>(
+pub(super) unsafe fn sums<
+    V: Simd,
+    const P: usize,
+    const Q: usize,
+    const STEP: usize,
+    const PLAIN: bool,
+    const AHEAD: bool,
+>(
     mut acc: [[V; Q]; P],
     x: *const f32,
     w: *const f32,
@@ -47,6 +62,10 @@ pub(super) unsafe fn sums<V: Simd, const P: usize, const Q: usize, const STEP: u
                     let mut weights = [V::splat(0.0); Q];
                     for q in 0..Q {
                         weights[q] = V::load(w.add(q * reach.w_next));
+                        // With one block, loads are what limits a tile.
+                        if AHEAD && Q > 1 && i * V::LANES % LINE == 0 {
+                            V::prefetch(w.wrapping_add(q * reach.w_next + reach.ahead));
+                        }
                     }
                     for p in 0..P {
                         let v = V::spread(x.add(p * step + i));

@@ -61,4 +61,6 @@ impl Simd for Array8 {
     unsafe fn max(self, other: Self) -> Self {
         self.map2(other, |a, b| if a > b { a } else { b })
     }
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const f32) {}
 }

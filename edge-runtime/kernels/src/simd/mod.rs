@@ -37,6 +37,8 @@ pub(super) trait Simd: Copy {
     /// `self + a * b`, in one rounding where the hardware has it.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
     unsafe fn max(self, other: Self) -> Self;
+    /// Asks for the cache line at `at`, which need not be valid, to be brought near.
+    unsafe fn prefetch(at: *const f32);
 }
 
 /// A piece of parallel work over channel blocks.

@@ -2,6 +2,7 @@
 
 use super::{Simd, Work};
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 /// Four floats; 32 registers.
 #[derive(Clone, Copy)]
@@ -55,6 +56,11 @@ impl Simd for Neon {
     unsafe fn max(self, other: Self) -> Self {
         // SAFETY: the caller has the feature, by the trait's contract.
         Neon(unsafe { vmaxq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a hint; no address can fault, and nothing but the cache changes.
+        unsafe { asm!("prfm pldl2keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) }
     }
 }
 

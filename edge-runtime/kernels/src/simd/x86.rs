@@ -56,6 +56,11 @@ impl Simd for Avx512 {
         // SAFETY: the caller has the feature, by the trait's contract.
         Avx512(unsafe { _mm512_max_ps(self.0, other.0) })
     }
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a hint; no address can fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
 }
 
 /// Eight floats; 16 registers.
@@ -110,6 +115,11 @@ impl Simd for Avx2 {
     unsafe fn max(self, other: Self) -> Self {
         // SAFETY: the caller has the feature, by the trait's contract.
         Avx2(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn prefetch(at: *const f32) {
+        // SAFETY: a hint; no address can fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
 

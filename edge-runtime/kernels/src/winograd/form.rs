@@ -14,6 +14,8 @@ pub(in super::super) trait Form {
     const M: usize;
     /// Input pixels per tile side, `M + 2`.
     const A: usize;
+    /// Whether it is chosen for large kernels, which come from memory at every frame.
+    const LARGE: bool;
 
     /// `G g`: from three taps to `A` values, of `N` kernels at once.
     fn weight<const N: usize>(g: [Lanes<N>; 3]) -> [Lanes<N>; 6];
@@ -40,6 +42,7 @@ pub(in super::super) enum F4 {}
 impl Form for F2 {
     const M: usize = 2;
     const A: usize = 4;
+    const LARGE: bool = true;
 
     #[inline(always)]
     fn weight<const N: usize>([a, b, c]: [Lanes<N>; 3]) -> [Lanes<N>; 6] {
@@ -66,6 +69,7 @@ impl Form for F2 {
 impl Form for F4 {
     const M: usize = 4;
     const A: usize = 6;
+    const LARGE: bool = false;
 
     #[inline(always)]
     fn weight<const N: usize>([a, b, c]: [Lanes<N>; 3]) -> [Lanes<N>; 6] {

@@ -13,16 +13,16 @@
 #![allow(clippy::needless_range_loop)]
 
 mod form;
+mod weights;
 
 pub(super) use form::{F2, F4, Form};
+pub(super) use weights::{pack, packed_len};
 
 use super::conv::{ConvShape, Epilogue};
 use super::isa::Isa;
-use super::plain::{LANES, lanes, rows_of};
 use super::simd::{Simd, Work, run};
 use super::tile::{Finish, Reach, next_run, sums, with_pixels};
 use crate::pool::{Pool, share};
-use form::{Lanes, transform_kernels};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -81,35 +81,6 @@ impl Layout {
 /// True when [`conv`] computes this shape.
 pub(super) fn handles(s: &ConvShape) -> bool {
     s.kernel == 3 && s.stride == 1 && !s.input_nchw
-}
-
-/// Floats of packed weights, saturating.
-pub(super) fn packed_len<F: Form>(isa: Isa, s: &ConvShape) -> usize {
-    [isa.padded(s.c_out), F::A * F::A, isa.padded(s.c_in)].into_iter().fold(1, usize::saturating_mul)
-}
-
-/// Transforms and packs plain weights `(c_out, c_in, 3, 3)`. Writes all of `out`.
-pub(super) fn pack<F: Form>(isa: Isa, s: &ConvShape, w: &[f32], out: &mut [f32]) {
-    let (cb, channels) = (isa.block(), isa.padded(s.c_in));
-    let plane = channels * cb;
-    for (w, out) in w.chunks(9 * s.c_in * cb).zip(out.chunks_exact_mut(F::A * F::A * plane)) {
-        // A few lanes of a block at a time: one code for blocks of every size.
-        for lane in (0..cb).step_by(LANES) {
-            let rows = rows_of(w, 9 * s.c_in, lane);
-            for channel in 0..channels {
-                // Of channels that only fill the last block, all taps are zero.
-                let mut kernels = [Lanes([0.0; LANES]); 9];
-                for (tap, kernel) in kernels.iter_mut().enumerate() {
-                    *kernel = Lanes::from(lanes(&rows, 9 * channel + tap));
-                }
-                let transformed = transform_kernels::<F, LANES>(&kernels);
-                let values = transformed.iter().flat_map(|row| &row[..F::A]);
-                for (values, plane) in values.zip(out.chunks_exact_mut(plane)) {
-                    plane[channel * cb + lane..][..LANES].copy_from_slice(&values.rounded());
-                }
-            }
-        }
-    }
 }
 
 /// Floats of scratch.
@@ -332,6 +303,7 @@ impl<F: Form> Winograd<F> {
             x_row: 0,
             inner: V::LANES,
             w_next: F::A * F::A * matrix,
+            ahead: matrix,
         };
         let most = V::PIXELS[Q / 2];
         for plane in 0..F::A * F::A {
@@ -347,11 +319,11 @@ impl<F: Form> Winograd<F> {
                         &reach,
                     );
                     if Q == 4 {
-                        with_pixels!(pixels, V::PIXELS[2], product::<V, 4>(place));
+                        with_pixels!(pixels, V::PIXELS[2], product::<V, 4, F>(place));
                     } else if Q == 2 {
-                        with_pixels!(pixels, V::PIXELS[1], product::<V, 2>(place));
+                        with_pixels!(pixels, V::PIXELS[1], product::<V, 2, F>(place));
                     } else {
-                        with_pixels!(pixels, V::PIXELS[0], product::<V, 1>(place));
+                        with_pixels!(pixels, V::PIXELS[0], product::<V, 1, F>(place));
                     }
                 }
                 tile += pixels;
@@ -401,12 +373,17 @@ impl<F: Form> Winograd<F> {
 
 /// One register tile of one plane's product; `reach` spans the input blocks, `to` advances by tiles.
 #[inline(always)]
-unsafe fn product<V: Simd, const P: usize, const Q: usize>(
+unsafe fn product<V: Simd, const P: usize, const Q: usize, F: Form>(
     (x, w, to, reach): (*const f32, *const f32, *mut f32, &Reach),
 ) {
     // SAFETY: the caller placed the tile inside planes, weights and products.
     unsafe {
-        let acc = sums::<V, P, Q, 1, false>([[V::splat(0.0); Q]; P], x, w, reach);
+        let acc = [[V::splat(0.0); Q]; P];
+        let acc = if F::LARGE {
+            sums::<V, P, Q, 1, false, true>(acc, x, w, reach)
+        } else {
+            sums::<V, P, Q, 1, false, false>(acc, x, w, reach)
+        };
         for q in 0..Q {
             for p in 0..P {
                 acc[p][q].store(to.add(q * reach.x_block + p * V::LANES));
