@@ -163,7 +163,7 @@ impl Layered for Prepared {
             packed,
             input: random(isa.padded(s.c_in) * s.h * s.w),
             out: random(isa.padded(s.c_out) * s.out_h() * s.out_w()),
-            scratch: random(scratch_len(isa, &s, threads)),
+            scratch: random(scratch_len(isa, &s, packed_len(isa, &s), threads)),
             factors: random(isa.padded(s.c_out)),
         }
     }

@@ -35,7 +35,7 @@ edge_runtime *edge_runtime_open(const char *backbone, uint32_t threads);
 int edge_runtime_load(edge_runtime *runtime, const char *path);
 
 /* A hint that a task bundle will be needed: begins to load it on another thread. Its number. It becomes resident
- * at a later poll, switch or frame. */
+ * at a later poll or switch. */
 int edge_runtime_prefetch(edge_runtime *runtime, const char *path);
 
 /* Makes a task bundle ready to be switched to at once, while its parameters are still being decoded on another

@@ -5,7 +5,7 @@ mod kernels;
 use crate::bundle::{self, Trusting};
 use crate::engine::{Program, Tensors, params};
 use crate::kept::Kept;
-use crate::kernels::{ConvShape, Isa};
+use crate::kernels::Isa;
 use crate::map::Map;
 use crate::{Error, Result};
 use bundles::container::{self, BackboneRef, Bundle, Dtype, Kind, Layout, Manifest, Trust, TrustedKey};
@@ -63,7 +63,8 @@ pub struct Backbone {
 
 #[derive(Debug, Default)]
 struct Packed {
-    kernels: HashMap<(String, ConvShape), Kernel>,
+    /// By tensor, floats and whether they are for a plain image: a kernel has one form for many sizes of maps.
+    kernels: HashMap<(String, usize, bool), Kernel>,
     int8: HashMap<String, Kernel8>,
     cost: Repacked,
 }

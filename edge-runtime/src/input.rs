@@ -62,11 +62,15 @@ impl Preparation {
     }
 }
 
+/// Sizes of frames and tasks between which nothing is allocated.
+const RESIZERS: usize = 4;
+
 /// Memory that frames pass through on their way to the network. Grows when frames or tasks of a new size
 /// come; otherwise nothing is allocated.
 #[derive(Debug, Default)]
 pub(crate) struct Preparer {
-    resizer: Option<(Resizer, usize)>,
+    /// With their channels, the latest first.
+    resizers: [Option<(Resizer, usize)>; RESIZERS],
     /// The frame in grey, where the task wants that.
     luma: Vec<u8>,
     /// The resized frame.
@@ -94,10 +98,13 @@ impl Preparer {
         let fits = |(resizer, of): &(Resizer, usize)| {
             (resizer.from(), resizer.to(), *of) == (from, task.to, channels)
         };
-        if !self.resizer.as_ref().is_some_and(fits) {
-            self.resizer = None;
+        let known = self.resizers.iter().position(|known| known.as_ref().is_some_and(fits));
+        let latest = &mut self.resizers[..=known.unwrap_or(RESIZERS - 1)];
+        latest.rotate_right(1);
+        if known.is_none() {
+            latest[0] = None;
         }
-        let (resizer, _) = match &mut self.resizer {
+        let (resizer, _) = match &mut latest[0] {
             Some(known) => known,
             none => none.insert((Resizer::new(from, task.to, channels).map_err(internal)?, channels)),
         };

@@ -196,7 +196,8 @@ fn fill(task: Arc<Task>, source: &Source, ticket: &Ticket) -> Result<Arc<Task>> 
 }
 
 fn larger(task: &Task, threads: usize, room: &Room) -> Option<Workspace> {
-    let (arena, scratch) = (task.program().arena_len, task.program().scratch_len(threads));
+    // Where it is too much, the frame says so.
+    let (arena, scratch) = (task.program().arena_len, task.program().check_scratch(threads).ok()?);
     let known = (room.arena.load(Ordering::Relaxed), room.scratch.load(Ordering::Relaxed));
     if arena <= known.0 && scratch <= known.1 {
         return None;

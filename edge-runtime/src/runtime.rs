@@ -178,15 +178,17 @@ impl Runtime {
         self.admit(Arc::new(task), None)
     }
 
-    /// A hint that the bundle at `path` will be needed: begins to load it on the loader thread. Its slot
-    /// becomes resident at a later [`poll`](Runtime::poll), [`switch`](Runtime::switch) or frame.
+    /// A hint that the bundle at `path` will be needed: begins to load it on the loader thread, unless a task from there is
+    /// resident. Its slot becomes resident at a later [`poll`](Runtime::poll) or [`switch`](Runtime::switch); until then the
+    /// path is its name. An idle task of the same name leaves then.
     ///
     /// # Errors
     /// Only when there is no loader thread; what is wrong with the bundle comes from `poll`.
     pub fn prefetch(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        let slot = self.slot(&name, Some(path));
+        let known = self.slots.iter().position(|slot| slot.path.as_deref() == Some(path));
+        let slot = known.unwrap_or_else(|| self.new_slot(path.display().to_string()));
+        self.slots[slot].path = Some(path.into());
         if self.slots[slot].task.is_none() && self.slots[slot].loading.is_none() {
             let ticket = Ticket::default();
             self.loader()?.ask(Job::Load { slot, ticket: ticket.clone(), path: path.into() })?;
@@ -235,7 +237,9 @@ impl Runtime {
         slot.used = self.clock;
         self.wanted = None;
         if self.current != Some(id.0) {
-            self.fallback = self.current;
+            // Back to one that is whole: a task that is still being streamed in may be broken, too.
+            let whole = self.current.filter(|&slot| self.task_in(slot).is_some_and(Task::is_complete));
+            self.fallback = whole.or(self.fallback);
             self.current = Some(id.0);
             self.stats.switches += 1;
         }
@@ -299,9 +303,10 @@ impl Runtime {
         self.slots.get(id.0).is_some_and(|slot| slot.loading.is_some())
     }
 
-    /// The slot of a task by its name.
+    /// The slot of a task by its name; the one that was loaded or used last, should two have it.
     pub fn find(&self, name: &str) -> Option<TaskId> {
-        self.slots.iter().position(|slot| slot.name == name).map(TaskId)
+        let named = (0..self.slots.len()).filter(|&slot| self.slots[slot].name == name);
+        named.max_by_key(|&slot| (self.slots[slot].task.is_some(), self.slots[slot].used)).map(TaskId)
     }
 
     /// Resident tasks.
@@ -312,7 +317,11 @@ impl Runtime {
     /// The running task.
     pub fn current(&self) -> Option<(TaskId, &Task)> {
         let id = self.current?;
-        Some((TaskId(id), self.slots.get(id)?.task.as_deref()?))
+        Some((TaskId(id), self.task_in(id)?))
+    }
+
+    fn task_in(&self, slot: usize) -> Option<&Task> {
+        self.slots.get(slot)?.task.as_deref()
     }
 
     /// Bytes of resident tasks, without backbone and arena.
@@ -323,5 +332,12 @@ impl Runtime {
     /// Bytes of the arena and scratch that all tasks share.
     pub fn workspace_bytes(&self) -> usize {
         4 * (self.session.cpu.space.arena.len() + self.session.cpu.space.scratch.len())
+    }
+}
+
+impl Drop for Runtime {
+    /// Gives up what was still to be loaded, so that only the load under way is waited for.
+    fn drop(&mut self) {
+        self.slots.iter().filter_map(|slot| slot.loading.as_ref()).for_each(Ticket::cancel);
     }
 }

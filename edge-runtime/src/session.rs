@@ -24,8 +24,11 @@ impl Session {
     }
 
     /// Makes room for `task`, so that running it allocates nothing.
-    pub fn reserve(&mut self, task: &Task) {
-        self.cpu.reserve(task.program());
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`](crate::Error::TooLarge) for more scratch than a device may be asked for.
+    pub fn reserve(&mut self, task: &Task) -> Result<()> {
+        self.cpu.reserve(task.program())
     }
 
     /// Scores (logits) of `input`, the preprocessed image `(c, h, w)`, row-major.
@@ -56,7 +59,7 @@ impl Session {
         until: Option<Instant>,
         observer: &mut impl Observer,
     ) -> Result<&'a [f32]> {
-        self.reserve(task);
+        self.reserve(task)?;
         task.program().run(&mut self.cpu, &Arriving { task, until }, input, observer)?;
         self.cpu.scores(task.program())
     }

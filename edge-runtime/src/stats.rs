@@ -12,7 +12,7 @@ const BOUNDS: [u64; 12] =
 pub struct Stats {
     /// Frames answered.
     pub frames: u64,
-    /// Frames that ended in an error.
+    /// Frames that ended in an error, those that were no image among them.
     pub failed_frames: u64,
     /// Frames answered after their deadline, or given up at it.
     pub missed_deadlines: u64,

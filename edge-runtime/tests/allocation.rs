@@ -148,5 +148,17 @@ fn frames_and_warm_switches_allocate_nothing() {
             }
             assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{arch}");
         }
+        // One of them wants grey images.
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for turn in 0..12 {
+            if turn == 3 {
+                // By now each has seen a frame.
+                assert!(ALLOCATIONS.load(Ordering::Relaxed) > before, "{arch}");
+            }
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            runtime.switch(ids[turn % 3]).unwrap();
+            runtime.frame(frame).unwrap();
+            assert!(turn < 3 || ALLOCATIONS.load(Ordering::Relaxed) == before, "{arch}: turn {turn}");
+        }
     }
 }

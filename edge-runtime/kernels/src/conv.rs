@@ -146,6 +146,16 @@ impl Method {
         found.map_or(Method::Direct, |(method, _)| method)
     }
 
+    /// The method whose packed weights of `s` are `len` floats, [`of`](Method::of) where that fits: files are packed for maps of
+    /// one size, and tasks come with others.
+    fn with(isa: Isa, s: &ConvShape, len: usize) -> Option<Method> {
+        let best = Method::of(isa, s);
+        let is_blocked = isa != Isa::Portable && winograd::handles(s);
+        let others: &[Method] =
+            if is_blocked { &[Method::Direct, Method::Winograd2, Method::Winograd4] } else { &[] };
+        std::iter::once(best).chain(others.iter().copied()).find(|method| method.packed_len(isa, s) == len)
+    }
+
     /// Every method that computes `s` on `isa`.
     #[cfg(test)]
     pub(super) fn all(isa: Isa, s: &ConvShape) -> Vec<Method> {
@@ -239,6 +249,12 @@ pub fn packed_len(isa: Isa, s: &ConvShape) -> usize {
     Method::of(isa, s).packed_len(isa, s)
 }
 
+/// Whether [`conv`] can compute `s` with `len` floats of packed weights: those of this shape, or of the same kernel over maps
+/// of another size.
+pub fn accepts(isa: Isa, s: &ConvShape, len: usize) -> bool {
+    Method::with(isa, s, len).is_some()
+}
+
 /// Packs weights `w`, plain `(c_out, c_in, kernel, kernel)`, into the order [`conv`] reads.
 ///
 /// # Errors
@@ -288,14 +304,16 @@ pub fn pack_run(
     Ok(())
 }
 
-/// Floats of scratch that [`conv`] needs with a pool of `threads` threads; its contents need not be kept.
+/// Floats of scratch that [`conv`] needs with `weights` floats of packed weights and a pool of `threads` threads; its contents
+/// need not be kept.
 ///
 /// Zero for shapes that [`conv`] refuses.
-pub fn scratch_len(isa: Isa, s: &ConvShape, threads: usize) -> usize {
-    Method::of(isa, s).scratch_len(isa, s, threads)
+pub fn scratch_len(isa: Isa, s: &ConvShape, weights: usize, threads: usize) -> usize {
+    Method::with(isa, s, weights).map_or(0, |method| method.scratch_len(isa, s, threads))
 }
 
-/// The convolution `s` of `input` with `weights` as packed by [`pack`], finished by `e`, into `out` (blocked).
+/// The convolution `s` of `input` with `weights` as packed by [`pack`], for maps of this size or of
+/// [another](accepts), finished by `e`, into `out` (blocked).
 ///
 /// Padded channels of `out` come out zero as long as scale, shift and add hold zeros (or finite values, for
 /// scale) there. Fastest when all slices start on a cache line (64 bytes).
@@ -313,7 +331,8 @@ pub fn conv(
     scratch: &mut [f32],
     pool: &Pool,
 ) -> Result<(), KernelError> {
-    Method::of(isa, s).conv(isa, s, weights, input, e, out, scratch, pool)
+    let method = Method::with(isa, s, weights.len()).unwrap_or_else(|| Method::of(isa, s));
+    method.conv(isa, s, weights, input, e, out, scratch, pool)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ mod tile;
 mod winograd;
 
 pub use blocked::{blocked_len, from_blocked, pad_channels, subsample, to_blocked};
-pub use conv::{ConvShape, Epilogue, conv, pack, pack_run, packed_len, run, scratch_len};
+pub use conv::{ConvShape, Epilogue, accepts, conv, pack, pack_run, packed_len, run, scratch_len};
 pub use elementwise::{add_scaled, affine, relu};
 pub use floats::{Floats, Reserved, bytes, bytes_mut, signed, signed_mut};
 pub use isa::{Isa, KernelError};

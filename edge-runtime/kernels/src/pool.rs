@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 /// than the gap between two frames, and short enough to be no burden where no core is free for it.
 const SPIN: Duration = Duration::from_micros(60);
 
+/// Most threads of a pool, the caller included.
+const MOST: usize = 256;
+
 /// Spins between two looks at the clock.
 const SPINS: usize = 64;
 
@@ -75,15 +78,15 @@ pub(crate) fn share(parts: usize, t: usize, n: usize) -> std::ops::Range<usize> 
 }
 
 impl Pool {
-    /// A pool of `threads` threads, the caller included. Where the system refuses a thread the pool is
-    /// smaller; [`threads`](Pool::threads) tells.
+    /// A pool of `threads` threads, the caller included, and never more than 256. Where the system refuses a thread the pool
+    /// is smaller; [`threads`](Pool::threads) tells.
     pub fn new(threads: usize) -> Pool {
         Pool::start(threads, work)
     }
 
     /// A pool whose workers live by `work`.
     fn start(threads: usize, work: impl Fn(&Shared, usize) + Clone + Send + 'static) -> Pool {
-        let count = threads.max(1) - 1;
+        let count = threads.clamp(1, MOST) - 1;
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(None),
             unclaimed: (0..=count).map(|_| Counter::default()).collect(),

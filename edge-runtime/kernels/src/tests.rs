@@ -233,7 +233,7 @@ fn short_slices_and_impossible_shapes_are_refused() {
         pack(isa, &good, &vec![0.0; 24 * 20 * 9], &mut packed).unwrap();
         let (input, mut out) =
             (vec![0.0; blocked_len(isa, Shape::new(20, 6, 6))], vec![0.0; blocked_len(isa, y)]);
-        let mut scratch = vec![0.0; scratch_len(isa, &good, 1)];
+        let mut scratch = vec![0.0; scratch_len(isa, &good, packed_len(isa, &good), 1)];
         let vector = vec![0.0; isa.padded(24)];
         let e = Epilogue::default();
         let mut run = |s: &ConvShape, cut: &str| {
@@ -261,7 +261,7 @@ fn short_slices_and_impossible_shapes_are_refused() {
         for cut in ["weights", "input", "out", "scale", "shift", "add"] {
             assert!(matches!(run(&good, cut), Err(KernelError::Short { .. })), "{isa}: {cut} cut by one");
         }
-        if scratch_len(isa, &good, 1) > 0 {
+        if scratch_len(isa, &good, packed_len(isa, &good), 1) > 0 {
             assert!(matches!(run(&good, "scratch"), Err(KernelError::Short { .. })), "{isa}: scratch");
         }
         let huge = usize::MAX / 2;

@@ -68,13 +68,13 @@ impl Backbone {
     /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it is packed for
     /// another machine or shape.
     pub(crate) fn kernel(&self, conv: &Conv, shape: &ConvShape) -> Result<Kernel> {
-        let key = (format!("{}.weight", conv.name), *shape);
+        let len = kernels::packed_len(self.isa, shape);
+        let key = (format!("{}.weight", conv.name), len, shape.input_nchw);
         let mut packed = self.packed();
         if let Some(kernel) = packed.kernels.get(&key) {
             return Ok(kernel.clone());
         }
-        let len = kernels::packed_len(self.isa, shape);
-        if let Some(kernel) = self.mapped(&key.0, conv, len)? {
+        if let Some(kernel) = self.mapped(&key.0, conv, shape)? {
             packed.kernels.insert(key, kernel.clone());
             return Ok(kernel);
         }
@@ -92,7 +92,7 @@ impl Backbone {
     }
 
     /// A kernel that lies in the file as this machine reads it; `None` when it lies there in plain order.
-    fn mapped(&self, name: &str, conv: &Conv, len: usize) -> Result<Option<Kernel>> {
+    fn mapped(&self, name: &str, conv: &Conv, on: &ConvShape) -> Result<Option<Kernel>> {
         let Some((contents, section, range)) = self.in_file(name) else { return Ok(None) };
         let Layout::Blocked { isa, revision } = section.layout else { return Ok(None) };
         let shape = [conv.c_out, conv.c_in, conv.kernel, conv.kernel];
@@ -100,13 +100,17 @@ impl Backbone {
         let fits = (isa, revision) == (here, LAYOUT_REVISION)
             && section.dtype == Dtype::F32
             && section.shape == shape
-            && range.len() == 4 * len
+            && range.len().is_multiple_of(4)
+            && kernels::accepts(self.isa, on, range.len() / 4)
             && contents.map.floats(range.clone()).is_some();
         if !fits {
             return Err(Error::Incompatible {
                 file: contents.file.clone(),
                 want: format!("{isa:?} revision {revision} (tensor `{name}`, {} bytes)", range.len()),
-                got: format!("{here:?} revision {LAYOUT_REVISION} ({} bytes)", 4 * len),
+                got: format!(
+                    "{here:?} revision {LAYOUT_REVISION} ({} bytes)",
+                    4 * kernels::packed_len(self.isa, on)
+                ),
             });
         }
         Ok(Some(Kernel::Mapped { map: Arc::clone(&contents.map), range: range.clone() }))

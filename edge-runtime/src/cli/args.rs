@@ -36,7 +36,7 @@ impl Args {
                 args.files.extend(words.by_ref().cloned());
                 break;
             }
-            if !word.starts_with("--") {
+            if word == "-" || !word.starts_with('-') {
                 args.files.push(word.clone());
                 continue;
             }
@@ -79,16 +79,16 @@ impl Args {
         self.options.iter().filter(move |(own, _)| *own == name).map(|(_, value)| value.as_str())
     }
 
-    /// The last value of an option as a number.
+    /// The last value of an option as a number from 1 to `most`.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is none, or less than `least`.
-    pub fn number(&self, name: &str, least: usize) -> Result<Option<usize>> {
+    /// [`Error::Usage`] when it is none of these.
+    pub fn number(&self, name: &str, most: usize) -> Result<Option<usize>> {
         let Some(value) = self.value(name) else { return Ok(None) };
-        let number = value.parse().ok().filter(|n| *n >= least);
+        let number = value.parse().ok().filter(|n| (1..=most).contains(n));
         number.map(Some).ok_or_else(|| Error::Usage {
             got: format!("{name} {value}"),
-            want: format!("a whole number from {least}"),
+            want: format!("a whole number from 1 to {most}"),
         })
     }
 
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(args.files, ["a.ppm", "-", "--json"]);
         assert_eq!(args.values("--task").collect::<Vec<_>>(), ["x", "y"]);
         assert!(args.flag("--json") && !args.flag("--n"));
-        assert_eq!(args.number("--n", 1).unwrap(), None);
+        assert_eq!(args.number("--n", 9).unwrap(), None);
     }
 
     #[test]
@@ -131,10 +131,12 @@ mod tests {
             ("--tsak x", "--task"),
             ("--task", "--task FILE"),
             ("--json=1", "none"),
-            ("--n 0", "from 1"),
-            ("--n x", "from 1"),
+            ("--n 0", "from 1 to 9"),
+            ("--n 10", "from 1 to 9"),
+            ("--n x", "from 1 to 9"),
+            ("-json", "--json"),
         ] {
-            let error = parse(line).and_then(|args| args.number("--n", 1)).unwrap_err();
+            let error = parse(line).and_then(|args| args.number("--n", 9)).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(hint), "{line}: {error}");
         }

@@ -28,6 +28,7 @@ pub const COMMAND: Command = Command {
         spec("--skips", Some("K"), "with --blocks: how far back proxies reach (default: 3)"),
         spec("--json", None, "one JSON document"),
     ],
+    files: None,
     help: "Medians over all frames; the smallest time beside them, for machines with noise.\n\n\
            --layers prints one line per kernel call: node, time, GFLOP/s, shapes, tensors.\n\
            --blocks measures the student with all its proxies and writes one row per gate: node, source,\n\
@@ -42,6 +43,9 @@ pub const COMMAND: Command = Command {
 
 /// Warm switches timed together, because one is shorter than the clock's own cost.
 const SWITCHES: u32 = 10_000;
+
+/// Most that `--frames` may say.
+const MOST_FRAMES: usize = 1_000_000;
 
 /// Cold switches per figure.
 const COLD: usize = 15;
@@ -72,8 +76,8 @@ fn spread(mut times: Vec<Duration>) -> Spread {
 
 fn run(args: &Args) -> Result<()> {
     let files = store::Files::find(args)?;
-    let frames = args.number("--frames", 1)?.unwrap_or(200);
-    let threads = args.number("--threads", 1)?.unwrap_or(1);
+    let frames = args.number("--frames", MOST_FRAMES)?.unwrap_or(200);
+    let threads = args.number("--threads", store::MOST_THREADS)?.unwrap_or(1);
     let start = Instant::now();
     let backbone = files.open(args.isa()?)?;
     let opened = start.elapsed();
@@ -96,6 +100,7 @@ fn run(args: &Args) -> Result<()> {
     for path in files.some_tasks()? {
         ids.push(runtime.load(path)?);
     }
+    files.check_distinct(&ids)?;
     let mut figures = Vec::new();
     for &id in &ids {
         figures.push(one(&mut runtime, id, &ids, frames)?);

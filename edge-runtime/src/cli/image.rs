@@ -157,6 +157,9 @@ impl Frames {
         let mut bytes = Vec::new();
         let read = self.from.by_ref().take(MAX_BYTES as u64).read_to_end(&mut bytes);
         read.map_err(|error| self.failed(error))?;
+        if self.name == "-" && png_len(&bytes) < bytes.len() {
+            return Err(self.wrong("more behind a PNG image", "one, or PPM and PGM one after the other"));
+        }
         let mut decoder =
             png::Decoder::new_with_limits(std::io::Cursor::new(bytes), Limits { bytes: MAX_BYTES });
         decoder.set_transformations(Transformations::normalize_to_color8());
@@ -201,6 +204,20 @@ impl Frames {
     fn wrong(&self, got: &str, want: &str) -> Error {
         Error::Input { got: format!("{} (frame {}): {got}", self.name, self.count + 1), want: want.into() }
     }
+}
+
+/// Bytes of the PNG image that `bytes` begins with: up to its last chunk, `IEND`.
+#[cfg(feature = "png")]
+fn png_len(bytes: &[u8]) -> usize {
+    // A signature, then chunks: length, name, data, checksum.
+    let mut at = 8;
+    while let Some(&[a, b, c, d, ref name @ ..]) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        at = at.saturating_add(12).saturating_add(u32::from_be_bytes([a, b, c, d]) as usize);
+        if name == b"IEND" {
+            return at;
+        }
+    }
+    bytes.len()
 }
 
 #[cfg(test)]

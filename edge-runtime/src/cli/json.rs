@@ -3,15 +3,30 @@
 use edge_runtime::{Error, Result};
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Writes `text` to standard output. A reader that went away (`| head`) is no error.
+/// Set once nobody reads standard output any more.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// True once the reader of standard output went away.
+pub fn closed() -> bool {
+    CLOSED.load(Ordering::Relaxed)
+}
+
+/// Writes `text` to standard output. A reader that went away (`| head`) is no error, and nothing is written any more.
 ///
 /// # Errors
 /// [`Error::File`].
 pub fn print(text: &str) -> Result<()> {
+    if closed() {
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+            CLOSED.store(true, Ordering::Relaxed);
+            Ok(())
+        }
         Err(error) => {
             Err(Error::File { path: "standard output".into(), action: "write", kind: error.kind() })
         }

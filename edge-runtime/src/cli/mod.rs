@@ -23,6 +23,8 @@ struct Command {
     about: &'static str,
     /// Options with the name of their value, or without one.
     options: &'static [args::Spec],
+    /// What other words are; none where there may not be any.
+    files: Option<&'static str>,
     help: &'static str,
     run: fn(&Args) -> Result<()>,
 }
@@ -70,6 +72,9 @@ fn dispatch(words: &[String]) -> Result<()> {
         return json::print(&help(command));
     }
     let args = Args::parse(command.options, rest)?;
+    if let (None, Some(word)) = (command.files, args.files.first()) {
+        return Err(Error::Usage { got: format!("`{word}`"), want: "options only".into() });
+    }
     (command.run)(&args)
 }
 
@@ -85,8 +90,9 @@ fn overview() -> String {
 }
 
 fn help(command: &Command) -> String {
-    let mut text =
-        format!("{}\n\nUsage: edge-runtime {} [OPTIONS]\n\nOptions:\n", command.about, command.name);
+    let mut text = format!("{}\n\nUsage: edge-runtime {} [OPTIONS]", command.about, command.name);
+    text += command.files.unwrap_or_default();
+    text += "\n\nOptions:\n";
     for spec in command.options {
         let left = format!("{} {}", spec.name, spec.value.unwrap_or_default());
         text += &format!("  {left:<20} {}\n", spec.about);

@@ -9,6 +9,7 @@ pub const COMMAND: Command = Command {
     name: "probe",
     about: "Shows this machine's instruction sets and memory, and what would be used",
     options: &[spec("--json", None, "one JSON object")],
+    files: None,
     help: "Example:\n  edge-runtime probe\n",
     run,
 };

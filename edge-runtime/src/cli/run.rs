@@ -4,6 +4,7 @@ use super::args::{Args, spec};
 use super::image::{Frames, Image, Raw};
 use super::{Command, json, store};
 use edge_runtime::{Error, Result, Runtime, Scores, TaskId};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub const COMMAND: Command = Command {
@@ -26,7 +27,8 @@ pub const COMMAND: Command = Command {
         spec("--metrics", Some("FILE"), "write Prometheus text at the end; `stdout` for standard output"),
         spec("--json", None, "one JSON object per frame: label, score, task, us"),
     ],
-    help: "Files are PNG, PPM or PGM; `-` reads a stream of them from standard input.\n\nExamples:\n  \
+    files: Some(" FILE..."),
+    help: "Files are PNG, PPM or PGM; `-` reads one PNG image, or a stream of PPM and PGM, from standard input.\n\nExamples:\n  \
            edge-runtime run --store store/ --alternate --json frame1.png frame2.png\n  \
            camera | edge-runtime run --backbone b.backbone --task signs.task --raw 640x480x3 -\n  \
            edge-runtime run --store store/ --deadline-ms 5 --metrics metrics.prom frames/*.ppm\n",
@@ -35,7 +37,10 @@ pub const COMMAND: Command = Command {
 
 /// Which task answers which frame.
 struct Order {
-    tasks: Vec<TaskId>,
+    /// With their files, in case they were evicted meanwhile.
+    tasks: Vec<(TaskId, PathBuf)>,
+    /// True to decode a task while its first frame runs.
+    stream: bool,
     /// True to step on after every frame.
     step: bool,
     /// True to give every frame to all of them.
@@ -52,18 +57,19 @@ fn run(args: &Args) -> Result<()> {
             want: "image files, or `-` for standard input".into(),
         });
     }
-    let threads = args.number("--threads", 1)?.unwrap_or(1);
+    let threads = args.number("--threads", store::MOST_THREADS)?.unwrap_or(1);
     let mut runtime = Runtime::new(files.open(args.isa()?)?, threads);
-    if let Some(mib) = args.number("--budget-mib", 1)? {
-        runtime.set_budget(mib.saturating_mul(1 << 20));
+    if let Some(mib) = args.number("--budget-mib", usize::MAX >> 20)? {
+        runtime.set_budget(mib << 20);
     }
     runtime.set_deadline(deadline);
     let mut loaded = Vec::new();
     for path in files.some_tasks()? {
-        loaded.push(if args.flag("--stream") { runtime.stream(path)? } else { runtime.load(path)? });
+        loaded.push(load(&mut runtime, path, args.flag("--stream"))?);
     }
-    let order = order(args, &runtime, loaded)?;
-    runtime.switch(order.tasks[0])?;
+    files.check_distinct(&loaded)?;
+    let order = order(args, &runtime, loaded.into_iter().zip(files.tasks.iter().cloned()).collect())?;
+    switch(&mut runtime, &order, 0)?;
 
     let outcome = frames(args, &mut runtime, &order, raw);
     if let Some(place) = args.value("--metrics") {
@@ -81,6 +87,22 @@ fn run(args: &Args) -> Result<()> {
     outcome
 }
 
+fn load(runtime: &mut Runtime, path: &Path, stream: bool) -> Result<TaskId> {
+    if stream { runtime.stream(path) } else { runtime.load(path) }
+}
+
+/// Switches to the task whose turn it is; one that the budget left no room for is loaded again.
+fn switch(runtime: &mut Runtime, order: &Order, turn: usize) -> Result<()> {
+    let (id, path) = &order.tasks[turn % order.tasks.len()];
+    match runtime.switch(*id) {
+        Err(Error::NotResident { .. }) => {
+            let again = load(runtime, path, order.stream)?;
+            runtime.switch(again)
+        }
+        done => done,
+    }
+}
+
 /// A positive number of milliseconds, with or without a fraction.
 fn milliseconds(text: &str) -> Result<Duration> {
     // In whole nanoseconds: parsing floats would cost 12 KiB of program.
@@ -94,14 +116,16 @@ fn milliseconds(text: &str) -> Result<Duration> {
     })
 }
 
-fn order(args: &Args, runtime: &Runtime, loaded: Vec<TaskId>) -> Result<Order> {
+fn order(args: &Args, runtime: &Runtime, loaded: Vec<(TaskId, PathBuf)>) -> Result<Order> {
+    let stream = args.flag("--stream");
     let (step, each) = (args.flag("--alternate") || args.value("--script").is_some(), args.flag("--each"));
-    let Some(script) = args.value("--script") else { return Ok(Order { tasks: loaded, step, each }) };
+    let Some(script) = args.value("--script") else { return Ok(Order { tasks: loaded, stream, step, each }) };
     let known = || runtime.resident().map(|(_, task)| task.name()).collect::<Vec<_>>().join(", ");
     let named = script.split(',').map(|name| {
-        runtime.find(name).ok_or_else(|| Error::Usage { got: format!("task `{name}`"), want: known() })
+        let found = runtime.find(name).and_then(|id| loaded.iter().find(|(own, _)| *own == id));
+        found.cloned().ok_or_else(|| Error::Usage { got: format!("task `{name}`"), want: known() })
     });
-    Ok(Order { tasks: named.collect::<Result<_>>()?, step, each })
+    Ok(Order { tasks: named.collect::<Result<_>>()?, stream, step, each })
 }
 
 fn frames(args: &Args, runtime: &mut Runtime, order: &Order, raw: Option<Raw>) -> Result<()> {
@@ -109,11 +133,11 @@ fn frames(args: &Args, runtime: &mut Runtime, order: &Order, raw: Option<Raw>) -
     let mut turn = 0;
     for name in &args.files {
         let mut source = Frames::open(name, raw)?;
-        while source.next(&mut image)? {
+        while !json::closed() && source.next(&mut image)? {
             let repeats = if order.each { order.tasks.len() } else { 1 };
             for _ in 0..repeats {
                 if order.step || order.each {
-                    runtime.switch(order.tasks[turn % order.tasks.len()])?;
+                    switch(runtime, order, turn)?;
                     turn += 1;
                 }
                 let start = Instant::now();

@@ -18,6 +18,7 @@ pub const COMMAND: Command = Command {
         spec("--threads", Some("N"), "threads of a frame (default: 2)"),
         spec("--json", None, "one JSON object per golden vector"),
     ],
+    files: None,
     help: "Exit code 6 when a score is further from its golden value than the bundle allows.\n\n\
            Example:\n  edge-runtime self-test --store store/\n",
     run,
@@ -25,7 +26,7 @@ pub const COMMAND: Command = Command {
 
 fn run(args: &Args) -> Result<()> {
     let files = store::Files::find(args)?;
-    let threads = args.number("--threads", 1)?.unwrap_or(2);
+    let threads = args.number("--threads", store::MOST_THREADS)?.unwrap_or(2);
     let isas = if args.value("--isa").is_some() { vec![args.isa()?] } else { Isa::available() };
     if !args.flag("--json") {
         json::print("task\tisa\tseed\tlargest difference\ttolerance\tresult\n")?;

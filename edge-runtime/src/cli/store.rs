@@ -3,7 +3,7 @@
 use super::args::{Args, Spec, spec};
 use bundles::container::TrustedKey;
 use edge_runtime::kernels::Isa;
-use edge_runtime::{Backbone, Error, Options, Result};
+use edge_runtime::{Backbone, Error, Options, Result, TaskId};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,8 @@ pub const TASK: Spec =
     spec("--task", Some("FILE|NAME"), "task bundle, or a task of the store; repeatable (default: all)");
 pub const ISA: Spec = spec("--isa", Some("NAME"), "portable, avx2, avx512 or neon (default: the best here)");
 pub const THREADS: Spec = spec("--threads", Some("N"), "threads of a frame (default: 1)");
+/// Most that `--threads` may say.
+pub const MOST_THREADS: usize = 256;
 pub const TRUST: Spec =
     spec("--trust", Some("FILE"), "public key that files must be signed with; repeatable");
 
@@ -96,6 +98,23 @@ impl Files {
             );
         }
         Ok(backbone)
+    }
+
+    /// Refuses these tasks where two files hold one of the same name: one slot is all that a name has.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check_distinct(&self, ids: &[TaskId]) -> Result<()> {
+        for (i, id) in ids.iter().enumerate() {
+            if let Some(before) = ids[..i].iter().position(|other| other == id) {
+                let (a, b) = (self.tasks[before].display(), self.tasks[i].display());
+                return Err(Error::Usage {
+                    got: format!("one task twice, in {a} and {b}"),
+                    want: "one of them".into(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// # Errors

@@ -2,7 +2,7 @@
 
 use super::args::{Args, spec};
 use super::{Command, json, store};
-use bundles::container::{Bundle, Kind};
+use bundles::container::{Bundle, Kind, TrustedKey};
 use edge_runtime::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ pub const COMMAND: Command = Command {
     name: "tasks",
     about: "Lists task bundles: name, classes, blocks, bytes, signature",
     options: &[store::STORE, store::TRUST, spec("--json", None, "one JSON object per task")],
+    files: Some(" [FILE...]"),
     help: "Files and directories may be given, too.\n\nExample:\n  edge-runtime tasks --store store/\n",
     run,
 };
@@ -34,45 +35,56 @@ fn run(args: &Args) -> Result<()> {
     if !args.flag("--json") {
         text += "name\tclasses\tblocks\tproxies\tinput\tbytes\tsignature\n";
     }
+    let mut failed = None;
     for path in &files {
-        let file = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| Error::File {
-            path: file.clone(),
-            action: "read",
-            kind: error.kind(),
-        })?;
-        let failed = |source| Error::Container { file: file.clone(), source };
-        let bundle = Bundle::parse(&bytes).map_err(failed)?;
-        let manifest = bundle.manifest();
-        if manifest.kind != Kind::Task {
-            return Err(Error::Usage {
-                got: format!("{file} is a {}", manifest.kind.word()),
-                want: "a task".into(),
-            });
-        }
-        let trust = bundle.verify(&trusted).map_err(failed)?;
-        let (blocks, proxies) = (manifest.plan.blocks(), manifest.plan.proxies());
-        let (cells, input) = (manifest.plan.cells.len(), manifest.plan.input);
-        if args.flag("--json") {
-            let object = json::Object::new()
-                .text("name", &manifest.name)
-                .text("file", &file)
-                .number("classes", manifest.labels.len() as f64)
-                .number("blocks", blocks as f64)
-                .number("blocks_total", cells as f64)
-                .number("proxies", proxies as f64)
-                .text("input", &input.to_string())
-                .number("bytes", bytes.len() as f64)
-                .text("signature", &trust.to_string());
-            text += &(object.end() + "\n");
-        } else {
-            text += &format!(
-                "{}\t{}\t{blocks}/{cells}\t{proxies}\t{input}\t{}\t{trust}\n",
-                manifest.name,
-                manifest.labels.len(),
-                bytes.len()
-            );
+        match line(path, &trusted, args.flag("--json")) {
+            Ok(line) => text += &line,
+            // The first ends the command.
+            Err(error) if failed.is_none() => failed = Some(error),
+            Err(error) => eprintln!("{error}"),
         }
     }
-    json::print(&text)
+    json::print(&text)?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// What is told of one bundle.
+fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
+    let file = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| Error::File {
+        path: file.clone(),
+        action: "read",
+        kind: error.kind(),
+    })?;
+    let failed = |source| Error::Container { file: file.clone(), source };
+    let bundle = Bundle::parse(&bytes).map_err(failed)?;
+    let manifest = bundle.manifest();
+    if manifest.kind != Kind::Task {
+        return Err(Error::Usage {
+            got: format!("{file} is a {}", manifest.kind.word()),
+            want: "a task".into(),
+        });
+    }
+    let trust = bundle.verify(trusted).map_err(failed)?;
+    let (blocks, proxies) = (manifest.plan.blocks(), manifest.plan.proxies());
+    let (cells, input) = (manifest.plan.cells.len(), manifest.plan.input);
+    if as_json {
+        let object = json::Object::new()
+            .text("name", &manifest.name)
+            .text("file", &file)
+            .number("classes", manifest.labels.len() as f64)
+            .number("blocks", blocks as f64)
+            .number("blocks_total", cells as f64)
+            .number("proxies", proxies as f64)
+            .text("input", &input.to_string())
+            .number("bytes", bytes.len() as f64)
+            .text("signature", &trust.to_string());
+        return Ok(object.end() + "\n");
+    }
+    Ok(format!(
+        "{}\t{}\t{blocks}/{cells}\t{proxies}\t{input}\t{}\t{trust}\n",
+        manifest.name,
+        manifest.labels.len(),
+        bytes.len()
+    ))
 }

@@ -46,8 +46,9 @@ pub(crate) struct Cpu {
 }
 
 impl Executor for Cpu {
-    fn reserve(&mut self, program: &Program) {
-        self.space.grow(program.arena_len, program.scratch_len(self.pool.threads()));
+    fn reserve(&mut self, program: &Program) -> Result<()> {
+        self.space.grow(program.arena_len, program.check_scratch(self.pool.threads())?);
+        Ok(())
     }
 
     fn step(&mut self, program: &Program, step: &Step, part: &[f32], image: &[f32]) -> Result<()> {

@@ -11,7 +11,10 @@ use crate::{Error, Result};
 /// waits in [`scores`](Executor::scores).
 pub(crate) trait Executor {
     /// Makes room for the values and intermediates of `program`, so that its steps allocate nothing.
-    fn reserve(&mut self, program: &Program);
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    fn reserve(&mut self, program: &Program) -> Result<()>;
 
     /// Computes `step`. `part` are the task's parameters of the step's part, laid out by its spans; `image` is the
     /// network's input, plain `(c, h, w)`.

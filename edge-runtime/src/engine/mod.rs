@@ -84,7 +84,7 @@ impl Program {
         lowered.steps.shrink_to_fit();
         lowered.parts.iter_mut().for_each(|part| part.recipes.shrink_to_fit());
         let layout = arena::place(&lowered.steps, &sizes, INPUT, lowered.result, MAX_FLOATS)?;
-        Ok(Program {
+        let program = Program {
             isa,
             input: plan.input,
             classes: plan.classes(),
@@ -93,13 +93,30 @@ impl Program {
             ranges: layout.ranges,
             result: lowered.result,
             arena_len: layout.len,
-        })
+        };
+        program.check_scratch(1)?;
+        Ok(program)
+    }
+
+    /// Refuses a pool of so many threads where it would need more scratch than a device may be asked for.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn check_scratch(&self, threads: usize) -> Result<usize> {
+        let floats = self.scratch_len(threads);
+        if floats <= MAX_FLOATS {
+            return Ok(floats);
+        }
+        let (need, limit) = (floats.saturating_mul(4), MAX_FLOATS * 4);
+        Err(Error::TooLarge { what: format!("scratch of {threads} threads, in bytes"), need, limit })
     }
 
     /// Floats of scratch that a pool of `threads` threads needs.
     pub fn scratch_len(&self, threads: usize) -> usize {
         let convs = self.steps.iter().filter_map(|step| match &step.work {
-            Work::Conv { shape, .. } => Some(kernels::scratch_len(self.isa, shape, threads)),
+            Work::Conv { shape, kernel, .. } => {
+                Some(kernels::scratch_len(self.isa, shape, kernel.len(), threads))
+            }
             Work::Int8(work) => Some(work.scratch_len()),
             _ => None,
         });

@@ -36,6 +36,16 @@ impl Step {
     }
 }
 
+impl Weights {
+    /// Packed floats.
+    pub fn len(&self) -> usize {
+        match self {
+            Weights::Backbone(kernel) => kernel.floats().len(),
+            Weights::Task(at) => at.len,
+        }
+    }
+}
+
 /// What a step does with its input. Spans lie in the step's part of the task's parameters.
 #[derive(Debug)]
 pub(crate) enum Work {

@@ -25,7 +25,7 @@ pub struct Scores<'a> {
 impl Runtime {
     /// Classifies one image with the running task and its own preprocessing.
     ///
-    /// Allocates nothing, except when the image's size differs from that of the frame before.
+    /// Allocates nothing, except for images and tasks of other sizes than the last few.
     ///
     /// # Errors
     /// [`Error::Input`] for something that is no image; [`Error::NotResident`] when there is no running
@@ -41,10 +41,9 @@ impl Runtime {
             got: "an image".into(),
             want: format!("preprocessed tensors: task `{}` has no preprocessing", task.name()),
         })?;
-        let input = self.preparer.prepare(preparation, frame)?;
-        let until =
-            self.deadline.filter(|_| self.slots[index].loading.is_some()).map(|deadline| start + deadline);
-        let outcome = self.session.run_until(task, input, until, &mut ()).map(drop);
+        let until = self.until(index, start);
+        let outcome = self.preparer.prepare(preparation, frame);
+        let outcome = outcome.and_then(|input| self.session.run_until(task, input, until, &mut ()).map(drop));
         self.finish(index, start, outcome)
     }
 
@@ -59,10 +58,15 @@ impl Runtime {
         let Some(task) = self.slots[index].task.as_deref() else {
             return Err(Error::NotResident { task: self.slots[index].name.clone() });
         };
-        let until =
-            self.deadline.filter(|_| self.slots[index].loading.is_some()).map(|deadline| start + deadline);
+        let until = self.until(index, start);
         let outcome = self.session.run_until(task, input, until, &mut ()).map(drop);
         self.finish(index, start, outcome)
+    }
+
+    /// When a frame that waits for its task's parameters gives up.
+    fn until(&self, index: usize, start: Instant) -> Option<Instant> {
+        let deadline = self.deadline.filter(|_| self.slots[index].loading.is_some());
+        deadline.and_then(|deadline| start.checked_add(deadline))
     }
 
     /// Does what a [`Switcher`] asked for, if it can be done without waiting.
@@ -92,10 +96,11 @@ impl Runtime {
             let lost = slot.task.as_ref().is_some_and(|task| task.has_failed());
             if lost {
                 // A streamed task turned out broken: what ran before it runs on.
-                slot.loading = None;
+                self.stats.failed_loads += u64::from(slot.loading.take().is_some());
                 slot.task = slot.before.take();
                 if slot.task.is_none() {
-                    self.current = self.fallback.take();
+                    let fallback = self.fallback.take();
+                    self.current = fallback.filter(|&slot| self.task_in(slot).is_some());
                 }
             }
             return Err(error);

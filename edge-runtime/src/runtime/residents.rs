@@ -34,15 +34,23 @@ impl Runtime {
 
     /// Takes in one result of the loader.
     pub(super) fn take_in(&mut self, done: Done) {
+        // The loader counts on this memory from now on, whatever becomes of the task.
+        let outcome = done.outcome.map(|loaded| {
+            if let Some(space) = loaded.space {
+                let old = self.session.cpu.space.replace(space);
+                self.leave(Job::Free(old));
+            }
+            loaded.task
+        });
         let slot = &mut self.slots[done.slot];
         if !slot.loading.as_ref().is_some_and(|ticket| ticket.is(&done.ticket)) {
             // Cancelled or overtaken: nobody waits for it any more.
-            self.discard(done.outcome.ok().map(|loaded| loaded.task));
+            self.discard(outcome.ok());
             return;
         }
         slot.loading = None;
-        let loaded = match done.outcome {
-            Ok(loaded) => loaded,
+        let task = match outcome {
+            Ok(task) => task,
             Err(error) => {
                 self.stats.failed_loads += 1;
                 // A running task that was being streamed in is removed by its own next frame; see `finish`.
@@ -56,15 +64,18 @@ impl Runtime {
                 return;
             }
         };
-        let streamed = slot.task.as_ref().is_some_and(|task| Arc::ptr_eq(task, &loaded.task));
+        let streamed = slot.task.as_ref().is_some_and(|own| Arc::ptr_eq(own, &task));
         let before = slot.before.take();
         self.discard(before);
-        if let Some(space) = loaded.space {
-            let old = self.session.cpu.space.replace(space);
-            self.leave(Job::Free(old));
-        }
         // A streamed task sits in its slot already.
-        if !streamed && let Err(error) = self.settle_in(done.slot, loaded.task) {
+        if streamed {
+            return;
+        }
+        if let Some(twin) = self.find(task.name()).filter(|twin| twin.0 != done.slot) {
+            // Refused for the running task, which may go on until it is switched away from.
+            let _ = self.evict(twin);
+        }
+        if let Err(error) = self.settle_in(done.slot, task) {
             self.slots[done.slot].error = Some(error);
         }
     }
@@ -86,36 +97,40 @@ impl Runtime {
 
     pub(super) fn admit(&mut self, task: Arc<Task>, path: Option<&Path>) -> Result<TaskId> {
         self.collect();
-        self.session.reserve(&task);
+        self.counted(|this| this.session.reserve(&task))?;
         self.room.note(&self.session.cpu.space);
         let slot = self.slot(task.name(), path);
         self.settle_in(slot, task)?;
+        self.slots[slot].path = path.map(Path::to_path_buf);
         Ok(TaskId(slot))
     }
 
     /// Puts a task into its slot and evicts others until the budget is kept.
     fn settle_in(&mut self, slot: usize, task: Arc<Task>) -> Result<()> {
         let need = task.resident_bytes();
+        let bytes = |this: &Runtime, slot: usize| this.task_in(slot).map_or(0, Task::resident_bytes);
         let taken = |this: &Runtime| -> usize {
-            let others = this.slots.iter().enumerate().filter(|(i, _)| *i != slot);
-            others.filter_map(|(_, slot)| slot.task.as_ref()).map(|task| task.resident_bytes()).sum()
+            (0..this.slots.len()).filter(|i| *i != slot).map(|i| bytes(this, i)).sum()
         };
         // While the running task is still arriving, the one to fall back to is needed, too.
-        let running = self.current.and_then(|slot| self.slots.get(slot)?.task.as_ref());
-        let arriving = running.is_some_and(|task| !task.is_complete());
+        let arriving = self.current().is_some_and(|(_, task)| !task.is_complete());
         let kept = [self.current, Some(slot), self.fallback.filter(|_| arriving)];
+        let stays = |i: &usize| *i != slot && kept.contains(&Some(*i));
+        let least: usize = (0..self.slots.len()).filter(stays).map(|i| bytes(self, i)).sum();
+        // Before anything leaves for nothing.
+        if least.saturating_add(need) > self.budget {
+            self.stats.failed_loads += 1;
+            return Err(Error::TooLarge {
+                what: format!("task `{}` beside the running one, in bytes", task.name()),
+                need: least.saturating_add(need),
+                limit: self.budget,
+            });
+        }
         while taken(self).saturating_add(need) > self.budget {
-            let victim = (0..self.slots.len())
+            let idle = (0..self.slots.len())
                 .filter(|i| !kept.contains(&Some(*i)) && self.slots[*i].task.is_some())
                 .min_by_key(|i| self.slots[*i].used);
-            let Some(victim) = victim else {
-                self.stats.failed_loads += 1;
-                return Err(Error::TooLarge {
-                    what: format!("task `{}` beside the running one, in bytes", task.name()),
-                    need: taken(self).saturating_add(need),
-                    limit: self.budget,
-                });
-            };
+            let Some(victim) = idle else { break };
             self.evict(TaskId(victim))?;
         }
         self.clock += 1;
@@ -142,17 +157,16 @@ impl Runtime {
         Ok(())
     }
 
-    /// The slot of this path or name, a new one if there is none.
-    pub(super) fn slot(&mut self, name: &str, path: Option<&Path>) -> usize {
-        let same = |slot: &Slot| match (path, &slot.path) {
-            (Some(path), Some(own)) if path == own => true,
-            _ => slot.name == name,
-        };
-        if let Some(known) = self.slots.iter().position(same) {
-            return known;
-        }
-        let (name, path) = (name.to_owned(), path.map(Path::to_path_buf));
-        self.slots.push(Slot { name, path, task: None, before: None, loading: None, error: None, used: 0 });
+    /// The slot of this name or path, a new one if there is none.
+    fn slot(&mut self, name: &str, path: Option<&Path>) -> usize {
+        let of_path = || self.slots.iter().position(|slot| path.is_some() && slot.path.as_deref() == path);
+        let known = self.find(name).map(|id| id.0).or_else(of_path);
+        known.unwrap_or_else(|| self.new_slot(name.into()))
+    }
+
+    pub(super) fn new_slot(&mut self, name: String) -> usize {
+        let empty = Slot { name, path: None, task: None, before: None, loading: None, error: None, used: 0 };
+        self.slots.push(empty);
         self.slots.len() - 1
     }
 }

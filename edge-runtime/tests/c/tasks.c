@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int failures;
@@ -51,6 +52,8 @@ int main(int count, char **files) {
     char small[8];
     edge_result result;
     int first, second, third, length;
+    const char *gauge;
+    unsigned long long bytes;
 
     if (count != 6) return 2;
     expect(edge_runtime_open("/no/such/backbone", 1) == NULL, "no backbone, no runtime");
@@ -101,8 +104,19 @@ int main(int count, char **files) {
     expect(edge_runtime_switch(runtime, -1) < 0 && edge_runtime_switch(runtime, 99) < 0, "no such task");
     expect(edge_runtime_set_budget(runtime, 1) == 0, "a budget");
     expect(edge_runtime_load(runtime, files[3]) == -4, "too small for two");
-    expect(edge_runtime_is_resident(runtime, third) == 0, "the least recently used went first");
+    expect(edge_runtime_is_resident(runtime, third) == 1, "nothing left for what did not fit anyway");
     expect(edge_runtime_set_budget(runtime, SIZE_MAX) == 0, "no budget");
+    expect(edge_runtime_load(runtime, files[3]) == second, "again into its slot");
+    expect(edge_runtime_metrics(runtime, text, sizeof text) > 0, "metrics");
+    gauge = strstr(text, "\nedge_runtime_resident_task_bytes ");
+    expect(gauge != NULL, "bytes of resident tasks");
+    if (!gauge) return 1;
+    bytes = strtoull(gauge + strlen("\nedge_runtime_resident_task_bytes "), NULL, 10);
+    expect(edge_runtime_evict(runtime, second) == 0, "evict it again");
+    expect(edge_runtime_set_budget(runtime, (size_t)bytes - 1) == 0, "a byte too little for three");
+    expect(edge_runtime_load(runtime, files[3]) == second, "two fit");
+    expect(edge_runtime_is_resident(runtime, third) == 0, "the least recently used went");
+    expect(edge_runtime_evict(runtime, second) == 0 && edge_runtime_set_budget(runtime, SIZE_MAX) == 0, "as before");
 
     /* A microsecond is not enough. */
     expect(edge_runtime_set_deadline(runtime, 1) == 0, "a deadline");

@@ -86,6 +86,14 @@ fn png_files_are_read() {
     let ppm = [b"P6 4 3 255\n".as_slice(), &pixels].concat();
     let from_ppm = score(ok(&["run", "--store", at, "--task", "digits", "--json", "-"], &ppm));
     assert_eq!(from_png, from_ppm);
+
+    // One PNG on standard input is read, a second one behind it is not passed over.
+    let bytes = std::fs::read(&file).unwrap();
+    let arguments = ["run", "--store", at, "--task", "digits", "--json", "-"];
+    assert!(ok(&arguments, &bytes).contains("\"score\":0."));
+    let output = edge_runtime(&arguments, &bytes.repeat(2));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).1.contains("behind a PNG image"), "{:?}", text(&output));
 }
 
 #[test]
@@ -143,7 +151,11 @@ fn failures_have_their_exit_codes() {
     let damaged = file("damaged.bin", &damaged);
     let stranger = file("stranger.bin", &store::packed("cifar-resnet20-b", 12, 24).tasks[0].1);
     let image = file("x.ppm", b"P6 1 1 255 abc");
-    let cases: [(&[&str], i32, &str); 10] = [
+    let copy = file("copy.bin", &packed.tasks[0].1);
+    let original = directory.path().join("digits.task");
+    let twice = ["--task", original.to_str().unwrap(), "--task", &copy];
+    let backbone = ["--backbone", &format!("{at}/net.backbone")];
+    let cases: [(&[&str], i32, &str); 16] = [
         (&["run", "--store", at, "--deadline-ms", "-1", &image], 2, "milliseconds"),
         (&["frobnicate"], 2, "self-test"),
         (&["run", "--store", at], 2, "image files"),
@@ -153,6 +165,12 @@ fn failures_have_their_exit_codes() {
         (&["run", "--store", at, &damaged], 2, "damaged.bin (frame 1)"),
         (&["run", "--store", "/nowhere", &image], 1, "/nowhere"),
         (&["bench", "--frames", "0", "--store", at], 2, "from 1"),
+        (&["bench", "--frames", "18446744073709551615", "--store", at], 2, "from 1 to 1000000"),
+        (&["run", "--threads", "18446744073709551615", "--store", at, &image], 2, "from 1 to 256"),
+        (&["bench", "--store", at, "fashion"], 2, "`fashion`"),
+        (&["probe", "-json"], 2, "--json"),
+        (&[&["run"], &backbone[..], &twice, &[&image]].concat(), 2, "copy.bin"),
+        (&[&["bench"], &backbone[..], &twice].concat(), 2, "copy.bin"),
         (&["self-test", "--isa", "mmx", "--store", at], 2, "portable"),
     ];
     for (arguments, code, words) in cases {
@@ -166,4 +184,64 @@ fn failures_have_their_exit_codes() {
     for command in ["run", "tasks", "self-test", "bench", "probe"] {
         assert!(ok(&[command, "--help"], b"").contains("Example"), "{command}");
     }
+}
+
+#[test]
+fn tasks_that_the_budget_evicted_are_loaded_again() {
+    let directory = store::directory(&store::packed("cifar-resnet32-b", 8, 25));
+    let at = directory.path().to_str().unwrap();
+    let ppm = b"P6 1 1 255\nabc".repeat(6);
+    let answers = |extra: &[&str]| -> (Vec<String>, String) {
+        let out = ok(
+            &[&["run", "--store", at, "--alternate", "--metrics", "stdout"], extra, &["-"]].concat(),
+            &ppm,
+        );
+        let frames = out.lines().filter(|line| line.starts_with("-\t"));
+        let evictions = out.lines().find(|line| line.starts_with("edge_runtime_evictions_total"));
+        (
+            frames.map(|line| line.rsplit_once('\t').unwrap().0.to_owned()).collect(),
+            evictions.unwrap().to_owned(),
+        )
+    };
+    let (plain, none) = answers(&[]);
+    assert_eq!((plain.len(), none.as_str()), (6, "edge_runtime_evictions_total 0"));
+    // A mebibyte has room for two of the three.
+    for extra in [&["--budget-mib", "1"][..], &["--budget-mib", "1", "--stream"]] {
+        let (answers, evictions) = answers(extra);
+        assert_eq!(answers, plain);
+        assert_ne!(evictions, none);
+    }
+}
+
+#[test]
+fn one_bad_bundle_does_not_hide_the_others() {
+    let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 26));
+    let at = directory.path().to_str().unwrap();
+    std::fs::write(directory.path().join("cut.task"), b"TAILOR").unwrap();
+    let output = edge_runtime(&["tasks", "--store", at], b"");
+    let (out, err) = text(&output);
+    assert_eq!(output.status.code(), Some(3), "{err}");
+    assert!(store::NAMES.iter().all(|name| out.contains(name)) && err.contains("cut.task"), "{out}{err}");
+}
+
+#[test]
+fn a_reader_that_goes_away_changes_neither_exit_codes_nor_metrics() {
+    let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 27));
+    let at = directory.path().to_str().unwrap();
+    let unread = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        child.wait().unwrap().code()
+    };
+    let image = directory.path().join("x.ppm");
+    std::fs::write(&image, b"P6 1 1 255\nabc").unwrap();
+    let metrics = directory.path().join("m.prom");
+    let frames = ["run", "--store", at, "--metrics", metrics.to_str().unwrap(), image.to_str().unwrap()];
+    assert_eq!(unread(&frames), Some(0));
+    assert!(std::fs::read_to_string(metrics).unwrap().contains("edge_runtime_frames_total 1\n"));
+    assert_eq!(unread(&["self-test", "--store", at]), Some(0));
+    std::fs::write(directory.path().join("cut.task"), b"TAILOR").unwrap();
+    assert_eq!(unread(&["self-test", "--store", at]), Some(3));
 }

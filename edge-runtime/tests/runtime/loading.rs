@@ -166,3 +166,100 @@ fn other_threads_ask_for_switches_that_take_place_between_frames() {
     let Stats { failed_switches, .. } = *runtime.stats();
     assert_eq!(failed_switches, 1);
 }
+
+#[test]
+fn files_are_told_apart_by_their_paths_and_tasks_by_their_names() {
+    let packed = store::packed(ARCH, SIZE, 46);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let copy = |from: usize, to: &str| {
+        let path = directory.path().join(to);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &packed.tasks[from].1).unwrap();
+        path
+    };
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let digits = runtime.prefetch(copy(0, "a/model.task")).unwrap();
+    let fashion = runtime.prefetch(copy(1, "b/model.task")).unwrap();
+    assert_ne!(digits, fashion);
+    runtime.settle().unwrap();
+    runtime.switch(fashion).unwrap();
+    assert_scores(&mut runtime, "fashion", &want[1]);
+    assert_eq!(runtime.prefetch(directory.path().join("a/model.task")).unwrap(), digits, "known by its path");
+
+    // A file of another name with the same task replaces the idle one, and the running one once it is left.
+    let again = runtime.prefetch(copy(0, "c/newer.task")).unwrap();
+    runtime.settle().unwrap();
+    assert_eq!(runtime.find("digits"), Some(again));
+    assert!(matches!(runtime.switch(digits), Err(Error::NotResident { .. })));
+    runtime.switch(again).unwrap();
+    let third = runtime.prefetch(copy(0, "d/newest.task")).unwrap();
+    runtime.settle().unwrap();
+    assert_scores(&mut runtime, "digits", &want[0]);
+    runtime.switch(third).unwrap();
+    assert_scores(&mut runtime, "digits", &want[0]);
+    assert_eq!(runtime.find("digits"), Some(third));
+    // Loaded from elsewhere, it stays in its slot, which then knows that path.
+    let path = copy(0, "e/loaded.task");
+    assert_eq!(runtime.load(&path).unwrap(), third);
+    assert_eq!(runtime.prefetch(&path).unwrap(), third);
+}
+
+#[test]
+fn two_broken_tasks_in_a_row_leave_the_one_that_ran() {
+    let packed = store::packed(ARCH, SIZE, 47);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    for (name, bytes, ..) in &packed.tasks[1..] {
+        let mut damaged = bytes.clone();
+        let last = damaged.len() - 3;
+        damaged[last] ^= 1;
+        std::fs::write(directory.path().join(name).with_extension("task"), damaged).unwrap();
+    }
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    let digits = runtime.load(directory.path().join("digits.task")).unwrap();
+    runtime.switch(digits).unwrap();
+    for name in ["fashion", "signs"] {
+        let id = runtime.stream(directory.path().join(name).with_extension("task")).unwrap();
+        // The loader may have found it before the switch.
+        let _ = runtime.switch(id);
+    }
+    let failures = (0..3).filter(|_| super::slots::frame(&mut runtime).is_err()).count();
+    assert!(failures <= 1, "{failures}");
+    assert_scores(&mut runtime, "digits", &want[0]);
+    let _ = runtime.settle();
+    assert_eq!(runtime.stats().failed_loads, 2);
+}
+
+#[test]
+fn a_runtime_that_goes_does_not_load_what_is_still_queued() {
+    let packed = store::packed(ARCH, SIZE, 48);
+    let directory = store::directory(&packed);
+    let backbone = backbone(&packed);
+    let mut runtime = Runtime::new(std::sync::Arc::clone(&backbone), 1);
+    for i in 0..200 {
+        let path = directory.path().join(format!("{i}.task"));
+        std::fs::copy(directory.path().join("signs.task"), &path).unwrap();
+        runtime.prefetch(path).unwrap();
+    }
+    let start = std::time::Instant::now();
+    edge_runtime::Task::load(&backbone, directory.path().join("signs.task")).unwrap();
+    let one = start.elapsed();
+    let start = std::time::Instant::now();
+    drop(runtime);
+    assert!(start.elapsed() < 100 * one, "{:?} for what takes {one:?} each", start.elapsed());
+}
+
+#[test]
+fn a_deadline_that_never_comes_is_none() {
+    let packed = store::packed(ARCH, SIZE, 49);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    runtime.set_deadline(Some(std::time::Duration::MAX));
+    let id = runtime.stream(directory.path().join("digits.task")).unwrap();
+    runtime.switch(id).unwrap();
+    assert_scores(&mut runtime, "digits", &want[0]);
+}

@@ -9,5 +9,6 @@ mod int8;
 mod loading;
 mod naive;
 mod random;
+mod sizes;
 mod slots;
 mod store;

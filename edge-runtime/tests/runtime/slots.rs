@@ -171,8 +171,10 @@ fn a_budget_evicts_the_least_recently_used() {
     // The running task is never the victim, and its successor must fit beside it.
     assert!(matches!(runtime.evict(third), Err(Error::Usage { .. })));
     runtime.set_budget(bytes[2] + bytes[0] - 1);
+    let before = runtime.resident().count();
     assert!(matches!(runtime.insert(load(0)), Err(Error::TooLarge { .. })));
     assert_eq!(runtime.current().unwrap().1.name(), "signs");
+    assert_eq!(runtime.resident().count(), before, "nothing leaves for what does not fit anyway");
     // An evicted slot takes its task again.
     runtime.set_budget(usize::MAX);
     assert_eq!(runtime.insert(load(0)).unwrap(), ids[0]);

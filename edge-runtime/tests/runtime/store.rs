@@ -80,6 +80,31 @@ fn bundle(
     writer.finish(&[]).unwrap()
 }
 
+/// The same tasks and numbers for images of another size.
+pub fn resized(packed: &Packed, size: usize) -> Packed {
+    let id = Bundle::parse(&packed.backbone).unwrap().manifest().backbone.id;
+    let tasks = packed.tasks.iter().map(|(name, _, plan, all)| {
+        let mut plan = plan.clone();
+        (plan.input.h, plan.input.w) = (size, size);
+        let bytes = bundle(Kind::Task, name, &plan, all, Some(id), false);
+        (name.clone(), bytes, plan, all.clone())
+    });
+    Packed { backbone: packed.backbone.clone(), tasks: tasks.collect() }
+}
+
+/// A bundle of the tasks' backbone that holds `plan` with constant numbers.
+pub fn constant(packed: &Packed, name: &str, plan: &Plan) -> Vec<u8> {
+    let id = Bundle::parse(&packed.backbone).unwrap().manifest().backbone.id;
+    let input = plan.input;
+    let preprocess = Preprocess::new(input.c, input.w, input.h, Resize::Bilinear, [0.5; 3], [0.5; 3]);
+    let mut writer = Writer::new(Kind::Task, name, plan.clone(), preprocess);
+    writer.backbone(id, "").labels((0..plan.classes()).map(|class| class.to_string()));
+    for spec in plan.tensors().into_iter().filter(|spec| spec.owner == Owner::Task) {
+        writer.tensor_f32(&spec.name, spec.owner, &spec.shape, &vec![0.01; spec.len()]).unwrap();
+    }
+    writer.finish(&[]).unwrap()
+}
+
 /// A directory with `packed` as a store.
 pub fn directory(packed: &Packed) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
