@@ -184,6 +184,13 @@ pub fn check_backbone(manifest: &Manifest, id: &[u8; 32]) -> Result<()> {
     if manifest.kind == Kind::Task && manifest.backbone.id == *id {
         return Ok(());
     }
+    if manifest.kind != Kind::Task {
+        return Err(Error::Bundle(bundles::Error::Incompatible {
+            what: "this command".into(),
+            want: "a task".into(),
+            got: format!("a {} (`{}`)", manifest.kind.word(), manifest.name),
+        }));
+    }
     let short = |id: &[u8; 32]| crate::fit::hex(&id[..8]);
     Err(Error::Bundle(bundles::Error::Incompatible {
         what: format!("{} `{}`", manifest.kind.word(), manifest.name),
@@ -199,6 +206,8 @@ pub struct PackedTask {
     pub plan: Plan,
     /// How images become network input.
     pub preprocess: Preprocess,
+    /// Class labels in score order.
+    pub labels: Vec<String>,
     params: Params,
 }
 
@@ -221,7 +230,8 @@ impl PackedTask {
             };
             params.freeze(spec.name, tensor);
         }
-        Ok(PackedTask { plan: manifest.plan.clone(), preprocess: manifest.preprocess, params })
+        let labels = manifest.labels.clone();
+        Ok(PackedTask { plan: manifest.plan.clone(), preprocess: manifest.preprocess, labels, params })
     }
 
     /// Its numbers, and those of its universal kernels.

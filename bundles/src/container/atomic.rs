@@ -11,12 +11,15 @@ static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// Puts `bytes` at `path`, replacing what is there, in one step.
 ///
-/// Writes `.{name}.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
+/// What is no file (a device, a pipe) is refused; a link stays, and what it leads to is replaced. Writes
+/// `.{name}.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
 /// directory. A file that is mapped somewhere keeps its old contents: it is never truncated or overwritten.
 ///
 /// # Errors
 /// `Io` naming the file and the step; the temporary file is removed and `path` is as it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let target = target(path)?;
+    let path = target.as_path();
     let Some(name) = path.file_name() else {
         return Err(failed(path, "write a file", io::Error::other("the path names no file")));
     };
@@ -39,6 +42,15 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         return outcome;
     }
     sync_directory(directory)
+}
+
+/// Where the bytes for `path` go: there, or where a link at `path` leads.
+fn target(path: &Path) -> Result<PathBuf> {
+    let Ok(there) = fs::metadata(path) else { return Ok(path.into()) };
+    if !there.is_file() {
+        return Err(failed(path, "replace it", io::Error::other("it is no file")));
+    }
+    fs::canonicalize(path).map_err(|e| failed(path, "find it", e))
 }
 
 fn fill(temporary: &Path, bytes: &[u8]) -> Result<()> {
@@ -101,6 +113,18 @@ mod tests {
         assert!(matches!(error, Error::Io { .. }));
         assert!(error.to_string().contains("occupied"), "{error}");
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        #[cfg(unix)]
+        {
+            let socket = directory.join("socket");
+            let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            assert!(write_atomically(&socket, b"x").unwrap_err().to_string().contains("it is no file"));
+            let (file, link) = (directory.join("file"), directory.join("link"));
+            fs::write(&file, b"old").unwrap();
+            std::os::unix::fs::symlink(&file, &link).unwrap();
+            write_atomically(&link, b"new").unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"new");
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        }
         assert!(write_atomically(&directory.join("missing/x"), b"x").is_err());
         fs::remove_dir_all(directory).unwrap();
     }

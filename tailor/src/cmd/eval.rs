@@ -1,7 +1,8 @@
 //! `tailor eval`: accuracy of a backbone's source classifier, or of a packed task, on a set of images.
 
-use crate::cmd::{On, load_images};
+use crate::cmd::{On, check_classes, load_images};
 use crate::data::Loader;
+use crate::pack::PackedTask;
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::right;
@@ -54,10 +55,7 @@ impl Eval {
             Some(path) => {
                 let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
                 let bundle = Bundle::parse(&bytes).with_context(|| path.display().to_string())?;
-                Some(
-                    crate::pack::PackedTask::read(&bundle, &source)
-                        .with_context(|| path.display().to_string())?,
-                )
+                Some(PackedTask::read(&bundle, &source).with_context(|| path.display().to_string())?)
             }
             None if source.classifier => None,
             None => bail!(
@@ -65,28 +63,18 @@ impl Eval {
                 self.backbone.display()
             ),
         };
-        let (native, mean, std, classes) = match &task {
-            Some(task) => {
-                (task.preprocess.height, task.preprocess.mean, task.preprocess.std, task.plan.classes())
-            }
-            None => (source.size(), source.mean, source.std, source.plan.classes()),
+        let (native, mean, std) = match &task {
+            Some(PackedTask { preprocess, .. }) => (preprocess.height, preprocess.mean, preprocess.std),
+            None => (source.size(), source.mean, source.std),
         };
-        let dataset = load_images(&self.data, self.size.unwrap_or(native), &Progress::visible())?;
-        if dataset.classes.len() != classes {
-            bail!(
-                "{}: {} classes, but the network tells {classes} apart",
-                self.data.display(),
-                dataset.classes.len()
-            );
-        }
-        if task.is_none() && !source.labels.is_empty() && source.labels != dataset.classes {
-            bail!(
-                "{}: its classes ({}) are not those the network was trained on ({})",
-                self.data.display(),
-                dataset.classes.join(", "),
-                source.labels.join(", ")
-            );
-        }
+        let (classes, labels) = match &task {
+            Some(task) => (task.plan.classes(), &task.labels),
+            None => (source.plan.classes(), &source.labels),
+        };
+        let size = self.size.unwrap_or(native);
+        source.arch.plan(size, size, classes).with_context(|| format!("--size {size}"))?;
+        let dataset = load_images(&self.data, size, &Progress::visible())?;
+        check_classes(&self.data, &dataset.classes, classes, labels)?;
         let split = match self.split {
             Part::Train => Some(dataset.train),
             Part::Val => dataset.val,

@@ -63,7 +63,14 @@ impl Fit {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let begun = self.begin()?;
         if self.until != Until::Pack {
-            begun.job().begin(self.until == Until::Train)?;
+            let stage = if self.until == Until::Train { "train" } else { "teach" };
+            let score = begun.job().begin(self.until == Until::Train)?;
+            if self.json {
+                let (val, n) = (score.accuracy(), score.n);
+                println!("{}", serde_json::json!({ "stage": stage, "val": val, "val_n": n }));
+            } else {
+                println!("{stage}: validation {:.1} % of {} images", 100.0 * score.accuracy(), score.n);
+            }
             return Ok(());
         }
         let report = begun.job().run()?;
@@ -95,6 +102,10 @@ impl Fit {
 
     /// The same, with a sweep for search, because of `what`.
     pub(super) fn sweeping(mut self, what: &str) -> Result<Fit, Error> {
+        if self.until != Until::Pack {
+            let want = format!("{what} does all stages that it needs; --until is for `tailor fit`");
+            return Err(Error::config("--until", want));
+        }
         self.choices.sweep(what)?;
         Ok(self)
     }
@@ -145,7 +156,7 @@ impl Fit {
         let data_name = stem(&self.data);
         if self.work.is_dir() {
             let (work, shape) = (Work::open(&self.work)?, Size { height: size, width: size });
-            refuse_others(&work, &source.id, &data_name, shape, found.classes().len(), &recipe)?;
+            refuse_others(&work, &source.id, &data_name, shape, found.classes(), &recipe)?;
         }
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, size, &progress)?;

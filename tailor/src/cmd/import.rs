@@ -18,7 +18,7 @@ pub struct Import {
     /// Architecture, when it cannot be told from the tensors (cifar-resnet20-a, resnet34, wrn16-1, …).
     #[arg(long)]
     arch: Option<Arch>,
-    /// Mean of each channel of pixels scaled to 0..1, when the file does not say.
+    /// Mean of each channel of pixels scaled to 0..1, instead of what the file says or is usual for the architecture.
     #[arg(long, value_name = "R,G,B", value_parser = channels)]
     mean: Option<[f32; 3]>,
     /// Standard deviation of each channel.

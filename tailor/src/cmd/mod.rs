@@ -143,6 +143,22 @@ fn read_images(found: Found, size: usize, progress: &Progress) -> crate::Result<
     })
 }
 
+/// Refuses images whose classes are not those that a network was trained on: as many, and where it knows their names, the same.
+fn check_classes(path: &Path, found: &[String], count: usize, names: &[String]) -> anyhow::Result<()> {
+    if found.len() != count {
+        anyhow::bail!("{}: {} classes, but the network tells {count} apart", path.display(), found.len());
+    }
+    if !names.is_empty() && names != found {
+        anyhow::bail!(
+            "{}: its classes ({}) are not those the network was trained on ({})",
+            path.display(),
+            found.join(", "),
+            names.join(", ")
+        );
+    }
+    Ok(())
+}
+
 /// Has `read` tell a bar how far it is: (images done, images in all).
 fn with_bar<T>(
     progress: &Progress,
@@ -180,5 +196,9 @@ fn names(option: &str, paths: &[PathBuf]) -> crate::Result<Vec<String>> {
 fn channels(text: &str) -> Result<[f32; 3], String> {
     let numbers: Option<Vec<f32>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
     let three = numbers.and_then(|n| <[f32; 3]>::try_from(n).ok());
-    three.ok_or_else(|| "three numbers are needed, for example 0.485,0.456,0.406".into())
+    match three {
+        Some(three) if three.iter().all(|x| (0.0..=1.0).contains(x)) => Ok(three),
+        Some(_) => Err("three numbers from 0 to 1 are needed: pixels are scaled to that before".into()),
+        None => Err("three numbers are needed, for example 0.485,0.456,0.406".into()),
+    }
 }

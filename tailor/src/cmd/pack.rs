@@ -1,7 +1,7 @@
 //! `tailor pack`: a backbone in the layout that a device's kernels read, or a backbone or task in fewer bits.
 
 use super::keys::read_key;
-use super::load_images;
+use super::{check_classes, load_images};
 use crate::data::{Dataset, Loader, Split};
 use crate::net::Net;
 use crate::pack::PackedTask;
@@ -129,10 +129,7 @@ impl Pack {
         let bundle = Bundle::parse(bytes)?;
         let manifest = bundle.manifest();
         let dataset = load_images(data, manifest.preprocess.height, &Progress::visible())?;
-        if dataset.classes.len() != manifest.plan.classes() {
-            let (found, want) = (dataset.classes.len(), manifest.plan.classes());
-            bail!("{}: {found} classes, but `{}` tells {want} apart", data.display(), manifest.name);
-        }
+        check_classes(data, &dataset.classes, manifest.plan.classes(), &manifest.labels)?;
         let grids = match self.precision {
             Precision::Int8 => Some(self.grids(&bundle, file, &dataset)?),
             Precision::F32 | Precision::F16 => None,

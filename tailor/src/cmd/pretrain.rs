@@ -116,7 +116,7 @@ impl Pretrain {
         found.counts().check_batch(recipe.batch, recipe.validation)?;
         let name = stem(&self.data);
         let work = Work::open(&self.work)?;
-        refuse_others(&work, &name, found.classes().len(), &recipe)?;
+        refuse_others(&work, &name, found.classes(), &recipe)?;
         let out = self.out.clone().unwrap_or_else(|| work.backbone(&name));
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, recipe.size, &progress)?;

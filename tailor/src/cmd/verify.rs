@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use bundles::container::{Bundle, Trust, TrustedKey};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Checks every byte of bundles against their manifest, and their signatures against trusted keys.
 #[derive(Debug, clap::Args)]
@@ -26,32 +26,49 @@ impl Verify {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
             trusted.push(TrustedKey::from_text(&text).with_context(|| path.display().to_string())?);
         }
+        let mut failed = None;
         for path in &self.files {
-            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-            let bundle = Bundle::parse(&bytes).with_context(|| path.display().to_string())?;
-            bundle.verify_sections().with_context(|| path.display().to_string())?;
-            let trust = bundle.verify(&trusted).with_context(|| path.display().to_string())?;
-            let manifest = bundle.manifest();
-            if self.json {
-                let line = serde_json::json!({
-                    "file": path.display().to_string(),
-                    "kind": manifest.kind.word(),
-                    "name": manifest.name,
-                    "sections": manifest.sections.len(),
-                    "signature": trust.to_string(),
-                });
-                println!("{line}");
-            } else {
-                let (kind, name) = (manifest.kind.word(), &manifest.name);
-                println!(
-                    "{}: {kind} `{name}`, {} sections whole, {trust}",
-                    path.display(),
-                    manifest.sections.len()
-                );
+            if let Err(error) = self.check(path, &trusted) {
+                if self.json {
+                    let file = path.display().to_string();
+                    println!("{}", serde_json::json!({ "file": file, "error": format!("{error:#}") }));
+                }
+                // The first ends the command.
+                match &failed {
+                    None => failed = Some(error),
+                    Some(_) => eprintln!("tailor: {error:#}"),
+                }
             }
-            if !self.keys.is_empty() && !matches!(trust, Trust::Trusted { .. }) {
-                return Err(crate::Error::Untrusted { path: path.clone(), found: trust.to_string() }.into());
-            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Checks one file and says what it is.
+    fn check(&self, path: &Path, trusted: &[TrustedKey]) -> anyhow::Result<()> {
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let bundle = Bundle::parse(&bytes).with_context(|| path.display().to_string())?;
+        bundle.verify_sections().with_context(|| path.display().to_string())?;
+        let trust = bundle.verify(trusted).with_context(|| path.display().to_string())?;
+        let manifest = bundle.manifest();
+        if self.json {
+            let line = serde_json::json!({
+                "file": path.display().to_string(),
+                "kind": manifest.kind.word(),
+                "name": manifest.name,
+                "sections": manifest.sections.len(),
+                "signature": trust.to_string(),
+            });
+            println!("{line}");
+        } else {
+            let (kind, name) = (manifest.kind.word(), &manifest.name);
+            println!(
+                "{}: {kind} `{name}`, {} sections whole, {trust}",
+                path.display(),
+                manifest.sections.len()
+            );
+        }
+        if !self.keys.is_empty() && !matches!(trust, Trust::Trusted { .. }) {
+            return Err(crate::Error::Untrusted { path: path.into(), found: trust.to_string() }.into());
         }
         Ok(())
     }

@@ -99,7 +99,28 @@ pub struct Split {
     pub files: Vec<String>,
 }
 
+/// A few hexadecimal digits that differ where any of these bytes does: what tells one set of images from another.
+fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    hasher.finalize().to_hex()[..12].to_string()
+}
+
+/// The [digest](Split::digest) of classes: their names, in the order of their labels.
+pub(crate) fn digest_of(classes: &[String]) -> String {
+    digest(classes.iter().map(String::as_bytes))
+}
+
 impl Split {
+    /// What tells these images and labels from others.
+    pub(crate) fn digest(&self) -> String {
+        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        let images = (0..self.len()).map(|i| self.images.get(i));
+        digest(std::iter::once(&labels[..]).chain(images))
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()

@@ -3,17 +3,17 @@
 
 use super::{Recipe, Work, hex};
 use crate::Result;
-use crate::data::Size;
+use crate::data::{Size, digest_of};
 use crate::train::Checkpoint;
 
-/// What a run is about, beside its recipe and the number of images.
-pub(super) fn about(backbone: &[u8; 32], data_name: &str, size: Size, classes: usize) -> String {
-    let id = hex(&backbone[..8]);
-    format!("backbone {id} data {data_name} {}x{} {classes} classes", size.width, size.height)
+/// What a run is about, beside its recipe and the images themselves.
+pub(super) fn about(backbone: &[u8; 32], data_name: &str, size: Size, classes: &[String]) -> String {
+    let (id, count, names) = (hex(&backbone[..8]), classes.len(), digest_of(classes));
+    format!("backbone {id} data {data_name} {}x{} {count} classes {names}", size.width, size.height)
 }
 
-/// Refuses checkpoints in `work` of a run on another backbone, other data or by another recipe. How many images the
-/// data has is left to training itself.
+/// Refuses checkpoints in `work` of a run on another backbone, other data or by another recipe. Whether the
+/// images are the same is left to training itself.
 ///
 /// # Errors
 /// [`crate::Error::Training`] naming the checkpoint.
@@ -22,7 +22,7 @@ pub fn refuse_others(
     backbone: &[u8; 32],
     data_name: &str,
     size: Size,
-    classes: usize,
+    classes: &[String],
     recipe: &Recipe,
 ) -> Result<()> {
     let about = about(backbone, data_name, size, classes);

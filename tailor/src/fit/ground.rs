@@ -24,7 +24,7 @@ pub struct Ground {
     pub val: Split,
     /// Images to report on, where there are any.
     pub test: Option<Split>,
-    /// Backbone, data and image size in words: what belongs to a run's identity beside its recipe.
+    /// Backbone, image size, classes and images, in words and digests: what belongs to a run's identity beside its recipe.
     pub identity: String,
 }
 
@@ -52,8 +52,8 @@ impl Ground {
             }
         }
         let size = train.images.size();
-        let identity =
-            format!("{} {} images", about(&source.id, data_name, size, classes.len()), train.len());
+        let about = about(&source.id, data_name, size, &classes);
+        let identity = format!("{about} {} images {} {}", train.len(), train.digest(), val.digest());
         Ok(Ground { source, classes, train, val, test, identity })
     }
 

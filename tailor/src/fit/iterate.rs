@@ -156,7 +156,8 @@ impl Tailoring<'_> {
         Ok(proxies.into_iter().map(|(_, id)| id).collect())
     }
 
-    /// `at` without the first of these proxies, where that is worth a retraining.
+    /// `at` without the first of these proxies, where that is worth a retraining. On the way to a budget, where blocks are still
+    /// to go, every node that has one keeps a way round it.
     fn fewer_proxies(
         &self,
         at: &Cut,
@@ -173,8 +174,14 @@ impl Tailoring<'_> {
                 break;
             }
             taken.insert(id);
+            let cell = &at.plan.cells[id.node - 1];
+            let is_left = |gate: usize| {
+                cell.gates[gate].role == Role::Proxy && !taken.contains(&GateId { node: id.node, gate })
+            };
+            let is_stuck =
+                self.recipe.budget.is_some() && cell.block().is_some() && !(0..cell.gates.len()).any(is_left);
             // Two nodes may each be reached without one of two proxies, and not without both.
-            if at.plan.without(&taken).map_or(true, |plan| plan.blocks() < at.plan.blocks()) {
+            if is_stuck || at.plan.without(&taken).map_or(true, |plan| plan.blocks() < at.plan.blocks()) {
                 taken.remove(&id);
             }
         }
@@ -218,7 +225,7 @@ mod tests {
     use crate::net::{Gating, Params};
     use crate::progress::Progress;
     use crate::random::Random;
-    use bundles::plan::Skips;
+    use bundles::plan::{Cell, Skips};
     use candle_core::Device;
 
     #[test]
@@ -295,10 +302,15 @@ mod tests {
             assert_eq!(next.stage, format!("{}-q", quarter.stage));
         }
         let budgeted = Recipe { budget: Some("50%".parse().unwrap()), ..recipe.clone() };
-        let by_price = ground.tailoring(&budgeted, &work, &Device::Cpu, &progress).leaner(&whole, 1).unwrap();
-        let thinned = by_price.iter().position(|cut| cut.plan == thin.plan);
-        let cheaper = prices.iter().filter(|cheaper| **cheaper < price(thin)).count();
-        assert_eq!(thinned, (cheaper < TRIES).then_some(cheaper), "{prices:?}, {}", price(thin));
+        let budgeted = ground.tailoring(&budgeted, &work, &Device::Cpu, &progress);
+        let careful = budgeted.thinner(&whole).unwrap().into_iter().next().unwrap();
+        let has_way_round = |cell: &Cell| cell.block().is_none() || cell.proxies().next().is_some();
+        assert!(careful.plan.cells.iter().all(has_way_round), "a block is stuck");
+        assert!(!thin.plan.cells.iter().all(has_way_round), "nothing to be careful about");
+        let by_price = budgeted.leaner(&whole, 1).unwrap();
+        let thinned = by_price.iter().position(|cut| cut.plan == careful.plan);
+        let cheaper = prices.iter().filter(|cheaper| **cheaper < price(&careful)).count();
+        assert_eq!(thinned, (cheaper < TRIES).then_some(cheaper), "{prices:?}, {}", price(&careful));
         assert_eq!(by_price.len(), TRIES);
 
         // Half of the proxies' cost goes, and those that are missed less than any that stays.

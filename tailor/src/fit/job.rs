@@ -134,18 +134,15 @@ impl Job<'_> {
 }
 
 impl Job<'_> {
-    /// Runs or continues the first stages only: the teacher, and with `student` the student too.
+    /// Runs or continues the first stages only: the teacher, and with `student` the student too. Validation of the last of them.
     ///
     /// # Errors
     /// Whatever any stage reports.
-    pub fn begin(self, student: bool) -> Result<()> {
+    pub fn begin(self, student: bool) -> Result<Score> {
         let ground = self.ground()?;
         let tailoring = self.tailoring(&ground);
         let teacher = tailoring.teach()?;
-        if student {
-            tailoring.train(&teacher)?;
-        }
-        Ok(())
+        if student { Ok(tailoring.train(&teacher)?.validation) } else { Ok(teacher.validation) }
     }
 
     /// Runs or continues one candidate of a sweep, and what it is made from where that is not done.

@@ -208,7 +208,10 @@ impl Tailoring<'_> {
         match leanest.min_by(f64::total_cmp) {
             Some(cost) => Error::training(
                 "prune",
-                format!("no network fits the budget; the leanest takes {}", self.recipe.cost.say(cost)),
+                format!(
+                    "no network fits the budget; the leanest that was tried takes {}",
+                    self.recipe.cost.say(cost)
+                ),
                 "raise --budget, or let proxies reach further with --skips",
             ),
             None => Error::training(

@@ -7,7 +7,7 @@
 use super::{Imported, NORM_EPS};
 use crate::{Error, Result};
 use bundles::{
-    container::{Bundle, Kind, Preprocess, Resize, Writer, write_atomically},
+    container::{Bundle, Dtype, Kind, Layout, Preprocess, Resize, Writer, write_atomically},
     plan::{Affine, Op, Owner},
 };
 use std::{collections::BTreeMap, fs, path::Path};
@@ -88,10 +88,18 @@ fn write_norm<'t>(
 /// one packed for a device, without the norms that training starts from.
 pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
-    let bundle = Bundle::parse(&bytes)?;
+    let needed = "a backbone file, as `tailor import` writes it, is needed";
+    let bundle = match Bundle::parse(&bytes) {
+        Err(bundles::Error::BadMagic { got, .. }) => {
+            let found = format!("no bundle (it starts with {got})");
+            return Err(Error::import(path.display(), found, needed));
+        }
+        bundle => bundle?,
+    };
     let manifest = bundle.manifest();
+    let packed = "a backbone packed for a device cannot be trained on; use the imported one";
     if manifest.kind != Kind::Backbone {
-        let want = "a backbone file, as `tailor import` writes it, is needed";
+        let want = needed;
         return Err(Error::import(path.display(), format!("a {}", manifest.kind.word()), want));
     }
     let mut tensors = BTreeMap::new();
@@ -99,7 +107,12 @@ pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
         if !manifest.sections.iter().any(|s| s.name == section) {
             return Ok(false);
         }
-        let shape = bundle.section(section)?.shape.clone();
+        let found = bundle.section(section)?;
+        if found.layout != Layout::Canonical || found.dtype == Dtype::I8 {
+            let found = format!("kernels as a device reads them (`{section}`)");
+            return Err(Error::import(path.display(), found, packed));
+        }
+        let shape = found.shape.clone();
         tensors.insert(name, (shape, bundle.decode_f32(section)?));
         Ok(true)
     };
@@ -110,9 +123,7 @@ pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
                 for (beside, vector) in COMPANIONS {
                     if !take(&format!("{name}.{beside}#{vector}"), format!("{name}.{vector}"))? {
                         let found = format!("no {vector} of norm `{name}`");
-                        let want =
-                            "a backbone packed for a device cannot be trained on; use the imported one";
-                        return Err(Error::import(path.display(), found, want));
+                        return Err(Error::import(path.display(), found, packed));
                     }
                 }
             }

@@ -4,7 +4,7 @@ mod recipe;
 
 pub use recipe::Recipe;
 
-use crate::data::{Dataset, Loader, Split, hold_out, statistics};
+use crate::data::{Dataset, Loader, Split, digest_of, hold_out, statistics};
 use crate::fit::{Work, hex};
 use crate::import::{Imported, NamedValues, write_backbone};
 use crate::net::{Net, Params, training_tensors};
@@ -93,8 +93,10 @@ impl Job<'_> {
             loss: &|params, batch| teacher_loss(&plan, params, batch, recipe.label_smoothing),
             validate: &|params| val.as_ref().map_or(Ok(Score::default()), |val| score(params, val)),
         };
-        let about = about(self.data_name, classes.len());
-        let fingerprint = format!("{about} {} images | {}", train.len(), recipe.fingerprint());
+        let about = about(self.data_name, &classes);
+        let images = [Some(&train), val.as_ref()].into_iter().flatten().map(Split::digest);
+        let images = images.collect::<Vec<_>>().join(" ");
+        let fingerprint = format!("{about} {} images {images} | {}", train.len(), recipe.fingerprint());
         let course = Course {
             stage: STAGE,
             fingerprint: &fingerprint,
@@ -151,17 +153,17 @@ impl Job<'_> {
     }
 }
 
-/// What a training is about, beside its recipe and the number of images.
-fn about(data_name: &str, classes: usize) -> String {
-    format!("data {data_name} {classes} classes")
+/// What a training is about, beside its recipe and the images themselves.
+fn about(data_name: &str, classes: &[String]) -> String {
+    format!("data {data_name} {} classes {}", classes.len(), digest_of(classes))
 }
 
-/// Refuses a checkpoint in `work` that was made on other data or by another recipe, before any image is read. How many
-/// images the data has is left to training itself.
+/// Refuses a checkpoint in `work` that was made on other data or by another recipe, before any image is read. Whether
+/// the images are the same is left to training itself.
 ///
 /// # Errors
 /// [`Error::Training`] naming the checkpoint.
-pub fn refuse_others(work: &Work, data_name: &str, classes: usize, recipe: &Recipe) -> Result<()> {
+pub fn refuse_others(work: &Work, data_name: &str, classes: &[String], recipe: &Recipe) -> Result<()> {
     let path = work.checkpoint(STAGE);
     let Some(found) = Checkpoint::peek(&path)? else { return Ok(()) };
     let same = found.fingerprint.starts_with(&about(data_name, classes))
