@@ -63,7 +63,7 @@ impl Comparison {
                 && known.run != run
             {
                 let want = "repeat its options, remove its folder, or choose another work folder";
-                return Err(Error::training(result.display(), "made with other options", want));
+                return Err(Error::training(result.display(), "made with other options or images", want));
             }
             // A test that was left out may be asked for later.
             let known = known.filter(|known| known.test.is_some() || ground.test.is_none());

@@ -171,7 +171,7 @@ impl Job<'_> {
         let found: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         if found["run"] != self.identity(&self.ground()?) {
             let want = "repeat its options, remove its folder, or choose another work folder";
-            return Err(Error::training(path.display(), "made with other options", want));
+            return Err(Error::training(path.display(), "made with other options or images", want));
         }
         Ok(self.work.bundle(self.name).exists())
     }

@@ -117,8 +117,8 @@ impl Checkpoint {
     pub(crate) fn of_other_options(path: &Path) -> Error {
         Error::training(
             path.display(),
-            "a run with other options was begun here",
-            "repeat its options, remove the file, or choose another work folder",
+            "a run with other options or images was begun here",
+            "repeat its options with its images, remove the file, or choose another work folder",
         )
     }
 }

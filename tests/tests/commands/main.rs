@@ -2,6 +2,7 @@
 
 mod compare;
 mod method;
+mod mixed_up;
 mod protocol;
 mod report;
 mod training;
@@ -125,7 +126,7 @@ fn a_folder_of_images_becomes_a_task_that_the_runtime_answers() {
     let mut other = args.clone();
     other.extend(["--seed", "2"]);
     let (_, why) = failure("tailor", &other);
-    assert!(why.contains("other options") && why.contains("teach.safetensors"), "{why}");
+    assert!(why.contains("other options or images") && why.contains("teach.safetensors"), "{why}");
 
     let on_host = ["eval", "--backbone", text(&bench.backbone), "--task", text(&task), "--data"];
     let on_host = stdout("tailor", &[&on_host[..], &[text(&bench.images), "--json"]].concat());

@@ -1,0 +1,126 @@
+//! What belongs together and does not: images of one folder with checkpoints of another, classes with another task's,
+//! files of one kind where another is needed.
+
+use super::*;
+
+fn fit<'a>(bench: &'a Bench, work: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
+    let mut args = vec!["fit", "--backbone", text(&bench.backbone), "--data", text(&bench.images)];
+    args.extend(["--work", text(work), "--name", "halves"]);
+    args.extend(QUICK);
+    args.extend(more);
+    args
+}
+
+#[test]
+fn checkpoints_know_the_images_they_were_made_with() {
+    let bench = bench();
+    let work = bench.folder.path().join("run");
+    let teacher = fit(&bench, &work, &["--until", "teach", "--json"]);
+    let said = stdout("tailor", &teacher);
+    assert!(
+        said.contains("\"stage\":\"teach\"") && (16.0..=18.0).contains(&number(&said, "val_n")),
+        "{said}"
+    );
+    assert_eq!(stdout("tailor", &teacher), said, "done before");
+
+    // Two images change places: as many as ever, in the same classes.
+    let place = |class: &str, name: &str| bench.images.join("train").join(class).join(name);
+    let exchange = || {
+        let (a, b, aside) = (place("above", "3.png"), place("below", "3.png"), bench.folder.path().join("x"));
+        std::fs::rename(&a, &aside).unwrap();
+        std::fs::rename(&b, &a).unwrap();
+        std::fs::rename(&aside, &b).unwrap();
+    };
+    exchange();
+    let (_, why) = failure("tailor", &teacher);
+    assert!(why.contains("teach.safetensors") && why.contains("images"), "{why}");
+    exchange();
+    assert_eq!(stdout("tailor", &teacher), said);
+
+    // The same images in the other order of labels.
+    for split in ["train", "test"] {
+        let at = bench.images.join(split);
+        std::fs::rename(at.join("above"), at.join("under")).unwrap();
+    }
+    let (_, why) = failure("tailor", &teacher);
+    assert!(why.contains("teach.safetensors"), "{why}");
+}
+
+#[test]
+fn other_classes_are_no_measure_of_a_task() {
+    let bench = bench();
+    let work = bench.folder.path().join("run");
+    stdout("tailor", &fit(&bench, &work, &[]));
+    for split in ["train", "test"] {
+        let at = bench.images.join(split);
+        std::fs::rename(at.join("above"), at.join("under")).unwrap();
+    }
+    let task = work.join("halves.task");
+    let on = ["--backbone", text(&bench.backbone), "--data", text(&bench.images)];
+    let small = bench.folder.path().join("small.task");
+    let eval = [&["eval", "--task", text(&task)], &on[..]].concat();
+    let pack = [&["pack", text(&task), "--precision", "int8", "--out", text(&small)], &on[..]].concat();
+    for command in [&eval, &pack] {
+        let (_, why) = failure("tailor", command);
+        assert!(why.contains("below, under") && why.contains("above, below"), "{why}");
+    }
+    assert!(!small.exists());
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_what_could() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let (work, packed) = (at("run"), at("packed.backbone"));
+    let target = ["pack", text(&bench.backbone), "--target", "jetson-orin-nano", "--out", text(&packed)];
+    stdout("tailor", &target);
+    let weights = samples().join("cifar100-resnet20.safetensors");
+    let data = ["--data", text(&bench.images)];
+    let with = |backbone, more: &[&'static str]| -> Vec<String> {
+        let start = ["eval", "--backbone", text(backbone)];
+        [&start[..], &data, more].concat().into_iter().map(str::to_owned).collect()
+    };
+    let cases = [
+        (with(&packed, &[]), "use the imported one"),
+        (with(&weights, &[]), "tailor import"),
+        (with(&bench.backbone, &["--size", "0"]), "--size 0"),
+        (
+            [&["prune"], &fit(&bench, &work, &["--drop", "0", "--until", "teach"])[1..]]
+                .concat()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            "--until",
+        ),
+        (["import", text(&weights), "--mean", "125,123,114"].map(str::to_owned).to_vec(), "from 0 to 1"),
+        (
+            [
+                "eval",
+                "--backbone",
+                text(&bench.backbone),
+                "--task",
+                text(&bench.backbone),
+                "--data",
+                text(&bench.images),
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            "a task",
+        ),
+    ];
+    for (command, hint) in cases {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let (code, why) = failure("tailor", &command);
+        assert!(why.contains(hint) && code != 101, "{command:?}: {why}");
+    }
+
+    // A bad file among several is named, and the others are looked at.
+    let bad = at("bad.task");
+    std::fs::write(&bad, b"nothing").unwrap();
+    let output = run("tailor", &["verify", text(&bad), text(&bench.backbone), "--json"]);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success());
+    let lines: Vec<&str> = lines.lines().collect();
+    assert!(lines[0].contains("bad.task") && lines[0].contains("\"error\":"), "{lines:?}");
+    assert!(lines[1].contains("net.backbone") && lines[1].contains("\"sections\":"), "{lines:?}");
+}
