@@ -187,8 +187,7 @@ impl Runtime {
     pub fn prefetch(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
         let known = self.slots.iter().position(|slot| slot.path.as_deref() == Some(path));
-        let slot = known.unwrap_or_else(|| self.new_slot(path.display().to_string()));
-        self.slots[slot].path = Some(path.into());
+        let slot = known.unwrap_or_else(|| self.new_slot(path.display().to_string(), Some(path)));
         if self.slots[slot].task.is_none() && self.slots[slot].loading.is_none() {
             let ticket = Ticket::default();
             self.loader()?.ask(Job::Load { slot, ticket: ticket.clone(), path: path.into() })?;
@@ -339,5 +338,23 @@ impl Drop for Runtime {
     /// Gives up what was still to be loaded, so that only the load under way is waited for.
     fn drop(&mut self) {
         self.slots.iter().filter_map(|slot| slot.loading.as_ref()).for_each(Ticket::cancel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Isa;
+    use std::collections::HashMap;
+
+    #[test]
+    fn a_runtime_that_goes_gives_up_what_is_still_queued() {
+        let backbone = Backbone::from_tensors(Isa::Portable, HashMap::new());
+        let mut runtime = Runtime::new(backbone, 1);
+        let ids = ["a.task", "b.task"].map(|path| runtime.prefetch(path).unwrap());
+        let tickets = ids.map(|id| runtime.slots[id.0].loading.clone().unwrap());
+        assert!(tickets.iter().all(|ticket| !ticket.is_cancelled()));
+        drop(runtime);
+        assert!(tickets.iter().all(Ticket::is_cancelled));
     }
 }

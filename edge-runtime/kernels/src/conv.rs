@@ -146,27 +146,24 @@ impl Method {
         found.map_or(Method::Direct, |(method, _)| method)
     }
 
-    /// The method whose packed weights of `s` are `len` floats, [`of`](Method::of) where that fits: files are packed for maps of
-    /// one size, and tasks come with others.
-    fn with(isa: Isa, s: &ConvShape, len: usize) -> Option<Method> {
-        let best = Method::of(isa, s);
-        let is_blocked = isa != Isa::Portable && winograd::handles(s);
-        let others: &[Method] =
-            if is_blocked { &[Method::Direct, Method::Winograd2, Method::Winograd4] } else { &[] };
-        std::iter::once(best).chain(others.iter().copied()).find(|method| method.packed_len(isa, s) == len)
+    /// Every method that computes `s` on `isa`, the plain one last.
+    pub(super) fn all(isa: Isa, s: &ConvShape) -> impl Iterator<Item = Method> {
+        let (direct, transformed) = (direct::handles(s), winograd::handles(s));
+        let methods = [Method::Direct, Method::Winograd2, Method::Winograd4, Method::Plain];
+        methods.into_iter().filter(move |method| match method {
+            Method::Plain => true,
+            _ if isa == Isa::Portable => false,
+            Method::Direct => direct,
+            Method::Winograd2 | Method::Winograd4 => transformed,
+        })
     }
 
-    /// Every method that computes `s` on `isa`.
-    #[cfg(test)]
-    pub(super) fn all(isa: Isa, s: &ConvShape) -> Vec<Method> {
-        let mut all = vec![Method::Plain];
-        if direct::handles(s) && isa != Isa::Portable {
-            all.push(Method::Direct);
-        }
-        if winograd::handles(s) && isa != Isa::Portable {
-            all.extend([Method::Winograd2, Method::Winograd4]);
-        }
-        all
+    /// The method that reads `len` floats of packed weights, the [fastest](Method::of) where it does or none does: files are
+    /// packed for maps of one size, and tasks come with others.
+    fn with(isa: Isa, s: &ConvShape, len: usize) -> Method {
+        let fastest = Method::of(isa, s);
+        let reads = |method: &Method| method.packed_len(isa, s) == len;
+        std::iter::once(fastest).chain(Method::all(isa, s)).find(reads).unwrap_or(fastest)
     }
 
     /// As [`packed_len`], by this method.
@@ -252,7 +249,7 @@ pub fn packed_len(isa: Isa, s: &ConvShape) -> usize {
 /// Whether [`conv`] can compute `s` with `len` floats of packed weights: those of this shape, or of the same kernel over maps
 /// of another size.
 pub fn accepts(isa: Isa, s: &ConvShape, len: usize) -> bool {
-    Method::with(isa, s, len).is_some()
+    Method::with(isa, s, len).packed_len(isa, s) == len
 }
 
 /// Packs weights `w`, plain `(c_out, c_in, kernel, kernel)`, into the order [`conv`] reads.
@@ -309,7 +306,7 @@ pub fn pack_run(
 ///
 /// Zero for shapes that [`conv`] refuses.
 pub fn scratch_len(isa: Isa, s: &ConvShape, weights: usize, threads: usize) -> usize {
-    Method::with(isa, s, weights).map_or(0, |method| method.scratch_len(isa, s, threads))
+    Method::with(isa, s, weights).scratch_len(isa, s, threads)
 }
 
 /// The convolution `s` of `input` with `weights` as packed by [`pack`], for maps of this size or of
@@ -331,8 +328,7 @@ pub fn conv(
     scratch: &mut [f32],
     pool: &Pool,
 ) -> Result<(), KernelError> {
-    let method = Method::with(isa, s, weights.len()).unwrap_or_else(|| Method::of(isa, s));
-    method.conv(isa, s, weights, input, e, out, scratch, pool)
+    Method::with(isa, s, weights.len()).conv(isa, s, weights, input, e, out, scratch, pool)
 }
 
 #[cfg(test)]

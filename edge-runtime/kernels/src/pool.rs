@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(60);
 
 /// Most threads of a pool, the caller included.
-const MOST: usize = 256;
+pub const MOST_THREADS: usize = 256;
 
 /// Spins between two looks at the clock.
 const SPINS: usize = 64;
@@ -78,7 +78,7 @@ pub(crate) fn share(parts: usize, t: usize, n: usize) -> std::ops::Range<usize> 
 }
 
 impl Pool {
-    /// A pool of `threads` threads, the caller included, and never more than 256. Where the system refuses a thread the pool
+    /// A pool of `threads` threads, the caller included, and never more than [`MOST_THREADS`]. Where the system refuses a thread the pool
     /// is smaller; [`threads`](Pool::threads) tells.
     pub fn new(threads: usize) -> Pool {
         Pool::start(threads, work)
@@ -86,7 +86,7 @@ impl Pool {
 
     /// A pool whose workers live by `work`.
     fn start(threads: usize, work: impl Fn(&Shared, usize) + Clone + Send + 'static) -> Pool {
-        let count = threads.clamp(1, MOST) - 1;
+        let count = threads.clamp(1, MOST_THREADS) - 1;
         let shared = Arc::new(Shared {
             job: UnsafeCell::new(None),
             unclaimed: (0..=count).map(|_| Counter::default()).collect(),

@@ -3,6 +3,7 @@
 use super::args::{Args, spec};
 use super::{Command, blocks, json, memory, store};
 use bundles::container::golden_input;
+use edge_runtime::pool::MOST_THREADS;
 use edge_runtime::{Result, Runtime, Session, Task, TaskId};
 use std::path::Path;
 use std::sync::Arc;
@@ -77,7 +78,7 @@ fn spread(mut times: Vec<Duration>) -> Spread {
 fn run(args: &Args) -> Result<()> {
     let files = store::Files::find(args)?;
     let frames = args.number("--frames", MOST_FRAMES)?.unwrap_or(200);
-    let threads = args.number("--threads", store::MOST_THREADS)?.unwrap_or(1);
+    let threads = args.number("--threads", MOST_THREADS)?.unwrap_or(1);
     let start = Instant::now();
     let backbone = files.open(args.isa()?)?;
     let opened = start.elapsed();

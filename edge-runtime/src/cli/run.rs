@@ -3,6 +3,7 @@
 use super::args::{Args, spec};
 use super::image::{Frames, Image, Raw};
 use super::{Command, json, store};
+use edge_runtime::pool::MOST_THREADS;
 use edge_runtime::{Error, Result, Runtime, Scores, TaskId};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -57,7 +58,7 @@ fn run(args: &Args) -> Result<()> {
             want: "image files, or `-` for standard input".into(),
         });
     }
-    let threads = args.number("--threads", store::MOST_THREADS)?.unwrap_or(1);
+    let threads = args.number("--threads", MOST_THREADS)?.unwrap_or(1);
     let mut runtime = Runtime::new(files.open(args.isa()?)?, threads);
     if let Some(mib) = args.number("--budget-mib", usize::MAX >> 20)? {
         runtime.set_budget(mib << 20);

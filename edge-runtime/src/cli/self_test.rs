@@ -4,6 +4,7 @@ use super::args::{Args, spec};
 use super::{Command, json, store};
 use bundles::container::golden_input;
 use edge_runtime::kernels::Isa;
+use edge_runtime::pool::MOST_THREADS;
 use edge_runtime::{Error, Result, Session, Task};
 
 pub const COMMAND: Command = Command {
@@ -26,7 +27,7 @@ pub const COMMAND: Command = Command {
 
 fn run(args: &Args) -> Result<()> {
     let files = store::Files::find(args)?;
-    let threads = args.number("--threads", store::MOST_THREADS)?.unwrap_or(2);
+    let threads = args.number("--threads", MOST_THREADS)?.unwrap_or(2);
     let isas = if args.value("--isa").is_some() { vec![args.isa()?] } else { Isa::available() };
     if !args.flag("--json") {
         json::print("task\tisa\tseed\tlargest difference\ttolerance\tresult\n")?;

@@ -13,8 +13,6 @@ pub const TASK: Spec =
     spec("--task", Some("FILE|NAME"), "task bundle, or a task of the store; repeatable (default: all)");
 pub const ISA: Spec = spec("--isa", Some("NAME"), "portable, avx2, avx512 or neon (default: the best here)");
 pub const THREADS: Spec = spec("--threads", Some("N"), "threads of a frame (default: 1)");
-/// Most that `--threads` may say.
-pub const MOST_THREADS: usize = 256;
 pub const TRUST: Spec =
     spec("--trust", Some("FILE"), "public key that files must be signed with; repeatable");
 

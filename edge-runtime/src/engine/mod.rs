@@ -25,6 +25,12 @@ use step::{PartSpec, Step, Work};
 /// Largest arena or parameter set of one task, in floats (1 GiB): a hostile file cannot ask for more.
 const MAX_FLOATS: usize = 1 << 28;
 
+/// The refusal of more than [`MAX_FLOATS`].
+fn too_large(what: String, floats: usize) -> Error {
+    let (need, limit) = (floats.saturating_mul(4), MAX_FLOATS * 4);
+    Error::TooLarge { what: what + ", in bytes", need, limit }
+}
+
 /// A compiled network: steps, where their values lie, and what parameters they need.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -65,20 +71,16 @@ impl Program {
     }
 
     fn assemble(file: &str, plan: &Plan, isa: Isa, mut lowered: Lowered) -> Result<Program> {
-        let too_large = |what: &str, floats: usize| {
-            let (need, limit) = (floats.saturating_mul(4), MAX_FLOATS * 4);
-            Error::TooLarge { what: format!("{file}: {what}, in bytes"), need, limit }
-        };
         let mut params = 0usize;
         for part in &lowered.parts {
             params = params.saturating_add(part.len);
         }
         if params > MAX_FLOATS {
-            return Err(too_large("parameters of the task", params));
+            return Err(too_large(format!("{file}: parameters of the task"), params));
         }
         let sizes = lowered.sizes;
         if let Some(&size) = sizes.iter().find(|&&size| size > MAX_FLOATS) {
-            return Err(too_large("one feature map", size));
+            return Err(too_large(format!("{file}: one feature map"), size));
         }
         // They stay for as long as the task does.
         lowered.steps.shrink_to_fit();
@@ -107,8 +109,7 @@ impl Program {
         if floats <= MAX_FLOATS {
             return Ok(floats);
         }
-        let (need, limit) = (floats.saturating_mul(4), MAX_FLOATS * 4);
-        Err(Error::TooLarge { what: format!("scratch of {threads} threads, in bytes"), need, limit })
+        Err(too_large(format!("scratch of {threads} threads"), floats))
     }
 
     /// Floats of scratch that a pool of `threads` threads needs.

@@ -161,12 +161,12 @@ impl Runtime {
     fn slot(&mut self, name: &str, path: Option<&Path>) -> usize {
         let of_path = || self.slots.iter().position(|slot| path.is_some() && slot.path.as_deref() == path);
         let known = self.find(name).map(|id| id.0).or_else(of_path);
-        known.unwrap_or_else(|| self.new_slot(name.into()))
+        known.unwrap_or_else(|| self.new_slot(name.into(), path))
     }
 
-    pub(super) fn new_slot(&mut self, name: String) -> usize {
-        let empty = Slot { name, path: None, task: None, before: None, loading: None, error: None, used: 0 };
-        self.slots.push(empty);
+    pub(super) fn new_slot(&mut self, name: String, path: Option<&Path>) -> usize {
+        let path = path.map(Path::to_path_buf);
+        self.slots.push(Slot { name, path, task: None, before: None, loading: None, error: None, used: 0 });
         self.slots.len() - 1
     }
 }

@@ -233,25 +233,6 @@ fn two_broken_tasks_in_a_row_leave_the_one_that_ran() {
 }
 
 #[test]
-fn a_runtime_that_goes_does_not_load_what_is_still_queued() {
-    let packed = store::packed(ARCH, SIZE, 48);
-    let directory = store::directory(&packed);
-    let backbone = backbone(&packed);
-    let mut runtime = Runtime::new(std::sync::Arc::clone(&backbone), 1);
-    for i in 0..200 {
-        let path = directory.path().join(format!("{i}.task"));
-        std::fs::copy(directory.path().join("signs.task"), &path).unwrap();
-        runtime.prefetch(path).unwrap();
-    }
-    let start = std::time::Instant::now();
-    edge_runtime::Task::load(&backbone, directory.path().join("signs.task")).unwrap();
-    let one = start.elapsed();
-    let start = std::time::Instant::now();
-    drop(runtime);
-    assert!(start.elapsed() < 100 * one, "{:?} for what takes {one:?} each", start.elapsed());
-}
-
-#[test]
 fn a_deadline_that_never_comes_is_none() {
     let packed = store::packed(ARCH, SIZE, 49);
     let directory = store::directory(&packed);

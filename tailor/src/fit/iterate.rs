@@ -4,7 +4,7 @@ use super::Tailoring;
 use super::cut::{Cut, FINISH, PRUNE, survivors};
 use crate::Result;
 use crate::net::Params;
-use bundles::plan::{GateId, Plan, Role};
+use bundles::plan::{Cell, GateId, Plan, Role};
 use std::collections::BTreeSet;
 
 /// Blocks whose removal is tried at each step.
@@ -79,6 +79,13 @@ fn gates(plan: &Plan, role: Role) -> impl Iterator<Item = GateId> {
         let gates = cell.gates.iter().enumerate().filter(move |(_, path)| path.role == role);
         gates.map(move |(gate, _)| GateId { node: i + 1, gate })
     })
+}
+
+/// Whether every block that could go `before`, because a proxy leads round it, still can in what is left.
+fn keeps_ways_round(before: &Plan, less: &Plan) -> bool {
+    let has_way = |cell: &Cell| cell.proxies().next().is_some();
+    let pairs = before.cells.iter().zip(&less.cells);
+    pairs.into_iter().all(|(before, less)| less.block().is_none() || !has_way(before) || has_way(less))
 }
 
 impl Tailoring<'_> {
@@ -174,14 +181,12 @@ impl Tailoring<'_> {
                 break;
             }
             taken.insert(id);
-            let cell = &at.plan.cells[id.node - 1];
-            let is_left = |gate: usize| {
-                cell.gates[gate].role == Role::Proxy && !taken.contains(&GateId { node: id.node, gate })
-            };
-            let is_stuck =
-                self.recipe.budget.is_some() && cell.block().is_some() && !(0..cell.gates.len()).any(is_left);
             // Two nodes may each be reached without one of two proxies, and not without both.
-            if is_stuck || at.plan.without(&taken).map_or(true, |plan| plan.blocks() < at.plan.blocks()) {
+            let can_go = at.plan.without(&taken).is_ok_and(|less| {
+                let keeps_ways = self.recipe.budget.is_none() || keeps_ways_round(&at.plan, &less);
+                keeps_ways && less.blocks() == at.plan.blocks()
+            });
+            if !can_go {
                 taken.remove(&id);
             }
         }
@@ -225,7 +230,7 @@ mod tests {
     use crate::net::{Gating, Params};
     use crate::progress::Progress;
     use crate::random::Random;
-    use bundles::plan::{Cell, Skips};
+    use bundles::plan::Skips;
     use candle_core::Device;
 
     #[test]
@@ -304,9 +309,9 @@ mod tests {
         let budgeted = Recipe { budget: Some("50%".parse().unwrap()), ..recipe.clone() };
         let budgeted = ground.tailoring(&budgeted, &work, &Device::Cpu, &progress);
         let careful = budgeted.thinner(&whole).unwrap().into_iter().next().unwrap();
-        let has_way_round = |cell: &Cell| cell.block().is_none() || cell.proxies().next().is_some();
-        assert!(careful.plan.cells.iter().all(has_way_round), "a block is stuck");
-        assert!(!thin.plan.cells.iter().all(has_way_round), "nothing to be careful about");
+        let is_free = |cell: &Cell| cell.block().is_none() || cell.proxies().next().is_some();
+        assert!(careful.plan.cells.iter().all(is_free), "a block is stuck");
+        assert!(!thin.plan.cells.iter().all(is_free), "nothing to be careful about");
         let by_price = budgeted.leaner(&whole, 1).unwrap();
         let thinned = by_price.iter().position(|cut| cut.plan == careful.plan);
         let cheaper = prices.iter().filter(|cheaper| **cheaper < price(&careful)).count();

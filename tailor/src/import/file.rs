@@ -99,8 +99,7 @@ pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
     let manifest = bundle.manifest();
     let packed = "a backbone packed for a device cannot be trained on; use the imported one";
     if manifest.kind != Kind::Backbone {
-        let want = needed;
-        return Err(Error::import(path.display(), format!("a {}", manifest.kind.word()), want));
+        return Err(Error::import(path.display(), format!("a {}", manifest.kind.word()), needed));
     }
     let mut tensors = BTreeMap::new();
     let mut take = |section: &str, name: String| -> Result<bool> {

@@ -75,41 +75,21 @@ fn what_cannot_be_meant_is_refused_with_what_could() {
     let target = ["pack", text(&bench.backbone), "--target", "jetson-orin-nano", "--out", text(&packed)];
     stdout("tailor", &target);
     let weights = samples().join("cifar100-resnet20.safetensors");
-    let data = ["--data", text(&bench.images)];
-    let with = |backbone, more: &[&'static str]| -> Vec<String> {
-        let start = ["eval", "--backbone", text(backbone)];
-        [&start[..], &data, more].concat().into_iter().map(str::to_owned).collect()
+    let eval = |backbone, more: &[&'static str]| {
+        let words = ["eval", "--data", text(&bench.images), "--backbone", text(backbone)];
+        [&words[..], more].concat()
     };
+    let prune = fit(&bench, &work, &["--drop", "0", "--until", "teach"]);
+    let backbone_as_task = [&eval(&bench.backbone, &["--task"])[..], &[text(&bench.backbone)]].concat();
     let cases = [
-        (with(&packed, &[]), "use the imported one"),
-        (with(&weights, &[]), "tailor import"),
-        (with(&bench.backbone, &["--size", "0"]), "--size 0"),
-        (
-            [&["prune"], &fit(&bench, &work, &["--drop", "0", "--until", "teach"])[1..]]
-                .concat()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
-            "--until",
-        ),
-        (["import", text(&weights), "--mean", "125,123,114"].map(str::to_owned).to_vec(), "from 0 to 1"),
-        (
-            [
-                "eval",
-                "--backbone",
-                text(&bench.backbone),
-                "--task",
-                text(&bench.backbone),
-                "--data",
-                text(&bench.images),
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-            "a task",
-        ),
+        (eval(&packed, &[]), "use the imported one"),
+        (eval(&weights, &[]), "tailor import"),
+        (eval(&bench.backbone, &["--size", "0"]), "--size 0"),
+        (backbone_as_task, "a task"),
+        ([&["prune"], &prune[1..]].concat(), "--until"),
+        (vec!["import", text(&weights), "--mean", "125,123,114"], "from 0 to 1"),
     ];
     for (command, hint) in cases {
-        let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let (code, why) = failure("tailor", &command);
         assert!(why.contains(hint) && code != 101, "{command:?}: {why}");
     }
