@@ -1,6 +1,8 @@
 //! The `edge-runtime` command over a store of random tasks.
 
 use super::store;
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Packing, pack_backbone};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
@@ -244,4 +246,25 @@ fn a_reader_that_goes_away_changes_neither_exit_codes_nor_metrics() {
     assert_eq!(unread(&["self-test", "--store", at]), Some(0));
     std::fs::write(directory.path().join("cut.task"), b"TAILOR").unwrap();
     assert_eq!(unread(&["self-test", "--store", at]), Some(3));
+}
+
+#[test]
+fn a_packed_backbone_is_tested_on_what_it_is_packed_for() {
+    let packed = store::packed("cifar-resnet20-b", 12, 28);
+    let directory = store::directory(&packed);
+    let at = directory.path().to_str().unwrap();
+    for isa in Isa::ALL {
+        let bytes = pack_backbone("b", &packed.backbone, Packing::F32(isa), &[]).unwrap();
+        std::fs::write(directory.path().join("net.backbone"), bytes).unwrap();
+        let output = edge_runtime(&["self-test", "--store", at], b"");
+        let (out, err) = text(&output);
+        if !isa.runs_here() {
+            assert_eq!(output.status.code(), Some(4), "{isa}: {out}{err}");
+            continue;
+        }
+        assert!(output.status.success(), "{isa}: {err}");
+        let lines: Vec<&str> = out.lines().skip(1).collect();
+        let own = format!("\t{isa}\t");
+        assert!(lines.len() == 3 && lines.iter().all(|line| line.contains(&own)), "{out}");
+    }
 }
