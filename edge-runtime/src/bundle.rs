@@ -33,6 +33,16 @@ impl Trusting {
     }
 }
 
+/// The public key in the file at `path`, as `tailor keygen` writes it.
+///
+/// # Errors
+/// [`Error::File`]; [`Error::Container`] for a file that holds none.
+pub fn trusted_key(path: impl AsRef<std::path::Path>) -> Result<TrustedKey> {
+    let path = path.as_ref();
+    let text = std::fs::read_to_string(path).map_err(Error::file(path, "read"))?;
+    TrustedKey::from_text(&text).map_err(Error::container(&path.display().to_string()))
+}
+
 /// Refuses the other kind of container, and one for another runtime.
 pub(crate) fn check_kind(file: &str, manifest: &Manifest, want: Kind) -> Result<()> {
     if manifest.kind != want {

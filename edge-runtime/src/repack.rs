@@ -3,7 +3,8 @@
 use crate::backbone::{INT8_REVISION, Kernel, LAYOUT_REVISION, int8_shape, isa_in_files};
 use crate::bundle;
 use crate::engine::Program;
-use crate::kernels::{self, ConvShape, Floats, Isa, int8};
+use crate::kernels::int8::{self, Bits};
+use crate::kernels::{self, ConvShape, Floats, Isa};
 use crate::{Error, Result};
 use bundles::container::{self, Bundle, Dtype, Kind, Layout, Section, SigningKey, Writer};
 use bundles::plan::{Conv, Op, Owner};
@@ -109,7 +110,7 @@ fn rounded(file: &str, parsed: &Bundle<'_>, to_bytes: bool, writer: &mut Writer)
         let kernel = kernels.get(name);
         let added = match shape {
             [rows, _, ..] if to_bytes => {
-                let (bytes, scales) = in_rows(name, &values, *rows)?;
+                let (bytes, scales) = in_rows(name, &values, *rows, Bits::ALL)?;
                 match kernel {
                     Some(conv) => {
                         let shape8 = int8_shape(conv);
@@ -130,13 +131,13 @@ fn rounded(file: &str, parsed: &Bundle<'_>, to_bytes: bool, writer: &mut Writer)
     Ok(())
 }
 
-/// A tensor as bytes, and the scale of each of its `rows`.
+/// A tensor as bytes, rounded to that many bits, and the scale of each of its `rows`.
 ///
 /// # Errors
 /// [`Error::Kernel`] when its length is no multiple of `rows`.
-pub fn in_rows(name: &str, values: &[f32], rows: usize) -> Result<(Vec<i8>, Vec<f32>)> {
+pub fn in_rows(name: &str, values: &[f32], rows: usize, bits: Bits) -> Result<(Vec<i8>, Vec<f32>)> {
     let (mut bytes, mut scales) = (vec![0; values.len()], vec![0.0; rows]);
-    int8::quantise_rows(values, rows, &mut bytes, &mut scales)
+    int8::quantise_rows(values, rows, bits, &mut bytes, &mut scales)
         .map_err(|source| Error::Kernel { step: name.into(), source })?;
     Ok((bytes, scales))
 }

@@ -1,11 +1,10 @@
-//! Whether a bundle's sections are the tensors that its plan calls for, and whether a task fits a backbone.
+//! Whether a bundle's sections are the tensors that its plan calls for.
 
 use super::section::COMPANION;
-use super::{Dtype, Kind, Layout, Manifest, RUNTIME_ABI, Section};
+use super::{Dtype, Kind, Layout, Manifest, Section};
+use crate::Result;
 use crate::plan::Owner;
 use crate::wire::corrupt;
-use crate::{Error, Result};
-use std::collections::HashMap;
 
 /// A manifest's sections by name.
 struct Sections<'a> {
@@ -107,92 +106,4 @@ fn check_scales(manifest: &Manifest, sections: &Sections<'_>) -> Result<()> {
     }
     let got = format!("{:?} {:?}", maps.dtype, maps.shape);
     corrupt(format!("tensor {name}"), format!("f32 of shape {want:?}, one row per map of the plan"), got)
-}
-
-impl Manifest {
-    /// Checks that this task can run on `backbone`: same runtime ABI as this build, the backbone it was cut
-    /// for (and the variant, if it insists on one), and every kernel its plan shares in the shape it expects.
-    ///
-    /// # Errors
-    /// `Incompatible`, saying what to install instead.
-    pub fn fits(&self, backbone: &Manifest) -> Result<()> {
-        let differ = |what: String, want: String, got: String| Err(Error::Incompatible { what, want, got });
-        let task = &self.name;
-        for bundle in [self, backbone] {
-            if bundle.abi != RUNTIME_ABI {
-                let what =
-                    format!("runtime ABI of `{}` (pack it again, or update this program)", bundle.name);
-                return differ(what, RUNTIME_ABI.to_string(), bundle.abi.to_string());
-            }
-        }
-        if (self.kind, backbone.kind) != (Kind::Task, Kind::Backbone) {
-            let got = format!("{} on {}", self.kind.word(), backbone.kind.word());
-            return differ(format!("running `{task}`"), "a task on a backbone".into(), got);
-        }
-        if self.backbone.id != backbone.backbone.id {
-            let what = format!("backbone of task `{task}` (install the one it was cut for)");
-            return differ(what, short(&self.backbone.id), short(&backbone.backbone.id));
-        }
-        let variant = &self.backbone.variant;
-        if !variant.is_empty() && *variant != backbone.backbone.variant {
-            let what = format!("variant of the backbone of task `{task}`");
-            return differ(what, variant.clone(), backbone.backbone.variant.clone());
-        }
-        let kernels: HashMap<&str, &Section> =
-            backbone.sections.iter().map(|section| (section.name.as_str(), section)).collect();
-        for spec in self.plan.tensors().iter().filter(|spec| spec.owner == Owner::Backbone) {
-            match kernels.get(spec.name.as_str()) {
-                Some(section) if section.owner == Owner::Backbone && section.shape == spec.shape => {}
-                Some(section) => {
-                    let what = format!("kernel {} of task `{task}`", spec.name);
-                    return differ(what, format!("{:?}", spec.shape), format!("{:?}", section.shape));
-                }
-                None => {
-                    let bundle = backbone.name.clone();
-                    return Err(Error::MissingTensor { name: spec.name.clone(), bundle });
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn short(id: &[u8; 32]) -> String {
-    id.iter().take(8).map(|b| format!("{b:02x}")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::container::Bundle;
-    use crate::container::testing::{tiny_backbone, tiny_task};
-
-    #[test]
-    fn a_task_runs_on_its_backbone_and_on_no_other() {
-        let manifest = |bytes: Vec<u8>| Bundle::parse(&bytes).unwrap().into_manifest();
-        let backbone = manifest(tiny_backbone().finish(&[]).unwrap());
-        let task = |id, variant: &str| manifest(tiny_task().backbone(id, variant).finish(&[]).unwrap());
-        let id = backbone.backbone.id;
-        task(id, "").fits(&backbone).unwrap();
-        task(id, "f32").fits(&backbone).unwrap();
-
-        let mut reshaped = backbone.clone();
-        reshaped.sections[0].shape = vec![4, 27];
-        let mut renamed = backbone.clone();
-        renamed.sections[0].name = "conv2.weight".into();
-        let mut newer = backbone.clone();
-        newer.abi += 1;
-        let cases = [
-            (task([1; 32], ""), &backbone, "0101010101010101"),
-            (task(id, "int8"), &backbone, "int8"),
-            (backbone.clone(), &backbone, "backbone on backbone"),
-            (task(id, ""), &reshaped, "[4, 27]"),
-            (task(id, ""), &renamed, "conv1.weight"),
-            (task(id, ""), &newer, "ABI"),
-        ];
-        for (task, backbone, word) in cases {
-            let error = task.fits(backbone).unwrap_err();
-            assert!(error.to_string().contains(word), "{error}");
-            assert_eq!(error.exit_code(), 4);
-        }
-    }
 }

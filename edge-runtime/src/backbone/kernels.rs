@@ -65,16 +65,17 @@ impl Backbone {
     /// The kernel of `conv`, packed for `shape`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it is packed for
-    /// another machine or shape.
+    /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it has another shape or is packed
+    /// for another machine.
     pub(crate) fn kernel(&self, conv: &Conv, shape: &ConvShape) -> Result<Kernel> {
         let len = kernels::packed_len(self.isa, shape);
         let key = (format!("{}.weight", conv.name), len, shape.input_nchw);
+        self.check_shape(&key.0, conv)?;
         let mut packed = self.packed();
         if let Some(kernel) = packed.kernels.get(&key) {
             return Ok(kernel.clone());
         }
-        if let Some(kernel) = self.mapped(&key.0, conv, shape)? {
+        if let Some(kernel) = self.mapped(&key.0, shape)? {
             packed.kernels.insert(key, kernel.clone());
             return Ok(kernel);
         }
@@ -91,15 +92,27 @@ impl Backbone {
         Ok(kernel)
     }
 
+    /// Refuses a convolution that takes the file's kernel for one of another shape, which may have as many numbers.
+    fn check_shape(&self, name: &str, conv: &Conv) -> Result<()> {
+        let Some((contents, section, _)) = self.in_file(name) else { return Ok(()) };
+        let shape = [conv.c_out, conv.c_in, conv.kernel, conv.kernel];
+        if section.shape == shape {
+            return Ok(());
+        }
+        Err(Error::Incompatible {
+            file: contents.file.clone(),
+            want: format!("tensor `{name}` as {:?}", section.shape),
+            got: format!("a network that takes it for {shape:?}"),
+        })
+    }
+
     /// A kernel that lies in the file as this machine reads it; `None` when it lies there in plain order.
-    fn mapped(&self, name: &str, conv: &Conv, on: &ConvShape) -> Result<Option<Kernel>> {
+    fn mapped(&self, name: &str, on: &ConvShape) -> Result<Option<Kernel>> {
         let Some((contents, section, range)) = self.in_file(name) else { return Ok(None) };
         let Layout::Blocked { isa, revision } = section.layout else { return Ok(None) };
-        let shape = [conv.c_out, conv.c_in, conv.kernel, conv.kernel];
         let here = isa_in_files(self.isa);
         let fits = (isa, revision) == (here, LAYOUT_REVISION)
             && section.dtype == Dtype::F32
-            && section.shape == shape
             && range.len().is_multiple_of(4)
             && kernels::accepts(self.isa, on, range.len() / 4)
             && contents.map.floats(range.clone()).is_some();
@@ -119,10 +132,11 @@ impl Backbone {
     /// The kernel of `conv` as bytes: where it lies in the file, or rounded from plain numbers.
     ///
     /// # Errors
-    /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it is packed in
-    /// another order, [`Error::Container`] for scales that are none.
+    /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it has another shape or is packed
+    /// in another order, [`Error::Container`] for scales that are none.
     pub(crate) fn kernel8(&self, conv: &Conv) -> Result<Kernel8> {
         let name = format!("{}.weight", conv.name);
+        self.check_shape(&name, conv)?;
         let mut packed = self.packed();
         if let Some(kernel) = packed.int8.get(&name) {
             return Ok(kernel.clone());
@@ -135,7 +149,7 @@ impl Backbone {
                 let plain = self.tensor(&name, conv.c_out * conv.c_in * conv.kernel * conv.kernel)?;
                 let (mut rounded, mut scales) = (vec![0; plain.len()], vec![0.0; conv.c_out]);
                 let mut bytes = vec![0; int8::packed_len(&shape)];
-                int8::quantise_rows(&plain, conv.c_out, &mut rounded, &mut scales)
+                int8::quantise_rows(&plain, conv.c_out, int8::Bits::ALL, &mut rounded, &mut scales)
                     .and_then(|()| int8::pack(&shape, &rounded, &mut bytes))
                     .map_err(|source| Error::Kernel { step: name.clone(), source })?;
                 packed.cost.kernels += 1;
@@ -155,8 +169,7 @@ impl Backbone {
             return Ok(None);
         }
         let layout = Layout::Blocked { isa: container::Isa::Portable, revision: INT8_REVISION };
-        let shape = [conv.c_out, conv.c_in, conv.kernel, conv.kernel];
-        if section.layout != layout || section.shape != shape || range.len() != len {
+        if section.layout != layout || range.len() != len {
             return Err(Error::Incompatible {
                 file: contents.file.clone(),
                 want: format!("{:?} (tensor `{name}`, {} bytes)", section.layout, range.len()),

@@ -74,7 +74,7 @@ pub trait Tensors {
 
 /// Rounds a tensor that is stored in floats to bytes, each row by a scale of its own.
 pub(crate) fn round_rows(name: &str, plain: &[f32], out: &mut [i8], scales: &mut [f32]) -> Result<()> {
-    int8::quantise_rows(plain, scales.len(), out, scales)
+    int8::quantise_rows(plain, scales.len(), int8::Bits::ALL, out, scales)
         .map_err(|source| Error::Kernel { step: name.into(), source })
 }
 

@@ -4,8 +4,8 @@ use super::naive::{self, Tensors};
 use super::random::{self, Rng};
 use super::store::{self, Packed};
 use bundles::container::{Bundle, Dtype, Golden, Kind, Layout, Section, Writer};
-use bundles::plan::{Arch, Owner, Plan};
-use edge_runtime::kernels::{Isa, int8::Grid};
+use bundles::plan::{Arch, Op, Owner, Plan};
+use edge_runtime::kernels::{Isa, int8::Bits, int8::Grid};
 use edge_runtime::{Backbone, Error, Options, Packing, Session, Task, in_rows, pack_backbone};
 use std::sync::Arc;
 
@@ -125,7 +125,7 @@ pub(super) fn int8_task(packed: &Packed, change: impl Fn(&mut Vec<f32>, &mut Vec
             writer.tensor_f16(&section.name, Owner::Task, &section.shape, &values).unwrap();
             continue;
         }
-        let (bytes, mut scales) = in_rows(&section.name, &values, section.shape[0]).unwrap();
+        let (bytes, mut scales) = in_rows(&section.name, &values, section.shape[0], Bits::ALL).unwrap();
         if section.name == "fc.weight" {
             change(&mut scales, &mut maps);
         }
@@ -180,6 +180,30 @@ fn tasks_and_backbones_of_other_precisions_are_refused_by_name() {
     // Packing starts from the imported file, not from a packed one.
     let again = pack_backbone("b", &packed.backbone, Packing::F16, &[]).unwrap();
     assert!(matches!(pack_backbone("b", &again, Packing::Int8, &[]), Err(Error::Incompatible { .. })));
+}
+
+#[test]
+fn a_kernel_of_as_many_numbers_in_another_shape_is_refused() {
+    let packed = store::packed("cifar-resnet20-b", 12, 35);
+    let mut plan = packed.tasks[0].2.clone();
+    let mut tensors = packed.tasks[0].3.clone();
+    // 27 channels of one pixel each, where the backbone has three of nine.
+    plan.input.c = 27;
+    let Op::Conv(stem) = &mut plan.stem[0] else { panic!("{:?}", plan.stem[0]) };
+    (stem.c_in, stem.kernel, stem.pad) = (27, 1, 0);
+    tensors.retain(|name, _| name != "conv1.weight");
+    let refusal = |outcome: Result<Task, Error>| {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.exit_code(), 4, "{error}");
+        assert!(error.to_string().contains("`conv1.weight` as [16, 3, 3, 3]"), "{error}");
+    };
+    let grids = grids(&plan);
+    for packing in [Packing::F32(Isa::detect()), Packing::F16] {
+        let backbone = open(pack_backbone("b", &packed.backbone, packing, &[]).unwrap()).unwrap();
+        refusal(Task::from_tensors(&backbone, "t", &plan, &tensors));
+    }
+    let backbone = open(pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap()).unwrap();
+    refusal(Task::from_tensors_int8(&backbone, "t", &plan, &tensors, &grids));
 }
 
 #[test]

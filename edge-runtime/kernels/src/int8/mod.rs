@@ -26,7 +26,7 @@ pub use conv::{check, conv, scratch_len};
 pub use maps::{
     Grid, avg_pool, global_avg_pool, map_len, max_pool, pad_channels, quantise, remap, subsample,
 };
-pub use weights::{pack, packed_len, quantise_rows, row_sums};
+pub use weights::{Bits, pack, packed_len, quantise_rows, row_sums};
 
 use super::isa::KernelError;
 

@@ -309,15 +309,22 @@ fn images_and_maps_are_rounded_to_the_nearest_byte() {
 fn rows_are_rounded_by_scales_of_their_own() {
     let w = [0.5, -1.0, 0.25, 0.0, 0.0, 0.0, 1e-42, -1e-42, 0.0, f32::MAX, -f32::MAX, 1.0];
     let (mut q, mut scales) = ([9; 12], [9.0; 4]);
-    quantise_rows(&w, 4, &mut q, &mut scales).unwrap();
+    quantise_rows(&w, 4, Bits::ALL, &mut q, &mut scales).unwrap();
     assert_eq!(q, [63, -126, 32, 0, 0, 0, 0, 0, 0, 126, -126, 0]);
     assert_eq!([scales[1], scales[2]], [1.0; 2]);
     for (scale, most) in [(scales[0], 1.0), (scales[3], f32::MAX)] {
         assert!((1.0..1.0 + 1.0 / 128.0).contains(&(scale / (most / 127.0))), "{scale} for {most}");
         assert_eq!(scale.to_bits() & 0xffff, 0);
     }
-    assert!(quantise_rows(&w, 5, &mut q, &mut scales).is_err());
-    assert!(quantise_rows(&w, 0, &mut q, &mut scales).is_err());
+    let six = Bits::new(6).unwrap();
+    quantise_rows(&w, 4, six, &mut q, &mut scales).unwrap();
+    assert_eq!(q, [15, -31, 8, 0, 0, 0, 0, 0, 0, 31, -31, 0]);
+    assert!((1.0..1.0 + 1.0 / 128.0).contains(&(scales[0] * 31.0)), "{}", scales[0]);
+    assert!(
+        [0, 1, 9, 255].into_iter().all(|bits| Bits::new(bits).is_none()) && Bits::new(8) == Some(Bits::ALL)
+    );
+    assert!(quantise_rows(&w, 5, Bits::ALL, &mut q, &mut scales).is_err());
+    assert!(quantise_rows(&w, 0, Bits::ALL, &mut q, &mut scales).is_err());
 }
 
 #[test]

@@ -83,26 +83,55 @@ fn short(x: f32) -> f32 {
     f32::from_bits(x.to_bits().saturating_add(REST) & !REST)
 }
 
-/// Rounds `rows` rows of `w` to -127..=127, each by a scale of its own, so that `w` is about `q * scale`.
+/// How finely weights are rounded: bits of each, its sign among them. All are kept in bytes and cost the same to compute with;
+/// those of fewer bits compress better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bits(u8);
+
+impl Bits {
+    /// As finely as bytes allow: -127..=127.
+    pub const ALL: Bits = Bits(8);
+    /// Half as finely: -63..=63.
+    pub const SEVEN: Bits = Bits(7);
+
+    /// `None` for fewer than two bits and more than eight.
+    pub fn new(bits: u8) -> Option<Bits> {
+        (2..=8).contains(&bits).then_some(Bits(bits))
+    }
+
+    /// Largest magnitude.
+    fn most(self) -> f32 {
+        f32::from((1u8 << (self.0 - 1)) - 1)
+    }
+}
+
+/// Rounds `rows` rows of `w` to whole numbers of `bits` bits, each row by a scale of its own, so that `w` is about `q * scale`.
 ///
 /// A row of zeros (or of numbers too small for a scale) gets the scale 1. Scales have eight significant bits: that makes
 /// steps 0.8 % larger at most, and half of what a file holds of scales is zeros.
 ///
 /// # Errors
 /// A length that is no multiple of `rows`, or a slice of another length.
-pub fn quantise_rows(w: &[f32], rows: usize, q: &mut [i8], scales: &mut [f32]) -> Result<(), KernelError> {
+pub fn quantise_rows(
+    w: &[f32],
+    rows: usize,
+    bits: Bits,
+    q: &mut [i8],
+    scales: &mut [f32],
+) -> Result<(), KernelError> {
     if rows == 0 || !w.len().is_multiple_of(rows) {
         return Err(KernelError::Shape { what: "weights that are no whole rows" });
     }
     let q = take_mut("rounded weight", q, w.len())?;
     let scales = take_mut("scales", scales, rows)?;
     let row = (w.len() / rows).max(1);
+    let range = bits.most();
     for ((w, q), scale) in w.chunks(row).zip(q.chunks_mut(row)).zip(scales) {
         let most = w.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-        *scale = Some(short(most / 127.0)).filter(|scale| scale.is_normal()).unwrap_or(1.0);
+        *scale = Some(short(most / range)).filter(|scale| scale.is_normal()).unwrap_or(1.0);
         for (q, w) in q.iter_mut().zip(w) {
             // The cast saturates, and takes what is no number for zero.
-            *q = (w / *scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+            *q = (w / *scale).round_ties_even().clamp(-range, range) as i8;
         }
     }
     Ok(())
