@@ -31,6 +31,11 @@ typedef struct edge_result {
 /* Maps and checks the backbone file. NULL on failure. */
 edge_runtime *edge_runtime_open(const char *backbone, uint32_t threads);
 
+/* As edge_runtime_open, but for files, the backbone's and the tasks', that one of these keys has signed: paths of count
+ * public key files, as tailor keygen writes them. Any other file is refused with -3. edge_runtime_open takes every file
+ * whose signatures, if it has some, are right. */
+edge_runtime *edge_runtime_open_trusted(const char *backbone, uint32_t threads, const char *const *keys, size_t count);
+
 /* Loads a task bundle on this thread: its number, from 0. */
 int edge_runtime_load(edge_runtime *runtime, const char *path);
 

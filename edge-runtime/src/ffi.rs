@@ -4,14 +4,14 @@
 //! --crate-type cdylib` a shared library. No panic crosses this border: it becomes an error like any other.
 #![allow(unsafe_code)]
 
-use crate::{Backbone, Error, Frame, Options, Result, Runtime, Switcher, TaskId};
-use std::cell::RefCell;
-use std::ffi::{CStr, CString, c_char, c_int};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+mod border;
 
-/// What [`edge_runtime_frame`] answers when a deadline passed while the task was still being loaded.
-pub const DEADLINE: c_int = -10;
+pub use border::{DEADLINE, edge_runtime_last_error};
+
+use crate::{Backbone, Error, Frame, Options, Result, Runtime, Switcher, TaskId, trusted_key};
+use border::{guarded, null, string};
+use std::ffi::{c_char, c_int};
+use std::time::Duration;
 
 /// Bytes of a label in a result, the closing zero included; longer labels are cut.
 pub const LABEL: usize = 64;
@@ -40,47 +40,6 @@ pub struct EdgeResult {
     pub label: [u8; LABEL],
 }
 
-thread_local! {
-    static LAST_ERROR: RefCell<CString> = RefCell::default();
-}
-
-/// Notes `error` for [`edge_runtime_last_error`] and returns its negative exit code.
-fn note(error: &Error) -> c_int {
-    let text = error.to_string().replace('\0', " ");
-    // Without zeros inside, this cannot fail.
-    let text = CString::new(text).unwrap_or_default();
-    LAST_ERROR.with(|last| *last.borrow_mut() = text);
-    match error {
-        Error::Deadline { .. } => DEADLINE,
-        _ => -c_int::from(error.exit_code()),
-    }
-}
-
-/// Runs `call`; what goes wrong, panics included, is noted and becomes a negative number.
-fn guarded(call: impl FnOnce() -> Result<c_int>) -> c_int {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => value,
-        Ok(Err(error)) => note(&error),
-        Err(_) => note(&Error::Internal { what: "a panic in the runtime".into() }),
-    }
-}
-
-fn null(what: &str) -> Error {
-    Error::Usage { got: format!("{what} is NULL"), want: "a valid pointer".into() }
-}
-
-/// # Safety
-/// `text` is NULL or points to a string that ends in a zero and lives as long as the result is used.
-unsafe fn string<'a>(text: *const c_char, what: &str) -> Result<&'a str> {
-    if text.is_null() {
-        return Err(null(what));
-    }
-    // SAFETY: not NULL, and the caller promises a string that ends in a zero.
-    let text = unsafe { CStr::from_ptr(text) };
-    text.to_str()
-        .map_err(|_| Error::Usage { got: format!("{what} is not UTF-8"), want: "a UTF-8 path".into() })
-}
-
 /// # Safety
 /// `runtime` is NULL or came from [`edge_runtime_open`], was not closed, and nobody else uses it meanwhile.
 unsafe fn borrowed<'a>(runtime: *mut EdgeRuntime) -> Result<&'a mut EdgeRuntime> {
@@ -98,12 +57,46 @@ pub unsafe extern "C" fn edge_runtime_open(backbone: *const c_char, threads: u32
     guarded(|| {
         // SAFETY: the caller's promise is this function's.
         let path = unsafe { string(backbone, "backbone") }?;
-        let backbone = Backbone::open(path, &Options::default())?;
-        let runtime = Runtime::new(backbone, threads.max(1) as usize);
-        opened = Box::into_raw(Box::new(EdgeRuntime { runtime }));
+        opened = open(path, threads, &Options::default())?;
         Ok(0)
     });
     opened
+}
+
+/// As [`edge_runtime_open`], for a backbone and tasks that one of `count` keys has signed: `keys` are paths of public key
+/// files. Any other file is refused.
+///
+/// # Safety
+/// As [`edge_runtime_open`]; `keys` is NULL or `count` pointers, each of them NULL or a string that ends in a zero.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_open_trusted(
+    backbone: *const c_char,
+    threads: u32,
+    keys: *const *const c_char,
+    count: usize,
+) -> *mut EdgeRuntime {
+    let mut opened = std::ptr::null_mut();
+    guarded(|| {
+        // SAFETY: the caller's promise is this function's.
+        let path = unsafe { string(backbone, "backbone") }?;
+        if keys.is_null() || count == 0 {
+            return Err(Error::Usage { got: "no keys".into(), want: "paths of public key files".into() });
+        }
+        let key = |i| {
+            // SAFETY: there are `count` pointers, NULL or such strings, as the caller promises.
+            let path = unsafe { string(*keys.add(i), "a key") }?;
+            trusted_key(path)
+        };
+        let trusted = (0..count).map(key).collect::<Result<Vec<_>>>()?;
+        opened = open(path, threads, &Options { trusted, ..Options::default() })?;
+        Ok(0)
+    });
+    opened
+}
+
+fn open(path: &str, threads: u32, options: &Options) -> Result<*mut EdgeRuntime> {
+    let runtime = Runtime::new(Backbone::open(path, options)?, threads.max(1) as usize);
+    Ok(Box::into_raw(Box::new(EdgeRuntime { runtime })))
 }
 
 /// A task's number, as C sees it.
@@ -373,12 +366,6 @@ pub unsafe extern "C" fn edge_runtime_frame(
         unsafe { result.write(answer) };
         Ok(0)
     })
-}
-
-/// What went wrong last on this thread; empty when nothing did. Valid until this thread's next call.
-#[unsafe(no_mangle)]
-pub extern "C" fn edge_runtime_last_error() -> *const c_char {
-    LAST_ERROR.with(|last| last.borrow().as_ptr())
 }
 
 /// Frees everything. NULL is fine.

@@ -25,6 +25,9 @@ const ROOM: usize = 256 * 1024;
 /// Most bytes of a decoder's room for a block that are kept: a block of the common networks' largest kernel, twice over.
 const BLOCK: usize = 2 * 1024 * 1024;
 
+/// Memory is used again for a part that leaves less than this fraction of it idle.
+const SLACK: usize = 16;
+
 /// Readers that are kept: a load is done by two threads at most.
 const READERS: usize = 2;
 
@@ -112,10 +115,10 @@ impl Kept {
         }
     }
 
-    /// Memory for `len` floats.
+    /// Memory for `len` floats, of which hardly more is held: a task's bytes are counted by what it needs.
     pub fn memory(&self, len: usize) -> Memory {
         let mut memory = lock(&self.memory);
-        let fits = |floats: &Floats| (len..=len.saturating_mul(2)).contains(&floats.room());
+        let fits = |floats: &Floats| (len..=len.saturating_add(len / SLACK)).contains(&floats.room());
         let best = memory.iter().enumerate().filter(|(_, floats)| fits(floats));
         let best = best.min_by_key(|(_, floats)| floats.room()).map(|(at, _)| at);
         match best {
@@ -162,12 +165,12 @@ mod tests {
         let mut left = Floats::zeros(100);
         left.fill(7.0);
         kept.keep_floats(vec![left]);
-        // Too long for it, and so short that most of it would lie idle.
-        for len in [0, 30, 200] {
+        // Too long for it, and so short that a good part of it would lie idle.
+        for len in [0, 30, 90, 200] {
             assert_eq!(*kept.memory(len).floats(), vec![0.0; len]);
         }
-        assert_eq!(*kept.memory(80).floats(), [7.0; 80]);
-        assert_eq!(*kept.memory(80).floats(), [0.0; 80]);
+        assert_eq!(*kept.memory(99).floats(), [7.0; 99]);
+        assert_eq!(*kept.memory(99).floats(), [0.0; 99]);
     }
 
     #[test]

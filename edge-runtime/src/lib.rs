@@ -25,6 +25,7 @@ mod task;
 
 pub use ::kernels;
 pub use backbone::{Backbone, INT8_REVISION, LAYOUT_REVISION, Options, Repacked, isa_in_files};
+pub use bundle::trusted_key;
 pub use engine::Tensors;
 pub use error::{Error, Result};
 pub use input::Frame;

@@ -4,10 +4,11 @@ use crate::backbone::Backbone;
 use crate::engine::Workspace;
 use crate::task::Source;
 use crate::{Error, Result, Task};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 /// Says which load a result belongs to, and lets the frame thread cancel it.
@@ -33,7 +34,7 @@ impl Ticket {
 
 /// What the frame thread asks for.
 pub(crate) enum Job {
-    /// Load a bundle for slot `slot`.
+    /// Load a bundle for slot `slot`. Waits until nothing else is asked for, and until there is room.
     Load { slot: usize, ticket: Ticket, path: PathBuf },
     /// Make the parameters of a task whose plan is compiled; frames may already wait for them.
     Fill { slot: usize, ticket: Ticket, task: Arc<Task>, source: Arc<Source> },
@@ -43,6 +44,8 @@ pub(crate) enum Job {
     Drop(Arc<Task>),
     /// Free memory.
     Free(Workspace),
+    /// See whether there is room for a load now.
+    Look,
 }
 
 /// What comes back.
@@ -58,11 +61,30 @@ pub(crate) struct Loaded {
     pub space: Option<Workspace>,
 }
 
-/// Floats of arena and scratch that the frame thread has, as the loader knows them.
-#[derive(Debug, Default)]
+/// What the frame thread and the loader know of each other's memory.
+#[derive(Debug)]
 pub(crate) struct Room {
+    /// Floats of arena and scratch that the frame thread has.
     arena: AtomicUsize,
     scratch: AtomicUsize,
+    /// Bytes that tasks may take, and that resident ones take.
+    budget: AtomicUsize,
+    used: AtomicUsize,
+    /// Bytes of loaded tasks that the frame thread has not taken in yet.
+    parked: AtomicUsize,
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        let zero = AtomicUsize::default;
+        Room {
+            arena: zero(),
+            scratch: zero(),
+            budget: AtomicUsize::new(usize::MAX),
+            used: zero(),
+            parked: zero(),
+        }
+    }
 }
 
 impl Room {
@@ -70,6 +92,24 @@ impl Room {
     pub fn note(&self, space: &Workspace) {
         self.arena.fetch_max(space.arena.len(), Ordering::Relaxed);
         self.scratch.fetch_max(space.scratch.len(), Ordering::Relaxed);
+    }
+
+    /// Notes what tasks may take, and what resident ones do.
+    pub fn note_tasks(&self, budget: usize, used: usize) {
+        self.budget.store(budget, Ordering::Relaxed);
+        self.used.store(used, Ordering::Relaxed);
+    }
+
+    /// Notes that the frame thread has taken in a loaded task.
+    pub fn taken_in(&self, task: &Task) {
+        self.parked.fetch_sub(task.resident_bytes(), Ordering::Relaxed);
+    }
+
+    /// Whether another task may be loaded: always where none waits to be taken in, because others may leave for it then.
+    fn has_room(&self) -> bool {
+        let parked = self.parked.load(Ordering::Relaxed);
+        let used = self.used.load(Ordering::Relaxed).saturating_add(parked);
+        parked == 0 || used <= self.budget.load(Ordering::Relaxed)
     }
 }
 
@@ -90,8 +130,9 @@ impl Loader {
         let (outbox, done) = channel();
         let ready = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&ready);
+        let mut queue = Queue { inbox, loads: VecDeque::new() };
         let work = move || {
-            for job in inbox {
+            while let Some(job) = queue.next(&room) {
                 let (slot, ticket, outcome) = match job {
                     Job::Drop(task) => {
                         drop(task);
@@ -101,6 +142,7 @@ impl Loader {
                         drop(space);
                         continue;
                     }
+                    Job::Look => continue,
                     Job::Load { slot, ticket, path } => {
                         let outcome = load(&backbone, &path, &ticket);
                         (slot, ticket, outcome)
@@ -115,7 +157,10 @@ impl Loader {
                         continue;
                     }
                 };
-                let outcome = outcome.map(|task| Loaded { space: larger(&task, threads, &room), task });
+                let outcome = outcome.map(|task| {
+                    room.parked.fetch_add(task.resident_bytes(), Ordering::Relaxed);
+                    Loaded { space: larger(&task, threads, &room), task }
+                });
                 if outbox.send(Done { slot, ticket, outcome }).is_err() {
                     return;
                 }
@@ -159,6 +204,32 @@ impl Loader {
         }
         self.ready.fetch_sub(1, Ordering::Relaxed);
         Some(done)
+    }
+}
+
+/// What the loader has been asked for. Loads that nobody waits for come last.
+struct Queue {
+    inbox: Receiver<Job>,
+    loads: VecDeque<Job>,
+}
+
+impl Queue {
+    /// The next job; waits for it. `None` when none can come any more.
+    fn next(&mut self, room: &Room) -> Option<Job> {
+        loop {
+            let job = match self.inbox.try_recv() {
+                Ok(job) => job,
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => match room.has_room().then(|| self.loads.pop_front()).flatten() {
+                    Some(load) => return Some(load),
+                    None => self.inbox.recv().ok()?,
+                },
+            };
+            match job {
+                Job::Load { .. } => self.loads.push_back(job),
+                job => return Some(job),
+            }
+        }
     }
 }
 

@@ -90,10 +90,12 @@ impl Runtime {
     }
 
     /// Most bytes of resident tasks. The least recently used go first when a load exceeds it. A load takes its memory
-    /// before others leave; that of the last one to leave is kept for the next load, and so are headers and compiled plans
-    /// of tasks that left, up to 512 KiB.
+    /// before others leave, and so does one prefetched task that no [`poll`](Runtime::poll) has taken in yet: further ones wait
+    /// for that where the budget would be exceeded. Memory of the last task to leave is kept for the next load (at most 1 MiB),
+    /// and so are headers and compiled plans of tasks that left, up to 512 KiB.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
+        self.tell();
     }
 
     /// Time a frame may take. A later answer is marked and counted; a frame whose task is still being
@@ -270,6 +272,7 @@ impl Runtime {
         }
         self.discard(task);
         self.discard(before);
+        self.tell();
         Ok(())
     }
 

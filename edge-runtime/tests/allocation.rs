@@ -46,6 +46,8 @@ fn frames_and_warm_switches_allocate_nothing_and_memory_does_not_grow() {
     frames_and_warm_switches_allocate_nothing();
     ten_thousand_resident_switches_hold_the_same_bytes();
     loads_and_evictions_hold_no_more_than_the_first_round();
+    what_is_prefetched_keeps_to_the_budget_though_nobody_takes_it_in();
+    tasks_of_other_sizes_hold_hardly_more_than_is_counted();
     assert!(ALLOCATIONS.load(Ordering::Relaxed) > 100, "nothing was counted at all");
 }
 
@@ -113,6 +115,68 @@ fn loads_and_evictions_hold_no_more_than_the_first_round() {
     let most = |held: &[usize]| held.iter().copied().max().unwrap();
     let (early, late) = (most(&held[9..120]), most(&held[120..]));
     assert!(late <= early + 3 * largest, "{early} bytes held at first, {late} in the end");
+}
+
+fn what_is_prefetched_keeps_to_the_budget_though_nobody_takes_it_in() {
+    let packed = store::packed("cifar-resnet20-b", 12, 9);
+    let directory = store::directory(&packed);
+    let backbone = Backbone::from_bytes("b", packed.backbone.clone(), &Options::default()).unwrap();
+    let mut runtime = Runtime::new(backbone, 1);
+    let id = runtime.load(directory.path().join("digits.task")).unwrap();
+    runtime.switch(id).unwrap();
+    let paths: Vec<_> = (0..40).map(|i| directory.path().join(format!("{i}.task"))).collect();
+    for (i, path) in paths.iter().enumerate() {
+        std::fs::write(path, store::constant(&packed, &i.to_string(), &packed.tasks[0].2)).unwrap();
+    }
+    let one = runtime.resident_bytes();
+    runtime.set_budget(4 * one + one / 2);
+    let before = HELD.load(Ordering::Relaxed);
+    for path in &paths {
+        runtime.prefetch(path).unwrap();
+    }
+    // Until nothing has changed for as long as forty loads would take.
+    let (mut held, mut still) = (before, 0);
+    while still < 20 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        let now = HELD.load(Ordering::Relaxed);
+        (still, held) = (if now == held { still + 1 } else { 0 }, now);
+    }
+    // Three beside the running one, one beyond, and what a load works with.
+    assert!(held - before < 8 * one, "{} bytes, tasks of {one}", held - before);
+    assert_eq!(runtime.stats().loads, 1);
+    runtime.settle().unwrap();
+    assert_eq!((runtime.stats().loads, runtime.stats().evictions), (41, 37));
+    assert!(runtime.resident_bytes() <= 4 * one + one / 2);
+}
+
+fn tasks_of_other_sizes_hold_hardly_more_than_is_counted() {
+    let packed = store::packed("cifar-resnet20-b", 12, 10);
+    let backbone = Backbone::from_bytes("b", packed.backbone.clone(), &Options::default()).unwrap();
+    let mut runtime = Runtime::new(backbone, 1);
+    let smaller = |i: usize| {
+        let mut plan = packed.tasks[0].2.clone();
+        if let Some(bundles::plan::Op::Linear(linear)) = plan.head.last_mut() {
+            linear.c_out = 600;
+        }
+        store::constant(&packed, &format!("{i}"), &plan)
+    };
+    let mut plan = packed.tasks[0].2.clone();
+    if let Some(bundles::plan::Op::Linear(linear)) = plan.head.last_mut() {
+        linear.c_out = 1_000;
+    }
+    let larger = store::constant(&packed, "larger", &plan);
+    let smaller: Vec<Vec<u8>> = (0..30).map(smaller).collect();
+    let load = |runtime: &mut Runtime, i: usize| {
+        let large = runtime.load_bytes("larger", &larger).unwrap();
+        runtime.evict(large).unwrap();
+        runtime.load_bytes("smaller", &smaller[i]).unwrap();
+    };
+    load(&mut runtime, 0);
+    let before = (HELD.load(Ordering::Relaxed), runtime.resident_bytes());
+    (1..30).for_each(|i| load(&mut runtime, i));
+    let held = HELD.load(Ordering::Relaxed) - before.0;
+    let counted = runtime.resident_bytes() - before.1;
+    assert!(held < counted + counted / 8 + (1 << 20), "{held} bytes held, {counted} counted");
 }
 
 fn frames_and_warm_switches_allocate_nothing() {

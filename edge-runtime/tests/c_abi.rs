@@ -9,6 +9,7 @@ mod random;
 #[allow(dead_code, reason = "the tests in `runtime` use the rest")]
 mod store;
 
+use bundles::container::{SigningKey, TrustedKey, sign};
 use edge_runtime::{Backbone, Frame, Options, Runtime};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,6 +56,11 @@ fn a_c_program_loads_switches_streams_evicts_and_gets_the_same_answers() {
     damaged[last] ^= 1;
     std::fs::write(at("damaged.task"), damaged).unwrap();
 
+    let key = SigningKey::from_seed([6; 32]);
+    std::fs::write(at("key.pub"), TrustedKey { name: "fleet".into(), key: key.public() }.to_text()).unwrap();
+    std::fs::write(at("signed.backbone"), sign(&packed.backbone, &key).unwrap()).unwrap();
+    std::fs::write(at("signed.task"), sign(&packed.tasks[0].1, &key).unwrap()).unwrap();
+
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = at("tasks");
     let compiled = Command::new(std::env::var("CC").unwrap_or("cc".into()))
@@ -69,8 +75,9 @@ fn a_c_program_loads_switches_streams_evicts_and_gets_the_same_answers() {
         .unwrap();
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
 
-    let files = ["net.backbone", "digits.task", "fashion.task", "signs.task", "damaged.task"].map(at);
-    let ran = Command::new(program).args(files).output().unwrap();
+    let files = ["net.backbone", "digits.task", "fashion.task", "signs.task", "damaged.task"];
+    let signed = ["key.pub", "signed.backbone", "signed.task"];
+    let ran = Command::new(program).args(files.map(at)).args(signed.map(at)).output().unwrap();
     let errors = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{:?}: {errors}", ran.status);
     let want = answers(directory.path(), &["digits", "fashion", "signs", "signs", "digits", "digits"]);

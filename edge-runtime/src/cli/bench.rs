@@ -27,15 +27,17 @@ pub const COMMAND: Command = Command {
             "write the per-block latency table (.json or TSV) for tailor --cost latency",
         ),
         spec("--skips", Some("K"), "with --blocks: how far back proxies reach (default: 3)"),
-        spec("--json", None, "one JSON document"),
+        spec("--json", None, "one JSON document; with --layers one object per line"),
     ],
     files: None,
-    help: "Medians over all frames; the smallest time beside them, for machines with noise.\n\n\
+    help: "Medians over all frames; the smallest time beside them, for machines with noise. A cold switch loads a task\n\
+           that was evicted; what this process has never loaded has its signatures verified and its plan compiled, too.\n\n\
            --layers prints one line per kernel call: node, time, GFLOP/s, shapes, tensors.\n\
            --blocks measures the student with all its proxies and writes one row per gate: node, source,\n\
            role (block, proxy; stem, sum and head without source), microseconds. Proxies that run as one call\n\
            share its time as they share its multiply-adds. TSV with a header line, or, into a .json file,\n\
-           {\"arch\", \"isa\", \"threads\", \"rows\": [{\"node\", \"source\", \"role\", \"us\"}]}.\n\n\
+           {\"arch\", \"isa\", \"precision\", \"threads\", \"rows\": [{\"node\", \"source\", \"role\", \"us\"}]}. On an int8\n\
+           backbone it is that of int8 tasks.\n\n\
            Examples:\n  edge-runtime bench --store store/ --json\n  \
            edge-runtime bench --store store/ --task digits --layers\n  \
            edge-runtime bench --backbone net.backbone --blocks latency.tsv\n",

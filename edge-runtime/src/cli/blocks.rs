@@ -4,6 +4,7 @@ use super::args::Args;
 use super::json;
 use bundles::container::golden_input;
 use bundles::plan::{Arch, Role, Skips};
+use edge_runtime::kernels::int8::Grid;
 use edge_runtime::{Backbone, Error, Result, Session, Task, Tensors};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +47,14 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
     let arch: Arch = manifest.plan.arch.parse().map_err(failed)?;
     let skips: Skips = args.value("--skips").unwrap_or("3").parse().map_err(failed)?;
     let student = manifest.plan.with_proxies(skips, arch.proxy_form()).map_err(failed)?.folded();
-    let task = Task::from_tensors(backbone, "student", &student, &Neutral)?;
+    let task = if backbone.is_int8() {
+        let middle = |relu| if relu { 0 } else { 128 };
+        let maps = student.maps().into_iter();
+        let grids: Vec<Grid> = maps.map(|map| Grid { scale: 1.0 / 64.0, zero: middle(map.relu) }).collect();
+        Task::from_tensors_int8(backbone, "student", &student, &Neutral, &grids)?
+    } else {
+        Task::from_tensors(backbone, "student", &student, &Neutral)?
+    };
     let mut input = vec![0.0; task.input().len()];
     golden_input(1, &mut input);
     let times = session.time_layers(&task, &input, FRAMES)?;
@@ -86,6 +94,7 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
         let object = json::Object::new()
             .text("arch", &manifest.plan.arch)
             .text("isa", backbone.isa().name())
+            .text("precision", if backbone.is_int8() { "int8" } else { "f32" })
             .number("threads", session.threads() as f64)
             .raw("rows", &json::array(&lines));
         object.end() + "\n"

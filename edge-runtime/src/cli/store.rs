@@ -3,7 +3,7 @@
 use super::args::{Args, Spec, spec};
 use bundles::container::TrustedKey;
 use edge_runtime::kernels::Isa;
-use edge_runtime::{Backbone, Error, Options, Result, TaskId};
+use edge_runtime::{Backbone, Error, Options, Result, TaskId, trusted_key};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,7 +73,7 @@ impl Files {
         if tasks.is_empty() {
             tasks = known;
         }
-        let trusted = args.values("--trust").map(|file| key(Path::new(file))).collect::<Result<_>>()?;
+        let trusted = args.values("--trust").map(trusted_key).collect::<Result<_>>()?;
         Ok(Files { backbone, tasks, trusted })
     }
 
@@ -144,15 +144,4 @@ pub fn list(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// A public key file.
-pub fn key(path: &Path) -> Result<TrustedKey> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| Error::File {
-        path: file.clone(),
-        action: "read",
-        kind: error.kind(),
-    })?;
-    TrustedKey::from_text(&text).map_err(|source| Error::Container { file, source })
 }

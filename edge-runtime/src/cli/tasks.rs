@@ -3,7 +3,7 @@
 use super::args::{Args, spec};
 use super::{Command, json, store};
 use bundles::container::{Bundle, Kind, TrustedKey};
-use edge_runtime::{Error, Result};
+use edge_runtime::{Error, Result, trusted_key};
 use std::path::{Path, PathBuf};
 
 pub const COMMAND: Command = Command {
@@ -29,8 +29,7 @@ fn run(args: &Args) -> Result<()> {
             want: "--store DIR, or files and directories".into(),
         });
     }
-    let trusted =
-        args.values("--trust").map(|file| store::key(Path::new(file))).collect::<Result<Vec<_>>>()?;
+    let trusted = args.values("--trust").map(trusted_key).collect::<Result<Vec<_>>>()?;
     let mut text = String::new();
     if !args.flag("--json") {
         text += "name\tclasses\tblocks\tproxies\tinput\tbytes\tsignature\n";

@@ -74,7 +74,11 @@ impl Runtime {
         let asked = self.switcher.take();
         let Some(slot) = asked.or(self.wanted.take()) else { return };
         self.collect();
-        let loading = |slot: &Slot| slot.task.is_none() && slot.loading.is_some();
+        // A frame of a task that is being streamed in would wait for its parts.
+        let loading = |slot: &Slot| {
+            let is_there = slot.task.as_ref().is_some_and(|task| task.is_complete());
+            slot.loading.is_some() && !is_there
+        };
         if self.slots.get(slot).is_some_and(loading) {
             self.wanted = Some(slot);
         } else if let Err(error) = self.switch(TaskId(slot)) {
@@ -92,16 +96,10 @@ impl Runtime {
     fn finish(&mut self, index: usize, start: Instant, outcome: Result<()>) -> Result<Scores<'_>> {
         let late = self.stats.frame(start.elapsed(), self.deadline, outcome.is_ok());
         if let Err(error) = outcome {
-            let slot = &mut self.slots[index];
-            let lost = slot.task.as_ref().is_some_and(|task| task.has_failed());
-            if lost {
-                // A streamed task turned out broken: what ran before it runs on.
-                self.stats.failed_loads += u64::from(slot.loading.take().is_some());
-                slot.task = slot.before.take();
-                if slot.task.is_none() {
-                    let fallback = self.fallback.take();
-                    self.current = fallback.filter(|&slot| self.task_in(slot).is_some());
-                }
+            if self.without_broken(index).is_some() {
+                // The loader may find the same, too late to count.
+                let load = self.slots[index].loading.take();
+                self.stats.failed_loads += u64::from(load.is_some());
             }
             return Err(error);
         }

@@ -34,6 +34,23 @@ impl Runtime {
 
     /// Takes in one result of the loader.
     pub(super) fn take_in(&mut self, done: Done) {
+        if let Ok(loaded) = &done.outcome {
+            self.room.taken_in(&loaded.task);
+        }
+        self.place(done);
+        self.tell();
+    }
+
+    /// Lets the loader know how much room there is, which it may have waited for.
+    pub(super) fn tell(&self) {
+        self.room.note_tasks(self.budget, self.resident_bytes());
+        if self.slots.iter().any(|slot| slot.loading.is_some()) {
+            self.leave(Job::Look);
+        }
+    }
+
+    /// Puts a result of the loader where it belongs.
+    fn place(&mut self, done: Done) {
         // The loader counts on this memory from now on, whatever becomes of the task.
         let outcome = done.outcome.map(|loaded| {
             if let Some(space) = loaded.space {
@@ -53,14 +70,9 @@ impl Runtime {
             Ok(task) => task,
             Err(error) => {
                 self.stats.failed_loads += 1;
-                // A running task that was being streamed in is removed by its own next frame; see `finish`.
-                if self.current != Some(done.slot) {
-                    let broken = slot.task.take_if(|task| task.has_failed());
-                    if broken.is_some() {
-                        slot.task = slot.before.take();
-                    }
-                    slot.error = Some(error);
-                }
+                slot.error = Some(error);
+                let broken = self.without_broken(done.slot);
+                self.discard(broken);
                 return;
             }
         };
@@ -71,13 +83,22 @@ impl Runtime {
         if streamed {
             return;
         }
-        if let Some(twin) = self.find(task.name()).filter(|twin| twin.0 != done.slot) {
-            // Refused for the running task, which may go on until it is switched away from.
-            let _ = self.evict(twin);
-        }
         if let Err(error) = self.settle_in(done.slot, task) {
             self.slots[done.slot].error = Some(error);
         }
+    }
+
+    /// Takes a streamed task that turned out broken out of its slot. What was there before returns; where nothing was, and it was
+    /// running, so does the task that ran before.
+    pub(super) fn without_broken(&mut self, index: usize) -> Option<Arc<Task>> {
+        let slot = &mut self.slots[index];
+        let broken = slot.task.take_if(|task| task.has_failed())?;
+        slot.task = slot.before.take();
+        if slot.task.is_none() && self.current == Some(index) {
+            let fallback = self.fallback.take();
+            self.current = fallback.filter(|&slot| self.task_in(slot).is_some());
+        }
+        Some(broken)
     }
 
     /// Gives up a task. The loader frees it when there is one, so that this thread need not.
@@ -101,11 +122,12 @@ impl Runtime {
         self.room.note(&self.session.cpu.space);
         let slot = self.slot(task.name(), path);
         self.settle_in(slot, task)?;
+        self.tell();
         self.slots[slot].path = path.map(Path::to_path_buf);
         Ok(TaskId(slot))
     }
 
-    /// Puts a task into its slot and evicts others until the budget is kept.
+    /// Puts a task into its slot in the place of an idle one of the same name, and evicts others until the budget is kept.
     fn settle_in(&mut self, slot: usize, task: Arc<Task>) -> Result<()> {
         let need = task.resident_bytes();
         let bytes = |this: &Runtime, slot: usize| this.task_in(slot).map_or(0, Task::resident_bytes);
@@ -115,6 +137,7 @@ impl Runtime {
         // While the running task is still arriving, the one to fall back to is needed, too.
         let arriving = self.current().is_some_and(|(_, task)| !task.is_complete());
         let kept = [self.current, Some(slot), self.fallback.filter(|_| arriving)];
+        let twin = self.find(task.name()).filter(|twin| !kept.contains(&Some(twin.0)));
         let stays = |i: &usize| *i != slot && kept.contains(&Some(*i));
         let least: usize = (0..self.slots.len()).filter(stays).map(|i| bytes(self, i)).sum();
         // Before anything leaves for nothing.
@@ -125,6 +148,9 @@ impl Runtime {
                 need: least.saturating_add(need),
                 limit: self.budget,
             });
+        }
+        if let Some(twin) = twin {
+            self.evict(twin)?;
         }
         while taken(self).saturating_add(need) > self.budget {
             let idle = (0..self.slots.len())

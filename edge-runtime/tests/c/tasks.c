@@ -1,5 +1,5 @@
 /* Every function of edge_runtime.h as firmware would call it. Arguments: backbone, three task bundles, a damaged
- * one. Prints the label and the first score of each answer; ends with 1 at the first thing that is not as
+ * one; a public key, the backbone and a task signed with it. Prints the label and the first score of each answer; ends with 1 at the first thing that is not as
  * promised. */
 #include "edge_runtime.h"
 
@@ -52,12 +52,26 @@ int main(int count, char **files) {
     char small[8];
     edge_result result;
     int first, second, third, length;
-    const char *gauge;
+    const char *gauge, *key;
     unsigned long long bytes;
 
-    if (count != 6) return 2;
+    if (count != 9) return 2;
     expect(edge_runtime_open("/no/such/backbone", 1) == NULL, "no backbone, no runtime");
     expect(strstr(edge_runtime_last_error(), "/no/such/backbone") != NULL, "the error names the file");
+
+    /* Only what a key has signed. */
+    expect(edge_runtime_open_trusted(files[7], 1, NULL, 0) == NULL, "no keys, no runtime");
+    key = files[1];
+    expect(edge_runtime_open_trusted(files[7], 1, &key, 1) == NULL, "a backbone is no key");
+    key = files[6];
+    expect(edge_runtime_open_trusted(files[1], 1, &key, 1) == NULL, "a backbone of another key");
+    expect(strstr(edge_runtime_last_error(), files[1]) != NULL, "the error names the backbone");
+    runtime = edge_runtime_open_trusted(files[7], 1, &key, 1);
+    expect(runtime != NULL, "a signed backbone");
+    expect(edge_runtime_load(runtime, files[2]) == -3, "a task of another key");
+    expect(edge_runtime_load(runtime, files[8]) == 0, "a signed task");
+    edge_runtime_close(runtime);
+
     runtime = edge_runtime_open(files[1], 2);
     expect(runtime != NULL, "open");
     if (!runtime) return 1;

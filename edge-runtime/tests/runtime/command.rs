@@ -122,11 +122,26 @@ fn tasks_self_test_probe_and_bench_report() {
     }
     let out = ok(&["bench", "--store", at, "--task", "digits", "--frames", "3", "--layers"], b"");
     assert!(out.contains("layer1.0.conv1 + layer1.0.bn1 + relu"), "{out}");
-    let table = directory.path().join("blocks.tsv");
-    let backbone = directory.path().join("net.backbone");
-    let arguments = ["bench", "--backbone", backbone.to_str().unwrap(), "--blocks", table.to_str().unwrap()];
-    ok(&arguments, b"");
-    let table = std::fs::read_to_string(table).unwrap();
+}
+
+#[test]
+fn latency_tables_have_a_row_for_each_gate() {
+    let packed = store::packed("cifar-resnet20-b", 12, 24);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let int8 = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
+    for (precision, bytes) in [("f32", &packed.backbone), ("int8", &int8)] {
+        std::fs::write(file("a.backbone"), bytes).unwrap();
+        let write = |table: &str| ok(&["bench", "--backbone", &file("a.backbone"), "--blocks", table], b"");
+        write(&file("blocks.tsv"));
+        write(&file("blocks.json"));
+        let document = std::fs::read_to_string(file("blocks.json")).unwrap();
+        assert!(document.contains(&format!("\"precision\":\"{precision}\"")), "{document}");
+        rows_are_those_of_resnet20(&std::fs::read_to_string(file("blocks.tsv")).unwrap());
+    }
+}
+
+fn rows_are_those_of_resnet20(table: &str) {
     // Header, stem, head, nine blocks, 24 proxies.
     assert_eq!(table.lines().count(), 1 + 2 + 9 + 24, "{table}");
     let us = |start: &str| -> f64 {

@@ -4,6 +4,7 @@ use super::slots::{ARCH, SIZE, assert_scores, backbone, expected};
 use super::store;
 use edge_runtime::{Error, Runtime, Stats};
 use std::sync::Barrier;
+use std::time::Duration;
 
 #[test]
 fn a_cancelled_load_never_arrives_and_leaves_the_running_task() {
@@ -245,8 +246,103 @@ fn a_deadline_that_never_comes_is_none() {
     let want = expected(&packed);
     let mut runtime = Runtime::new(backbone(&packed), 1);
     runtime.set_stream_from(0);
-    runtime.set_deadline(Some(std::time::Duration::MAX));
+    runtime.set_deadline(Some(Duration::MAX));
     let id = runtime.stream(directory.path().join("digits.task")).unwrap();
     runtime.switch(id).unwrap();
     assert_scores(&mut runtime, "digits", &want[0]);
+}
+
+#[test]
+fn a_request_for_a_task_that_is_being_streamed_waits_for_all_of_it() {
+    let packed = store::packed(ARCH, SIZE, 51);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    let digits = runtime.load(path("digits")).unwrap();
+    runtime.switch(digits).unwrap();
+    let switcher = runtime.switcher();
+    for _ in 0..20 {
+        let fashion = runtime.stream(path("fashion")).unwrap();
+        switcher.switch(fashion);
+        // A frame of a task whose parts are not there would make them, or give up.
+        runtime.set_deadline(Some(Duration::ZERO));
+        let mut turned = false;
+        while !turned {
+            super::slots::frame(&mut runtime).unwrap();
+            turned = runtime.current().unwrap().0 == fashion;
+            assert!(runtime.current().unwrap().1.is_complete());
+        }
+        runtime.set_deadline(None);
+        assert_scores(&mut runtime, "fashion", &want[1]);
+        runtime.settle().unwrap();
+        runtime.switch(digits).unwrap();
+        runtime.evict(fashion).unwrap();
+    }
+}
+
+#[test]
+fn a_frame_gives_up_at_its_deadline_rather_than_wait_for_its_task() {
+    let packed = store::packed(ARCH, SIZE, 52);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    let digits = runtime.load(path("digits")).unwrap();
+    // The loader may be faster than a frame, but hardly always.
+    let mut given_up = 0;
+    for _ in 0..50 {
+        runtime.switch(digits).unwrap();
+        let fashion = runtime.stream(path("fashion")).unwrap();
+        runtime.switch(fashion).unwrap();
+        runtime.set_deadline(Some(Duration::ZERO));
+        let missed = runtime.stats().missed_deadlines;
+        match super::slots::frame(&mut runtime) {
+            Err(Error::Deadline { task }) => {
+                assert_eq!(task, "fashion");
+                given_up += 1;
+            }
+            outcome => outcome.unwrap(),
+        }
+        assert_eq!(runtime.stats().missed_deadlines, missed + 1);
+        // It stays the running task, and answers once it is there.
+        runtime.set_deadline(None);
+        assert_scores(&mut runtime, "fashion", &want[1]);
+        runtime.settle().unwrap();
+        runtime.switch(digits).unwrap();
+        runtime.evict(fashion).unwrap();
+    }
+    assert!(given_up > 0);
+}
+
+#[test]
+fn what_is_wrong_with_a_streamed_task_is_said_though_no_frame_finds_it() {
+    let packed = store::packed(ARCH, SIZE, 53);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut damaged = packed.tasks[1].1.clone();
+    let last = damaged.len() - 3;
+    damaged[last] ^= 1;
+    std::fs::write(path("damaged"), &damaged).unwrap();
+    for _ in 0..20 {
+        let mut runtime = Runtime::new(backbone(&packed), 1);
+        runtime.set_stream_from(0);
+        let digits = runtime.load(path("digits")).unwrap();
+        runtime.switch(digits).unwrap();
+        let id = runtime.stream(path("damaged")).unwrap();
+        let found = match runtime.switch(id) {
+            Ok(()) => runtime.settle(),
+            found => found,
+        };
+        assert_eq!(found.unwrap_err().exit_code(), 3);
+        // Nothing of it is left, and what ran before runs.
+        let resident: Vec<_> = runtime.resident().map(|(id, _)| id).collect();
+        assert_eq!(resident, [digits]);
+        assert_scores(&mut runtime, "digits", &want[0]);
+        assert!(matches!(runtime.switch(id), Err(Error::NotResident { .. })));
+        assert_eq!(runtime.stats().failed_loads, 1);
+    }
 }

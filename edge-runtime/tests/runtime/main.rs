@@ -4,6 +4,7 @@
 mod again;
 mod agreement;
 mod border;
+mod budget;
 mod command;
 mod int8;
 mod loading;

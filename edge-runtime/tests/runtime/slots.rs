@@ -151,37 +151,6 @@ fn a_failed_load_leaves_the_running_task() {
 }
 
 #[test]
-fn a_budget_evicts_the_least_recently_used() {
-    let packed = store::packed(ARCH, SIZE, 5);
-    let backbone = backbone(&packed);
-    let load = |i: usize| Task::from_bytes(&backbone, NAMES[i], &packed.tasks[i].1).unwrap();
-    let bytes: Vec<usize> = (0..3).map(|i| load(i).resident_bytes()).collect();
-    let mut runtime = Runtime::new(Arc::clone(&backbone), 1);
-    runtime.set_budget(bytes.iter().sum::<usize>() - 1);
-    let ids: Vec<_> = (0..2).map(|i| runtime.insert(load(i)).unwrap()).collect();
-    runtime.switch(ids[0]).unwrap();
-    runtime.switch(ids[1]).unwrap();
-    let third = runtime.insert(load(2)).unwrap();
-    let resident: Vec<_> = runtime.resident().map(|(_, task)| task.name()).collect();
-    assert_eq!(resident, ["fashion", "signs"]);
-    assert!(matches!(runtime.switch(ids[0]), Err(Error::NotResident { task }) if task == "digits"));
-    runtime.switch(third).unwrap();
-    assert_eq!(runtime.stats().evictions, 1);
-
-    // The running task is never the victim, and its successor must fit beside it.
-    assert!(matches!(runtime.evict(third), Err(Error::Usage { .. })));
-    runtime.set_budget(bytes[2] + bytes[0] - 1);
-    let before = runtime.resident().count();
-    assert!(matches!(runtime.insert(load(0)), Err(Error::TooLarge { .. })));
-    assert_eq!(runtime.current().unwrap().1.name(), "signs");
-    assert_eq!(runtime.resident().count(), before, "nothing leaves for what does not fit anyway");
-    // An evicted slot takes its task again.
-    runtime.set_budget(usize::MAX);
-    assert_eq!(runtime.insert(load(0)).unwrap(), ids[0]);
-    runtime.switch(ids[0]).unwrap();
-}
-
-#[test]
 fn frames_of_any_size_are_answered_and_hostile_ones_refused() {
     let packed = store::packed(ARCH, SIZE, 7);
     let mut runtime = Runtime::new(backbone(&packed), 1);

@@ -1,0 +1,65 @@
+//! Tasks that leave for others, within a budget of bytes.
+
+use super::slots::{ARCH, SIZE, assert_scores, backbone, expected};
+use super::store::{self, NAMES};
+use edge_runtime::{Error, Runtime, Task};
+use std::sync::Arc;
+
+#[test]
+fn a_budget_evicts_the_least_recently_used() {
+    let packed = store::packed(ARCH, SIZE, 5);
+    let backbone = backbone(&packed);
+    let load = |i: usize| Task::from_bytes(&backbone, NAMES[i], &packed.tasks[i].1).unwrap();
+    let bytes: Vec<usize> = (0..3).map(|i| load(i).resident_bytes()).collect();
+    let mut runtime = Runtime::new(Arc::clone(&backbone), 1);
+    runtime.set_budget(bytes.iter().sum::<usize>() - 1);
+    let ids: Vec<_> = (0..2).map(|i| runtime.insert(load(i)).unwrap()).collect();
+    runtime.switch(ids[0]).unwrap();
+    runtime.switch(ids[1]).unwrap();
+    let third = runtime.insert(load(2)).unwrap();
+    let resident: Vec<_> = runtime.resident().map(|(_, task)| task.name()).collect();
+    assert_eq!(resident, ["fashion", "signs"]);
+    assert!(matches!(runtime.switch(ids[0]), Err(Error::NotResident { task }) if task == "digits"));
+    runtime.switch(third).unwrap();
+    assert_eq!(runtime.stats().evictions, 1);
+
+    // The running task is never the victim, and its successor must fit beside it.
+    assert!(matches!(runtime.evict(third), Err(Error::Usage { .. })));
+    runtime.set_budget(bytes[2] + bytes[0] - 1);
+    let before = runtime.resident().count();
+    assert!(matches!(runtime.insert(load(0)), Err(Error::TooLarge { .. })));
+    assert_eq!(runtime.current().unwrap().1.name(), "signs");
+    assert_eq!(runtime.resident().count(), before, "nothing leaves for what does not fit anyway");
+    // An evicted slot takes its task again.
+    runtime.set_budget(usize::MAX);
+    assert_eq!(runtime.insert(load(0)).unwrap(), ids[0]);
+    runtime.switch(ids[0]).unwrap();
+}
+
+#[test]
+fn a_prefetch_that_does_not_fit_leaves_the_task_of_its_name() {
+    let packed = store::packed(ARCH, SIZE, 50);
+    let directory = store::directory(&packed);
+    let want = expected(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let digits = runtime.load(path("digits")).unwrap();
+    let fashion = runtime.load(path("fashion")).unwrap();
+    runtime.switch(digits).unwrap();
+    runtime.set_budget(runtime.resident_bytes() - 1);
+    std::fs::copy(path("fashion"), path("newer")).unwrap();
+    let newer = runtime.prefetch(path("newer")).unwrap();
+    assert!(matches!(runtime.settle(), Err(Error::TooLarge { .. })));
+    assert!(matches!(runtime.switch(newer), Err(Error::NotResident { .. })));
+    runtime.switch(fashion).unwrap();
+    assert_scores(&mut runtime, "fashion", &want[1]);
+
+    // It leaves for one that fits, and takes no room beside it.
+    runtime.switch(digits).unwrap();
+    runtime.set_budget(runtime.resident_bytes());
+    runtime.prefetch(path("newer")).unwrap();
+    runtime.settle().unwrap();
+    runtime.switch(newer).unwrap();
+    assert_scores(&mut runtime, "fashion", &want[1]);
+    assert!(matches!(runtime.switch(fashion), Err(Error::NotResident { .. })));
+}
