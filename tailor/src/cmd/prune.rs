@@ -104,6 +104,9 @@ fn quoted(arg: &OsStr) -> String {
 }
 
 /// A script that submits three jobs, each waiting for the one before. Logs go to the work folder.
+///
+/// Slurm takes a `%` in the folder of a log, the current one included, for one of its own patterns, and jobs whose log cannot be
+/// opened fail without a word; with `--clusters` or `SBATCH_CLUSTERS`, `--parsable` adds `;` and the cluster's name.
 fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str) -> String {
     let (title, folder) = (quoted(name.as_ref()), quoted(work.as_ref()));
     let mut script = format!(
@@ -112,16 +115,19 @@ fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str) ->
          # choice. Submit with `bash FILE`, from a folder that all nodes see. Options for sbatch (partition, account, time)\n\
          # go into SBATCH_PARTITION and its like. Submitted again after a failure, it goes on where it was.\n\
          set -euo pipefail\n\
-         mkdir -p {folder}\n",
+         mkdir -p {folder}\n\
+         # Slurm takes % in the name of a log for a pattern.\n\
+         logs=$(CDPATH= cd {folder} && pwd)\n\
+         logs=${{logs//\\%/%%}}\n",
         name.replace('\n', " ")
     );
     let mut submit = |variable: &str, step: &str, more: &str, command: &str| {
-        let log = quoted(format!("{work}/slurm-{step}-%j.log").as_ref());
         let job = quoted(format!("{name}-{step}").as_ref());
         // `write!` to a string cannot fail.
         let _ = write!(
             script,
-            "\n{variable}=$(sbatch --parsable --job-name={job} --output={log} {more}<<'JOB'\n#!/bin/bash\n{command}\nJOB\n)\n"
+            "\n{variable}=$(sbatch --parsable --job-name={job} --output=\"$logs/slurm-{step}-%j.log\" {more}<<'JOB'\n\
+             #!/bin/bash\n{command}\nJOB\n)\n{variable}=${{{variable}%%;*}}\n"
         );
     };
     submit("student", "student", "", &format!("exec {program} fit {options} --until train"));

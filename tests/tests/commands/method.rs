@@ -88,7 +88,8 @@ fn gates_that_close_and_blocks_dropped_one_by_one_make_a_task() {
     assert!(stdout("edge-runtime", &device).contains("halves"));
 }
 
-/// Stands in for Slurm's `sbatch`: runs each script at once, once for every number of the array.
+/// Stands in for Slurm's `sbatch`: runs each script at once, once for every number of the array. `tests/slurm/check` has the
+/// real one do it.
 const SBATCH: &str = r#"#!/bin/bash
 set -e
 script=$(cat); array=; log=
@@ -96,15 +97,16 @@ for word in "$@"; do
     case $word in
         --array=*) array=${word#--array=} ;;
         --output=*) log=${word#--output=} ;;
-        --parsable | --job-name=* | --dependency=afterok:[0-9]* | --kill-on-invalid-dep=yes) ;;
+        --parsable | --job-name=* | --dependency=afterok:7 | --kill-on-invalid-dep=yes) ;;
         *) echo "sbatch: $word" >&2; exit 1 ;;
     esac
 done
 [ -z "$array" ] || numbers=$(seq "${array%-*}" "${array#*-}")
+log=${log/\%j.log/1.log}
 for number in ${numbers:-1}; do
-    SLURM_ARRAY_TASK_ID=$number bash -c "$script" >> "${log/\%j/1}" 2>&1
+    SLURM_ARRAY_TASK_ID=$number bash -c "$script" >> "${log//\%\%/%}" 2>&1
 done
-echo 7
+echo '7;cluster'
 "#;
 
 #[test]
@@ -112,7 +114,7 @@ fn a_sweep_is_the_same_on_one_core_on_two_and_on_a_cluster() {
     let bench = bench();
     let place = |name: &str| bench.folder.path().join(name);
     let bundle = |work: &Path| fs::read(work.join("halves.task")).unwrap();
-    let (alone, side_by_side, cluster) = (place("alone"), place("two"), place("the cluster's"));
+    let (alone, side_by_side, cluster) = (place("alone"), place("two"), place("the cluster's 50%job"));
     let one = report(&fit(&bench, &alone, &["--search", "sweep", "--theta", "0.01", "--jobs", "1"]));
     let two = report(&fit(&bench, &side_by_side, &["--search", "sweep", "--theta", "0.01", "--jobs", "2"]));
     assert_eq!(one, two);
