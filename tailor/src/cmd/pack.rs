@@ -5,14 +5,14 @@ use super::{check_classes, load_images};
 use crate::data::{Dataset, Loader, Split};
 use crate::net::Net;
 use crate::pack::PackedTask;
-use crate::precision::{self, Loss, Precision};
+use crate::precision::{self, Loss, Precision, Rounding};
 use crate::progress::Progress;
 use crate::source::Source;
 use anyhow::{Context, bail};
 use bundles::container::{Bundle, Kind, SigningKey, write_atomically};
 use candle_core::{Device, Tensor};
 use edge_runtime::kernels::Isa;
-use edge_runtime::kernels::int8::Grid;
+use edge_runtime::kernels::int8::{Bits, Grid};
 use edge_runtime::needs;
 use std::path::{Path, PathBuf};
 use targets::Profile;
@@ -44,6 +44,10 @@ pub struct Pack {
     /// Images that int8 maps are calibrated on.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     calibrate: u32,
+    /// Bits that an int8 task's weights are rounded to, 4 to 8. They take a byte each at work, but fewer in the bundle, which is
+    /// compressed [default: the first of 6, 7 and 8 that keeps within --max-drop].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(4..=8))]
+    bits: Option<u8>,
     /// Most points of accuracy that may be lost; a greater loss writes nothing.
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     max_drop: f64,
@@ -61,23 +65,49 @@ pub struct Pack {
 /// Images per batch of calibration.
 const BATCH: usize = 32;
 
+/// Bits that an int8 task's weights are rounded to in turn. Each makes a bundle about an eighth larger.
+const BITS: [u8; 3] = [6, 7, 8];
+
+/// A packed file.
+struct Packed {
+    bytes: Vec<u8>,
+    /// Where it was measured.
+    loss: Option<Loss>,
+    /// Of an int8 task's weights.
+    bits: Option<Bits>,
+}
+
+/// What a task runs on: the imported backbone, where it lies and its bytes, and the one it will run on.
+#[derive(Clone, Copy)]
+struct Beneath<'a> {
+    file: &'a Path,
+    source: &'a [u8],
+    packed: &'a [u8],
+}
+
 impl Pack {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let signers: Vec<SigningKey> = self.key.as_deref().map(read_key).transpose()?.into_iter().collect();
         let bytes = read(&self.file)?;
+        if self.bits.is_some() && self.precision != Precision::Int8 {
+            bail!("--bits says how finely --precision int8 rounds")
+        }
         let kind = Bundle::parse(&bytes).with_context(|| self.file.display().to_string())?.manifest().kind;
-        let (packed, loss) = match kind {
+        let packed = match kind {
             Kind::Backbone => self.backbone(&bytes, &signers)?,
             Kind::Task => self.task(&bytes, &signers)?,
         };
-        if let Some(loss) = &loss {
+        if let Some(loss) = &packed.loss {
             loss.check(self.max_drop).with_context(|| format!("{} is not packed", self.file.display()))?;
         }
-        write_atomically(&self.out, &packed)?;
-        self.report(bytes.len(), &packed, loss)
+        write_atomically(&self.out, &packed.bytes)?;
+        self.report(bytes.len(), &packed)
     }
 
-    fn backbone(&self, bytes: &[u8], signers: &[SigningKey]) -> anyhow::Result<(Vec<u8>, Option<Loss>)> {
+    fn backbone(&self, bytes: &[u8], signers: &[SigningKey]) -> anyhow::Result<Packed> {
+        if self.bits.is_some() {
+            bail!("--bits is for tasks: a backbone is mapped as it lies, so fewer bits make it no smaller")
+        }
         let isa: Isa = match (self.target, self.precision) {
             (Some(target), _) => target.isa.parse()?,
             (None, Precision::F32) => bail!("an f32 backbone is packed for a device: name it with --target"),
@@ -85,15 +115,16 @@ impl Pack {
         };
         let place = self.file.display().to_string();
         let packed = precision::backbone(&place, bytes, self.precision, isa, signers)?;
-        let Some(data) = &self.data else { return Ok((packed, None)) };
+        let Some(data) = &self.data else { return Ok(Packed { bytes: packed, loss: None, bits: None }) };
         let Some(task) = precision::source_task(bytes)? else {
             bail!("{place} has no source classifier whose loss could be measured; leave out --data")
         };
-        let loss = self.rounded(&task, &self.file, bytes, &packed, data, &[])?.1;
-        Ok((packed, Some(loss)))
+        let beneath = Beneath { file: &self.file, source: bytes, packed: &packed };
+        let loss = self.rounded(&task, beneath, data, &[Bits::ALL], &[])?.loss;
+        Ok(Packed { bytes: packed, loss, bits: None })
     }
 
-    fn task(&self, bytes: &[u8], signers: &[SigningKey]) -> anyhow::Result<(Vec<u8>, Option<Loss>)> {
+    fn task(&self, bytes: &[u8], signers: &[SigningKey]) -> anyhow::Result<Packed> {
         let Some(file) = &self.backbone else {
             bail!("a task is packed beside its backbone: name the imported one with --backbone")
         };
@@ -106,38 +137,53 @@ impl Pack {
                 bail!("int8 needs --data: images to calibrate on and to measure the loss")
             }
             (Precision::F16, None) => {
-                Ok((precision::task(bytes, None, &on(Precision::F16)?, signers)?, None))
+                let bytes = precision::task(bytes, None, &on(Precision::F16)?, signers)?;
+                Ok(Packed { bytes, loss: None, bits: None })
             }
             (precision, Some(data)) => {
-                let (packed, loss) = self.rounded(bytes, file, &source, &on(precision)?, data, signers)?;
-                Ok((packed, Some(loss)))
+                let packed = on(precision)?;
+                let beneath = Beneath { file, source: &source, packed: &packed };
+                let asked = self.bits.as_ref().map_or(&BITS[..], std::slice::from_ref);
+                let tries: Vec<Bits> = asked.iter().filter_map(|&bits| Bits::new(bits)).collect();
+                self.rounded(bytes, beneath, data, &tries, signers)
             }
         }
     }
 
-    /// The task `bytes` in this precision, and what that costs on `data`. `file` and `source` are the imported
-    /// backbone, `packed` is the one it will run on.
+    /// The task `bytes` in this precision, and what that costs on `data`: in int8 with weights of the first of these bits that
+    /// keep within the limit, or the last of them.
     fn rounded(
         &self,
         bytes: &[u8],
-        file: &Path,
-        source: &[u8],
-        packed: &[u8],
+        beneath: Beneath<'_>,
         data: &Path,
+        tries: &[Bits],
         signers: &[SigningKey],
-    ) -> anyhow::Result<(Vec<u8>, Loss)> {
+    ) -> anyhow::Result<Packed> {
         let bundle = Bundle::parse(bytes)?;
         let manifest = bundle.manifest();
         let dataset = load_images(data, manifest.preprocess.height, &Progress::visible())?;
         check_classes(data, &dataset.classes, manifest.plan.classes(), &manifest.labels)?;
         let grids = match self.precision {
-            Precision::Int8 => Some(self.grids(&bundle, file, &dataset)?),
+            Precision::Int8 => Some(self.grids(&bundle, beneath.file, &dataset)?),
             Precision::F32 | Precision::F16 => None,
         };
-        let task = precision::task(bytes, grids.as_deref(), packed, signers)?;
         let split = self.measured_on(&dataset);
-        let loss = precision::measure((source, bytes), (packed, &task), split)?;
-        Ok((task, loss))
+        let packed = |bits: Option<Bits>| -> anyhow::Result<Packed> {
+            let rounding = grids.as_deref().zip(bits).map(|(grids, bits)| Rounding { grids, bits });
+            let task = precision::task(bytes, rounding, beneath.packed, signers)?;
+            let loss = precision::measure((beneath.source, bytes), (beneath.packed, &task), split)?;
+            Ok(Packed { bytes: task, loss: Some(loss), bits })
+        };
+        let mut tries = tries.iter().filter(|_| grids.is_some()).copied();
+        let mut best = packed(tries.next())?;
+        for bits in tries {
+            if best.loss.is_some_and(|loss| loss.check(self.max_drop).is_ok()) {
+                break;
+            }
+            best = packed(Some(bits))?;
+        }
+        Ok(best)
     }
 
     fn grids(&self, bundle: &Bundle<'_>, file: &Path, dataset: &Dataset) -> anyhow::Result<Vec<Grid>> {
@@ -158,12 +204,14 @@ impl Pack {
         dataset.test.as_ref().or(dataset.val.as_ref()).unwrap_or(&dataset.train)
     }
 
-    fn report(&self, before: usize, packed: &[u8], loss: Option<Loss>) -> anyhow::Result<()> {
-        let after = packed.len();
+    fn report(&self, before: usize, packed: &Packed) -> anyhow::Result<()> {
+        let Packed { bytes, loss, bits } = packed;
+        let after = bytes.len();
         let ratio = before as f64 / after as f64;
         if self.json {
             let line = serde_json::json!({
                 "file": self.out.display().to_string(), "bytes": after, "bytes_before": before,
+                "bits": bits.map(Bits::count),
                 "accuracy_before": loss.map(|loss| loss.before.accuracy()),
                 "accuracy": loss.map(|loss| loss.after.accuracy()),
                 "drop_points": loss.map(|loss| loss.points()), "n": loss.map(|loss| loss.before.n),
@@ -172,7 +220,8 @@ impl Pack {
             return Ok(());
         }
         let out = self.out.display();
-        println!("{out}: {after} bytes, from {before} ({ratio:.2} times smaller)");
+        let rounded = bits.map_or(String::new(), |bits| format!(", weights of {} bits", bits.count()));
+        println!("{out}: {after} bytes, from {before} ({ratio:.2} times smaller{rounded})");
         match loss {
             Some(loss) => println!(
                 "accuracy {:.2} % before, {:.2} % after: {:.2} points lost on {} images",
@@ -185,7 +234,7 @@ impl Pack {
             None => println!("its loss of accuracy was not measured; --data would measure it"),
         }
         let Some(target) = self.target.filter(|_| self.precision == Precision::F32) else { return Ok(()) };
-        let own = needs(&Bundle::parse(packed)?.manifest().plan, target.isa.parse()?, 1)?;
+        let own = needs(&Bundle::parse(bytes)?.manifest().plan, target.isa.parse()?, 1)?;
         let kib = |bytes: usize| bytes.div_ceil(1024);
         println!(
             "{:<16} {} KiB of kernels, mapped; {} KiB of arena and scratch for its own network on one thread ({}); \

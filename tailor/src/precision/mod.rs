@@ -6,4 +6,4 @@ mod repack;
 
 pub use calibrate::calibrate;
 pub use measure::{Loss, measure};
-pub use repack::{Precision, backbone, source_task, task};
+pub use repack::{Precision, Rounding, backbone, source_task, task};

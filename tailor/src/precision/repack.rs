@@ -5,7 +5,7 @@ use crate::Result;
 use bundles::container::{Bundle, Golden, Kind, Layout, Manifest, SigningKey, Writer};
 use bundles::plan::Owner;
 use edge_runtime::kernels::Isa;
-use edge_runtime::kernels::int8::Grid;
+use edge_runtime::kernels::int8::{Bits, Grid};
 use edge_runtime::{Packing, in_rows, pack_backbone};
 
 /// How numbers are stored (and, in int8, computed with).
@@ -45,31 +45,44 @@ pub fn backbone(
     Ok(pack_backbone(file, bytes, packing, signers)?)
 }
 
-/// The task bundle `bytes` in f16, or, with `grids` for its maps, in int8. `backbone` is the file it will run on: the
+/// What a task needs to run on bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Rounding<'a> {
+    /// Of each map, in the order of [`bundles::plan::Plan::maps`].
+    pub grids: &'a [Grid],
+    /// Of each of its weights.
+    pub bits: Bits,
+}
+
+/// The task bundle `bytes` in f16, or, with a `rounding`, in int8. `backbone` is the file it will run on: the
 /// golden vectors are what the runtime makes of the two.
 ///
 /// # Errors
 /// What is wrong with either file, or that they do not belong together.
 pub fn task(
     bytes: &[u8],
-    grids: Option<&[Grid]>,
+    rounding: Option<Rounding<'_>>,
     backbone: &[u8],
     signers: &[SigningKey],
 ) -> Result<Vec<u8>> {
     let parsed = Bundle::parse(bytes)?;
     let manifest = parsed.manifest();
     let mut writer = like(manifest, Kind::Task);
-    let variant = if grids.is_some() { "int8" } else { "" };
+    let variant = if rounding.is_some() { "int8" } else { "" };
     writer.backbone(manifest.backbone.id, variant);
     for section in &manifest.sections {
         let (name, shape) = (section.name.as_str(), section.shape.as_slice());
         let values = parsed.decode_f32(name)?;
-        match (shape, grids) {
-            ([rows, _, ..], Some(_)) => {
-                let (bytes, scales) = in_rows(name, &values, *rows)?;
+        match (shape, rounding) {
+            ([rows, _, ..], Some(Rounding { bits, .. })) => {
+                let (bytes, scales) = in_rows(name, &values, *rows, bits)?;
                 writer.tensor_i8(name, Owner::Task, Layout::Canonical, shape, &bytes, &scales)?;
             }
-            _ if values.iter().all(|x| x.abs() <= F16_MOST) => {
+            (_, Some(_)) if fits(&values) => {
+                let values: Vec<f32> = values.into_iter().map(rounded).collect();
+                writer.tensor_f16(name, Owner::Task, shape, &values)?;
+            }
+            _ if fits(&values) => {
                 writer.tensor_f16(name, Owner::Task, shape, &values)?;
             }
             _ => {
@@ -77,7 +90,7 @@ pub fn task(
             }
         }
     }
-    if let (Some(grids), Some(name)) = (grids, manifest.plan.maps_name()) {
+    if let (Some(Rounding { grids, .. }), Some(name)) = (rounding, manifest.plan.maps_name()) {
         let numbers: Vec<f32> = grids.iter().flat_map(|grid| [grid.scale, f32::from(grid.zero)]).collect();
         writer.tensor_f32(&name, Owner::Task, &[grids.len(), 2], &numbers)?;
     }
@@ -110,6 +123,18 @@ pub fn source_task(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(Some(writer.finish(&[])?))
 }
 
+/// Whether f16 holds all of them, [rounded](rounded) or not.
+fn fits(values: &[f32]) -> bool {
+    values.iter().all(|x| rounded(*x).abs() <= F16_MOST)
+}
+
+/// The nearest number of eight significant bits: more would say nothing beside weights that have no more, and makes bundles larger.
+fn rounded(x: f32) -> f32 {
+    const REST: u32 = 0xffff;
+    let half = REST / 2 + (x.to_bits() >> 16 & 1);
+    f32::from_bits(x.to_bits().wrapping_add(half) & !REST)
+}
+
 /// A writer that says what `manifest` says, golden vectors and tensors left out.
 fn like(manifest: &Manifest, kind: Kind) -> Writer {
     let mut writer = Writer::new(kind, &manifest.name, manifest.plan.clone(), manifest.preprocess);
@@ -119,4 +144,20 @@ fn like(manifest: &Manifest, kind: Kind) -> Writer {
         writer.fact(key, value);
     }
     writer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn norms_keep_eight_significant_bits() {
+        let steps = |n: f32| n / 256.0;
+        let cases =
+            [(1.0, 1.0), (-0.3, steps(-77.0)), (steps(257.0), 1.0), (steps(259.0), steps(260.0)), (0.0, 0.0)];
+        for (x, want) in cases {
+            assert_eq!(rounded(x), want, "{x}");
+        }
+        assert!(fits(&[65280.0, -1.0]) && !fits(&[65500.0]) && !fits(&[f32::NAN]));
+    }
 }

@@ -174,6 +174,15 @@ fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
         assert_eq!(number(&report, "n"), 12.0);
         assert!(number(&report, "drop_points") <= 10.0, "{precision}: {report}");
         let again = std::fs::read(&out).unwrap();
+        if precision == "int8" {
+            // As few as are tried, where nothing is too much; finer ones on demand.
+            assert_eq!(number(&report, "bits"), 6.0);
+            let fine = stdout("tailor", &[&pack[..], &["--max-drop", "100", "--bits", "8"]].concat());
+            assert!(number(&fine, "bytes") > number(&report, "bytes"), "{fine}");
+        } else {
+            let (_, why) = failure("tailor", &[&pack[..], &["--bits", "7"]].concat());
+            assert!(why.contains("--precision int8"), "{why}");
+        }
         stdout("tailor", &[&pack[..], &["--max-drop", "100"]].concat());
         assert_eq!(std::fs::read(&out).unwrap(), again, "{precision}: the same input gives the same bytes");
 
@@ -196,6 +205,8 @@ fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
     let (code, why) = failure("edge-runtime", &plain);
     assert_eq!(code, 4, "{why}");
     assert!(why.contains("holds no scales of int8 maps"), "{why}");
+    let whole = ["pack", text(&bench.backbone), "--precision", "int8", "--bits", "7", "--out", "x"];
+    assert!(failure("tailor", &whole).1.contains("--bits is for tasks"));
     let (_, why) = failure("tailor", &["pack", text(&task), "--precision", "int8", "--out", "x"]);
     assert!(why.contains("--backbone"), "{why}");
 }

@@ -91,12 +91,15 @@ pub struct Bits(u8);
 impl Bits {
     /// As finely as bytes allow: -127..=127.
     pub const ALL: Bits = Bits(8);
-    /// Half as finely: -63..=63.
-    pub const SEVEN: Bits = Bits(7);
 
     /// `None` for fewer than two bits and more than eight.
     pub fn new(bits: u8) -> Option<Bits> {
         (2..=8).contains(&bits).then_some(Bits(bits))
+    }
+
+    /// How many.
+    pub fn count(self) -> u8 {
+        self.0
     }
 
     /// Largest magnitude.
