@@ -4,6 +4,7 @@ use super::{EVAL_BATCH, Tailoring, Teacher};
 use crate::Result;
 use crate::data::{Augment, Policy};
 use crate::net::{Net, Params};
+use crate::train::Verdict;
 use bundles::plan::Plan;
 
 /// What is changed in all looks at a validation image but the first: where an image lies and its colours, but nothing that training makes hard on purpose.
@@ -12,10 +13,30 @@ fn changes(augment: Augment) -> Option<Augment> {
     (mild != Augment::default()).then_some(mild)
 }
 
-/// How a network's right answers compare with its teacher's, image by image.
+/// What a network is compared with its teacher by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Judge {
+    /// Right answers: accuracy, of which half a point is four of 750 images.
+    Answers,
+    /// The probability that the right class is given, on average: what accuracy is to be expected of images like these. It moves
+    /// with every image, not only with those at the border between two classes, and so depends less on which images there are.
+    #[default]
+    Probability,
+}
+
+impl Judge {
+    fn credit(self, verdict: Verdict) -> f64 {
+        match self {
+            Judge::Answers => f64::from(u8::from(verdict.right)),
+            Judge::Probability => verdict.probability,
+        }
+    }
+}
+
+/// How a network's answers compare with its teacher's, image by image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Behind {
-    /// Teacher's accuracy less the network's, over all looks.
+    /// The teacher's share of right answers, or mean probability of the right class, less the network's, over all looks.
     pub gap: f64,
     /// Standard error of that for a choice of other images.
     pub error: f64,
@@ -26,16 +47,17 @@ pub struct Behind {
 }
 
 impl Behind {
-    /// Of the two's right answers to the same images: a list for each look, of which the first is at images as they are.
-    pub fn of(teacher: &[Vec<bool>], network: &[Vec<bool>]) -> Behind {
+    /// Of the two's verdicts on the same images: a list for each look, of which the first is at images as they are.
+    pub fn of(judge: Judge, teacher: &[Vec<Verdict>], network: &[Vec<Verdict>]) -> Behind {
         let images = teacher.first().map_or(0, Vec::len);
         let looks = teacher.len().max(1) as f64;
-        let only = |one: &[Vec<bool>], other: &[Vec<bool>]| {
+        let only = |one: &[Vec<Verdict>], other: &[Vec<Verdict>]| {
             let pairs = one.iter().zip(other).take(1).flat_map(|(one, other)| one.iter().zip(other));
-            pairs.filter(|&(&one, &other)| one && !other).count()
+            pairs.filter(|(one, other)| one.right && !other.right).count()
         };
-        let share =
-            |of: &[Vec<bool>], image: usize| of.iter().filter(|look| look[image]).count() as f64 / looks;
+        let share = |of: &[Vec<Verdict>], image: usize| {
+            of.iter().map(|look| judge.credit(look[image])).sum::<f64>() / looks
+        };
         let differences: Vec<f64> = (0..images).map(|i| share(teacher, i) - share(network, i)).collect();
         let n = images.max(1) as f64;
         let gap = differences.iter().sum::<f64>() / n;
@@ -47,18 +69,19 @@ impl Behind {
 impl Tailoring<'_> {
     /// How far a network is behind its teacher on validation, over the recipe's looks.
     pub(super) fn behind(&self, teacher: &Teacher, plan: &Plan, params: &Params) -> Result<Behind> {
-        Ok(Behind::of(&self.looks(&teacher.plan, &teacher.params)?, &self.looks(plan, params)?))
+        let teacher = self.looks(&teacher.plan, &teacher.params)?;
+        Ok(Behind::of(self.recipe.judge, &teacher, &self.looks(plan, params)?))
     }
 
-    /// Right answers on validation, at images as they are and then changed as training images are.
-    fn looks(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<bool>>> {
+    /// Verdicts on validation, at images as they are and then changed as training images are.
+    fn looks(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<Verdict>>> {
         let loader = self.loader(self.val, EVAL_BATCH)?;
         let net = Net { plan, params };
-        let hits = |batches| crate::train::hits(&net, self.progress.interrupt().watch(batches));
-        let mut looks = vec![hits(loader.eval())?];
+        let verdicts = |batches| crate::train::verdicts(&net, self.progress.interrupt().watch(batches));
+        let mut looks = vec![verdicts(loader.eval())?];
         if let Some(changes) = changes(self.recipe.augment) {
             for look in 1..self.recipe.looks {
-                looks.push(hits(loader.look(self.recipe.seed, look, changes))?);
+                looks.push(verdicts(loader.look(self.recipe.seed, look, changes))?);
             }
         }
         Ok(looks)
@@ -77,19 +100,28 @@ mod tests {
 
     #[test]
     fn what_only_one_gets_right_says_how_far_behind_and_how_surely() {
-        let teacher = [vec![true, true, true, false, false]];
-        let network = [vec![true, false, false, true, false]];
-        let behind = Behind::of(&teacher, &network);
+        // Every right answer is given with the same probability, and every wrong one.
+        let verdicts = |right: [bool; 5]| {
+            right.map(|right| Verdict { right, probability: if right { 0.75 } else { 0.25 } }).to_vec()
+        };
+        let teacher = [verdicts([true, true, true, false, false])];
+        let network = [verdicts([true, false, false, true, false])];
+        let behind = Behind::of(Judge::Answers, &teacher, &network);
         assert_eq!((behind.lost, behind.won), (2, 1));
         // Differences 1, 1, -1, 0, 0: their variance is 3 / 5 - 0.2^2.
         assert!((behind.gap - 0.2).abs() < 1e-12 && (behind.error - (0.56f64 / 5.0).sqrt()).abs() < 1e-12);
         // A look at which the network gets the fourth image wrong and all else is as before: 1, 1, -1/2, 0, 0.
-        let second = vec![true, false, false, false, false];
+        let second = verdicts([true, false, false, false, false]);
         let [teacher, network] = [teacher, network].map(|[first]| first);
-        let looks = Behind::of(&[teacher.clone(), teacher], &[network, second]);
+        let (teacher, network) = ([teacher.clone(), teacher], [network, second]);
+        let looks = Behind::of(Judge::Answers, &teacher, &network);
         assert_eq!((looks.lost, looks.won), (2, 1));
         assert!((looks.gap - 0.3).abs() < 1e-12 && (looks.error - (0.36f64 / 5.0).sqrt()).abs() < 1e-12);
-        let nothing = Behind::of(&[], &[]);
+        // By probability a right answer is worth half as much more than a wrong one here.
+        let likely = Behind::of(Judge::Probability, &teacher, &network);
+        assert_eq!((likely.lost, likely.won), (2, 1));
+        assert!((likely.gap - 0.15).abs() < 1e-12 && (likely.error - (0.09f64 / 5.0).sqrt()).abs() < 1e-12);
+        let nothing = Behind::of(Judge::Answers, &[], &[]);
         assert_eq!((nothing.gap, nothing.error), (0.0, 0.0));
     }
 

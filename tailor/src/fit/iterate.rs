@@ -17,14 +17,14 @@ const WITHOUT: &str = "without-";
 const TOGETHER: &str = "+";
 
 /// A step that takes proxies away: what a stage's name says of it, what people are told, and how much of all proxies' cost goes.
-struct Thinning {
+pub(super) struct Thinning {
     named: &'static str,
     told: &'static str,
     share: f64,
 }
 
 /// The larger one first. Once that was too much, only the smaller one follows.
-const THINNINGS: [Thinning; 2] = [
+pub(super) const THINNINGS: [Thinning; 2] = [
     Thinning { named: "p", told: "½ proxies", share: 0.5 },
     Thinning { named: "q", told: "¼ proxies", share: 0.25 },
 ];
@@ -135,13 +135,13 @@ impl Tailoring<'_> {
     }
 
     /// `at` without those of its proxies that are missed least: as many as cost half of what all of them do, and, in case that is
-    /// too much, a quarter. Nothing where that would hardly save anything. Proxies go last: those that are missed least now may
-    /// be what a block's place could have been taken by.
-    pub(super) fn thinner(&self, at: &Cut) -> Result<Vec<Cut>> {
+    /// too much, a quarter; the first of [`THINNINGS`] are left out. Nothing where that would hardly save anything. Proxies go
+    /// last: those that are missed least now may be what a block's place could have been taken by.
+    pub(super) fn thinner(&self, at: &Cut, left_out: usize) -> Result<Vec<Cut>> {
         let now = self.loss_and_cost(&at.plan, &at.params)?;
         let proxies = self.by_price(at, now)?;
         let last = at.stage.rsplit('-').next();
-        let first = THINNINGS.iter().position(|thinning| last == Some(thinning.named)).unwrap_or(0);
+        let first = THINNINGS.iter().position(|thinning| last == Some(thinning.named)).unwrap_or(left_out);
         let mut steps: Vec<Step> = Vec::new();
         for thinning in &THINNINGS[first..] {
             let step = self.fewer_proxies(at, &proxies, now, thinning)?;
@@ -294,21 +294,25 @@ mod tests {
         assert!(tailoring.leaner(&whole, all + 1).unwrap().is_empty());
 
         // Proxies have their place among blocks only on the way to a budget.
-        let thin = tailoring.thinner(&whole).unwrap();
+        let thin = tailoring.thinner(&whole, 0).unwrap();
         let [thin] = &thin[..] else { panic!("{} steps: a quarter hardly saves anything", thin.len()) };
         assert_eq!((&thin.stage[..], thin.dropped, thin.plan.blocks()), ("prune-0-without-p", 0, all));
-        let fewer = tailoring.thinner(&leaner[0]).unwrap();
+        let fewer = tailoring.thinner(&leaner[0], 0).unwrap();
         let [half, quarter] = &fewer[..] else { panic!("{} steps", fewer.len()) };
         assert_eq!(half.stage, format!("{}-p", leaner[0].stage));
         assert_eq!(quarter.stage, format!("{}-q", leaner[0].stage));
         assert!(fewer.iter().all(|cut| (cut.dropped, cut.plan.blocks()) == (1, all - 1)));
+        let quarters = tailoring.thinner(&leaner[0], 1).unwrap();
+        assert!(
+            quarters.len() == 1 && quarters[0].plan == quarter.plan && quarters[0].stage == quarter.stage
+        );
         // Where half was too much, half of what a quarter left is not tried.
-        for next in tailoring.thinner(quarter).unwrap() {
+        for next in tailoring.thinner(quarter, 0).unwrap() {
             assert_eq!(next.stage, format!("{}-q", quarter.stage));
         }
         let budgeted = Recipe { budget: Some("50%".parse().unwrap()), ..recipe.clone() };
         let budgeted = ground.tailoring(&budgeted, &work, &Device::Cpu, &progress);
-        let careful = budgeted.thinner(&whole).unwrap().into_iter().next().unwrap();
+        let careful = budgeted.thinner(&whole, 0).unwrap().into_iter().next().unwrap();
         let is_free = |cell: &Cell| cell.block().is_none() || cell.proxies().next().is_some();
         assert!(careful.plan.cells.iter().all(is_free), "a block is stuck");
         assert!(!thin.plan.cells.iter().all(is_free), "nothing to be careful about");
@@ -341,7 +345,7 @@ mod tests {
         // Without any proxy, every block is needed.
         let bare = Cut { plan: backbone, ..whole };
         assert!(
-            tailoring.leaner(&bare, 1).unwrap().is_empty() && tailoring.thinner(&bare).unwrap().is_empty()
+            tailoring.leaner(&bare, 1).unwrap().is_empty() && tailoring.thinner(&bare, 0).unwrap().is_empty()
         );
     }
 }

@@ -22,7 +22,7 @@ pub(crate) mod testing;
 mod work;
 
 pub use begun::refuse_others;
-pub use behind::Behind;
+pub use behind::{Behind, Judge};
 pub use ground::Ground;
 pub(crate) use iterate::taken;
 pub use job::{Job, hex};

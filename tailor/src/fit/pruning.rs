@@ -1,6 +1,7 @@
 //! From trained gates to the network that goes to the device: cut, retrain, select.
 
 use super::cut::Cut;
+use super::iterate::THINNINGS;
 use super::retrain::Tried;
 use super::search::{bisect, descend, gallop, leanest, sweep, worth_finishing};
 use super::select::{Attempt, Candidate, Goal, Selection};
@@ -42,6 +43,12 @@ impl Tries {
     }
 }
 
+/// Whether finishing was tried and brought nothing within tolerance: what was taken together was too much, although it had looked
+/// as if finishing could win it back.
+fn nothing_kept(finished: &[Attempt], goal: &Goal) -> bool {
+    !finished.is_empty() && finished.iter().filter_map(Attempt::trained).all(|c| !goal.is_within(c))
+}
+
 impl Tailoring<'_> {
     /// Prunes and retrains as the recipe's search asks for, [finishes](Recipe::finish) what is worth it, and does both again
     /// with ever fewer proxies. Without a budget the leanest network within tolerance of the teacher's validation accuracy is
@@ -54,11 +61,18 @@ impl Tailoring<'_> {
         let mut tries = Tries::default();
         let mut attempts = self.search(teacher, student, &goal, &mut tries)?;
         attempts.extend(self.finish(worth_finishing(&attempts, &goal), teacher, &goal, &mut tries)?);
-        let thinned = self.thin(&attempts, teacher, &goal, &mut tries)?;
-        if leanest(&thinned, &goal).is_some() {
-            attempts.extend(self.finish(worth_finishing(&thinned, &goal), teacher, &goal, &mut tries)?);
+        for left_out in 0..THINNINGS.len() {
+            let thinned = self.thin(&attempts, left_out, teacher, &goal, &mut tries)?;
+            let mut finished = Vec::new();
+            if leanest(&thinned, &goal).is_some() {
+                finished = self.finish(worth_finishing(&thinned, &goal), teacher, &goal, &mut tries)?;
+            }
+            let go_on = nothing_kept(&finished, &goal);
+            attempts.extend(finished.into_iter().chain(thinned));
+            if !go_on {
+                break;
+            }
         }
-        attempts.extend(thinned);
         let selection = Selection::of(attempts, &goal);
         let won = selection.winner().and_then(|won| Some((tries.0.remove(&won.stage)?, won.validation)));
         let Some((cut, validation)) = won else { return Err(self.nothing(&selection)) };
@@ -132,11 +146,12 @@ impl Tailoring<'_> {
         )
     }
 
-    /// Goes on from the network that would be kept, to ever fewer proxies. A sweep is the paper's, and leaves them to their
+    /// Goes on from the network that would be kept, to ever fewer proxies, by all but the first thinnings. A sweep is the paper's, and leaves them to their
     /// gates.
     fn thin(
         &self,
         attempts: &[Attempt],
+        left_out: usize,
         teacher: &Teacher,
         goal: &Goal,
         tries: &mut Tries,
@@ -147,7 +162,7 @@ impl Tailoring<'_> {
         let selection = Selection::of(attempts.to_vec(), goal);
         let Some(candidate) = selection.winner().filter(|_| selection.within) else { return Ok(Vec::new()) };
         let Some(cut) = tries.0.remove(&candidate.stage) else { return Ok(Vec::new()) };
-        let thinner = |at: &Tried, _| self.thinner(&at.cut);
+        let thinner = |at: &Tried, _| self.thinner(&at.cut, left_out);
         let retrain = |cut| self.retrain(cut, &self.recipe.retrain, teacher);
         let first = Tried { cut, candidate: candidate.clone() };
         let mut all = descend(first, goal, 1, |at| &at.candidate, thinner, retrain)?.into_iter();
@@ -226,7 +241,8 @@ impl Tailoring<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fit::{Behind, Work, testing};
+    use crate::fit::select::tests::{attempt, goal};
+    use crate::fit::{Behind, Judge, Work, testing};
     use crate::progress::Progress;
     use candle_core::Device;
 
@@ -240,6 +256,17 @@ mod tests {
         let teacher = tailoring.teach().unwrap();
         let student = tailoring.train(&teacher).unwrap();
         tailoring.prune(&teacher, &student).unwrap()
+    }
+
+    #[test]
+    fn smaller_steps_follow_where_finishing_won_nothing_back() {
+        let goal = goal(0.98);
+        let cases: [(&[usize], bool); 4] =
+            [(&[], false), (&[970], true), (&[970, 979], true), (&[970, 985], false)];
+        for (right, smaller) in cases {
+            let finished: Vec<Attempt> = right.iter().map(|&right| attempt(1, Some(right))).collect();
+            assert_eq!(nothing_kept(&finished, &goal), smaller, "{right:?}");
+        }
     }
 
     /// A sweep of a few steps.
@@ -328,7 +355,7 @@ mod tests {
     fn candidates_are_compared_by_as_many_looks_as_the_recipe_says() {
         let augment = crate::data::Augment { crop_pad: 3, ..Default::default() };
         let behind = |looks| -> Vec<Behind> {
-            let pruned = pruned(&Recipe { looks, augment, ..brief() });
+            let pruned = pruned(&Recipe { looks, augment, judge: Judge::Answers, ..brief() });
             pruned.selection.attempts.iter().filter_map(Attempt::trained).map(|c| c.behind).collect()
         };
         let (one, five) = (behind(1), behind(5));

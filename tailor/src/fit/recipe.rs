@@ -1,7 +1,7 @@
 //! Every choice that shapes a tailoring run, with the defaults for small backbones and the paper's own.
 
 use super::cut::PRUNE;
-use super::{Budget, Measure};
+use super::{Budget, Judge, Measure};
 use crate::data::Augment;
 use crate::net::{Formula, Gating};
 use crate::train::Schedule;
@@ -60,6 +60,8 @@ pub struct Recipe {
     pub theta: f32,
     /// Largest accepted loss of validation accuracy against the teacher, as a fraction.
     pub tolerance: f64,
+    /// What that loss is measured by.
+    pub judge: Judge,
     /// Standard errors of the difference to the teacher that a network has to keep clear of the tolerance by, unless it is
     /// not behind at all.
     pub caution: f64,
@@ -117,6 +119,7 @@ impl Recipe {
             skips: Skips::Nearest(3),
             theta: 0.05,
             tolerance: 0.005,
+            judge: Judge::default(),
             caution: 0.0,
             looks: 1,
             formula: Formula::Product,
@@ -147,6 +150,7 @@ impl Recipe {
             distill: 0.0,
             local_matching: true,
             free_norms: false,
+            judge: Judge::Answers,
             search: Search::Sweep,
             ..Recipe::small()
         }

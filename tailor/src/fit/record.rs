@@ -43,6 +43,7 @@ impl Record<'_> {
             "run": self.run,
             "recipe": format!("{recipe:#?}"),
             "tolerance": self.recipe.tolerance,
+            "judge": format!("{:?}", self.recipe.judge).to_lowercase(),
             "caution": self.recipe.caution,
             "looks": self.recipe.looks,
             "classes": self.classes,

@@ -79,21 +79,37 @@ pub fn mean_loss(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) ->
 /// # Errors
 /// When a batch cannot be read or does not fit the plan.
 pub fn evaluate(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<Score> {
-    let hits = hits(net, batches)?;
-    Ok(Score { right: hits.iter().filter(|hit| **hit).count(), n: hits.len() })
+    let verdicts = verdicts(net, batches)?;
+    Ok(Score { right: verdicts.iter().filter(|verdict| verdict.right).count(), n: verdicts.len() })
 }
 
-/// For every image in turn, whether its highest-scoring class is its label, with running statistics.
+/// What a network makes of one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Verdict {
+    /// Whether its highest-scoring class is the label.
+    pub right: bool,
+    /// Probability (softmax) of the label.
+    pub probability: f64,
+}
+
+/// Verdicts on every image in turn, with running statistics.
 ///
 /// # Errors
 /// When a batch cannot be read or does not fit the plan.
-pub fn hits(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<Vec<bool>> {
+pub fn verdicts(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<Vec<Verdict>> {
     let mut out = Vec::new();
     for batch in batches {
         let batch = batch?;
         let logits = net.forward(&batch.images, Pass::Infer)?.logits;
         let hits: Vec<u8> = logits.argmax(D::Minus1)?.eq(&batch.labels)?.to_vec1()?;
-        out.extend(hits.into_iter().map(|hit| hit != 0));
+        let labels: Vec<u32> = batch.labels.to_vec1()?;
+        for ((scores, label), hit) in logits.to_vec2::<f32>()?.into_iter().zip(labels).zip(hits) {
+            let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let weight = |score: &f32| f64::from(score - best).exp();
+            let given = scores.get(label as usize).map_or(0.0, weight);
+            let probability = given / scores.iter().map(weight).sum::<f64>();
+            out.push(Verdict { right: hit != 0, probability });
+        }
     }
     Ok(out)
 }

@@ -16,7 +16,7 @@ mod tests;
 
 pub use checkpoint::Checkpoint;
 pub use epochs::{Course, Train};
-pub use evaluate::{Score, evaluate, hits, mean_loss, right};
+pub use evaluate::{Score, Verdict, evaluate, mean_loss, right, verdicts};
 pub use losses::{Objective, StepLoss, Terms, label_loss, student_loss, teacher_loss};
 pub use metrics::{Log, Record};
 pub use schedule::Schedule;
