@@ -46,7 +46,9 @@ impl Images {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Care {
     /// Stop when validation has not improved for this many epochs, and keep the best epoch's numbers (the last of
-    /// equals). `fit` stops the teacher and retraining so: the student's gates need their whole schedule.
+    /// equals). Only epochs count whose learning rate has come down to a tenth of its peak (the last seventh of one-cycle, the
+    /// last fifth of cosine) or as far as it ever does. `fit` stops the teacher and retraining so: the student's gates need
+    /// their whole schedule.
     #[arg(long, value_name = "EPOCHS")]
     pub(super) patience: Option<usize>,
     /// Longest gradient: a longer one is shortened to it; never when left out. 5 steadies the student on a few images.

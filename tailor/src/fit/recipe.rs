@@ -89,7 +89,7 @@ pub struct Recipe {
     pub augment: Augment,
     /// Whether every class is drawn equally often.
     pub balance: bool,
-    /// Epochs without better validation after which the teacher's training and a retraining stop.
+    /// Epochs at a low rate without better validation after which the teacher's training and a retraining stop.
     pub patience: Option<usize>,
     /// Longest gradient.
     pub clip: Option<f64>,
@@ -237,7 +237,7 @@ impl Recipe {
     /// Everything that shapes the teacher, written out.
     pub(crate) fn teacher_fingerprint(&self) -> String {
         format!(
-            "{:?} momentum {} decay {} validation {} {:?} balance {} patience {:?} clip {:?} seed {}",
+            "{:?} momentum {} decay {} validation {} {:?} balance {} patience {:?}{} clip {:?} seed {}",
             self.teach,
             self.momentum,
             self.decay,
@@ -245,6 +245,7 @@ impl Recipe {
             self.augment,
             self.balance,
             self.patience,
+            self.patience.map_or("", |_| " at low rates"),
             self.clip,
             self.seed
         )

@@ -31,7 +31,7 @@ pub struct Recipe {
     pub augment: Augment,
     /// Whether every class is drawn equally often.
     pub balance: bool,
-    /// Epochs without better validation after which training stops.
+    /// Epochs at a low rate without better validation after which training stops.
     pub patience: Option<usize>,
     /// Longest gradient.
     pub clip: Option<f64>,
@@ -117,7 +117,7 @@ impl Recipe {
     pub(crate) fn fingerprint(&self) -> String {
         format!(
             "{} {} px, {} epochs of {}, rate {}, momentum {} decay {} smoothing {} validation {} {:?} balance {} \
-             patience {:?} clip {:?} {:?} {:?} seed {}",
+             patience {:?}{} clip {:?} {:?} {:?} seed {}",
             self.arch,
             self.size,
             self.epochs,
@@ -130,6 +130,7 @@ impl Recipe {
             self.augment,
             self.balance,
             self.patience,
+            self.patience.map_or("", |_| " at low rates"),
             self.clip,
             self.mean,
             self.std,

@@ -44,8 +44,8 @@ pub struct Course<'a> {
     pub decay: f64,
     /// Longest gradient; a longer one is shortened.
     pub clip: Option<f64>,
-    /// Epochs without better validation after which training stops; the best epoch's numbers are kept then. Without it,
-    /// the last epoch's.
+    /// Epochs without better validation after which training stops, of those in which the schedule's rate has come down;
+    /// the best of all epochs is kept then. Without it, the last epoch's numbers.
     pub patience: Option<usize>,
     /// Where the run is kept, if anywhere.
     pub checkpoint: Option<&'a Path>,
@@ -172,8 +172,9 @@ impl Course<'_> {
     }
 
     fn is_out_of_patience(&self, at: &At) -> bool {
-        let since = at.best.as_ref().map_or(0, |best| at.epoch - best.improved);
-        self.patience.is_some_and(|patience| since >= patience)
+        let (Some(patience), Some(best)) = (self.patience, &at.best) else { return false };
+        let annealed = |epoch: &usize| self.schedule.is_annealed(*epoch, self.epochs);
+        (best.improved..at.epoch).filter(annealed).count() >= patience
     }
 
     /// Which step a run has taken last, in words.

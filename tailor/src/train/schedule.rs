@@ -37,6 +37,9 @@ pub enum Schedule {
 /// Share of a one-cycle run spent rising.
 const WARM_UP: f64 = 0.3;
 
+/// Share of its highest at which a rate is low.
+const ANNEALED: f64 = 0.1;
+
 impl Schedule {
     /// Rate at step `step` of `steps` steps (`epochs` epochs in all).
     pub fn rate(&self, step: usize, steps: usize, epochs: usize) -> f64 {
@@ -57,6 +60,15 @@ impl Schedule {
         // Epochs have equally many steps.
         let rising = self.warm_up() * steps / epochs.max(1);
         if step < rising { rate * (step + 1) as f64 / rising as f64 } else { rate }
+    }
+
+    /// Whether the rate has come down in epoch `epoch` (from 0) of `epochs`: to a tenth of the highest before it, or to
+    /// where it stays. Before that validation says little: it often stands still while the rate is high and improves once
+    /// the rate falls.
+    pub(super) fn is_annealed(&self, epoch: usize, epochs: usize) -> bool {
+        let rate = |epoch| self.rate(epoch, epochs, epochs);
+        let (now, highest) = (rate(epoch), (0..=epoch).map(rate).fold(0.0, f64::max));
+        now <= ANNEALED * highest || (epoch..epochs).all(|later| rate(later) == now)
     }
 
     /// Epochs of rising that were asked for.
@@ -176,6 +188,26 @@ mod tests {
             let got = schedule.rate(step, 101, 5);
             assert!((got - want).abs() < 1e-9, "{text} at {step}: {got}, not {want}");
             assert_eq!(schedule.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_annealed_once_it_is_low_for_good() {
+        // (schedule, epochs, the first annealed epoch, from 0)
+        for (text, epochs, first) in [
+            ("one-cycle:0.05", 24, 20),
+            ("one-cycle:0.05", 240, 205),
+            ("one-cycle:0.05", 1, 0),
+            ("cosine:0.1", 101, 80),
+            ("cosine:0.1,warm-up=30", 101, 82),
+            ("step:0.01,20,0.1", 60, 20),
+            ("step:0.01,20,0.5", 60, 40),
+            ("step:0.01,20,0.9,warm-up=19", 60, 40),
+        ] {
+            let schedule: Schedule = text.parse().unwrap();
+            let annealed: Vec<bool> = (0..epochs).map(|epoch| schedule.is_annealed(epoch, epochs)).collect();
+            let want: Vec<bool> = (0..epochs).map(|epoch| epoch >= first).collect();
+            assert_eq!(annealed, want, "{text} in {epochs} epochs");
         }
     }
 

@@ -44,13 +44,13 @@ fn run(folder: &Path, fingerprint: &str, trouble: Trouble) -> Result<Numbers> {
     run_scripted(folder, fingerprint, trouble, None, &mut Vec::new()).map(|(numbers, _)| numbers)
 }
 
-/// The same, where validation says after each epoch what is in the script, if there is one, and training has a patience of
-/// two epochs. What every epoch ended with goes to `ends`.
+/// The same, where the schedule and what validation says after each epoch are the script's, if there is one, and training has
+/// a patience of two epochs. What every epoch ended with goes to `ends`.
 fn run_scripted(
     folder: &Path,
     fingerprint: &str,
     trouble: Trouble,
-    scripted: Option<&[usize]>,
+    scripted: Option<(Schedule, &[usize])>,
     ends: &mut Vec<Numbers>,
 ) -> Result<(Numbers, Score)> {
     let ends = std::cell::RefCell::new(ends);
@@ -84,15 +84,15 @@ fn run_scripted(
             }
             let score = evaluate(&Net { plan: &plan, params }, progress.interrupt().watch(loader.eval()))?;
             ends.borrow_mut().push(numbers(params)?);
-            Ok(scripted.map_or(score, |script| Score { right: script[under_way.get()], n: 24 }))
+            Ok(scripted.map_or(score, |(_, script)| Score { right: script[under_way.get()], n: 24 }))
         },
     };
     let log = Log::new(folder.join("metrics.csv"));
     let course = Course {
         stage: "teach",
         fingerprint,
-        epochs: scripted.map_or(EPOCHS, <[usize]>::len),
-        schedule: Schedule::OneCycle { peak: 0.05 },
+        epochs: scripted.map_or(EPOCHS, |(_, script)| script.len()),
+        schedule: scripted.map_or(Schedule::OneCycle { peak: 0.05 }, |(schedule, _)| schedule),
         momentum: 0.9,
         decay: 5e-4,
         clip: Some(1.0),
@@ -205,23 +205,27 @@ fn early_stopping_keeps_the_best_epoch_however_often_it_is_interrupted() {
         (&[9, 9, 9, 9], 3, 3),
         (&[1, 2, 3], 3, 3),
     ];
+    let low = Schedule::Step { rate: 0.05, every: 1, factor: 0.1, warm_up: 0 };
     for (script, epochs, best) in cases {
         let whole = tempfile::tempdir().unwrap();
         let mut ends = Vec::new();
-        let (got, score) = run_scripted(whole.path(), "a", Trouble::None, Some(script), &mut ends).unwrap();
+        let (got, score) =
+            run_scripted(whole.path(), "a", Trouble::None, Some((low, script)), &mut ends).unwrap();
         assert_eq!((ends.len(), score), (epochs, Score { right: script[best - 1], n: 24 }), "{script:?}");
         assert_same(&ends[best - 1], &got);
         assert_eq!(records(whole.path()).len(), 1 + epochs);
         // Run again, it is complete: nothing is trained, and the same comes out.
         let mut none = Vec::new();
-        let (again, same) = run_scripted(whole.path(), "a", Trouble::None, Some(script), &mut none).unwrap();
+        let (again, same) =
+            run_scripted(whole.path(), "a", Trouble::None, Some((low, script)), &mut none).unwrap();
         assert_same(&got, &again);
         assert_eq!((none.len(), same), (0, score));
         for step in 1..=3 * epochs {
             let stopped = tempfile::tempdir().unwrap();
-            run_scripted(stopped.path(), "a", Trouble::Stop(step), Some(script), &mut none).unwrap_err();
+            run_scripted(stopped.path(), "a", Trouble::Stop(step), Some((low, script)), &mut none)
+                .unwrap_err();
             let (resumed, same) =
-                run_scripted(stopped.path(), "a", Trouble::None, Some(script), &mut none).unwrap();
+                run_scripted(stopped.path(), "a", Trouble::None, Some((low, script)), &mut none).unwrap();
             assert_same(&got, &resumed);
             assert_eq!(
                 (records(whole.path()), score),
@@ -229,6 +233,24 @@ fn early_stopping_keeps_the_best_epoch_however_often_it_is_interrupted() {
                 "stopped at step {step}"
             );
         }
+    }
+}
+
+#[test]
+fn patience_waits_until_the_rate_has_come_down() {
+    let flat = [6; 24];
+    let mut peak_early = flat;
+    peak_early[4] = 9;
+    let mut late = flat;
+    late[21] = 7;
+    // One-cycle is low from the 21st of 24 epochs on. (validation after each epoch, epochs run, the epoch kept)
+    for (script, epochs, best) in [(flat, 22, 22), (peak_early, 22, 5), (late, 24, 22)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ends = Vec::new();
+        let scripted = Some((Schedule::OneCycle { peak: 0.05 }, &script[..]));
+        let (got, score) = run_scripted(folder.path(), "a", Trouble::None, scripted, &mut ends).unwrap();
+        assert_eq!((ends.len(), score), (epochs, Score { right: script[best - 1], n: 24 }), "{script:?}");
+        assert_same(&ends[best - 1], &got);
     }
 }
 
