@@ -46,7 +46,8 @@ pub fn page(runs: &[Run]) -> String {
     if runs.iter().any(has_networks) {
         body += &format!("<section aria-label=\"Summary\">\n{}", summary::tables(runs));
         body += "<p class=\"note\">Percentages in brackets are of the backbone's stem and blocks, which the teacher is a trained copy \
-                 of. ± beside an accuracy is half of its 95 % interval (Wilson). Test was looked at once, after selection.</p>\n\
+                 of. ± beside an accuracy is half of its 95 % interval (Wilson). Test was looked at once, after selection. Bytes to switch \
+                 are of what the task owns, before compression: four for a number, an eighth for a bit of a mask.</p>\n\
                  </section>\n";
     }
     for (i, run) in fitted {
@@ -123,6 +124,8 @@ fn facts(run: &Run) -> String {
     let within = report["task"]["within_tolerance"].as_bool().map(|within| {
         String::from(if within { "yes" } else { "no: the most accurate candidate was packed" })
     });
+    let bundle =
+        report["task"]["bundle_bytes"].as_f64().map(|bytes| format!("{}, compressed", summary::kib(bytes)));
     let rows = [
         ("Folder", Some(escape(&run.folder))),
         ("Data", text(&report["data"])),
@@ -131,6 +134,7 @@ fn facts(run: &Run) -> String {
         ("Backbone", text(&report["backbone"]["arch"])),
         ("Kept", blocks),
         ("Within tolerance", within),
+        ("Bundle", bundle),
         ("Seed", number(&report["seed"])),
         ("Time in training steps", run.seconds().map(crate::progress::duration)),
         ("Command", command),

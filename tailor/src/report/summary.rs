@@ -8,6 +8,9 @@ use crate::progress::duration;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// Bytes of a number that a task owns.
+const BYTES: f64 = 4.0;
+
 /// One network of one folder. What is unknown is `None`.
 struct Row {
     folder: String,
@@ -98,7 +101,8 @@ fn rows(run: &Run) -> Vec<Row> {
             params: number(&task["params"]),
             task_params: number(&task["task_params"]),
             macs: number(&task["macs"]),
-            bytes: number(&task["bundle_bytes"]),
+            // As `compare` counts every method: before compression.
+            bytes: number(&task["task_params"]).map(|numbers| BYTES * numbers),
             seconds: run.seconds(),
             backbone,
         });
@@ -193,7 +197,7 @@ fn amount(value: Option<f64>, whole: Option<f64>) -> String {
     count(value as u64) + &share.unwrap_or_default()
 }
 
-fn kib(bytes: f64) -> String {
+pub(super) fn kib(bytes: f64) -> String {
     format!("{:.1} KiB", bytes / 1024.0)
 }
 

@@ -95,8 +95,10 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
         }
         assert_eq!((number(task, "val_n"), number(task, "test_n")), (16.0, 18.0));
         let macs = format!("{:.2} M", number(task, "macs") / 1e6);
-        let bytes = format!("{:.1} KiB", number(task, "bundle_bytes") / 1024.0);
-        assert!(html.contains(&macs) && html.contains(&bytes), "{macs}, {bytes}");
+        let bytes = format!("<td>{:.1} KiB</td>", 4.0 * number(task, "task_params") / 1024.0);
+        let bundle =
+            format!("<dt>Bundle</dt><dd>{:.1} KiB, compressed</dd>", number(task, "bundle_bytes") / 1024.0);
+        assert!(html.contains(&macs) && html.contains(&bytes) && html.contains(&bundle), "{macs}, {bytes}");
 
         // Every answer is there, and as many of them are wrong as the accuracy says.
         let wrong = (18.0 * (1.0 - number(task, "test"))).round() as usize;
