@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub(super) const TAILORED: &str = "tailor";
 
 /// One work folder.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Run {
     /// As it was named.
     pub folder: String,

@@ -70,8 +70,9 @@ fn rows(run: &Run) -> Vec<Row> {
     let backbone = (number(&report["backbone"]["params"]), number(&report["backbone"]["macs"]));
     let data = report["data"].as_str().unwrap_or(&run.name).to_string();
     let seed = report["seed"].as_u64();
-    let group =
-        |method: &str| format!("{method}\n{data}\n{}\n{}", report["backbone"]["id"], report["recipe"]);
+    let group = |method: &str| {
+        format!("{method}\n{data}\n{}\n{}\n{}", report["backbone"]["id"], report["size"], report["recipe"])
+    };
     let mut rows = Vec::new();
     if !report.is_null() {
         let task = &report["task"];
@@ -118,7 +119,7 @@ fn rows(run: &Run) -> Vec<Row> {
         Row {
             folder: run.folder.clone(),
             seed: result["seed"].as_u64(),
-            group: format!("{method}\n{data}"),
+            group: format!("{method}\n{data}\n{}\n{}", result["arch"], setting(&result["run"])),
             val: score("val"),
             test: score("test"),
             params: number(&result["params"]),
@@ -132,6 +133,19 @@ fn rows(run: &Run) -> Vec<Row> {
         }
     }));
     rows
+}
+
+/// What a result of `compare` has in common with those of other seeds: everything that shaped it, without the seed and without
+/// the digests of images, since the seed says which of them are held out.
+fn setting(run: &Value) -> String {
+    let mut after_seed = false;
+    let is_kept = |word: &&str| {
+        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let is_digest = bare.len() == 12 && bare.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_seed = std::mem::replace(&mut after_seed, bare == "seed");
+        !is_digest && !is_seed
+    };
+    run.as_str().unwrap_or_default().split_whitespace().filter(is_kept).collect::<Vec<_>>().join(" ")
 }
 
 /// Means over what differs in its seed alone, where there are several seeds of anything.
@@ -204,6 +218,36 @@ pub(super) fn kib(bytes: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::Recipe;
+
+    /// A folder of `compare` with one result.
+    fn compared(arch: &str, test: f64, recipe: Recipe) -> Run {
+        let (seed, how) = (recipe.seed, recipe.teacher_fingerprint());
+        let images = format!("850 images {seed:012x} {:012x}", seed + 7);
+        let run = format!(
+            "dan on backbone 0123456789abcdef data signs 32x32 3 classes 00112233aabb {images} | {how}"
+        );
+        let result = serde_json::json!({
+            "method": "dan", "data": "signs", "arch": arch, "seed": seed, "val": test, "test": test, "run": run,
+        });
+        Run { baselines: vec![result], ..Run::default() }
+    }
+
+    #[test]
+    fn means_are_of_results_that_differ_in_their_seed_alone() {
+        let seeded = |seed| Recipe { seed, ..Recipe::small() };
+        let means = |runs: &[Run]| means(&runs.iter().flat_map(rows).collect::<Vec<_>>());
+        let (first, second) = (compared("resnet20", 0.5, seeded(1)), compared("resnet20", 0.75, seeded(12)));
+        let both = means(&[first.clone(), second]);
+        assert!(both.contains("<td>2</td>") && both.contains("62.50 ± 17.68"), "{both}");
+        for other in [
+            compared("resnet56", 0.75, seeded(2)),
+            compared("resnet20", 0.75, Recipe { balance: true, ..seeded(2) }),
+            compared("resnet20", 0.75, seeded(1)),
+        ] {
+            assert_eq!(means(&[first.clone(), other.clone()]), "", "{other:?}");
+        }
+    }
 
     #[test]
     fn a_spread_is_a_samples() {
