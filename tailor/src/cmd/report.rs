@@ -21,9 +21,9 @@ pub struct Report {
 
 impl Report {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let runs: Vec<Run> =
+        let runs: Vec<Vec<Run>> =
             self.work.iter().map(|folder| Run::read(folder)).collect::<crate::Result<_>>()?;
-        let page = page(&runs);
+        let page = page(&runs.concat());
         bundles::container::write_atomically(&self.out, page.as_bytes())?;
         println!("{} ({:.0} KiB)", self.out.display(), page.len() as f64 / 1024.0);
         Ok(())

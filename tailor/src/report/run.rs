@@ -39,24 +39,46 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a work folder: of `fit`, or of `compare`, whose tailored network lies in a folder of its own beside the other
-    /// methods'.
+    /// Reads a work folder: of `fit`, or of `compare`, which has one folder for each data set where there are several.
     ///
     /// # Errors
     /// [`Error::Data`] when it is no work folder, or a file in it is not what its name says; [`Error::Io`].
-    pub fn read(folder: &Path) -> Result<Run> {
+    pub fn read(folder: &Path) -> Result<Vec<Run>> {
         if !folder.is_dir() {
-            return Err(no_work(folder, "no such folder"));
+            let found = if folder.exists() { "a file, not a folder" } else { "no such folder" };
+            return Err(no_work(folder, found));
         }
+        if let Some(run) = Run::of(folder)? {
+            return Ok(vec![run]);
+        }
+        let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
+        let runs: Vec<Run> =
+            folders.filter_map(|inner| Run::of(&inner).transpose()).collect::<Result<_>>()?;
+        match runs.is_empty() {
+            true => Err(no_work(
+                folder,
+                "neither it nor a folder in it holds a report.json (of fit), a task, a metrics.jsonl, a METHOD/result.json \
+                 (of compare) or a protocol.json (of protocol)",
+            )),
+            false => Ok(runs),
+        }
+    }
+
+    /// What a folder holds of one data set; `None` when that is nothing. The network that `compare` tailored lies in a folder
+    /// of its own beside the other methods'.
+    fn of(folder: &Path) -> Result<Option<Run>> {
         let inner = folder.join(TAILORED);
-        if !folder.join("report.json").exists() && inner.join("report.json").exists() {
+        if !folder.join("report.json").exists()
+            && inner.join("report.json").exists()
+            && let Some(tailored) = Run::of_fit(&inner)?
+        {
             let shown = folder.display().to_string();
-            return Ok(Run { folder: shown, baselines: baselines(folder)?, ..Run::read(&inner)? });
+            return Ok(Some(Run { folder: shown, baselines: baselines(folder)?, ..tailored }));
         }
         Run::of_fit(folder)
     }
 
-    fn of_fit(folder: &Path) -> Result<Run> {
+    fn of_fit(folder: &Path) -> Result<Option<Run>> {
         let mut missing = Vec::new();
         let baselines = baselines(folder)?;
         let mut report = json(&folder.join("report.json"))?;
@@ -65,10 +87,7 @@ impl Run {
         let protocol = json(&folder.join("protocol.json"))?.unwrap_or_default();
         let nothing = report.is_none() && bundle.is_none() && metrics.is_none() && baselines.is_empty();
         if nothing && protocol.is_null() {
-            return Err(no_work(
-                folder,
-                "it holds neither a report.json nor a task, metrics.jsonl, METHOD/result.json or protocol.json",
-            ));
+            return Ok(None);
         }
         let mut figures = Vec::new();
         for figure in protocol["figures"].as_array().into_iter().flatten() {
@@ -104,7 +123,7 @@ impl Run {
         let of_folder = || folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let name = report["name"].as_str().map_or_else(of_folder, str::to_string);
         let folder = folder.display().to_string();
-        Ok(Run {
+        Ok(Some(Run {
             folder,
             name,
             report,
@@ -116,7 +135,7 @@ impl Run {
             protocol,
             figures,
             missing,
-        })
+        }))
     }
 
     /// What other methods made of the same images with the same backbone and seed, as far as their results say. The network
@@ -158,8 +177,7 @@ fn plain(name: &Value) -> &str {
 }
 
 fn no_work(folder: &Path, found: &str) -> Error {
-    let want =
-        "give a work folder of `tailor fit` or `tailor protocol`, or one with METHOD/result.json in it";
+    let want = "give a work folder of `tailor fit`, `tailor compare` or `tailor protocol`";
     Error::data(folder.display(), format!("no work folder: {found}"), want)
 }
 
@@ -225,4 +243,40 @@ fn from_bundle(path: &Path) -> Result<Value> {
             "bundle_bytes": bytes.len(),
         },
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULT: &str = r#"{"method":"dan","data":"signs","seed":1}"#;
+
+    #[test]
+    fn a_comparison_of_several_data_sets_is_found_one_level_down() {
+        let folder = tempfile::tempdir().unwrap();
+        for data in ["digits", "signs"] {
+            let of_method = folder.path().join(data).join("dan");
+            fs::create_dir_all(&of_method).unwrap();
+            fs::write(of_method.join("result.json"), RESULT).unwrap();
+        }
+        fs::create_dir(folder.path().join("notes")).unwrap();
+        let names = |runs: Vec<Run>| runs.into_iter().map(|run| run.name).collect::<Vec<_>>();
+        assert_eq!(names(Run::read(folder.path()).unwrap()), ["digits", "signs"]);
+        assert_eq!(names(Run::read(&folder.path().join("signs")).unwrap()), ["signs"]);
+    }
+
+    #[test]
+    fn what_is_no_work_folder_is_told_what_was_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("page.html");
+        fs::write(&file, "").unwrap();
+        for (path, found) in [
+            (folder.path().to_path_buf(), "METHOD/result.json (of compare)"),
+            (file, "a file, not a folder"),
+            (folder.path().join("gone"), "no such folder"),
+        ] {
+            let error = Run::read(&path).unwrap_err().to_string();
+            assert!(error.contains("no work folder") && error.contains(found), "{error}");
+        }
+    }
 }
