@@ -51,7 +51,8 @@ pub(super) struct Choices {
     /// Weight of distillation: the divergence from the teacher's class probabilities, softened by temperature 4.
     #[arg(long, value_name = "WEIGHT")]
     distill: Option<f64>,
-    /// Proxies with a smaller gate are pruned; but in a sweep, each node keeps its widest open one.
+    /// Proxies with a smaller gate are pruned. Each node keeps its widest one all the same, except in a sweep (--search) and
+    /// behind hard-concrete gates.
     #[arg(long)]
     theta: Option<f32>,
     /// Accepted loss of validation accuracy, in percentage points.
@@ -92,9 +93,10 @@ pub(super) struct Choices {
     /// Whether the norms on universal kernels train too (they are task-owned, so this costs no bytes).
     #[arg(long, value_name = "BOOL")]
     free_norms: Option<bool>,
-    /// How it is searched which blocks to drop: every number of the lowest gates; by halving; or step by step by the
-    /// harm their absence does for what it saves, with roll-back (the default, but for --schedule paper). The latter two
-    /// then leave out half of the proxies at a time of the network that would be kept, or a quarter where that is too many.
+    /// How it is searched which blocks to drop: `sweep` tries every number of the lowest gates (what --schedule paper does);
+    /// `bisect` finds the number by halving; `iterative` goes step by step, by the harm their absence does for what it saves, with roll-back (what
+    /// --schedule small does). The latter two then leave out half of the proxies at a time of the network that would be kept, or
+    /// a quarter where that is too many.
     #[arg(long, value_enum)]
     search: Option<SearchArg>,
     /// Share of train/ held out when there is no val/.
@@ -249,7 +251,7 @@ impl Choices {
                 let want = "--table FILE beside it, made on the device by `edge-runtime bench --blocks FILE`";
                 Err(Error::config("--cost latency", want))
             }
-            (_, Some(_)) => Err(Error::config("--table", "without effect but with --cost latency")),
+            (_, Some(_)) => Err(Error::config("--table", "without effect unless --cost is latency")),
             (CostArg::Macs, None) => Ok(Measure::Macs),
             (CostArg::Params, None) => Ok(Measure::Params),
         }

@@ -56,7 +56,8 @@ pub struct Recipe {
     pub decay: f64,
     /// How far proxies reach back.
     pub skips: Skips,
-    /// Proxies with a smaller alpha are dropped, but, unless a sweep drops them, for the widest open one of each node.
+    /// Proxies with a smaller alpha are dropped. The widest open one of each node stays all the same, except in a sweep and behind
+    /// hard-concrete gates.
     pub theta: f32,
     /// Largest accepted loss of validation accuracy against the teacher, as a fraction.
     pub tolerance: f64,
