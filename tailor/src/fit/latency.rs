@@ -1,7 +1,7 @@
 //! The latency table of a device: microseconds of every block and proxy, as `edge-runtime bench --blocks` writes it.
 
 use crate::{Error, Result};
-use bundles::plan::{Plan, Role};
+use bundles::plan::{Arch, Plan, Role};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -39,6 +39,8 @@ impl Part {
 pub struct LatencyTable {
     /// File it came from, for messages.
     file: String,
+    /// Architecture it was measured of, where it says.
+    arch: Option<String>,
     rows: BTreeMap<(usize, Option<usize>, Part), f64>,
 }
 
@@ -50,15 +52,16 @@ impl LatencyTable {
     /// comes twice.
     pub fn read(path: &Path) -> Result<LatencyTable> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let rows = match path.extension().is_some_and(|extension| extension == "json") {
+        let read = match path.extension().is_some_and(|extension| extension == "json") {
             true => rows_of_json(&text),
-            false => rows_of_lines(&text),
+            false => rows_of_lines(&text).map(|rows| (None, rows)),
         };
         let file = path.display().to_string();
         let refuse =
             |found: String| Error::data(&file, found, "a table made by `edge-runtime bench --blocks`");
-        let mut table = LatencyTable { file: file.clone(), rows: BTreeMap::new() };
-        for row in rows.map_err(refuse)? {
+        let (arch, rows) = read.map_err(refuse)?;
+        let mut table = LatencyTable { file: file.clone(), arch, rows: BTreeMap::new() };
+        for row in rows {
             let key = row.key().map_err(refuse)?;
             if table.rows.insert(key, row.us).is_some() {
                 return Err(refuse(format!("node {} has two rows for the same {}", row.node, row.role)));
@@ -67,6 +70,21 @@ impl LatencyTable {
         match table.rows.is_empty() {
             true => Err(refuse("no row".into())),
             false => Ok(table),
+        }
+    }
+
+    /// Refuses a table that names another architecture: nodes of the same number may be there, and cost something else.
+    ///
+    /// # Errors
+    /// [`Error::Data`].
+    pub fn check(&self, arch: Arch) -> Result<()> {
+        match &self.arch {
+            Some(measured) if *measured != arch.to_string() => Err(Error::data(
+                &self.file,
+                format!("measured of a {measured}"),
+                format!("a table of a {arch}; make it with `edge-runtime bench --blocks`"),
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -159,7 +177,8 @@ fn rows_of_lines(text: &str) -> std::result::Result<Vec<Row>, String> {
     lines.map(|line| row(line).ok_or_else(|| format!("line `{line}`"))).collect()
 }
 
-fn rows_of_json(text: &str) -> std::result::Result<Vec<Row>, String> {
+/// Rows, and the architecture where it is named.
+fn rows_of_json(text: &str) -> std::result::Result<(Option<String>, Vec<Row>), String> {
     let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let rows = value["rows"].as_array().ok_or("no `rows`")?;
     let number = |value: &serde_json::Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
@@ -171,13 +190,14 @@ fn rows_of_json(text: &str) -> std::result::Result<Vec<Row>, String> {
         let role = row["role"].as_str()?.to_owned();
         Some(Row { node: number(&row["node"])?, source, role, us: row["us"].as_f64()? })
     };
-    rows.iter().map(|value| row(value).ok_or_else(|| format!("row {value}"))).collect()
+    let rows = rows.iter().map(|value| row(value).ok_or_else(|| format!("row {value}")));
+    Ok((value["arch"].as_str().map(str::to_owned), rows.collect::<std::result::Result<_, _>>()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bundles::plan::{Arch, Skips};
+    use bundles::plan::Skips;
 
     const TSV: &str = "node\tsource\trole\tus\n0\t-\tstem\t5\n1\t0\tblock\t10\n1\t0\tproxy\t2\n1\t-\tsum\t0.5\n\
                        4\t-\thead\t1\n";
@@ -198,6 +218,12 @@ mod tests {
         assert_eq!(a.rows, b.rows);
         assert_eq!(a.fingerprint(), b.fingerprint());
         let arch: Arch = "cifar-resnet8-b".parse().unwrap();
+        assert!(a.check(arch).is_ok() && b.check(arch).is_ok());
+        let other = "cifar-resnet20-b".parse().unwrap();
+        a.check(other).expect("lines name no architecture");
+        let error = b.check(other).unwrap_err().to_string();
+        let named = ["t.json", "measured of a cifar-resnet8-b", "a table of a cifar-resnet20-b"];
+        assert!(named.iter().all(|part| error.contains(part)), "{error}");
         let plan = arch.plan(32, 32, 10).unwrap().with_proxies(Skips::Nearest(1), arch.proxy_form()).unwrap();
         assert_eq!((a.gate(&plan, 1, 0).unwrap(), a.gate(&plan, 1, 1).unwrap()), (10.0, 2.0));
         assert_eq!((a.fixed(&plan).unwrap(), a.sum(1), a.sum(2)), (6.0, 0.5, 0.0));

@@ -230,6 +230,9 @@ impl Recipe {
     pub fn check_cost(&self, arch: Arch, size: usize) -> Result<()> {
         let backbone = arch.plan(size, size, 2)?;
         let student = backbone.with_proxies(self.skips, arch.proxy_form())?;
+        if let Measure::Latency(table) = &self.cost {
+            table.check(arch)?;
+        }
         self.cost.total(&student)?;
         self.budget.map(|budget| budget.resolve(&self.cost, &backbone)).transpose()?;
         Ok(())
