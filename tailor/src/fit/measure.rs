@@ -189,6 +189,35 @@ mod tests {
     }
 
     #[test]
+    fn times_are_microseconds_however_they_are_written() {
+        let arch: Arch = "cifar-resnet8-b".parse().unwrap();
+        let plan = arch.plan(32, 32, 10).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("latency.tsv");
+        let blocks = "1\t0\tblock\t300\n2\t1\tblock\t400\n3\t2\tblock\t500\n";
+        let rows = format!("node\tsource\trole\tus\n0\t-\tstem\t5\n{blocks}4\t-\thead\t1\n");
+        std::fs::write(&path, rows).unwrap();
+        let measure = Measure::Latency(LatencyTable::read(&path).unwrap());
+        let resolve = |text: &str| text.parse::<Budget>().unwrap().resolve(&measure, &plan);
+        for (text, want) in
+            [("0.2ms", 200.0), ("200us", 200.0), ("1.5 ms", 1500.0), ("7us", 7.0), ("50%", 603.0)]
+        {
+            assert_eq!(resolve(text).unwrap(), want, "{text}");
+        }
+        let cases = [
+            (
+                "0.006ms",
+                "more than 0.006 ms, which stem and classifier alone take (the whole backbone takes 1.206 ms)",
+            ),
+            ("15M", "a time"),
+        ];
+        for (text, want) in cases {
+            let error = resolve(text).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+
+    #[test]
     fn budgets_that_cannot_be_are_refused_with_the_reason() {
         for text in ["", "fast", "-3M", "0", "NaN", "inf", "3 ks"] {
             let error = text.parse::<Budget>().unwrap_err().to_string();
