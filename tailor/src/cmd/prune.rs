@@ -64,8 +64,11 @@ pub(super) fn say(attempt: &Attempt, json: bool) -> String {
             serde_json::json!({ "dropped": dropped, "val": val, "macs": macs, "params": params, "proxies": proxies })
                 .to_string()
         }
-        Attempt::Refused { dropped, why } | Attempt::Over { dropped, why, .. } if json => {
+        Attempt::Refused { dropped, why } if json => {
             serde_json::json!({ "dropped": dropped, "refused": why }).to_string()
+        }
+        Attempt::Over { dropped, why, .. } if json => {
+            serde_json::json!({ "dropped": dropped, "over_budget": why }).to_string()
         }
         Attempt::Trained(c) => format!(
             "{} dropped: validation {:.1} %, {} multiply-adds, {} parameters",

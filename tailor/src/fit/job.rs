@@ -73,6 +73,8 @@ impl Job<'_> {
         write_atomically(&self.work.bundle(self.name), &bundle)?;
 
         let (deployed, _) = deploy(&pruned.plan, &pruned.params)?;
+        let backbone = tailoring.backbone_plan()?;
+        let budget = self.recipe.budget.map(|b| b.resolve(&self.recipe.cost, &backbone)).transpose()?;
         let mut report = Report {
             name: self.name.into(),
             classes: classes.len(),
@@ -87,6 +89,9 @@ impl Job<'_> {
             params: 0,
             task_params: 0,
             macs: 0,
+            cost: self.recipe.cost.total(&pruned.plan)?,
+            cost_unit: self.recipe.cost.unit(),
+            budget,
             bundle_bytes: bundle.len() as u64,
             strip: String::new(),
         };

@@ -66,10 +66,15 @@ impl Measure {
 
     /// A cost in words.
     pub fn say(&self, cost: f64) -> String {
+        in_words(cost, self.unit())
+    }
+
+    /// What costs are counted in, as documents name it: `macs`, `params` or `us`.
+    pub fn unit(&self) -> &'static str {
         match self {
-            Measure::Macs => format!("{} multiply-adds", super::count(cost as u64)),
-            Measure::Params => format!("{} parameters", super::count(cost as u64)),
-            Measure::Latency(_) => format!("{:.3} ms", cost / 1e3),
+            Measure::Macs => "macs",
+            Measure::Params => "params",
+            Measure::Latency(_) => MICROSECONDS,
         }
     }
 
@@ -80,6 +85,18 @@ impl Measure {
             Measure::Params => "params".into(),
             Measure::Latency(table) => format!("latency {}", table.fingerprint()),
         }
+    }
+}
+
+/// How documents name microseconds.
+pub(super) const MICROSECONDS: &str = "us";
+
+/// A cost counted in that [unit](Measure::unit), in words.
+pub(super) fn in_words(cost: f64, unit: &str) -> String {
+    match unit {
+        MICROSECONDS => format!("{:.3} ms", cost / 1e3),
+        "params" => format!("{} parameters", super::count(cost as u64)),
+        _ => format!("{} multiply-adds", super::count(cost as u64)),
     }
 }
 

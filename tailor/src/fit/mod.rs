@@ -31,6 +31,7 @@ pub use measure::{Budget, Measure};
 pub use predictions::{Answer, answers};
 pub use pruning::Pruned;
 pub use recipe::{Recipe, Search, Stage};
+pub(crate) use report::paid;
 pub use report::{BackboneSize, Report, count};
 pub use select::{Attempt, Candidate, Goal, Selection};
 pub(crate) use stages::EVAL_BATCH;

@@ -26,7 +26,8 @@ impl Record<'_> {
     /// # Errors
     /// Whatever the backbone's plan reports.
     pub(super) fn json(&self) -> crate::Result<Value> {
-        let attempts: Vec<Value> = self.selection.attempts.iter().map(attempt).collect();
+        let attempts: Vec<Value> =
+            self.selection.attempts.iter().map(|a| attempt(a, self.recipe.cost.unit())).collect();
         let mut backbone = BackboneSize::of(self.source, self.size)?.json();
         backbone["arch"] = self.source.arch.to_string().into();
         backbone["id"] = hex(&self.source.id).into();
@@ -58,13 +59,15 @@ impl Record<'_> {
     }
 }
 
-fn attempt(attempt: &Attempt) -> Value {
+/// An attempt whose costs are counted in `unit`.
+fn attempt(attempt: &Attempt, unit: &str) -> Value {
     match attempt {
         Attempt::Trained(candidate) => json!({
             "dropped": candidate.dropped,
             "stage": candidate.stage,
             "finished": candidate.finished,
             "cost": candidate.cost,
+            "cost_unit": unit,
             "val": candidate.validation.accuracy(),
             "behind": candidate.behind.gap,
             "behind_error": candidate.behind.error,
@@ -74,8 +77,23 @@ fn attempt(attempt: &Attempt) -> Value {
             "params": candidate.params,
             "proxies": candidate.proxies,
         }),
-        Attempt::Refused { dropped, why } | Attempt::Over { dropped, why, .. } => {
-            json!({ "dropped": dropped, "refused": why })
+        Attempt::Refused { dropped, why } => json!({ "dropped": dropped, "refused": why }),
+        Attempt::Over { dropped, cost, why } => {
+            json!({ "dropped": dropped, "over_budget": why, "cost": cost, "cost_unit": unit })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_budget_is_called_so() {
+        let why = "0.300 ms of 0.200 ms".to_string();
+        let over = attempt(&Attempt::Over { dropped: 2, cost: 300.0, why: why.clone() }, "us");
+        assert_eq!(over, json!({ "dropped": 2, "over_budget": why, "cost": 300.0, "cost_unit": "us" }));
+        let refused = attempt(&Attempt::Refused { dropped: 3, why: why.clone() }, "us");
+        assert_eq!(refused, json!({ "dropped": 3, "refused": why }));
     }
 }

@@ -1,5 +1,6 @@
 //! What one tailored task came out as: the row of the table, and its JSON.
 
+use super::measure::{MICROSECONDS, in_words};
 use crate::data::Size;
 use crate::draw::strip;
 use crate::source::Source;
@@ -35,6 +36,12 @@ pub struct Report {
     pub task_params: u64,
     /// Multiply-adds of one image, `true` counter.
     pub macs: u64,
+    /// What it costs by the run's measure, in `cost_unit`.
+    pub cost: f64,
+    /// Unit of cost and budget: `macs`, `params` or `us`.
+    pub cost_unit: &'static str,
+    /// The most it may cost, where that was limited.
+    pub budget: Option<f64>,
     /// Bytes of the packed bundle.
     pub bundle_bytes: u64,
     /// Survivors in one line.
@@ -104,6 +111,9 @@ impl Report {
             "params": self.params,
             "task_params": self.task_params,
             "macs": self.macs,
+            "cost": self.cost,
+            "cost_unit": self.cost_unit,
+            "budget": self.budget,
             "bundle_bytes": self.bundle_bytes,
         })
     }
@@ -114,7 +124,7 @@ impl Report {
             |score: Score| format!("{:.1} ± {:.1} %", 100.0 * score.accuracy(), 100.0 * score.margin());
         let optional = |score: Option<Score>| score.map_or_else(|| "-".into(), percent);
         let of = |n: u64, whole: u64| format!("{:.0} %", 100.0 * n as f64 / whole.max(1) as f64);
-        vec![
+        let mut rows = vec![
             ("classes", self.classes.to_string()),
             ("teacher, validation", percent(self.teacher_val)),
             ("tailored, validation", percent(self.val)),
@@ -129,8 +139,20 @@ impl Report {
                 format!("{} ({})", count(self.task_params), of(self.task_params, backbone.params)),
             ),
             ("multiply-adds", format!("{} ({})", count(self.macs), of(self.macs, backbone.macs))),
-            ("bundle", format!("{:.1} KiB", self.bundle_bytes as f64 / 1024.0)),
-        ]
+        ];
+        rows.extend(paid(self.cost, self.cost_unit, self.budget).map(|words| ("cost", words)));
+        rows.push(("bundle", format!("{:.1} KiB", self.bundle_bytes as f64 / 1024.0)));
+        rows
+    }
+}
+
+/// A cost beside its budget, in words; `None` where nothing was limited and multiply-adds and parameters, which are always told, say it
+/// all.
+pub(crate) fn paid(cost: f64, unit: &str, budget: Option<f64>) -> Option<String> {
+    let words = in_words(cost, unit);
+    match budget {
+        Some(budget) => Some(format!("{words} (budget {})", in_words(budget, unit))),
+        None => (unit == MICROSECONDS).then_some(words),
     }
 }
 
@@ -141,5 +163,23 @@ pub fn count(n: u64) -> String {
         1_000..1_000_000 => format!("{:.1} k", n as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.2} M", n as f64 / 1e6),
         _ => format!("{:.2} G", n as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_is_told_beside_its_budget_in_its_own_unit() {
+        for (cost, unit, budget, want) in [
+            (183.4, "us", Some(200.0), Some("0.183 ms (budget 0.200 ms)")),
+            (183.4, "us", None, Some("0.183 ms")),
+            (1.2e7, "macs", Some(1.5e7), Some("12.00 M multiply-adds (budget 15.00 M multiply-adds)")),
+            (9e4, "params", Some(1e5), Some("90.0 k parameters (budget 100.0 k parameters)")),
+            (9e4, "params", None, None),
+        ] {
+            assert_eq!(paid(cost, unit, budget).as_deref(), want, "{cost} {unit}");
+        }
     }
 }

@@ -170,7 +170,10 @@ impl Trial {
                     params: candidate["params"].as_u64()?,
                 })
             };
-            let refusal = |c: &Value| Some((count(&c["dropped"])?, c["refused"].as_str()?.to_string()));
+            let refusal = |c: &Value| {
+                let why = c["refused"].as_str().or(c["over_budget"].as_str())?;
+                Some((count(&c["dropped"])?, why.to_string()))
+            };
             let chosen = candidates.iter().find(|c| c["stage"] == report["chosen"])?;
             let brief = candidates.iter().filter(|c| c["finished"] != true);
             let mut points: Vec<Point> = brief.filter_map(point).collect();

@@ -124,6 +124,11 @@ fn facts(run: &Run) -> String {
     let within = report["task"]["within_tolerance"].as_bool().map(|within| {
         String::from(if within { "yes" } else { "no: the most accurate candidate was packed" })
     });
+    let task = &report["task"];
+    let cost = task["cost"].as_f64().and_then(|cost| {
+        let unit = task["cost_unit"].as_str().unwrap_or_default();
+        crate::fit::paid(cost, unit, task["budget"].as_f64())
+    });
     let bundle =
         report["task"]["bundle_bytes"].as_f64().map(|bytes| format!("{}, compressed", summary::kib(bytes)));
     let rows = [
@@ -134,6 +139,7 @@ fn facts(run: &Run) -> String {
         ("Backbone", text(&report["backbone"]["arch"])),
         ("Kept", blocks),
         ("Within tolerance", within),
+        ("Cost", cost),
         ("Bundle", bundle),
         ("Seed", number(&report["seed"])),
         ("Time in training steps", run.seconds().map(crate::progress::duration)),
@@ -170,8 +176,12 @@ fn candidates(run: &Run) -> String {
                 name + &format!("<td class=\"words\">{taken}</td>") + &cells.map(|text| cell(&text)).concat()
             }
             _ => {
-                let why = escape(candidate["refused"].as_str().unwrap_or("nothing is known of it"));
-                format!("{name}<td colspan=\"7\" class=\"words\">{why}</td>")
+                let why = match (candidate["refused"].as_str(), candidate["over_budget"].as_str()) {
+                    (Some(why), _) => why.to_string(),
+                    (None, Some(why)) => format!("over budget: {why}"),
+                    (None, None) => "nothing is known of it".to_string(),
+                };
+                format!("{name}<td colspan=\"7\" class=\"words\">{}</td>", escape(&why))
             }
         }
     });
@@ -203,4 +213,37 @@ fn architecture(run: &Run, drawing: &str) -> String {
     format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Architecture\">{image}</div>\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_tells_costs_bytes_and_what_was_over_budget() {
+        let report = serde_json::json!({
+            "name": "signs",
+            "classes": ["a", "b"],
+            "backbone": { "macs": 1000, "params": 2048 },
+            "task": {
+                "cost": 183.4, "cost_unit": "us", "budget": 200.0, "macs": 500, "params": 1536, "task_params": 1024,
+                "bundle_bytes": 3072,
+            },
+            "candidates": [
+                { "dropped": 1, "over_budget": "0.300 ms of 0.200 ms" },
+                { "dropped": 2, "refused": "node 3 is <cut> off" },
+            ],
+        });
+        let page = page(&[Run { report, ..Run::default() }]);
+        for part in [
+            "<dt>Cost</dt><dd>0.183 ms (budget 0.200 ms)</dd>",
+            "<dt>Bundle</dt><dd>3.0 KiB, compressed</dd>",
+            "<td>4.0 KiB</td>",
+            ">over budget: 0.300 ms of 0.200 ms</td>",
+            ">node 3 is &lt;cut&gt; off</td>",
+        ] {
+            assert!(page.contains(part), "{part}");
+        }
+        assert!(!page.contains("<td>3.0 KiB"), "compressed beside uncompressed");
+    }
 }

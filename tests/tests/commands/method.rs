@@ -55,8 +55,15 @@ fn a_budget_is_kept_in_every_unit() {
         "--theta",
         "0",
     ];
-    let (whole, macs) = both(&report(&fit(&bench, &by_time, &timed)), "macs");
+    let lean = report(&fit(&bench, &by_time, &timed));
+    let (whole, macs) = both(&lean, "macs");
     assert!(macs < whole, "{macs} of {whole}");
+    // What it takes is told beside the budget, in its unit.
+    let (cost, budget) = (number(&lean, "cost"), number(&lean, "budget"));
+    assert!(lean.contains("\"cost_unit\":\"us\"") && cost <= budget, "{lean}");
+    let told = stdout("tailor", &[&["fit"], &fit(&bench, &by_time, &timed)[..]].concat());
+    let words = format!("{:.3} ms (budget {:.3} ms)", cost / 1e3, budget / 1e3);
+    assert!(told.contains(&words), "{words} in {told}");
 
     // What cannot be is refused before anything is trained.
     let work = work("refused");
