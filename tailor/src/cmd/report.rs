@@ -1,5 +1,6 @@
 //! `tailor report`: work folders become one page to look at, keep or send.
 
+use crate::Error;
 use crate::report::{Run, page};
 use std::path::PathBuf;
 
@@ -21,6 +22,11 @@ pub struct Report {
 
 impl Report {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let folder = self.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            let want = format!("a file in a folder that is there; {} is none", folder.display());
+            return Err(Error::config(format!("--out {}", self.out.display()), want).into());
+        }
         let runs: Vec<Vec<Run>> =
             self.work.iter().map(|folder| Run::read(folder)).collect::<crate::Result<_>>()?;
         let page = page(&runs.concat());

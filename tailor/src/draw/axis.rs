@@ -74,7 +74,8 @@ impl Axis {
         (first..=last).map(|i| i as f64 * step).map(|v| (v, format!("{v:.digits$}"))).collect()
     }
 
-    /// Powers of ten; where there are few of them, 2 and 5 times powers too; where there are many, every second or so.
+    /// Powers of ten; where there are few of them, 2 and 5 times powers too; where there are many, every second or so. A range
+    /// that holds not even two of these is so narrow that equal differences do.
     fn log_ticks(&self, most: usize) -> Vec<(f64, String)> {
         let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
         let within = |v: &f64| (self.low..=self.high).contains(v);
@@ -85,6 +86,9 @@ impl Axis {
                 .collect()
         };
         let (fine, coarse) = (of(&[1.0, 2.0, 5.0]), of(&[1.0]));
+        if fine.len() < 2 {
+            return self.linear_ticks(most);
+        }
         let mut values = if fine.len() <= most || coarse.len() < 2 { fine } else { coarse };
         let every = values.len().div_ceil(most).max(1);
         values = values.into_iter().step_by(every).collect();
@@ -114,12 +118,14 @@ mod tests {
 
     #[test]
     fn ticks_are_round_numbers_few_enough() {
-        let cases: [(Axis, [f64; 2], usize, &[&str]); 6] = [
+        let cases: [(Axis, [f64; 2], usize, &[&str]); 8] = [
             (Axis::linear(""), [0.0, 100.0], 6, &["0", "20", "40", "60", "80", "100"]),
             (Axis::linear(""), [97.1, 98.3], 4, &["97.5", "98.0"]),
             (Axis::linear(""), [3.0, 3.0], 5, &["2.6", "2.8", "3.0", "3.2", "3.4"]),
             (Axis::log(""), [0.01, 10.0], 6, &["0.01", "0.1", "1", "10"]),
             (Axis::log(""), [0.3, 4.0], 6, &["0.5", "1", "2"]),
+            (Axis::log(""), [0.31, 0.44], 5, &["0.30", "0.35", "0.40", "0.45"]),
+            (Axis::log(""), [0.9, 1.05], 5, &["0.9", "1.0", "1.1"]),
             (Axis::log(""), [1e-8, 10.0], 5, &["1e-8", "1e-6", "1e-4", "0.01", "1"]),
         ];
         for (axis, values, most, want) in cases {

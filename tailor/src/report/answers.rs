@@ -71,7 +71,8 @@ pub(super) fn mistakes(run: &Run) -> Option<String> {
             let sure = 100.0 * mistake["confidence"].as_f64().unwrap_or(0.0);
             let file = mistake["file"].as_str().unwrap_or_default();
             let alt = format!("{file}: {is}, taken for {said}");
-            let image = picture("image/png", image, &alt, "mistake");
+            let image =
+                image.as_ref().map_or_else(String::new, |image| picture("image/png", image, &alt, "mistake"));
             format!(
                 "<figure>{image}<figcaption>is <b>{}</b>, said <b>{}</b> ({sure:.0} % sure)<br/><small>{}</small></figcaption></figure>\n",
                 escape(&is),

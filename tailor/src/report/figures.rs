@@ -86,17 +86,31 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     })
 }
 
+/// What a candidate's first training is called.
+const RETRAIN: &str = "retrain";
+
+/// What its longer one is called.
+const FINISH: &str = "finish";
+
+/// A stage in a word that has room over its part of a curve: what a candidate lacks is in its name, and told elsewhere.
+fn word(stage: &str) -> &str {
+    match stage.split_once('-') {
+        Some(("prune", _)) => RETRAIN,
+        Some(("finish", _)) => FINISH,
+        _ => stage,
+    }
+}
+
 /// Loss terms, accuracies and learning rate over all epochs of teacher, student and the chosen candidate.
 pub(super) fn curves(run: &Run) -> Vec<Plot> {
     let chosen = run.report["chosen"].as_str().map(str::to_owned);
+    let is_candidate = |stage: &str| matches!(word(stage), RETRAIN | FINISH);
     let shown: Vec<(usize, &Value)> = run
         .epochs
         .iter()
         .filter(|epoch| {
             let stage = epoch["stage"].as_str().unwrap_or_default();
-            chosen.as_deref().is_none_or(|chosen| {
-                !(stage.starts_with("prune-") || stage.starts_with("finish-")) || stage == chosen
-            })
+            chosen.as_deref().is_none_or(|chosen| !is_candidate(stage) || stage == chosen)
         })
         .enumerate()
         .collect();
@@ -108,7 +122,7 @@ pub(super) fn curves(run: &Run) -> Vec<Plot> {
     let dividers = || {
         stages.iter().filter_map(|stage| stage.first()).map(|(at, epoch)| Mark::Divider {
             x: *at as f64 + 0.5,
-            word: epoch["stage"].as_str().unwrap_or_default().to_string(),
+            word: word(epoch["stage"].as_str().unwrap_or_default()).to_string(),
         })
     };
     // One line per stage: stages are different networks.
@@ -147,4 +161,31 @@ pub(super) fn curves(run: &Run) -> Vec<Plot> {
             lines("rate", "", 4, false, 1.0).collect(),
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_are_of_the_chosen_network_and_their_parts_have_short_names() {
+        let chosen = "finish-without-3-5+6-p-q";
+        let stages = ["teach", "train", "prune-0", "prune-without-3-5+6", chosen, "finish-without-3"];
+        let epochs = stages.iter().flat_map(|stage| {
+            (1..=9).map(move |_| serde_json::json!({ "stage": stage, "classification": 0.7, "rate": 0.1, "val_accuracy": 0.5 }))
+        });
+        let report = serde_json::json!({ "chosen": chosen });
+        let run = Run { report, epochs: epochs.collect(), ..Run::default() };
+        for plot in curves(&run) {
+            let words: Vec<&str> = plot
+                .marks
+                .iter()
+                .filter_map(
+                    |mark| if let Mark::Divider { word, .. } = mark { Some(word.as_str()) } else { None },
+                )
+                .collect();
+            assert_eq!(words, ["teach", "train", "finish"]);
+            assert!(words.iter().all(|word| plot.svg().contains(&format!(">{word}</text>"))), "{words:?}");
+        }
+    }
 }

@@ -14,10 +14,23 @@ pub(super) fn cell(html: &str) -> String {
     format!("<td>{html}</td>")
 }
 
-/// A table of `rows`, which are cells, in a box that scrolls where it is too wide.
-pub(super) fn table(caption: &str, columns: &[&str], rows: impl Iterator<Item = String>) -> String {
-    let heads: String =
-        columns.iter().map(|column| format!("<th scope=\"col\">{}</th>", escape(column))).collect();
+/// A cell of words, which stand left and break, over `columns` columns.
+pub(super) fn words(html: &str, columns: usize) -> String {
+    format!("<td class=\"words\" colspan=\"{columns}\">{html}</td>")
+}
+
+/// A table of `rows`, which are cells, in a box that scrolls where it is too wide. The columns named in `wordy` hold words.
+pub(super) fn table(
+    caption: &str,
+    columns: &[&str],
+    wordy: &[&str],
+    rows: impl Iterator<Item = String>,
+) -> String {
+    let heads = columns.iter().map(|column| {
+        let class = if wordy.contains(column) { " class=\"words\"" } else { "" };
+        format!("<th scope=\"col\"{class}>{}</th>", escape(column))
+    });
+    let heads: String = heads.collect();
     let rows: String = rows.map(|row| format!("<tr>{row}</tr>\n")).collect();
     let caption = escape(caption);
     format!(

@@ -14,7 +14,7 @@ pub use run::Run;
 
 use crate::draw::escape;
 use crate::fit::count;
-use html::{cell, figure, head, picture, table};
+use html::{cell, figure, head, picture, table, words};
 use serde_json::Value;
 
 const STYLE: &str = include_str!("style.css");
@@ -154,6 +154,9 @@ fn facts(run: &Run) -> String {
     format!("<dl>{rows}</dl>\n{}", recipe.unwrap_or_default())
 }
 
+/// The column of what a candidate lacks.
+const TAKEN: &str = "Without, in turn";
+
 /// Every candidate as a row: what a plot shows is in a table too.
 fn candidates(run: &Run) -> String {
     let whole = run.report["backbone"]["macs"].as_f64().unwrap_or(f64::NAN);
@@ -173,7 +176,7 @@ fn candidates(run: &Run) -> String {
                 }
                 let val = format!("{:.1} %", 100.0 * val);
                 let cells = [number("proxies"), val, number("lost"), number("won"), share, count(params)];
-                name + &format!("<td class=\"words\">{taken}</td>") + &cells.map(|text| cell(&text)).concat()
+                name + &words(&taken, 1) + &cells.map(|text| cell(&text)).concat()
             }
             _ => {
                 let why = match (candidate["refused"].as_str(), candidate["over_budget"].as_str()) {
@@ -181,13 +184,13 @@ fn candidates(run: &Run) -> String {
                     (None, Some(why)) => format!("over budget: {why}"),
                     (None, None) => "nothing is known of it".to_string(),
                 };
-                format!("{name}<td colspan=\"7\" class=\"words\">{}</td>", escape(&why))
+                name + &words(&escape(&why), 7)
             }
         }
     });
     let heads = [
         "Blocks dropped",
-        "Without, in turn",
+        TAKEN,
         "Proxies",
         "Validation",
         "Only teacher right",
@@ -195,7 +198,7 @@ fn candidates(run: &Run) -> String {
         "Multiply-adds",
         "Parameters",
     ];
-    table("Candidates", &heads, rows)
+    table("Candidates", &heads, &[TAKEN], rows)
 }
 
 fn architecture(run: &Run, drawing: &str) -> String {

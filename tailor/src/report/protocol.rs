@@ -43,5 +43,5 @@ fn rows(found: &Value) -> String {
         let (name, figures) = cells.split_first().map_or(("", &[][..]), |(name, rest)| (name.as_str(), rest));
         head(&escape(name)) + &figures.iter().map(|figure| cell(&escape(figure))).collect::<String>()
     });
-    table(found["caption"].as_str().unwrap_or_default(), &columns, body)
+    table(found["caption"].as_str().unwrap_or_default(), &columns, &[], body)
 }

@@ -24,8 +24,8 @@ pub struct Run {
     pub epochs: Vec<Value>,
     /// `predictions.json`; `null` when there is none.
     pub predictions: Value,
-    /// The images of the worst mistakes, PNG, in the order of `predictions.json`.
-    pub mistakes: Vec<Vec<u8>>,
+    /// The images of the worst mistakes, PNG, in the order of `predictions.json`; `None` for one that is not there.
+    pub mistakes: Vec<Option<Vec<u8>>>,
     /// `architecture.svg`.
     pub drawing: Option<String>,
     /// `result.json` of every method in a folder of its own.
@@ -116,8 +116,12 @@ impl Run {
         }
         let mut mistakes = Vec::new();
         for mistake in predictions["mistakes"].as_array().into_iter().flatten() {
-            let path = folder.join("mistakes").join(plain(&mistake["picture"]));
-            mistakes.push(fs::read(&path).map_err(Error::io(&path))?);
+            let file = Path::new("mistakes").join(plain(&mistake["picture"]));
+            let picture = bytes(&folder.join(&file))?;
+            if picture.is_none() {
+                missing.push(format!("{} (picture of a mistake)", file.display()));
+            }
+            mistakes.push(picture);
         }
         let report = report.unwrap_or_default();
         let of_folder = || folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
@@ -182,8 +186,12 @@ fn no_work(folder: &Path, found: &str) -> Error {
 }
 
 fn text(path: &Path) -> Result<Option<String>> {
+    Ok(bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path)(error)),
     }
@@ -263,6 +271,28 @@ mod tests {
         let names = |runs: Vec<Run>| runs.into_iter().map(|run| run.name).collect::<Vec<_>>();
         assert_eq!(names(Run::read(folder.path()).unwrap()), ["digits", "signs"]);
         assert_eq!(names(Run::read(&folder.path().join("signs")).unwrap()), ["signs"]);
+    }
+
+    #[test]
+    fn a_picture_that_is_not_there_is_missing_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let predictions = r#"{"split":"val","labels":[0,1],"answers":[1,0],"mistakes":[
+            {"picture":"00.png","label":0,"answer":1},{"picture":"01.png","label":1,"answer":0}]}"#;
+        for (file, text) in [
+            ("report.json", r#"{"name":"signs","classes":["a","b"]}"#),
+            ("predictions.json", predictions),
+            ("metrics.jsonl", r#"{"stage":"teach"}"#),
+            ("architecture.svg", "<svg/>"),
+        ] {
+            fs::write(folder.path().join(file), text).unwrap();
+        }
+        fs::create_dir(folder.path().join("mistakes")).unwrap();
+        fs::write(folder.path().join("mistakes/01.png"), "png").unwrap();
+        let runs = Run::read(folder.path()).unwrap();
+        assert_eq!(runs[0].mistakes, [None, Some(b"png".to_vec())]);
+        assert_eq!(runs[0].missing, ["mistakes/00.png (picture of a mistake)"]);
+        let page = crate::report::page(&runs);
+        assert_eq!(page.matches("<figcaption>is <b>").count(), 2, "each is told, with a picture or without");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(super) fn tables(runs: &[Run]) -> String {
         let name = format!("{}<br/><small>{}</small>", escape(&row.method), escape(&row.folder));
         head(&name) + &cells.map(|c| cell(&c)).concat()
     });
-    let mut out = table("Every network of every folder", &columns, body);
+    let mut out = table("Every network of every folder", &columns, &[], body);
     out += &means(&rows);
     out
 }
@@ -182,7 +182,7 @@ fn means(rows: &[Row]) -> String {
     });
     let columns =
         ["Network", "Seeds", "Validation, %", "Test, %", "Parameters", "of them task-owned", "Multiply-adds"];
-    table("Mean ± standard deviation over folders that differ in their seed alone", &columns, body)
+    table("Mean ± standard deviation over folders that differ in their seed alone", &columns, &[], body)
 }
 
 /// `mean ± standard deviation` (of a sample).

@@ -106,6 +106,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
         assert_eq!(pictures, wrong);
         assert!(wrong >= 6 && html.contains(&format!("{wrong} images of the test split")), "{wrong}");
     }
+    assert!(html.contains("class=\"words\">Without, in turn</th>"), "over words that stand left");
     let (_, means) = html.split_once("Mean ± standard deviation").unwrap();
     assert!(means.contains("<td>2</td>"), "two seeds of the same");
     assert_eq!(html.matches("role=\"img\"").count(), 8, "four plots of each");
@@ -140,6 +141,12 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
 
     let (code, why) = failure("tailor", &["report", text(&bench.images), "-o", text(&page)]);
     assert!(code == 1 && why.contains("no work folder") && why.contains("images"), "{why}");
+    let nowhere = at("gone").join("page.html");
+    let (code, why) = failure("tailor", &["report", text(&one), "-o", text(&nowhere)]);
+    assert!(
+        code == 2 && why.contains(text(&nowhere)) && why.contains(&format!("{} is none", text(&at("gone")))),
+        "{why}"
+    );
     fs::write(one.join("report.json"), "{").unwrap();
     let (_, why) = failure("tailor", &["report", text(&one)]);
     assert!(why.contains("report.json: no JSON"), "{why}");
