@@ -68,7 +68,7 @@ pub(super) struct Choices {
     #[arg(long, value_name = "ERRORS", default_value_t = 0.0)]
     caution: f64,
     /// Looks at each validation image when pruned networks are compared with the teacher: as it is, and shifted, mirrored or
-    /// coloured as training images are. 8 tell networks half a point apart better than 1, and are harder to pass.
+    /// coloured as training images are (--crop, --flip, --jitter). 8 tell networks half a point apart better than 1, and are harder to pass.
     #[arg(long, value_name = "N", default_value_t = 1)]
     looks: u64,
     /// What complexity is counted in: multiply-adds, parameters, or time on a device (--table).
@@ -277,6 +277,16 @@ impl Choices {
         }
         if self.complexity.is_some() && recipe.gamma1 == 0.0 {
             return idle("complexity", "gamma1");
+        }
+        Ok(())
+    }
+
+    /// Refuses looks that would all be the same.
+    pub(super) fn check_looks(&self, recipe: &Recipe) -> Result<()> {
+        let Augment { crop_pad, flip, jitter, .. } = recipe.augment;
+        if self.looks > 1 && crop_pad == 0 && !flip && jitter == 0.0 {
+            let want = "without effect unless --crop, --flip or --jitter says how looks at an image differ";
+            return Err(Error::config(format!("--looks {}", self.looks), want));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ mod table;
 
 use crate::baselines::{Comparison, Method, Outcome};
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, names, read_images};
+use crate::cmd::{On, names, read_images, warn_of_small_validation};
 use crate::data::{self, Found, Size};
 use crate::fit::{BackboneSize, Recipe};
 use crate::interrupt::Interrupt;
@@ -20,7 +20,8 @@ use std::path::PathBuf;
 ///
 /// Methods: fine-tune, features, packnet-50 and packnet-75 (half or three quarters of the backbone pruned), piggyback,
 /// lwf, dan, adapters-series, adapters-parallel, tailor. All but tailor train for the teacher's number of epochs (the
-/// first of --epochs). The test images are looked at once for each method, after training. Run again after an
+/// first of --epochs); features, whose images then need no second pass through the backbone, for ten times as many where training
+/// images are not changed. The test images are looked at once for each method, after training. Run again after an
 /// interruption it goes on where it was; finished methods are read from their result.json.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -75,6 +76,7 @@ pub(super) struct Compared {
 impl Compare {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let compared = self.compare(|data, outcomes, backbone| {
+            self.warn(data, outcomes);
             if !self.json {
                 // What is finished can be read while the next data set trains.
                 print!("{}", table::of_task(data, outcomes, backbone));
@@ -101,6 +103,7 @@ impl Compare {
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         recipe.augment.check(size)?;
+        self.choices.check_looks(&recipe)?;
         recipe.check_cost(source.arch, size)?;
         let names = names("--data", &self.data)?;
         let found: Vec<Found> = self.data.iter().map(|path| data::find(path)).collect::<Result<_>>()?;
@@ -124,6 +127,16 @@ impl Compare {
             outcomes.extend(of_data);
         }
         Ok(Compared { plan, backbone, methods, outcomes })
+    }
+
+    /// Says where tailoring selected by too few images. Its teacher is the fine-tuned network; without that, its own accuracy tells as
+    /// much.
+    fn warn(&self, data: &str, outcomes: &[Outcome]) {
+        let of = |method| outcomes.iter().find(|outcome| outcome.method == method);
+        if let Some(tailored) = of(Method::Tailor) {
+            let teacher = of(Method::FineTune).unwrap_or(tailored);
+            warn_of_small_validation(data, teacher.val, self.choices.tolerance() / 100.0);
+        }
     }
 
     /// What is to be trained, in the table's order.

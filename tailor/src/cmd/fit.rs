@@ -2,13 +2,12 @@
 
 use crate::Error;
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, keys, prune, read_images, stem};
+use crate::cmd::{On, keys, prune, read_images, stem, warn_of_small_validation};
 use crate::data::{self, Dataset, Size};
 use crate::fit::{BackboneSize, Job, Recipe, Work, refuse_others};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::source::Source;
-use crate::train::Score;
 use anyhow::Context;
 use bundles::container::SigningKey;
 use candle_core::Device;
@@ -74,7 +73,7 @@ impl Fit {
             return Ok(());
         }
         let report = begun.job().run()?;
-        warn_of_small_validation(report.teacher_val, begun.recipe.tolerance);
+        warn_of_small_validation(&begun.data_name, report.teacher_val, begun.recipe.tolerance);
         let backbone = BackboneSize::of(&begun.source, begun.dataset.train.images.size())?;
         if self.json {
             println!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
@@ -149,6 +148,7 @@ impl Fit {
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         let name = self.name()?;
         recipe.augment.check(size)?;
+        self.choices.check_looks(&recipe)?;
         recipe.check_cost(source.arch, size)?;
         let found = data::find(&self.data)?;
         self.choices.check_data(&recipe, found.counts())?;
@@ -194,19 +194,6 @@ impl Begun {
             jobs: self.jobs,
             progress: &self.progress,
         }
-    }
-}
-
-/// Says when validation has too few images for the tolerance that selection goes by.
-fn warn_of_small_validation(teacher: Score, tolerance: f64) {
-    if let Some(needed) = teacher.needed_for(tolerance) {
-        eprintln!(
-            "tailor: validation has {} images, so that the teacher's accuracy is known within {:.1} points (95 % \
-             confidence), not within the {} of --tolerance: about {needed} images would be needed",
-            teacher.n,
-            100.0 * teacher.margin(),
-            100.0 * tolerance
-        );
     }
 }
 

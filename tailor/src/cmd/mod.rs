@@ -22,6 +22,7 @@ mod verify;
 use crate::data::{self, Dataset, Found};
 use crate::device::Choice;
 use crate::progress::Progress;
+use crate::train::Score;
 use candle_core::Device;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -173,6 +174,19 @@ fn with_bar<T>(
         bar.finish(last);
     }
     Ok(done)
+}
+
+/// Says when the validation of `data` has too few images for the tolerance that selection goes by.
+fn warn_of_small_validation(data: &str, teacher: Score, tolerance: f64) {
+    if let Some(needed) = teacher.needed_for(tolerance) {
+        eprintln!(
+            "tailor: validation of {data} has {} images, so that the teacher's accuracy is known within {:.1} points (95 % \
+             confidence), not within the {} of --tolerance: about {needed} images would be needed",
+            teacher.n,
+            100.0 * teacher.margin(),
+            100.0 * tolerance
+        );
+    }
 }
 
 /// What a task or backbone is called after its data.

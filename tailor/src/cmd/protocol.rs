@@ -89,6 +89,7 @@ impl Setting {
     /// Finds images and refuses options that do not suit them.
     fn find(&self, path: &Path, recipe: &Recipe) -> Result<Found> {
         let found = data::find(path)?;
+        self.choices.check_looks(recipe)?;
         self.choices.check_data(recipe, found.counts())?;
         Ok(found)
     }

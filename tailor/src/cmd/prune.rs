@@ -26,7 +26,7 @@ pub struct Prune {
     #[arg(long)]
     sweep: bool,
     /// Print a script that has a scheduler do the sweep: teacher and student, an array of jobs, the choice.
-    #[arg(long, value_enum, value_name = "SCHEDULER", requires = "sweep")]
+    #[arg(long, value_enum, value_name = "SCHEDULER", requires = "sweep", conflicts_with = "drop")]
     emit: Option<Scheduler>,
     #[command(flatten)]
     fit: Fit,
@@ -158,6 +158,18 @@ mod tests {
         {
             assert_eq!(quoted(arg.as_ref()), want);
         }
+    }
+
+    #[test]
+    fn what_a_single_candidate_would_ignore_is_refused() {
+        use clap::Parser;
+        let prune = |more: &[&str]| {
+            let fit = ["tailor", "prune", "--backbone", "b", "--data", "d", "--work", "w"];
+            crate::cmd::Cli::try_parse_from(fit.iter().chain(more)).map(|_| ()).map_err(|error| error.kind())
+        };
+        assert_eq!(prune(&["--sweep", "--emit", "slurm"]), Ok(()));
+        let refused = prune(&["--drop", "1", "--emit", "slurm"]);
+        assert_eq!(refused, Err(clap::error::ErrorKind::ArgumentConflict));
     }
 
     #[test]

@@ -67,7 +67,10 @@ fn every_method_is_trained_once_and_counted() {
     // Once more: everything is read back, nothing trained, and the table has a line for each.
     let kept = std::fs::metadata(work.join("dan/dan.safetensors")).unwrap().modified().unwrap();
     assert_eq!(stdout("tailor", &args), report);
-    let table = stdout("tailor", &args[..args.len() - 1]);
+    let output = program("tailor").args(&args[..args.len() - 1]).output().unwrap();
+    let (table, told) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && told.contains("validation of images has 16 images"), "{told}");
     assert!(table.lines().any(|line| line.starts_with("images") && line.ends_with("bytes per switch")));
     assert!(table.lines().any(|line| line.starts_with("adapters-parallel")), "{table}");
     assert_eq!(std::fs::metadata(work.join("dan/dan.safetensors")).unwrap().modified().unwrap(), kept);

@@ -287,7 +287,8 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
     let spoilt = bench.images.join("train/above/3.png");
     let picture = std::fs::read(&spoilt).unwrap();
     std::fs::write(&spoilt, b"not a picture").unwrap();
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 18] = [
+        (&["--looks", "8", "--erase", "0.25"], "--looks 8: without effect unless --crop"),
         (&["--validation", "0.9"], "--validation 0.9"),
         (&["--epochs", "0,1,1"], "--epochs 0 (teach)"),
         (&["--teach-rate", "linear:1"], "one-cycle:PEAK"),
