@@ -26,7 +26,7 @@ pub(super) const TEMPERATURE: f64 = 2.0;
 /// Weight of the old responses.
 const LAMBDA: f64 = 1.0;
 /// Rate of the warm-up: what suits a classifier on frozen features.
-const HEAD_SCHEDULE: Schedule = Schedule::OneCycle { peak: features::PEAK };
+pub(super) const HEAD_SCHEDULE: Schedule = Schedule::OneCycle { peak: features::PEAK };
 /// Names of the source classifier beside the task's.
 const OLD: &str = "source.";
 

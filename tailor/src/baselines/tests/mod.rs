@@ -1,6 +1,7 @@
 //! Each method held to what it is to do: PyTorch's layers, whole trainings on a few images, and what they leave alone.
 
 mod layers;
+mod lwf;
 mod outcomes;
 mod trainings;
 
