@@ -92,10 +92,7 @@ impl Task {
         plan: &Plan,
         tensors: &dyn Tensors,
     ) -> Result<Task> {
-        let outline = Outline::of_plan(backbone, name, plan, None)?;
-        let task = Task::new(backbone, Arc::new(outline), 0);
-        task.fill(tensors, &mut Vec::new(), || false)?;
-        Ok(task)
+        Task::of_plan(backbone, name, plan, tensors, None)
     }
 
     /// As [`from_tensors`](Task::from_tensors), in int8: `grids` in the order of [`Plan::maps`]. Kernels in floats
@@ -110,7 +107,17 @@ impl Task {
         tensors: &dyn Tensors,
         grids: &[Grid],
     ) -> Result<Task> {
-        let outline = Outline::of_plan(backbone, name, plan, Some(grids))?;
+        Task::of_plan(backbone, name, plan, tensors, Some(grids))
+    }
+
+    fn of_plan(
+        backbone: &Arc<Backbone>,
+        name: &str,
+        plan: &Plan,
+        tensors: &dyn Tensors,
+        grids: Option<&[Grid]>,
+    ) -> Result<Task> {
+        let outline = Outline::of_plan(backbone, name, plan, grids)?;
         let task = Task::new(backbone, Arc::new(outline), 0);
         task.fill(tensors, &mut Vec::new(), || false)?;
         Ok(task)

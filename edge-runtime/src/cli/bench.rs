@@ -31,7 +31,7 @@ pub const COMMAND: Command = Command {
     ],
     files: None,
     help: "Medians over all frames; the smallest time beside them, for machines with noise. A cold switch loads a task\n\
-           that was evicted; what this process has never loaded has its signatures verified and its plan compiled, too.\n\n\
+           that was evicted, whose signatures were verified before.\n\n\
            --layers prints one line per kernel call: node, time, GFLOP/s, shapes, tensors.\n\
            --blocks measures the student with all its proxies and writes one row per gate: node, source,\n\
            role (block, proxy; stem, sum and head without source), microseconds. Proxies that run as one call\n\

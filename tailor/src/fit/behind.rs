@@ -17,10 +17,10 @@ fn changes(augment: Augment) -> Option<Augment> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Judge {
     /// Right answers: accuracy, of which half a point is four of 750 images.
+    #[default]
     Answers,
     /// The probability that the right class is given, on average: what accuracy is to be expected of images like these. It moves
     /// with every image, not only with those at the border between two classes, and so depends less on which images there are.
-    #[default]
     Probability,
 }
 

@@ -151,7 +151,6 @@ impl Recipe {
             distill: 0.0,
             local_matching: true,
             free_norms: false,
-            judge: Judge::Answers,
             search: Search::Sweep,
             ..Recipe::small()
         }
