@@ -31,6 +31,9 @@ impl Tensors for Neutral {
     }
 }
 
+/// Node, where it comes from, role.
+type Gate = (usize, Option<usize>, &'static str);
+
 /// Measures every block and proxy of the backbone's student and writes the table to `place`.
 ///
 /// One line per gate: `node`, `source`, `role` (`block` or `proxy`), microseconds; `stem` and `head` lines
@@ -60,7 +63,7 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
 
     let last = student.cells.len() + 1;
     // In order. A map would be a visible part of the program's size.
-    let mut rows: Vec<((usize, Option<usize>, &str), f64)> = Vec::new();
+    let mut rows: Vec<(Gate, f64)> = Vec::new();
     let mut add = |key, us| match rows.binary_search_by(|(known, _)| known.cmp(&key)) {
         Ok(at) => rows[at].1 += us,
         Err(at) => rows.insert(at, (key, us)),
