@@ -47,9 +47,7 @@ fn a_broken_successor_leaves_the_task_it_was_to_replace() {
     let directory = store::directory(&packed);
     let want = expected(&packed);
     let path = directory.path().join("digits.task");
-    let mut damaged = packed.tasks[0].1.clone();
-    let last = damaged.len() - 3;
-    damaged[last] ^= 1;
+    let damaged = store::damaged(&packed.tasks[0].1);
     // The slot's own task runs, or another one does.
     for running in ["digits", "fashion"] {
         std::fs::write(&path, &packed.tasks[0].1).unwrap();
@@ -82,9 +80,7 @@ fn the_task_to_fall_back_to_is_not_evicted_while_its_successor_arrives() {
     let directory = store::directory(&packed);
     let want = expected(&packed);
     let path = |name: &str| directory.path().join(name).with_extension("task");
-    let mut damaged = packed.tasks[1].1.clone();
-    let last = damaged.len() - 3;
-    damaged[last] ^= 1;
+    let damaged = store::damaged(&packed.tasks[1].1);
     std::fs::write(path("damaged"), &damaged).unwrap();
     let mut runtime = Runtime::new(backbone(&packed), 1);
     runtime.set_stream_from(0);
@@ -212,9 +208,7 @@ fn two_broken_tasks_in_a_row_leave_the_one_that_ran() {
     let directory = store::directory(&packed);
     let want = expected(&packed);
     for (name, bytes, ..) in &packed.tasks[1..] {
-        let mut damaged = bytes.clone();
-        let last = damaged.len() - 3;
-        damaged[last] ^= 1;
+        let damaged = store::damaged(bytes);
         std::fs::write(directory.path().join(name).with_extension("task"), damaged).unwrap();
     }
     let mut runtime = Runtime::new(backbone(&packed), 1);
@@ -323,9 +317,7 @@ fn what_is_wrong_with_a_streamed_task_is_said_though_no_frame_finds_it() {
     let directory = store::directory(&packed);
     let want = expected(&packed);
     let path = |name: &str| directory.path().join(name).with_extension("task");
-    let mut damaged = packed.tasks[1].1.clone();
-    let last = damaged.len() - 3;
-    damaged[last] ^= 1;
+    let damaged = store::damaged(&packed.tasks[1].1);
     std::fs::write(path("damaged"), &damaged).unwrap();
     for _ in 0..20 {
         let mut runtime = Runtime::new(backbone(&packed), 1);

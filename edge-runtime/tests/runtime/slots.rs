@@ -107,10 +107,8 @@ fn a_failed_load_leaves_the_running_task() {
     let id = runtime.load_bytes("digits.task", &packed.tasks[0].1).unwrap();
     runtime.switch(id).unwrap();
 
-    let mut damaged = packed.tasks[1].1.clone();
-    let last = damaged.len() - 3;
-    damaged[last] ^= 1;
-    let truncated = &packed.tasks[1].1[..last];
+    let damaged = store::damaged(&packed.tasks[1].1);
+    let truncated = &damaged[..damaged.len() - 3];
     // bytes, exit code, words of the message
     let cases: [(&[u8], u8, &str); 5] = [
         (&damaged, 3, "fc.bias"),

@@ -105,6 +105,14 @@ pub fn constant(packed: &Packed, name: &str, plan: &Plan) -> Vec<u8> {
     writer.finish(&[]).unwrap()
 }
 
+/// The bundle with a bit of its last section, `fc.bias`, turned over: what is in front of it is as it was.
+pub fn damaged(bundle: &[u8]) -> Vec<u8> {
+    let mut bytes = bundle.to_vec();
+    let at = bytes.len() - 3;
+    bytes[at] ^= 1;
+    bytes
+}
+
 /// A directory with `packed` as a store.
 pub fn directory(packed: &Packed) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
