@@ -14,7 +14,7 @@ use crate::{Error, Result};
 use bundles::container::{Golden, Trust};
 use bundles::plan::{Plan, Shape};
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// One tailored network, ready to run (or becoming so: parts arrive in execution order).
@@ -30,6 +30,8 @@ pub struct Task {
     memory: Mutex<Vec<Option<Memory>>>,
     /// Parts that some thread has begun to make.
     begun: AtomicUsize,
+    /// That every part was seen to have come.
+    is_whole: AtomicBool,
     /// Where they come from, while they are arriving.
     source: Mutex<Option<Arc<Source>>>,
     failure: OnceLock<Error>,
@@ -132,6 +134,7 @@ impl Task {
             file_bytes,
             backbone: Arc::clone(backbone),
             begun: AtomicUsize::new(0),
+            is_whole: AtomicBool::new(false),
             source: Mutex::default(),
             failure: OnceLock::new(),
         }

@@ -45,11 +45,41 @@ fn unavailable(number: usize, why: &str) -> Error {
 #[cfg(feature = "cuda")]
 fn cuda(number: usize) -> Result<Device, String> {
     // The driver's bindings panic, instead of reporting it, where the driver is too old for a symbol they want.
-    let opened = std::panic::catch_unwind(|| Device::new_cuda(number));
+    let opened = std::panic::catch_unwind(|| {
+        let device = Device::new_cuda(number)?;
+        tune(&device)?;
+        candle_core::Result::Ok(device)
+    });
     match opened {
         Ok(Ok(device)) => Ok(device),
         Ok(Err(error)) => Err(format!("no usable NVIDIA GPU {number} ({})", first_line(&error.to_string()))),
         Err(_) => Err(format!("no usable NVIDIA GPU {number} (its driver does not fit this program)")),
+    }
+}
+
+/// Takes out of a training step what its hundreds of short-lived tensors do not need: two events made and destroyed with each, and
+/// memory handed back to the driver whenever a loss is read.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+fn tune(device: &Device) -> candle_core::Result<()> {
+    use candle_core::cuda::WrapErr;
+    use candle_core::cuda::cudarc::driver::sys::{
+        self, CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+    };
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: events order streams among each other, and cudarc heeds them only where a program has made some; candle makes none.
+    unsafe { cuda.disable_event_tracking() };
+    let context = cuda.cuda_stream().context().clone();
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let (mut pool, mut all) = (std::ptr::null_mut(), u64::MAX);
+    // SAFETY: the device is open; the driver fills in its default pool, and reads one u64 for this attribute.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().w()?;
+        sys::cuMemPoolSetAttribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, (&raw mut all).cast())
+            .result()
+            .w()
     }
 }
 

@@ -25,7 +25,11 @@ pub const COMMAND: Command = Command {
         spec("--budget-mib", Some("N"), "memory for resident tasks; least recently used ones are evicted"),
         spec("--raw", Some("WxHxC"), "frames are plain bytes, height x width x channels"),
         spec("--deadline-ms", Some("N"), "count frames that take longer (0.5 and the like will do)"),
-        spec("--metrics", Some("FILE"), "write Prometheus text at the end; `stdout` for standard output"),
+        spec(
+            "--metrics",
+            Some("FILE"),
+            "keep Prometheus text there, renewed every second; `stdout`: at the end",
+        ),
         spec("--json", None, "one JSON object per frame: label, score, task, us"),
     ],
     files: Some(" FILE..."),
@@ -72,20 +76,42 @@ fn run(args: &Args) -> Result<()> {
     let order = order(args, &runtime, loaded.into_iter().zip(files.tasks.iter().cloned()).collect())?;
     switch(&mut runtime, &order, 0)?;
 
-    let outcome = frames(args, &mut runtime, &order, raw);
-    if let Some(place) = args.value("--metrics") {
-        let text = runtime.metrics();
-        if place == "stdout" {
-            json::print(&text)?;
-        } else {
-            std::fs::write(place, text).map_err(|error| Error::File {
-                path: place.into(),
-                action: "write",
-                kind: error.kind(),
-            })?;
-        }
-    }
+    let mut metrics = Metrics { place: args.value("--metrics"), written: None };
+    let outcome = frames(args, &mut runtime, &order, raw, &mut metrics);
+    metrics.write(&runtime)?;
     outcome
+}
+
+/// Where counters go while frames run, so that whoever collects them need not wait for the end, which may be a signal.
+struct Metrics<'a> {
+    place: Option<&'a str>,
+    written: Option<Instant>,
+}
+
+impl Metrics<'_> {
+    /// After a frame: renews the file where a second has passed.
+    fn renew(&mut self, runtime: &Runtime) -> Result<()> {
+        let recent = self.written.is_some_and(|at| at.elapsed() < Duration::from_secs(1));
+        if recent || self.place == Some("stdout") { Ok(()) } else { self.write(runtime) }
+    }
+
+    fn write(&mut self, runtime: &Runtime) -> Result<()> {
+        let Some(place) = self.place else { return Ok(()) };
+        self.written = Some(Instant::now());
+        if place == "stdout" {
+            return json::print(&runtime.metrics());
+        }
+        let text = runtime.metrics();
+        let write = if std::fs::metadata(place).is_ok_and(|there| !there.is_file()) {
+            // A device or a pipe.
+            std::fs::write(place, text)
+        } else {
+            // Nobody reads half of it.
+            let beside = format!("{place}.part");
+            std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, place))
+        };
+        write.map_err(|error| Error::File { path: place.into(), action: "write", kind: error.kind() })
+    }
 }
 
 fn load(runtime: &mut Runtime, path: &Path, stream: bool) -> Result<TaskId> {
@@ -129,7 +155,13 @@ fn order(args: &Args, runtime: &Runtime, loaded: Vec<(TaskId, PathBuf)>) -> Resu
     Ok(Order { tasks: named.collect::<Result<_>>()?, stream, step, each })
 }
 
-fn frames(args: &Args, runtime: &mut Runtime, order: &Order, raw: Option<Raw>) -> Result<()> {
+fn frames(
+    args: &Args,
+    runtime: &mut Runtime,
+    order: &Order,
+    raw: Option<Raw>,
+    metrics: &mut Metrics<'_>,
+) -> Result<()> {
     let mut image = Image::default();
     let mut turn = 0;
     for name in &args.files {
@@ -151,6 +183,7 @@ fn frames(args: &Args, runtime: &mut Runtime, order: &Order, raw: Option<Raw>) -
                     scores => scores?,
                 };
                 json::print(&line(args.flag("--json"), name, &scores, start.elapsed()))?;
+                metrics.renew(runtime)?;
             }
         }
     }

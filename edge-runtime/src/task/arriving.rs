@@ -162,7 +162,13 @@ impl Task {
 
     /// True when every parameter is there.
     pub fn is_complete(&self) -> bool {
-        self.parts.iter().all(|slot| matches!(slot.get(), Some(Some(_))))
+        // What has come stays, and a switch asks.
+        if self.is_whole.load(Ordering::Relaxed) {
+            return true;
+        }
+        let whole = self.parts.iter().all(|slot| matches!(slot.get(), Some(Some(_))));
+        self.is_whole.fetch_or(whole, Ordering::Relaxed);
+        whole
     }
 
     /// True when its parameters will never be complete.

@@ -5,6 +5,7 @@ use edge_runtime::kernels::Isa;
 use edge_runtime::{Packing, pack_backbone};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn edge_runtime(arguments: &[&str], stdin: &[u8]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
@@ -261,6 +262,37 @@ fn a_reader_that_goes_away_changes_neither_exit_codes_nor_metrics() {
     assert_eq!(unread(&["self-test", "--store", at]), Some(0));
     std::fs::write(directory.path().join("cut.task"), b"TAILOR").unwrap();
     assert_eq!(unread(&["self-test", "--store", at]), Some(3));
+}
+
+#[test]
+fn metrics_are_there_while_frames_run() {
+    let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 29));
+    let place = directory.path().join("m.prom");
+    let arguments =
+        ["run", "--store", directory.path().to_str().unwrap(), "--metrics", place.to_str().unwrap(), "-"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut camera = child.stdin.take().unwrap();
+    let start = Instant::now();
+    // Frames keep coming: what is written at first tells of the first one alone.
+    let told = loop {
+        camera.write_all(b"P6 1 1 255\nabc").unwrap();
+        let text = std::fs::read_to_string(&place).unwrap_or_default();
+        let total = text.lines().find_map(|line| line.strip_prefix("edge_runtime_frames_total "));
+        if let Some(total @ 2..) = total.and_then(|total| total.parse::<u64>().ok()) {
+            break total;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{text}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(child.try_wait().unwrap().is_none(), "it still runs, and {told} frames are told");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // A device is written to, not put out of its place.
+    let device = directory.path().join("device");
+    std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+    ok(&["run", "--store", arguments[2], "--metrics", device.to_str().unwrap(), "-"], b"P6 1 1 255\nabc");
+    assert!(std::fs::symlink_metadata(&device).unwrap().is_symlink());
 }
 
 #[test]

@@ -50,23 +50,23 @@ impl Complexity {
     /// # Errors
     /// When a live cell has no alpha.
     pub fn expected(&self, alphas: &[Option<Tensor>]) -> Result<Tensor> {
-        let (mut arguments, mut open) = (Vec::new(), Vec::new());
-        for (l, sources) in self.sources.iter().enumerate() {
-            let mut of_cell = Vec::new();
-            if !sources.is_empty() {
-                let alpha = alphas.get(l).and_then(Option::as_ref).ok_or_else(|| missing(l + 1))?;
-                of_cell.extend(alpha.to_vec1::<f32>()?.into_iter().map(f64::from));
-                arguments.push(alpha);
-            }
-            if of_cell.len() != sources.len() {
-                let (want, got) = (vec![sources.len()], vec![of_cell.len()]);
+        let mut arguments = Vec::new();
+        for (l, sources) in self.sources.iter().enumerate().filter(|(_, sources)| !sources.is_empty()) {
+            let alpha = alphas.get(l).and_then(Option::as_ref).ok_or_else(|| missing(l + 1))?;
+            if alpha.dims() != [sources.len()] {
+                let (want, got) = (vec![sources.len()], alpha.dims().to_vec());
                 return Err(Error::TensorShape { name: Plan::alpha_name(l + 1), want, got });
             }
-            open.push(of_cell);
+            arguments.push(alpha);
         }
         if arguments.is_empty() {
             return Err(missing(1));
         }
+        // All at once: a GPU is waited for whenever numbers are read from it.
+        let together: Vec<Tensor> = arguments.iter().map(|alpha| alpha.detach()).collect();
+        let mut gates = Tensor::cat(&together, 0)?.to_vec1::<f32>()?.into_iter().map(f64::from);
+        let open: Vec<Vec<f64>> =
+            self.sources.iter().map(|sources| gates.by_ref().take(sources.len()).collect()).collect();
         let (value, mut slopes) = self.value_and_slopes(&open);
         slopes.retain(|of_cell| !of_cell.is_empty());
         Ok(ops::scalar("complexity", &arguments, value, &slopes)?)

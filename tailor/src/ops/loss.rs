@@ -83,20 +83,25 @@ pub fn scalar(name: &'static str, arguments: &[&Tensor], value: f64, slopes: &[V
             (arguments.iter().map(|a| a.dims()).collect(), slopes.iter().map(Vec::len).collect());
         bail!("{name}: {counts:?} slopes along tensors of shapes {shapes:?}")
     }
-    let tensor = |numbers: &[f64], of: &Tensor| {
-        let numbers: Vec<f32> = numbers.iter().map(|v| *v as f32).collect();
-        Tensor::from_vec(numbers, of.shape(), of.device())
-    };
+    // All of them at once: each would be a copy of its own to a GPU.
+    let numbers: Vec<f32> = slopes.iter().flatten().map(|v| *v as f32).collect();
+    let all = Tensor::from_vec(numbers, slopes.iter().map(Vec::len).sum::<usize>(), first.device())?;
+    let ends = slopes.iter().scan(0, |at, slopes| {
+        *at += slopes.len();
+        Some(*at)
+    });
+    let along = ends.zip(slopes).map(|(end, slopes)| all.narrow(0, end - slopes.len(), slopes.len()));
+    let along = along.collect::<Result<Vec<Tensor>>>()?;
     if stock::composed(first) {
         // First order is all that gradients see.
         let mut sum = Tensor::new(value as f32, first.device())?;
-        for (a, slopes) in arguments.iter().zip(slopes) {
-            sum = (sum + ((*a - a.detach())? * tensor(slopes, a)?)?.sum_all()?)?;
+        for (a, slopes) in arguments.iter().zip(&along) {
+            sum = (sum + ((*a - a.detach())? * slopes)?.sum_all()?)?;
         }
         return Ok(sum);
     }
-    let along = |(a, slopes): (&&Tensor, &Vec<f64>)| wanted(a).then(|| tensor(slopes, a)).transpose();
-    let along: Vec<Option<Tensor>> = arguments.iter().zip(slopes).map(along).collect::<Result<_>>()?;
+    let along: Vec<Option<Tensor>> =
+        arguments.iter().zip(along).map(|(a, slopes)| wanted(a).then_some(slopes)).collect();
     #[cfg(feature = "cuda")]
     if super::gpu::runs(first) {
         let value = super::gpu::number(value as f32, first)?;
