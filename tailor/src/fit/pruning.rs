@@ -120,11 +120,7 @@ impl Tailoring<'_> {
                 // On the way to a budget one at a time, so as not to go far beyond it.
                 let longest = if goal.budget.is_some() { 1 } else { usize::MAX };
                 let all = descend(retrain(cut)?, goal, longest, |at| &at.candidate, leaner, retrain)?;
-                let judged = all.into_iter().map(|tried| {
-                    let over = self.over(&tried.cut, goal)?;
-                    Ok(over.unwrap_or_else(|| tries.keep(tried)))
-                });
-                judged.collect()
+                Ok(all.into_iter().map(|tried| tries.keep(tried)).collect())
             }
         }
     }
@@ -217,8 +213,8 @@ impl Tailoring<'_> {
 
     fn nothing(&self, selection: &Selection) -> Error {
         let leanest = selection.attempts.iter().filter_map(|attempt| match attempt {
-            Attempt::Over { cost, .. } => Some(*cost),
-            _ => None,
+            Attempt::Over { cost, .. } | Attempt::Trained(Candidate { cost, .. }) => Some(*cost),
+            Attempt::Refused { .. } => None,
         });
         match leanest.min_by(f64::total_cmp) {
             Some(cost) => Error::training(

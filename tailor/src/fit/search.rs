@@ -251,6 +251,13 @@ mod tests {
         assert_eq!(trained, [2, 3, 4, 2], "the sweep retrains all that fit, halving one of them");
         let nothing = Selection::of(vec![Attempt::Over { dropped: 0, cost: 1.0, why: "x".into() }], &goal);
         assert!(nothing.winner().is_none());
+        // On the way to the budget networks are retrained that cost more; they are told of, and not kept.
+        let on_the_way = [0, 1, 2, 4].map(|dropped| match attempt(dropped, Some(accuracies[dropped])) {
+            Attempt::Trained(c) => Attempt::Trained(Candidate { cost: 1000.0 - dropped as f64, ..c }),
+            other => other,
+        });
+        assert_eq!(chosen(&Selection::of(on_the_way[..3].to_vec(), &goal)), 2);
+        assert!(Selection::of(on_the_way[..2].to_vec(), &goal).winner().is_none());
     }
 
     /// Descends where a network is the blocks it lacks, and the best block to drop is the lowest. Accuracy by those blocks, in
@@ -331,7 +338,7 @@ mod tests {
         assert_eq!(worth(&accuracies, &goal), [0, 2, 3]);
         assert_eq!(worth(&accuracies[3..], &Goal { slack: 0.0, ..goal }), [0], "the most accurate");
         assert_eq!(
-            worth(&accuracies, &Goal { budget: Some(999.0), ..goal }),
+            worth(&accuracies, &Goal { budget: Some(1000.0), ..goal }),
             [0],
             "chosen by accuracy already"
         );

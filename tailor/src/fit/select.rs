@@ -38,7 +38,7 @@ pub enum Attempt {
         /// Why not.
         why: String,
     },
-    /// What is left costs more than the budget.
+    /// What is left costs more than the budget, and was not retrained.
     Over {
         /// Blocks that were dropped.
         dropped: usize,
@@ -82,6 +82,11 @@ pub struct Goal {
 const ROUNDING: f64 = 1e-9;
 
 impl Goal {
+    /// Whether it keeps the budget.
+    fn affords(&self, candidate: &Candidate) -> bool {
+        self.budget.is_none_or(|budget| candidate.cost <= budget)
+    }
+
     /// Whether it is within tolerance, and clear of its edge.
     pub(super) fn is_within(&self, candidate: &Candidate) -> bool {
         let behind = candidate.behind;
@@ -110,10 +115,11 @@ impl Selection {
     /// Chooses from all that was tried: among those that were finished, where any was.
     pub fn of(mut attempts: Vec<Attempt>, goal: &Goal) -> Selection {
         attempts.sort_by_key(Attempt::dropped);
-        let finished = attempts.iter().filter_map(Attempt::trained).any(|c| c.finished);
+        let affordable = |attempt: &Attempt| attempt.trained().is_some_and(|c| goal.affords(c) && c.finished);
+        let finished = attempts.iter().any(affordable);
         let trained = || {
             let all = attempts.iter().enumerate().filter_map(|(i, a)| Some((i, a.trained()?)));
-            all.filter(move |(_, c)| c.finished == finished)
+            all.filter(move |(_, c)| c.finished == finished && goal.affords(c))
         };
         let accurate = || {
             trained().max_by(|(_, a), (_, b)| {

@@ -171,8 +171,13 @@ fn candidates(run: &Run) -> String {
                 let share = format!("{} ({:.0} %)", count(macs), 100.0 * macs as f64 / whole);
                 let number = |key: &str| candidate[key].as_u64().map_or(String::new(), |n| n.to_string());
                 let mut taken = candidate["stage"].as_str().map_or(String::new(), crate::fit::taken);
-                if candidate["finished"] == true {
-                    taken += if taken.is_empty() { "finished" } else { "; finished" };
+                let over = candidate["cost"].as_f64().zip(run.report["task"]["budget"].as_f64());
+                let marks = [
+                    ("finished", candidate["finished"] == true),
+                    ("over budget", over.is_some_and(|(cost, budget)| cost > budget)),
+                ];
+                for (mark, _) in marks.into_iter().filter(|(_, holds)| *holds) {
+                    taken += &format!("{}{mark}", if taken.is_empty() { "" } else { "; " });
                 }
                 let val = format!("{:.1} %", 100.0 * val);
                 let cells = [number("proxies"), val, number("lost"), number("won"), share, count(params)];
@@ -235,6 +240,7 @@ mod tests {
             "candidates": [
                 { "dropped": 1, "over_budget": "0.300 ms of 0.200 ms" },
                 { "dropped": 2, "refused": "node 3 is <cut> off" },
+                { "dropped": 3, "stage": "prune-without-3", "val": 0.875, "macs": 600, "params": 1600, "cost": 210.0 },
             ],
         });
         let page = page(&[Run { report, ..Run::default() }]);
@@ -244,6 +250,8 @@ mod tests {
             "<td>4.0 KiB</td>",
             ">over budget: 0.300 ms of 0.200 ms</td>",
             ">node 3 is &lt;cut&gt; off</td>",
+            "; over budget</td>",
+            "<td>87.5 %</td>",
         ] {
             assert!(page.contains(part), "{part}");
         }

@@ -21,6 +21,12 @@ pub(super) fn section(run: &Run) -> String {
     }
     for (figure, svg) in list("figures").zip(&run.figures) {
         let caption = figure["caption"].as_str().unwrap_or_default();
+        let Some(svg) = svg else {
+            let file = figure["file"].as_str().unwrap_or_default();
+            out +=
+                &format!("<p class=\"missing\">Missing in {}: {}.</p>\n", escape(&run.folder), escape(file));
+            continue;
+        };
         // As a picture, so that whatever the file holds stays a picture.
         let image = picture("image/svg+xml", svg.as_bytes(), caption, "drawing");
         out += &format!(

@@ -6,6 +6,7 @@ use bundles::container::Bundle;
 use bundles::plan::Counter;
 use serde_json::Value;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What `compare` calls tailoring, and the folder of it.
@@ -32,8 +33,8 @@ pub struct Run {
     pub baselines: Vec<Value>,
     /// `protocol.json` of `tailor protocol`; `null` when there is none.
     pub protocol: Value,
-    /// Its figures, SVG, in their order.
-    pub figures: Vec<String>,
+    /// Its figures, SVG, in their order; `None` for one that is not there.
+    pub figures: Vec<Option<String>>,
     /// What is not there, and what it would have told.
     pub missing: Vec<String>,
 }
@@ -91,8 +92,7 @@ impl Run {
         }
         let mut figures = Vec::new();
         for figure in protocol["figures"].as_array().into_iter().flatten() {
-            let path = folder.join(plain(&figure["file"]));
-            figures.push(fs::read_to_string(&path).map_err(Error::io(&path))?);
+            figures.push(text(&folder.join(plain(&figure["file"])))?);
         }
         let fitted = report.is_some() || bundle.is_some() || metrics.is_some();
         if report.is_none() && fitted {
@@ -192,7 +192,7 @@ fn text(path: &Path) -> Result<Option<String>> {
 fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => Ok(None),
         Err(error) => Err(Error::io(path)(error)),
     }
 }
@@ -293,6 +293,19 @@ mod tests {
         assert_eq!(runs[0].missing, ["mistakes/00.png (picture of a mistake)"]);
         let page = crate::report::page(&runs);
         assert_eq!(page.matches("<figcaption>is <b>").count(), 2, "each is told, with a picture or without");
+    }
+
+    #[test]
+    fn a_protocol_is_told_without_the_figures_that_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let protocol = r#"{"title":"Depth","figures":[{"file":"a.svg","caption":"by depth"},
+            {"file":"../b.svg","caption":"elsewhere"},{"file":"c.svg","caption":"by cost"}]}"#;
+        fs::write(folder.path().join("protocol.json"), protocol).unwrap();
+        fs::write(folder.path().join("c.svg"), "<svg/>").unwrap();
+        let runs = Run::read(folder.path()).unwrap();
+        let page = crate::report::page(&runs);
+        assert!(page.contains("<h3>by cost</h3>") && !page.contains("<h3>by depth</h3>"));
+        assert!(page.contains(": a.svg.</p>") && page.contains(": ../b.svg.</p>"), "{page}");
     }
 
     #[test]
