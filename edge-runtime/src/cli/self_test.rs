@@ -66,7 +66,7 @@ fn run(args: &Args) -> Result<()> {
                     json::Object::new()
                         .text("task", task.name())
                         .text("isa", isa.name())
-                        .number("seed", golden.seed as f64)
+                        .raw("seed", &golden.seed.to_string())
                         .number("difference", f64::from(distance))
                         .number("tolerance", f64::from(golden.tolerance))
                         .raw("passed", if passed { "true" } else { "false" })

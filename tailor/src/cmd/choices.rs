@@ -59,9 +59,9 @@ pub(super) struct Choices {
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     tolerance: f64,
     /// What that loss is measured by: right answers, or the mean probability of the right class, which the same few hundred
-    /// images tell about twice as surely.
-    #[arg(long, value_enum, default_value = "answers")]
-    judge: Judge,
+    /// images tell about twice as surely [default: probability; answers in a sweep, which is the paper's].
+    #[arg(long, value_enum)]
+    judge: Option<Judge>,
     /// Standard errors of the difference to the teacher that a network has to keep clear of the tolerance by, because the
     /// leanest of many is one that validation flatters; one that is not behind at all always keeps it. With a few hundred
     /// images 0.5 is much.
@@ -184,7 +184,6 @@ impl Choices {
         recipe.distill = self.distill.unwrap_or(if without { 0.0 } else { recipe.distill });
         recipe.theta = self.theta.unwrap_or(recipe.theta);
         recipe.tolerance = self.tolerance / 100.0;
-        recipe.judge = self.judge;
         recipe.caution = self.caution;
         recipe.looks = self.looks;
         recipe.formula = match self.complexity {
@@ -203,6 +202,7 @@ impl Choices {
             Some(SearchArg::Iterative) => Search::Iterative,
             None => recipe.search,
         };
+        recipe.judge = self.judge.unwrap_or(Judge::of(recipe.search));
         recipe.cost = self.measure()?;
         recipe.budget = self.budget;
         recipe.gating = match self.gates {

@@ -128,7 +128,9 @@ fn table(size: &BackboneSize, reports: &[Report], timings: &[Timing], folder: &P
         crate::fit::count(size.params),
         crate::fit::count(size.macs)
     );
-    println!("Selection keeps validation within 0.5 points of the teacher; test is what came of it.\n");
+    println!(
+        "Selection keeps what validation says within 0.5 points of the teacher, by the probability of the right class; test is what came of it.\n"
+    );
     for report in reports {
         println!("{:<10} {}", report.name, report.strip);
     }

@@ -1,6 +1,6 @@
 //! How far a network is behind its teacher, and how surely.
 
-use super::{EVAL_BATCH, Tailoring, Teacher};
+use super::{EVAL_BATCH, Search, Tailoring, Teacher};
 use crate::Result;
 use crate::data::{Augment, Policy};
 use crate::net::{Net, Params};
@@ -14,10 +14,9 @@ fn changes(augment: Augment) -> Option<Augment> {
 }
 
 /// What a network is compared with its teacher by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Judge {
-    /// Right answers: accuracy, of which half a point is four of 750 images.
-    #[default]
+    /// Right answers, as in the paper: accuracy, of which half a point is four of 750 images.
     Answers,
     /// The probability that the right class is given, on average: what accuracy is to be expected of images like these. It moves
     /// with every image, not only with those at the border between two classes, and so depends less on which images there are.
@@ -25,6 +24,19 @@ pub enum Judge {
 }
 
 impl Judge {
+    /// What `search` goes by unless told otherwise: a sweep is the paper's.
+    pub fn of(search: Search) -> Judge {
+        if search == Search::Sweep { Judge::Answers } else { Judge::Probability }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Judge::Answers => "answers",
+            Judge::Probability => "probability",
+        }
+    }
+
     fn credit(self, verdict: Verdict) -> f64 {
         match self {
             Judge::Answers => f64::from(u8::from(verdict.right)),
@@ -63,6 +75,13 @@ impl Behind {
         let gap = differences.iter().sum::<f64>() / n;
         let spread = differences.iter().map(|d| (d - gap).powi(2)).sum::<f64>() / n;
         Behind { gap, error: (spread / n).sqrt(), lost: only(teacher, network), won: only(network, teacher) }
+    }
+}
+
+impl Behind {
+    /// In words: points, their 95 % interval, and what they are counted in.
+    pub fn say(&self, judge: Judge) -> String {
+        format!("{:.2} ± {:.2} by {}", 100.0 * self.gap, 196.0 * self.error, judge.name())
     }
 }
 

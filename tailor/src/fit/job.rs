@@ -82,6 +82,8 @@ impl Job<'_> {
             teacher_test,
             val: pruned.validation,
             test: test_score,
+            behind: pruned.behind,
+            judge: self.recipe.judge,
             within_tolerance: pruned.selection.within,
             blocks: 0,
             blocks_total: 0,

@@ -5,7 +5,7 @@ use super::iterate::THINNINGS;
 use super::retrain::Tried;
 use super::search::{bisect, descend, gallop, leanest, sweep, worth_finishing};
 use super::select::{Attempt, Candidate, Goal, Selection};
-use super::{Recipe, Search, Student, Tailoring, Teacher};
+use super::{Behind, Recipe, Search, Student, Tailoring, Teacher};
 use crate::net::Params;
 use crate::train::Score;
 use crate::{Error, Result};
@@ -20,6 +20,8 @@ pub struct Pruned {
     pub params: Params,
     /// Accuracy on validation.
     pub validation: Score,
+    /// How that compares with the teacher.
+    pub behind: Behind,
     /// How it was chosen.
     pub selection: Selection,
 }
@@ -74,9 +76,11 @@ impl Tailoring<'_> {
             }
         }
         let selection = Selection::of(attempts, &goal);
-        let won = selection.winner().and_then(|won| Some((tries.0.remove(&won.stage)?, won.validation)));
-        let Some((cut, validation)) = won else { return Err(self.nothing(&selection)) };
-        Ok(Pruned { plan: cut.plan, params: cut.params, validation, selection })
+        let won = selection.winner().and_then(|won| Some((tries.0.remove(&won.stage)?, won)));
+        let Some((cut, &Candidate { validation, behind, .. })) = won else {
+            return Err(self.nothing(&selection));
+        };
+        Ok(Pruned { plan: cut.plan, params: cut.params, validation, behind, selection })
     }
 
     /// Every attempt of the recipe's search; the networks it retrained go into `tries`.
@@ -238,7 +242,7 @@ impl Tailoring<'_> {
 mod tests {
     use super::*;
     use crate::fit::select::tests::{attempt, goal};
-    use crate::fit::{Behind, Judge, Work, testing};
+    use crate::fit::{Judge, Work, testing};
     use crate::progress::Progress;
     use candle_core::Device;
 

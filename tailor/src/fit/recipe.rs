@@ -120,7 +120,7 @@ impl Recipe {
             skips: Skips::Nearest(3),
             theta: 0.05,
             tolerance: 0.005,
-            judge: Judge::default(),
+            judge: Judge::of(Search::Iterative),
             caution: 0.0,
             looks: 1,
             formula: Formula::Product,
@@ -152,6 +152,7 @@ impl Recipe {
             local_matching: true,
             free_norms: false,
             search: Search::Sweep,
+            judge: Judge::of(Search::Sweep),
             ..Recipe::small()
         }
     }

@@ -44,7 +44,7 @@ impl Record<'_> {
             "run": self.run,
             "recipe": format!("{recipe:#?}"),
             "tolerance": self.recipe.tolerance,
-            "judge": format!("{:?}", self.recipe.judge).to_lowercase(),
+            "judge": self.recipe.judge.name(),
             "caution": self.recipe.caution,
             "looks": self.recipe.looks,
             "classes": self.classes,

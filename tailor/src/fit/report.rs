@@ -1,6 +1,7 @@
 //! What one tailored task came out as: the row of the table, and its JSON.
 
 use super::measure::{MICROSECONDS, in_words};
+use super::{Behind, Judge};
 use crate::data::Size;
 use crate::draw::strip;
 use crate::source::Source;
@@ -22,7 +23,11 @@ pub struct Report {
     pub val: Score,
     /// Tailored network on test, where there is one.
     pub test: Option<Score>,
-    /// Whether validation stayed within tolerance of the teacher's.
+    /// How far it is behind the teacher on validation.
+    pub behind: Behind,
+    /// What that is counted in.
+    pub judge: Judge,
+    /// Whether it is within tolerance.
     pub within_tolerance: bool,
     /// Live universal blocks.
     pub blocks: usize,
@@ -104,6 +109,9 @@ impl Report {
             "test": fraction(&self.test),
             "val_n": self.val.n,
             "test_n": self.test.map(|s| s.n),
+            "behind": self.behind.gap,
+            "behind_error": self.behind.error,
+            "judge": self.judge.name(),
             "within_tolerance": self.within_tolerance,
             "blocks": self.blocks,
             "blocks_total": self.blocks_total,
@@ -128,6 +136,7 @@ impl Report {
             ("classes", self.classes.to_string()),
             ("teacher, validation", percent(self.teacher_val)),
             ("tailored, validation", percent(self.val)),
+            ("points behind", self.behind.say(self.judge)),
             ("within tolerance", if self.within_tolerance { "yes".into() } else { "NO".into() }),
             ("teacher, test", optional(self.teacher_test)),
             ("tailored, test", optional(self.test)),

@@ -121,10 +121,22 @@ fn facts(run: &Run) -> String {
             report["task"]["blocks_total"], report["task"]["proxies"]
         )
     });
-    let within = report["task"]["within_tolerance"].as_bool().map(|within| {
-        String::from(if within { "yes" } else { "no: the most accurate candidate was packed" })
-    });
     let task = &report["task"];
+    let within = task["within_tolerance"].as_bool().map(|within| {
+        let behind = (task["behind"].as_f64(), task["behind_error"].as_f64(), task["judge"].as_str());
+        let points = match behind {
+            (Some(gap), Some(error), Some(judge)) => {
+                format!("{:.2} ± {:.2} points behind by {}", 100.0 * gap, 196.0 * error, escape(judge))
+            }
+            _ => String::new(),
+        };
+        match (within, points.as_str()) {
+            (true, "") => "yes".to_string(),
+            (true, points) => format!("yes: {points}"),
+            (false, "") => "no: the most accurate candidate was packed".to_string(),
+            (false, points) => format!("no: {points}; the most accurate candidate was packed"),
+        }
+    });
     let cost = task["cost"].as_f64().and_then(|cost| {
         let unit = task["cost_unit"].as_str().unwrap_or_default();
         crate::fit::paid(cost, unit, task["budget"].as_f64())
@@ -180,7 +192,10 @@ fn candidates(run: &Run) -> String {
                     taken += &format!("{}{mark}", if taken.is_empty() { "" } else { "; " });
                 }
                 let val = format!("{:.1} %", 100.0 * val);
-                let cells = [number("proxies"), val, number("lost"), number("won"), share, count(params)];
+                let behind =
+                    candidate["behind"].as_f64().map_or(String::new(), |gap| format!("{:.2}", 100.0 * gap));
+                let (lost, won) = (number("lost"), number("won"));
+                let cells = [number("proxies"), val, behind, lost, won, share, count(params)];
                 name + &words(&taken, 1) + &cells.map(|text| cell(&text)).concat()
             }
             _ => {
@@ -189,7 +204,7 @@ fn candidates(run: &Run) -> String {
                     (None, Some(why)) => format!("over budget: {why}"),
                     (None, None) => "nothing is known of it".to_string(),
                 };
-                name + &words(&escape(&why), 7)
+                name + &words(&escape(&why), 8)
             }
         }
     });
@@ -198,6 +213,7 @@ fn candidates(run: &Run) -> String {
         TAKEN,
         "Proxies",
         "Validation",
+        "Points behind",
         "Only teacher right",
         "Only it right",
         "Multiply-adds",
