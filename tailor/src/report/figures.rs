@@ -33,7 +33,9 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     let lowest = 100.0 * vals.fold(f64::INFINITY, f64::min);
     let mut marks = Vec::new();
     if let Some(teacher) = report["task"]["teacher_val"].as_f64() {
-        if let Some(tolerance) = report["tolerance"].as_f64() {
+        // Accuracy is not what was compared by the other judge.
+        let tolerance = report["tolerance"].as_f64().filter(|_| report["judge"] != "probability");
+        if let Some(tolerance) = tolerance {
             let name = format!("within {} points of the teacher", 100.0 * tolerance);
             let y = (100.0 * (teacher - tolerance), 100.0 * teacher);
             marks.push(Mark::Band { colour: 2, name, y });
@@ -60,7 +62,10 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
         Some(val) => {
             let proxies = value["proxies"].as_u64().map_or(String::new(), |n| format!(", {n} proxies"));
             let finished = if is_finished(value) { ", finished" } else { "" };
-            format!("{} blocks dropped{proxies}{finished}: {:.1} %", value["dropped"], 100.0 * val)
+            let behind = value["behind"]
+                .as_f64()
+                .map_or(String::new(), |gap| format!(", {:.2} points behind", 100.0 * gap));
+            format!("{} blocks dropped{proxies}{finished}: {:.1} %{behind}", value["dropped"], 100.0 * val)
         }
         None => String::new(),
     };
@@ -186,6 +191,22 @@ mod tests {
                 .collect();
             assert_eq!(words, ["teach", "train", "finish"]);
             assert!(words.iter().all(|word| plot.svg().contains(&format!(">{word}</text>"))), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn accuracies_within_tolerance_are_marked_where_accuracy_was_compared() {
+        for (judge, marked) in [("answers", true), ("probability", false)] {
+            let report = serde_json::json!({
+                "judge": judge, "tolerance": 0.005, "backbone": { "macs": 1000 }, "task": { "teacher_val": 0.9 },
+                "candidates": [{ "dropped": 1, "stage": "prune-1", "val": 0.88, "behind": 0.004, "macs": 500 }],
+                "chosen": "prune-1",
+            });
+            let plot = complexity(&Run { report, ..Run::default() }, &[]).unwrap();
+            assert!(plot.svg().contains("88.0 %, 0.40 points behind"));
+            let is_marked =
+                |mark: &Mark| matches!(mark, Mark::Band { name, .. } if name.contains("within 0.5 points"));
+            assert_eq!(plot.marks.iter().any(is_marked), marked, "{judge}");
         }
     }
 }
