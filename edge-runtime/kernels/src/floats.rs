@@ -29,9 +29,9 @@ impl Floats {
         Floats { memory, skip, len }
     }
 
-    /// Most floats that [`resized`](Floats::resized) can make of it.
+    /// Most floats that [`resized`](Floats::resized) can make of it, wherever its lines begin.
     pub fn room(&self) -> usize {
-        self.memory.len() - self.skip
+        self.memory.len().saturating_sub(LINE - 1)
     }
 
     /// The same memory as `len` floats, cut to its [`room`](Floats::room); contents stay what they were.
