@@ -76,7 +76,7 @@ fn run(args: &Args) -> Result<()> {
     let order = order(args, &runtime, loaded.into_iter().zip(files.tasks.iter().cloned()).collect())?;
     switch(&mut runtime, &order, 0)?;
 
-    let mut metrics = Metrics { place: args.value("--metrics"), written: None };
+    let mut metrics = Metrics::new(args.value("--metrics"));
     let outcome = frames(args, &mut runtime, &order, raw, &mut metrics);
     metrics.write(&runtime)?;
     outcome
@@ -85,30 +85,38 @@ fn run(args: &Args) -> Result<()> {
 /// Where counters go while frames run, so that whoever collects them need not wait for the end, which may be a signal.
 struct Metrics<'a> {
     place: Option<&'a str>,
+    /// A file, which is replaced; standard output, a device or a pipe takes them once, at the end.
+    is_file: bool,
     written: Option<Instant>,
 }
 
-impl Metrics<'_> {
-    /// After a frame: renews the file where a second has passed.
-    fn renew(&mut self, runtime: &Runtime) -> Result<()> {
-        let recent = self.written.is_some_and(|at| at.elapsed() < Duration::from_secs(1));
-        if recent || self.place == Some("stdout") { Ok(()) } else { self.write(runtime) }
+impl<'a> Metrics<'a> {
+    fn new(place: Option<&'a str>) -> Metrics<'a> {
+        let is_file =
+            |place| place != "stdout" && std::fs::metadata(place).map_or(true, |there| there.is_file());
+        Metrics { place, is_file: place.is_some_and(is_file), written: None }
+    }
+
+    /// After a frame: renews the file where a second has passed. Frames go on when that fails; the end tells.
+    fn renew(&mut self, runtime: &Runtime) {
+        if self.is_file && self.written.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            let _ = self.write(runtime);
+        }
     }
 
     fn write(&mut self, runtime: &Runtime) -> Result<()> {
         let Some(place) = self.place else { return Ok(()) };
         self.written = Some(Instant::now());
-        if place == "stdout" {
-            return json::print(&runtime.metrics());
-        }
         let text = runtime.metrics();
-        let write = if std::fs::metadata(place).is_ok_and(|there| !there.is_file()) {
-            // A device or a pipe.
-            std::fs::write(place, text)
-        } else {
+        if place == "stdout" {
+            return json::print(&text);
+        }
+        let write = if self.is_file {
             // Nobody reads half of it.
             let beside = format!("{place}.part");
             std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, place))
+        } else {
+            std::fs::write(place, text)
         };
         write.map_err(|error| Error::File { path: place.into(), action: "write", kind: error.kind() })
     }
@@ -183,7 +191,7 @@ fn frames(
                     scores => scores?,
                 };
                 json::print(&line(args.flag("--json"), name, &scores, start.elapsed()))?;
-                metrics.renew(runtime)?;
+                metrics.renew(runtime);
             }
         }
     }

@@ -288,11 +288,20 @@ fn metrics_are_there_while_frames_run() {
     assert!(child.try_wait().unwrap().is_none(), "it still runs, and {told} frames are told");
     child.kill().unwrap();
     child.wait().unwrap();
-    // A device is written to, not put out of its place.
+    // A device is written to, not put out of its place, and once, behind the frames.
     let device = directory.path().join("device");
-    std::os::unix::fs::symlink("/dev/null", &device).unwrap();
-    ok(&["run", "--store", arguments[2], "--metrics", device.to_str().unwrap(), "-"], b"P6 1 1 255\nabc");
+    std::os::unix::fs::symlink("/dev/stdout", &device).unwrap();
+    let frames = b"P6 1 1 255\nabc".repeat(3);
+    let out = ok(&["run", "--store", arguments[2], "--metrics", device.to_str().unwrap(), "-"], &frames);
     assert!(std::fs::symlink_metadata(&device).unwrap().is_symlink());
+    assert_eq!(out.matches("\nedge_runtime_frames_total ").count(), 1, "{out}");
+    // A place that cannot be written to stops no frame, and is told of.
+    let nowhere = directory.path().join("gone/m.prom");
+    let output =
+        edge_runtime(&["run", "--store", arguments[2], "--metrics", nowhere.to_str().unwrap(), "-"], &frames);
+    let (out, err) = text(&output);
+    assert_eq!((out.lines().count(), output.status.success()), (3, false), "{out}{err}");
+    assert!(err.contains("m.prom"), "{err}");
 }
 
 #[test]

@@ -78,11 +78,9 @@ impl Behind {
     }
 }
 
-impl Behind {
-    /// In words: points, their 95 % interval, and what they are counted in.
-    pub fn say(&self, judge: Judge) -> String {
-        format!("{:.2} ± {:.2} by {}", 100.0 * self.gap, 196.0 * self.error, judge.name())
-    }
+/// A gap and its standard error in words: points, their 95 % interval, and the judge's name.
+pub(crate) fn points(gap: f64, error: f64, judge: &str) -> String {
+    format!("{:.2} ± {:.2} by {judge}", 100.0 * gap, 196.0 * error)
 }
 
 impl Tailoring<'_> {

@@ -22,6 +22,7 @@ pub(crate) mod testing;
 mod work;
 
 pub use begun::refuse_others;
+pub(crate) use behind::points;
 pub use behind::{Behind, Judge};
 pub use ground::Ground;
 pub(crate) use iterate::taken;

@@ -1,7 +1,7 @@
 //! What one tailored task came out as: the row of the table, and its JSON.
 
 use super::measure::{MICROSECONDS, in_words};
-use super::{Behind, Judge};
+use super::{Behind, Judge, points};
 use crate::data::Size;
 use crate::draw::strip;
 use crate::source::Source;
@@ -136,7 +136,7 @@ impl Report {
             ("classes", self.classes.to_string()),
             ("teacher, validation", percent(self.teacher_val)),
             ("tailored, validation", percent(self.val)),
-            ("points behind", self.behind.say(self.judge)),
+            ("points behind", points(self.behind.gap, self.behind.error, self.judge.name())),
             ("within tolerance", if self.within_tolerance { "yes".into() } else { "NO".into() }),
             ("teacher, test", optional(self.teacher_test)),
             ("tailored, test", optional(self.test)),

@@ -126,16 +126,12 @@ fn facts(run: &Run) -> String {
         let behind = (task["behind"].as_f64(), task["behind_error"].as_f64(), task["judge"].as_str());
         let points = match behind {
             (Some(gap), Some(error), Some(judge)) => {
-                format!("{:.2} ± {:.2} points behind by {}", 100.0 * gap, 196.0 * error, escape(judge))
+                format!(" (points behind: {})", escape(&crate::fit::points(gap, error, judge)))
             }
             _ => String::new(),
         };
-        match (within, points.as_str()) {
-            (true, "") => "yes".to_string(),
-            (true, points) => format!("yes: {points}"),
-            (false, "") => "no: the most accurate candidate was packed".to_string(),
-            (false, points) => format!("no: {points}; the most accurate candidate was packed"),
-        }
+        let verdict = if within { "yes" } else { "no: the most accurate candidate was packed" };
+        format!("{verdict}{points}")
     });
     let cost = task["cost"].as_f64().and_then(|cost| {
         let unit = task["cost_unit"].as_str().unwrap_or_default();
@@ -251,7 +247,7 @@ mod tests {
             "backbone": { "macs": 1000, "params": 2048 },
             "task": {
                 "cost": 183.4, "cost_unit": "us", "budget": 200.0, "macs": 500, "params": 1536, "task_params": 1024,
-                "bundle_bytes": 3072,
+                "bundle_bytes": 3072, "within_tolerance": true, "behind": 0.0014, "behind_error": 0.0041, "judge": "probability",
             },
             "candidates": [
                 { "dropped": 1, "over_budget": "0.300 ms of 0.200 ms" },
@@ -262,6 +258,7 @@ mod tests {
         let page = page(&[Run { report, ..Run::default() }]);
         for part in [
             "<dt>Cost</dt><dd>0.183 ms (budget 0.200 ms)</dd>",
+            "<dt>Within tolerance</dt><dd>yes (points behind: 0.14 ± 0.80 by probability)</dd>",
             "<dt>Bundle</dt><dd>3.0 KiB, compressed</dd>",
             "<td>4.0 KiB</td>",
             ">over budget: 0.300 ms of 0.200 ms</td>",
