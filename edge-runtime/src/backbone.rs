@@ -107,6 +107,12 @@ impl Backbone {
     }
 
     fn read(file: String, map: Map, options: &Options) -> Result<Arc<Backbone>> {
+        if !options.isa.runs_here() {
+            return Err(Error::Usage {
+                got: format!("kernels for {}", options.isa),
+                want: "an instruction set of this machine".into(),
+            });
+        }
         let trusting = Trusting::new(options.trusted.clone());
         let map = Arc::new(map);
         let bundle = Bundle::parse(map.bytes()).map_err(Error::container(&file))?;

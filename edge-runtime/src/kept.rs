@@ -3,7 +3,7 @@
 use crate::kernels::{Floats, Reserved};
 use crate::outline::Outline;
 use crate::{Error, Result};
-use bundles::container::Decoder;
+use bundles::container::{Decoder, Stored};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Most bytes of outlines that are kept, whether or not their tasks are resident.
 const OUTLINES: usize = 512 * 1024;
 
-/// Most bytes of room for a file that are kept. Larger ones the allocator has at hand when they are wanted again.
+/// Most bytes of a bundle that are read before it is looked at, and of room for them that are kept.
 const FILE: usize = 256 * 1024;
 
 /// Most bytes of a dropped task's parameters that are kept. More is a visible part of what the process holds, and its pages a
@@ -97,16 +97,22 @@ impl Kept {
         }
     }
 
-    /// The bytes of a file. Give them back by [`keep_file`](Kept::keep_file), if they are not needed any more.
+    /// A bundle's bytes: a large file stays where it is until its sections are decoded, each by the thread that decodes it. Those of
+    /// a small one are given back by [`keep_file`](Kept::keep_file), if they are not needed any more.
     ///
     /// # Errors
-    /// [`Error::File`].
-    pub fn file(&self, path: &Path) -> Result<Vec<u8>> {
+    /// [`Error::File`]; [`Error::Container`] when the beginning of a large file cannot be read.
+    pub fn open(&self, path: &Path) -> Result<Stored<'static>> {
         let mut file = File::open(path).map_err(Error::file(path, "open"))?;
+        let is = file.metadata().map_err(Error::file(path, "read"))?;
+        let len = usize::try_from(is.len()).unwrap_or(usize::MAX);
+        if is.is_file() && len > FILE {
+            return Stored::of_file(file, len).map_err(Error::container(&path.display().to_string()));
+        }
         let mut bytes = std::mem::take(&mut *lock(&self.file));
         bytes.clear();
         file.read_to_end(&mut bytes).map_err(Error::file(path, "read"))?;
-        Ok(bytes)
+        Ok(bytes.into())
     }
 
     pub fn keep_file(&self, bytes: Vec<u8>) {

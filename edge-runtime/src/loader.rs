@@ -6,9 +6,9 @@ use crate::task::Source;
 use crate::{Error, Result, Task};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 /// Says which load a result belongs to, and lets the frame thread cancel it.
@@ -36,10 +36,10 @@ impl Ticket {
 pub(crate) enum Job {
     /// Load a bundle for slot `slot`. Waits until nothing else is asked for, and until there is room.
     Load { slot: usize, ticket: Ticket, path: PathBuf },
-    /// Make the parameters of a task whose plan is compiled; frames may already wait for them.
-    Fill { slot: usize, ticket: Ticket, task: Arc<Task>, source: Arc<Source> },
+    /// Make the parameters of a task whose plan is compiled; frames may already wait for them. Nothing when it is gone by then.
+    Fill { slot: usize, ticket: Ticket, task: Weak<Task> },
     /// Help another thread to make them.
-    Help { task: Arc<Task>, source: Arc<Source> },
+    Help { task: Weak<Task> },
     /// Free a task, so that the frame thread need not.
     Drop(Arc<Task>),
     /// Free memory.
@@ -72,6 +72,8 @@ pub(crate) struct Room {
     used: AtomicUsize,
     /// Bytes of loaded tasks that the frame thread has not taken in yet.
     parked: AtomicUsize,
+    /// Bytes of tasks that the loader has still to free.
+    leaving: AtomicUsize,
 }
 
 impl Default for Room {
@@ -83,6 +85,7 @@ impl Default for Room {
             budget: AtomicUsize::new(usize::MAX),
             used: zero(),
             parked: zero(),
+            leaving: zero(),
         }
     }
 }
@@ -103,6 +106,17 @@ impl Room {
     /// Notes that the frame thread has taken in a loaded task.
     pub fn taken_in(&self, task: &Task) {
         self.parked.fetch_sub(task.resident_bytes(), Ordering::Relaxed);
+    }
+
+    /// Whether the loader may be given a task to free: not where another one waits, for its memory would add up.
+    pub fn lets_leave(&self, task: &Task) -> bool {
+        let bytes = task.resident_bytes();
+        self.leaving.compare_exchange(0, bytes, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether a task of so many bytes can ever be taken in.
+    fn allows(&self, bytes: usize) -> bool {
+        bytes <= self.budget.load(Ordering::Relaxed)
     }
 
     /// Whether another task may be loaded: always where none waits to be taken in, because others may leave for it then.
@@ -136,6 +150,7 @@ impl Loader {
                 let (slot, ticket, outcome) = match job {
                     Job::Drop(task) => {
                         drop(task);
+                        room.leaving.store(0, Ordering::Relaxed);
                         continue;
                     }
                     Job::Free(space) => {
@@ -147,19 +162,29 @@ impl Loader {
                         let outcome = load(&backbone, &path, &ticket);
                         (slot, ticket, outcome)
                     }
-                    Job::Fill { slot, ticket, task, source } => {
-                        let outcome = fill(task, &source, &ticket);
+                    Job::Fill { slot, ticket, task } => {
+                        // One that left its slot is nobody's any more, and a frame may have made all of another.
+                        let Some(task) = task.upgrade() else { continue };
+                        let outcome = match task.source() {
+                            Some(source) => fill(task, &source, &ticket),
+                            None => task.complete().map(|()| task),
+                        };
                         (slot, ticket, outcome)
                     }
-                    Job::Help { task, source } => {
-                        // What goes wrong is for the thread that is helped to report.
-                        let _ = task.fill_from(&source.file, &source.bundle, || false);
+                    Job::Help { task } => {
+                        let Some(task) = task.upgrade() else { continue };
+                        if let Some(source) = task.source() {
+                            // What goes wrong is for the thread that is helped to report.
+                            let _ = task.fill_from(&source.file, &source.bundle, || false);
+                        }
                         continue;
                     }
                 };
                 let outcome = outcome.map(|task| {
                     room.parked.fetch_add(task.resident_bytes(), Ordering::Relaxed);
-                    Loaded { space: larger(&task, threads, &room), task }
+                    let space =
+                        if room.allows(task.resident_bytes()) { larger(&task, threads, &room) } else { None };
+                    Loaded { space, task }
                 });
                 if outbox.send(Done { slot, ticket, outcome }).is_err() {
                     return;
@@ -238,8 +263,8 @@ fn load(backbone: &Arc<Backbone>, path: &Path, ticket: &Ticket) -> Result<Arc<Ta
     if ticket.is_cancelled() {
         return Err(Error::Cancelled { task: path.display().to_string() });
     }
-    let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
-    let (task, source) = Task::begin(backbone, path.display().to_string(), bytes)?;
+    let stored = backbone.kept.open(path)?;
+    let (task, source) = Task::begin(backbone, path.display().to_string(), stored)?;
     task.fill_from(&source.file, &source.bundle, || ticket.is_cancelled())?;
     task.complete()?;
     Ok(task)

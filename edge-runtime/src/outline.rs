@@ -6,9 +6,8 @@ use crate::input::Preparation;
 use crate::kernels::int8::Grid;
 use crate::task::hex;
 use crate::{Error, Result, bundle};
-use bundles::container::{Bundle, Header, Kind, Manifest, Trust};
+use bundles::container::{Bundle, Header, Kind, Manifest, Stored, Trust};
 use bundles::plan::Plan;
-use std::borrow::Cow;
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -26,7 +25,7 @@ pub(crate) struct Outline {
 }
 
 impl Outline {
-    /// Parses `bytes`, a whole task bundle, checks it and compiles its plan; or finds it known: loaded before onto
+    /// Parses a task bundle, checks it and compiles its plan; or finds it known: loaded before onto
     /// this backbone, and the same in everything but (perhaps) the contents of its sections.
     ///
     /// # Errors
@@ -34,13 +33,12 @@ impl Outline {
     pub fn open<'a>(
         backbone: &Backbone,
         file: &str,
-        bytes: impl Into<Cow<'a, [u8]>>,
+        stored: Stored<'a>,
     ) -> Result<(Arc<Outline>, Bundle<'a>)> {
-        let bytes = bytes.into();
-        let known = Header::stated_digest(&bytes).and_then(|digest| backbone.kept.outline(&digest));
+        let known = Header::stated_digest(&stored).and_then(|digest| backbone.kept.outline(&digest));
         let header = known.as_ref().and_then(|outline| outline.header.as_ref());
         let mut reader = backbone.kept.reader(file)?;
-        let bundle = Bundle::parse_known(bytes, header, &mut reader.decoder).map_err(Error::container(file));
+        let bundle = Bundle::parse_known(stored, header, &mut reader.decoder).map_err(Error::container(file));
         backbone.kept.keep_reader(reader);
         let bundle = bundle?;
         let same = header.is_some_and(|header| Arc::ptr_eq(header, bundle.header()));

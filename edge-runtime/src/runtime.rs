@@ -12,6 +12,7 @@ use crate::input::Preparer;
 use crate::loader::{Job, Loader, Room, Ticket};
 use crate::stats::{Gauges, Stats};
 use crate::{Error, Result, Session, Task};
+use bundles::container::Stored;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,7 +92,7 @@ impl Runtime {
 
     /// Most bytes of resident tasks. The least recently used go first when a load exceeds it. A load takes its memory
     /// before others leave, and so does one prefetched task that no [`poll`](Runtime::poll) has taken in yet: further ones wait
-    /// for that where the budget would be exceeded. Memory of the last task to leave is kept for the next load (at most 1 MiB),
+    /// for that where the budget would be exceeded; nor is one that left and that the loader has not come to free. Memory of the last task to leave is kept for the next load (at most 1 MiB),
     /// and so are headers and compiled plans of tasks that left, up to 512 KiB.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
@@ -143,21 +144,22 @@ impl Runtime {
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
         let task = self.counted(|this| {
-            let bytes = this.backbone.kept.file(path)?;
-            this.make(path.display().to_string(), bytes)
+            let stored = this.backbone.kept.open(path)?;
+            this.make(path.display().to_string(), stored)
         })?;
         self.admit(task, Some(path))
     }
 
     /// A whole task, made here, with the loader's help when there is enough to do for two.
-    fn make(&mut self, file: String, bytes: Vec<u8>) -> Result<Arc<Task>> {
-        if bytes.len() < self.stream_from {
-            let outcome = Task::from_bytes(&self.backbone, &file, &bytes);
-            self.backbone.kept.keep_file(bytes);
-            return outcome.map(Arc::new);
+    fn make(&mut self, file: String, stored: Stored<'static>) -> Result<Arc<Task>> {
+        if stored.len() < self.stream_from {
+            return Task::from_stored(&self.backbone, &file, stored).map(Arc::new);
         }
-        let (task, source) = Task::begin(&self.backbone, file, bytes)?;
-        self.loader()?.ask(Job::Help { task: Arc::clone(&task), source: Arc::clone(&source) })?;
+        let (task, source) = Task::begin(&self.backbone, file, stored)?;
+        // Without a loader this thread does all of it.
+        if let Ok(loader) = self.loader() {
+            loader.ask(Job::Help { task: Arc::downgrade(&task) })?;
+        }
         task.fill_from(&source.file, &source.bundle, || false)?;
         task.complete()?;
         Ok(task)
@@ -199,24 +201,24 @@ impl Runtime {
     }
 
     /// Compiles a bundle's plan here and lets the loader thread make its parameters, first cells first. The
-    /// task can be switched to at once: a frame waits for each cell's parameters only when it gets there.
+    /// task can be switched to at once: a frame waits for each cell's parameters only when it gets there. Where the system gives no
+    /// further thread, all of it is made here.
     ///
     /// # Errors
     /// As [`load`](Runtime::load). What is wrong with the parameters comes from the first
     /// [`frame`](Runtime::frame), which returns to the task that ran before.
     pub fn stream(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
-        let bytes = self.backbone.kept.file(path)?;
+        let stored = self.backbone.kept.open(path)?;
         let file = path.display().to_string();
-        if bytes.len() < self.stream_from {
-            let task = self.counted(|this| this.make(file, bytes))?;
+        if stored.len() < self.stream_from || self.loader().is_err() {
+            let task = self.counted(|this| this.make(file, stored))?;
             return self.admit(task, Some(path));
         }
-        let (task, source) = self.counted(|this| Task::begin(&this.backbone, file, bytes))?;
-        self.loader()?;
+        let (task, _) = self.counted(|this| Task::begin(&this.backbone, file, stored))?;
         let id = self.admit(Arc::clone(&task), Some(path))?;
         let ticket = Ticket::default();
-        self.loader()?.ask(Job::Fill { slot: id.0, ticket: ticket.clone(), task, source })?;
+        self.loader()?.ask(Job::Fill { slot: id.0, ticket: ticket.clone(), task: Arc::downgrade(&task) })?;
         self.slots[id.0].loading = Some(ticket);
         Ok(id)
     }
@@ -326,9 +328,9 @@ impl Runtime {
         self.slots.get(slot)?.task.as_deref()
     }
 
-    /// Bytes of resident tasks, without backbone and arena.
+    /// Bytes of resident tasks, and of those that stay until their streamed successors are complete; without backbone and arena.
     pub fn resident_bytes(&self) -> usize {
-        self.resident().map(|(_, task)| task.resident_bytes()).sum()
+        (0..self.slots.len()).map(|slot| self.bytes_in(slot)).sum()
     }
 
     /// Bytes of the arena and scratch that all tasks share.

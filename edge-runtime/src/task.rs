@@ -11,7 +11,7 @@ use crate::kernels::Floats;
 use crate::kernels::int8::Grid;
 use crate::outline::Outline;
 use crate::{Error, Result};
-use bundles::container::{Golden, Trust};
+use bundles::container::{Golden, Stored, Trust};
 use bundles::plan::{Plan, Shape};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -48,10 +48,7 @@ impl Task {
     /// [`Error::Incompatible`]; [`Error::Tensor`]; [`Error::TooLarge`]; [`Error::Untrusted`].
     pub fn load(backbone: &Arc<Backbone>, path: impl AsRef<Path>) -> Result<Task> {
         let path = path.as_ref();
-        let bytes = backbone.kept.file(path)?;
-        let outcome = Task::from_bytes(backbone, &path.display().to_string(), &bytes);
-        backbone.kept.keep_file(bytes);
-        outcome
+        Task::from_stored(backbone, &path.display().to_string(), backbone.kept.open(path)?)
     }
 
     /// As [`load`](Task::load), from bytes in memory; `file` stands for the path in messages.
@@ -59,10 +56,20 @@ impl Task {
     /// # Errors
     /// As [`load`](Task::load).
     pub fn from_bytes(backbone: &Arc<Backbone>, file: &str, bytes: &[u8]) -> Result<Task> {
-        let (outline, bundle) = Outline::open(backbone, file, bytes)?;
-        let task = Task::new(backbone, outline, bytes.len());
+        Task::from_stored(backbone, file, bytes.into())
+    }
+
+    /// As [`load`](Task::load), from bytes wherever they are.
+    ///
+    /// # Errors
+    /// As [`load`](Task::load).
+    pub(crate) fn from_stored(backbone: &Arc<Backbone>, file: &str, stored: Stored<'_>) -> Result<Task> {
+        let file_bytes = stored.len();
+        let (outline, bundle) = Outline::open(backbone, file, stored)?;
+        let task = Task::new(backbone, outline, file_bytes);
         // No other thread knows of it: this makes all of it.
         task.fill_from(file, &bundle, || false)?;
+        bundle.into_bytes().map(|bytes| backbone.kept.keep_file(bytes));
         Ok(task)
     }
 
@@ -73,10 +80,10 @@ impl Task {
     pub(crate) fn begin(
         backbone: &Arc<Backbone>,
         file: String,
-        bytes: Vec<u8>,
+        stored: Stored<'static>,
     ) -> Result<(Arc<Task>, Arc<Source>)> {
-        let file_bytes = bytes.len();
-        let (outline, bundle) = Outline::open(backbone, &file, bytes)?;
+        let file_bytes = stored.len();
+        let (outline, bundle) = Outline::open(backbone, &file, stored)?;
         let task = Task::new(backbone, outline, file_bytes);
         let source = Arc::new(Source { file, bundle });
         task.expect(&source);

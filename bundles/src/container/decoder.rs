@@ -2,7 +2,7 @@
 
 use super::half::f16_to_f32;
 use super::planes::Place;
-use super::reader::{Bundle, check_hash};
+use super::reader::Bundle;
 use super::{Block, Codec, Dtype, Section, frame};
 use crate::{Error, Result};
 use zstd::bulk::Decompressor;
@@ -13,6 +13,8 @@ pub struct Decoder {
     pub(super) zstd: Decompressor<'static>,
     /// Room for a block.
     room: Vec<u8>,
+    /// Room for a block as it is stored.
+    stored: Vec<u8>,
     /// Number of the reading, and index of the block whose hash was found right last. If it is compressed, it is in `room`.
     held: Option<(u64, usize)>,
 }
@@ -23,13 +25,13 @@ impl Decoder {
     /// # Errors
     /// `Io` when there is no memory for it.
     pub fn new() -> Result<Decoder> {
-        Ok(Decoder { zstd: frame::unpacker()?, room: Vec::new(), held: None })
+        Ok(Decoder { zstd: frame::unpacker()?, room: Vec::new(), stored: Vec::new(), held: None })
     }
 
-    /// Gives up its buffer if that is larger than `most` bytes.
+    /// Gives up its buffers if one is larger than `most` bytes.
     pub fn shrink(&mut self, most: usize) {
-        if self.room.capacity() > most {
-            (self.room, self.held) = (Vec::new(), None);
+        if self.room.capacity().max(self.stored.capacity()) > most {
+            (self.room, self.stored, self.held) = (Vec::new(), Vec::new(), None);
         }
     }
 
@@ -134,8 +136,9 @@ impl Decoder {
         let (index, block) = bundle.block_of(section)?;
         let width = section.dtype.width();
         let room = || wrong_room(section, start.saturating_add(len).saturating_mul(width), section.raw_len);
-        let stored = self.check(bundle, index, block)?;
+        self.check(bundle, index, block)?;
         if block.codec == Codec::Raw {
+            let stored = bundle.held(block, &self.stored);
             let stored = start.checked_mul(width).and_then(|start| stored.get(start..));
             let run = stored.zip(len.checked_mul(width)).and_then(|(stored, len)| stored.get(..len));
             return Ok((run.ok_or_else(room)?, None));
@@ -144,14 +147,13 @@ impl Decoder {
         Ok((&self.room, Some(place.ok_or_else(room)?)))
     }
 
-    /// A block's stored bytes, found right now or the last time; if it is compressed, what it holds is in `room`.
-    fn check<'b>(&mut self, bundle: &'b Bundle<'_>, index: usize, block: &Block) -> Result<&'b [u8]> {
-        let stored = bundle.stored(block)?;
+    /// Sees to it that a block's stored bytes were found right, now or the last time; if it is compressed, what it holds is in `room`.
+    fn check(&mut self, bundle: &Bundle<'_>, index: usize, block: &Block) -> Result<()> {
         if self.held == Some((bundle.reading(), index)) {
-            return Ok(stored);
+            return Ok(());
         }
         self.held = None;
-        check_hash(stored, block, bundle)?;
+        let stored = bundle.checked(block, &mut self.stored)?;
         if block.codec == Codec::Zstd {
             // Bounded by the file's size, see `rules::largest_raw`.
             let len = usize::try_from(block.raw_len).unwrap_or(usize::MAX);
@@ -164,7 +166,7 @@ impl Decoder {
             frame::unpack(&mut self.zstd, what, stored, self.room.get_mut(..len).unwrap_or_default())?;
         }
         self.held = Some((bundle.reading(), index));
-        Ok(stored)
+        Ok(())
     }
 }
 

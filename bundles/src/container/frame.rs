@@ -13,7 +13,8 @@ pub(super) enum Contents {
     /// The manifest: names that come again and again.
     Text,
     /// Bytes of numbers, few of which come again. Looking for those all the same saves one or two bytes in a hundred, and makes
-    /// decoding three times as slow: what is left is a code for frequent bytes, of its own for each piece.
+    /// decoding three times as slow: what is left is a code for frequent bytes, of its own for each piece. (The fewest places are
+    /// remembered to look in; numbers of seven bytes that come again by chance would cost more than they save.)
     Numbers,
 }
 
@@ -25,6 +26,7 @@ pub(super) fn pack(what: &str, contents: Contents, pieces: &[&[u8]]) -> Result<V
         if contents == Contents::Numbers {
             packer.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
             packer.set_parameter(CParameter::MinMatch(7))?;
+            packer.set_parameter(CParameter::HashLog(6))?;
         }
         packer.include_contentsize(true)?;
         packer.set_pledged_src_size(Some(pieces.iter().map(|piece| piece.len() as u64).sum()))?;

@@ -3,7 +3,7 @@
 use super::keys::PublicKey;
 use super::preamble::{PREAMBLE, Preamble};
 use super::signature::{self, SIGNATURES};
-use super::{Manifest, frame, rules};
+use super::{Manifest, Stored, frame, rules};
 use crate::plan::Op;
 use crate::wire::corrupt;
 use crate::{Error, Result};
@@ -44,13 +44,14 @@ pub struct Header {
 
 impl Header {
     /// See [`Bundle::parse`](super::Bundle::parse).
-    pub(super) fn parse(bytes: &[u8], zstd: Option<&mut Decompressor<'_>>) -> Result<Header> {
-        let preamble = Preamble::parse(bytes)?;
+    pub(super) fn parse(stored: &Stored<'_>, zstd: Option<&mut Decompressor<'_>>) -> Result<Header> {
+        let bytes = stored.head();
+        let preamble = Preamble::parse(bytes, stored.len())?;
         let end = PREAMBLE + preamble.manifest;
         let fixed_end = end + DIGEST + SIGNATURES;
         let part = |range: Range<usize>| {
             let need = range.end as u64;
-            let have = bytes.len() as u64;
+            let have = stored.len() as u64;
             bytes.get(range).ok_or(Error::Truncated { what: "the bundle's header".into(), need, have })
         };
         let slots = part(end + DIGEST..fixed_end)?;
@@ -69,7 +70,7 @@ impl Header {
             let want = format!("{group_end} bytes, the end of its last section");
             return corrupt("length of the bundle", want, preamble.total);
         }
-        // `group <= group_end`, and `group_end` was just found to be the length of a slice.
+        // `group <= group_end`, and `group_end` was just found to be that of the file, a usize.
         let group = group as usize;
         zeros(part(fixed_end..group)?, "padding behind the signatures")?;
         let tail = part(end..group)?.to_vec();
@@ -98,9 +99,10 @@ impl Header {
     }
 
     /// The digest that a file says it has: whose header it may be, not yet whether it is.
-    pub fn stated_digest(bytes: &[u8]) -> Option<[u8; 32]> {
-        let end = PREAMBLE.checked_add(Preamble::parse(bytes).ok()?.manifest)?;
-        bytes.get(end..)?.first_chunk().copied()
+    pub fn stated_digest(stored: &Stored<'_>) -> Option<[u8; 32]> {
+        let preamble = Preamble::parse(stored.head(), stored.len()).ok()?;
+        let end = PREAMBLE.checked_add(preamble.manifest)?;
+        stored.head().get(end..)?.first_chunk().copied()
     }
 
     /// Hash of preamble and manifest; see [`Bundle::digest`](super::Bundle::digest).
@@ -108,10 +110,11 @@ impl Header {
         self.digest
     }
 
-    /// True when this is what parsing `bytes`, a whole file, would give: they have its length, its preamble and
-    /// manifest (by their hash), and its signatures.
-    pub fn is_of(&self, bytes: &[u8]) -> bool {
-        bytes.len() == self.total
+    /// True when this is what parsing that file would give: it has this length, this preamble and
+    /// manifest (by their hash), and these signatures.
+    pub fn is_of(&self, stored: &Stored<'_>) -> bool {
+        let bytes = stored.head();
+        stored.len() == self.total
             && bytes.get(self.end..self.group) == Some(&self.tail)
             && bytes.get(..self.end).is_some_and(|header| digest(header) == self.digest)
     }

@@ -48,6 +48,7 @@ mod rules;
 mod section;
 mod section_codec;
 mod signature;
+mod stored;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -66,6 +67,7 @@ pub use manifest::{BackboneRef, Kind, Manifest, Preprocess, Resize};
 pub use reader::Bundle;
 pub use section::{Dtype, Isa, Layout, Section};
 pub use signature::{Trust, sign};
+pub use stored::Stored;
 pub use writer::Writer;
 
 /// Number of the contract between a bundle and the runtime that interprets its plan. A runtime refuses

@@ -49,8 +49,8 @@ impl Preamble {
         out
     }
 
-    /// Reads the preamble of `file`, which must be the whole file and nothing more.
-    pub fn parse(file: &[u8]) -> Result<Preamble> {
+    /// Reads the preamble in `file`, the beginning of a file of `len` bytes, which must be the whole bundle and nothing more.
+    pub fn parse(file: &[u8], len: usize) -> Result<Preamble> {
         check_magic(file)?;
         let mut from = Cursor::new(file, "the bundle's preamble");
         from.take(MAGIC.len())?;
@@ -77,7 +77,7 @@ impl Preamble {
             let want = format!("at least the {manifest} bytes that are stored");
             return corrupt("bytes of the manifest", want, raw_manifest);
         }
-        let have = file.len() as u64;
+        let have = len as u64;
         if have < total {
             return Err(Error::Truncated { what: "the bundle".into(), need: total, have });
         }
@@ -121,10 +121,14 @@ fn check_magic(file: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn parse(file: &[u8]) -> Result<Preamble> {
+        Preamble::parse(file, file.len())
+    }
+
     #[test]
     fn says_what_it_is_given() {
         let preamble = Preamble { manifest: 5, raw_manifest: 7, total: PREAMBLE };
-        assert_eq!(Preamble::parse(&preamble.to_bytes()).unwrap(), preamble);
+        assert_eq!(parse(&preamble.to_bytes()).unwrap(), preamble);
     }
 
     #[test]
@@ -137,12 +141,12 @@ mod tests {
             (b"PK\x03\x04----------", "written by"),
             (b"PK", "written by"),
         ] {
-            let error = Preamble::parse(bytes).unwrap_err();
+            let error = parse(bytes).unwrap_err();
             assert!(matches!(error, Error::BadMagic { .. }));
             assert!(error.to_string().contains(hint), "{error}");
         }
-        assert!(matches!(Preamble::parse(b""), Err(Error::Truncated { .. })));
-        assert!(matches!(Preamble::parse(b"\x89TLR"), Err(Error::Truncated { .. })));
+        assert!(matches!(parse(b""), Err(Error::Truncated { .. })));
+        assert!(matches!(parse(b"\x89TLR"), Err(Error::Truncated { .. })));
     }
 
     #[test]
@@ -151,7 +155,7 @@ mod tests {
         let with = |at: usize, byte: u8| {
             let mut bytes = good;
             bytes[at] = byte;
-            Preamble::parse(&bytes)
+            parse(&bytes)
         };
         for other in [1, 3] {
             let error = with(8, other).unwrap_err();

@@ -4,7 +4,7 @@ use super::decoder::Decoder;
 use super::header::{DIGEST, Header, zeros};
 use super::keys::{PublicKey, TrustedKey};
 use super::signature::{self, SIGNATURES, Trust};
-use super::{Block, Codec, Dtype, Kind, Layout, Manifest, Section, backbone_id, contents};
+use super::{Block, Codec, Dtype, Kind, Layout, Manifest, Section, Stored, backbone_id, contents};
 use crate::plan::Owner;
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -12,13 +12,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A view of a bundle's bytes, which usually are a memory map.
+/// A view of a bundle's bytes, which are a memory map, in memory, or still in a file.
 ///
 /// What [`Bundle::parse`] returned obeys the whole format, except for the *contents* of sections: those are
 /// checked against the manifest when decoded, or all at once by [`Bundle::verify_sections`].
 #[derive(Debug)]
 pub struct Bundle<'a> {
-    bytes: Cow<'a, [u8]>,
+    stored: Stored<'a>,
     header: Arc<Header>,
     /// Number of this reading: no other of this process has it.
     reading: u64,
@@ -34,30 +34,31 @@ impl<'a> Bundle<'a> {
     /// `BadMagic`, `Unsupported`, `Truncated`, `TooLarge`, `HashMismatch` (damaged header), `BadSignature` (a
     /// signature is present and wrong), or `Corrupt` naming the field that breaks a rule.
     pub fn parse(bytes: &'a [u8]) -> Result<Bundle<'a>> {
-        Ok(Bundle::of(bytes.into(), Arc::new(Header::parse(bytes, None)?)))
+        let stored = Stored::from(bytes);
+        let header = Header::parse(&stored, None)?;
+        Ok(Bundle::of(stored, Arc::new(header)))
     }
 
-    /// As [`parse`](Bundle::parse), for bytes that may be owned, with a decoder that is there already; a `known`
+    /// As [`parse`](Bundle::parse), for bytes wherever they are, with a decoder that is there already; a `known`
     /// header that is theirs (see [`Header::is_of`]) is not parsed and verified again.
     ///
     /// # Errors
     /// As [`parse`](Bundle::parse).
     pub fn parse_known(
-        bytes: impl Into<Cow<'a, [u8]>>,
+        stored: Stored<'a>,
         known: Option<&Arc<Header>>,
         decoder: &mut Decoder,
     ) -> Result<Bundle<'a>> {
-        let bytes = bytes.into();
-        let header = match known.filter(|header| header.is_of(&bytes)) {
+        let header = match known.filter(|header| header.is_of(&stored)) {
             Some(header) => Arc::clone(header),
-            None => Arc::new(Header::parse(&bytes, Some(&mut decoder.zstd))?),
+            None => Arc::new(Header::parse(&stored, Some(&mut decoder.zstd))?),
         };
-        Ok(Bundle::of(bytes, header))
+        Ok(Bundle::of(stored, header))
     }
 
-    fn of(bytes: Cow<'a, [u8]>, header: Arc<Header>) -> Bundle<'a> {
+    fn of(stored: Stored<'a>, header: Arc<Header>) -> Bundle<'a> {
         static READINGS: AtomicU64 = AtomicU64::new(0);
-        Bundle { bytes, header, reading: READINGS.fetch_add(1, Ordering::Relaxed) }
+        Bundle { stored, header, reading: READINGS.fetch_add(1, Ordering::Relaxed) }
     }
 
     pub(super) fn reading(&self) -> u64 {
@@ -72,6 +73,14 @@ impl<'a> Bundle<'a> {
     /// What the bundle says about itself.
     pub fn manifest(&self) -> &Manifest {
         &self.header.manifest
+    }
+
+    /// The bytes, if they were given to it.
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
+        match self.stored {
+            Stored::Memory(Cow::Owned(bytes)) => Some(bytes),
+            _ => None,
+        }
     }
 
     /// The manifest, when the bytes are no longer needed.
@@ -155,10 +164,18 @@ impl<'a> Bundle<'a> {
         at(block.offset)..at(block.offset.saturating_add(block.stored_len))
     }
 
-    /// A block's bytes as they lie in the file.
-    pub(super) fn stored(&self, block: &Block) -> Result<&[u8]> {
-        let bytes = self.bytes.get(self.block_range(block));
-        bytes.ok_or_else(|| Error::HashMismatch { what: self.tensors_of(block) })
+    /// A block's bytes as they lie in the file, with the hash that stands for them. They are read to `room` unless they are in memory.
+    pub(super) fn checked<'b>(&'b self, block: &Block, room: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+        let bytes = self.stored.fetch(self.block_range(block), room, || self.tensors_of(block))?;
+        if *blake3::hash(bytes).as_bytes() != block.hash {
+            return Err(Error::HashMismatch { what: self.tensors_of(block) });
+        }
+        Ok(bytes)
+    }
+
+    /// The bytes of the block that was checked last with this room.
+    pub(super) fn held<'b>(&'b self, block: &Block, room: &'b [u8]) -> &'b [u8] {
+        self.stored.fetched(self.block_range(block), room)
     }
 
     /// What a block holds, for messages.
@@ -175,10 +192,13 @@ impl<'a> Bundle<'a> {
     /// the bundle's first byte lies on a page. Not checked here; see [`Bundle::verify_sections`].
     ///
     /// # Errors
-    /// `MissingTensor`, or `BadRequest` when the tensor is compressed.
+    /// `MissingTensor`, or `BadRequest` when the tensor is compressed, or was not read from its file.
     pub fn raw(&self, name: &str) -> Result<&[u8]> {
         let range = self.file_range(self.section(name)?)?;
-        self.bytes.get(range).ok_or_else(|| Error::HashMismatch { what: format!("tensor {name}") })
+        self.stored.head().get(range).ok_or_else(|| Error::BadRequest {
+            what: format!("tensor {name} is still in its file"),
+            want: "decode it instead of borrowing it".into(),
+        })
     }
 
     /// Checks the stored bytes of every tensor, and the padding between them.
@@ -186,12 +206,13 @@ impl<'a> Bundle<'a> {
     /// # Errors
     /// `HashMismatch` naming the tensors, or `Corrupt` for padding that is not zero.
     pub fn verify_sections(&self) -> Result<()> {
-        let mut end = self.header.group;
+        let (mut end, mut room) = (self.header.group, Vec::new());
         for block in &self.header.manifest.blocks {
             let range = self.block_range(block);
-            zeros(self.bytes.get(end..range.start).unwrap_or_default(), "padding between sections")?;
+            let what = "padding between sections";
+            zeros(self.stored.fetch(end..range.start, &mut room, || what.into())?, what)?;
             end = range.end;
-            check_hash(self.stored(block)?, block, self)?;
+            self.checked(block, &mut room)?;
         }
         Ok(())
     }
@@ -249,7 +270,7 @@ impl<'a> Bundle<'a> {
 
     /// Preamble and manifest: what signatures are over.
     pub(super) fn signed(&self) -> &[u8] {
-        self.bytes.get(..self.header.end).unwrap_or_default()
+        self.stored.head().get(..self.header.end).unwrap_or_default()
     }
 
     pub(super) fn slots_range(&self) -> Range<usize> {
@@ -257,14 +278,6 @@ impl<'a> Bundle<'a> {
     }
 
     pub(super) fn slots(&self) -> &[u8] {
-        self.bytes.get(self.slots_range()).unwrap_or_default()
+        self.stored.head().get(self.slots_range()).unwrap_or_default()
     }
-}
-
-/// Checks the stored bytes of a block of `bundle`.
-pub(super) fn check_hash(stored: &[u8], block: &Block, bundle: &Bundle<'_>) -> Result<()> {
-    if *blake3::hash(stored).as_bytes() == block.hash {
-        return Ok(());
-    }
-    Err(Error::HashMismatch { what: bundle.tensors_of(block) })
 }

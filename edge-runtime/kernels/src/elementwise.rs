@@ -31,8 +31,7 @@ pub fn affine(
     let input = take("input", input, len)?;
     let out = take_mut("output", out, len)?;
     let row = x.w * isa.block();
-    run_chunks(isa, out, row, &Affine { height: x.h, row, scale, shift, relu, input }, pool);
-    Ok(())
+    run_chunks(isa, out, row, &Affine { height: x.h, row, scale, shift, relu, input }, pool)
 }
 
 struct Affine<'a> {
@@ -61,8 +60,11 @@ impl ChunkWork for Affine<'_> {
 }
 
 /// `max(x, 0)` in place; a length that is no multiple of the channel block is fine.
-pub fn relu(isa: Isa, data: &mut [f32], pool: &Pool) {
-    run_chunks(isa, data, CHUNK, &Relu, pool);
+///
+/// # Errors
+/// An instruction set that this machine does not have.
+pub fn relu(isa: Isa, data: &mut [f32], pool: &Pool) -> Result<(), KernelError> {
+    run_chunks(isa, data, CHUNK, &Relu, pool)
 }
 
 struct Relu;
@@ -98,8 +100,7 @@ pub fn add_scaled(
 ) -> Result<(), KernelError> {
     let input = take("input", input, len)?;
     let out = take_mut("output", out, len)?;
-    run_chunks(isa, out, CHUNK, &AddScaled { input, coef, accumulate, relu }, pool);
-    Ok(())
+    run_chunks(isa, out, CHUNK, &AddScaled { input, coef, accumulate, relu }, pool)
 }
 
 struct AddScaled<'a> {

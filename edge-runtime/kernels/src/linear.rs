@@ -35,8 +35,7 @@ pub fn linear(
     let bias = bias.map(|bias| take("bias", bias, c_out)).transpose()?;
     let input = take("input", input, c_in)?;
     let out = take_mut("output", out, c_out)?;
-    run_chunks(isa, out, ROWS, &Rows { weight, bias, input }, pool);
-    Ok(())
+    run_chunks(isa, out, ROWS, &Rows { weight, bias, input }, pool)
 }
 
 struct Rows<'a> {

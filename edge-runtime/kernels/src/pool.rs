@@ -234,7 +234,7 @@ impl Shared {
     /// Claims and runs shares until none is left: first thread `first`'s, then the others'.
     ///
     /// # Errors
-    /// The payload of the last part that panicked here.
+    /// The payload of the first part that panicked here.
     fn work_off(&self, first: usize) -> thread::Result<()> {
         let mut outcome = Ok(());
         let n = self.unclaimed.len();
@@ -253,7 +253,11 @@ impl Shared {
                 let f = unsafe { &*job.f };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| parts.for_each(f))) {
                     self.panicked.store(true, Ordering::Relaxed);
-                    outcome = Err(panic);
+                    // Further payloads are not dropped: that could panic again, and the caller of `run` would not be waited for.
+                    match outcome {
+                        Ok(()) => outcome = Err(panic),
+                        Err(_) => std::mem::forget(panic),
+                    }
                 }
             }
             self.pending.0.fetch_sub(1, Ordering::Release);
@@ -294,8 +298,10 @@ fn work(shared: &Shared, index: usize) {
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        // A panic is noted in `panicked`, for the caller of `run`.
-        let _ = shared.work_off(index + 1);
+        // A panic is noted in `panicked`, for the caller of `run`; dropping its payload could end this thread.
+        if let Err(panic) = shared.work_off(index + 1) {
+            std::mem::forget(panic);
+        }
     }
 }
 

@@ -37,8 +37,7 @@ pub fn max_pool(
     let input = take("input", input, checked_len(isa, x)?)?;
     let out = take_mut("output", out, blocked_len(isa, y))?;
     let row = y.w * isa.block();
-    run_chunks(isa, out, row, &Windows::<true> { x, y, window, input }, pool);
-    Ok(())
+    run_chunks(isa, out, row, &Windows::<true> { x, y, window, input }, pool)
 }
 
 /// Mean over each window of `x`, without padding.
@@ -62,8 +61,7 @@ pub fn avg_pool(
     let input = take("input", input, checked_len(isa, x)?)?;
     let out = take_mut("output", out, blocked_len(isa, y))?;
     let row = y.w * isa.block();
-    run_chunks(isa, out, row, &Windows::<false> { x, y, window, input }, pool);
-    Ok(())
+    run_chunks(isa, out, row, &Windows::<false> { x, y, window, input }, pool)
 }
 
 /// Mean over height and width: `(c, h, w)` to a blocked `(c, 1, 1)`.
@@ -79,8 +77,7 @@ pub fn global_avg_pool(
 ) -> Result<(), KernelError> {
     let input = take("input", input, checked_len(isa, x)?)?;
     let out = take_mut("output", out, isa.padded(x.c))?;
-    run_chunks(isa, out, isa.block(), &Mean { pixels: x.h * x.w, input }, pool);
-    Ok(())
+    run_chunks(isa, out, isa.block(), &Mean { pixels: x.h * x.w, input }, pool)
 }
 
 /// Mean over all pixels; a chunk is one block.

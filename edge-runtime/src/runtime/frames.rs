@@ -2,7 +2,8 @@
 
 use super::{Runtime, Slot, TaskId};
 use crate::input::Frame;
-use crate::{Error, Result};
+use crate::{Error, Result, Task};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The answer to one frame.
@@ -31,20 +32,14 @@ impl Runtime {
     /// [`Error::Input`] for something that is no image; [`Error::NotResident`] when there is no running
     /// task; [`Error::Deadline`]; why a streamed task failed (the task before it runs again).
     pub fn frame(&mut self, frame: Frame<'_>) -> Result<Scores<'_>> {
-        let start = Instant::now();
-        self.obey();
-        let index = self.running()?;
-        let Some(task) = self.slots[index].task.as_deref() else {
-            return Err(Error::NotResident { task: self.slots[index].name.clone() });
-        };
-        let preparation = task.outline.preparation.as_ref().ok_or_else(|| Error::Input {
-            got: "an image".into(),
-            want: format!("preprocessed tensors: task `{}` has no preprocessing", task.name()),
-        })?;
-        let until = self.until(index, start);
-        let outcome = self.preparer.prepare(preparation, frame);
-        let outcome = outcome.and_then(|input| self.session.run_until(task, input, until, &mut ()).map(drop));
-        self.finish(index, start, outcome)
+        self.answer(|this, task, until| {
+            let preparation = task.outline.preparation.as_ref().ok_or_else(|| Error::Input {
+                got: "an image".into(),
+                want: format!("preprocessed tensors: task `{}` has no preprocessing", task.name()),
+            })?;
+            let input = this.preparer.prepare(preparation, frame)?;
+            this.session.run_until(task, input, until, &mut ()).map(drop)
+        })
     }
 
     /// Classifies one preprocessed image, `(c, h, w)` as [`Task::input`](crate::Task::input) says.
@@ -52,14 +47,25 @@ impl Runtime {
     /// # Errors
     /// As [`frame`](Runtime::frame).
     pub fn tensor(&mut self, input: &[f32]) -> Result<Scores<'_>> {
+        self.answer(|this, task, until| this.session.run_until(task, input, until, &mut ()).map(drop))
+    }
+
+    /// The running task's answer, which `run` leaves in the arena.
+    fn answer(
+        &mut self,
+        run: impl FnOnce(&mut Runtime, &Task, Option<Instant>) -> Result<()>,
+    ) -> Result<Scores<'_>> {
         let start = Instant::now();
         self.obey();
-        let index = self.running()?;
-        let Some(task) = self.slots[index].task.as_deref() else {
-            return Err(Error::NotResident { task: self.slots[index].name.clone() });
+        let running =
+            self.current.and_then(|index| Some((index, Arc::clone(self.slots.get(index)?.task.as_ref()?))));
+        let Some((index, task)) = running else {
+            self.stats.failed_frames += 1;
+            return Err(Error::NotResident { task: "none was switched to".into() });
         };
         let until = self.until(index, start);
-        let outcome = self.session.run_until(task, input, until, &mut ()).map(drop);
+        let outcome = run(self, &task, until);
+        drop(task);
         self.finish(index, start, outcome)
     }
 
@@ -89,17 +95,15 @@ impl Runtime {
         }
     }
 
-    fn running(&self) -> Result<usize> {
-        self.current.ok_or_else(|| Error::NotResident { task: "none was switched to".into() })
-    }
-
     fn finish(&mut self, index: usize, start: Instant, outcome: Result<()>) -> Result<Scores<'_>> {
         let late = self.stats.frame(start.elapsed(), self.deadline, outcome.is_ok());
         if let Err(error) = outcome {
-            if self.without_broken(index).is_some() {
+            if let Some(broken) = self.without_broken(index) {
                 // The loader may find the same, too late to count.
                 let load = self.slots[index].loading.take();
                 self.stats.failed_loads += u64::from(load.is_some());
+                // Where the frame failed for another reason, `poll` or `switch` tell this one.
+                self.slots[index].error = broken.failure().filter(|failure| **failure != error).cloned();
             }
             return Err(error);
         }

@@ -94,6 +94,9 @@ impl Runtime {
         let slot = &mut self.slots[index];
         let broken = slot.task.take_if(|task| task.has_failed())?;
         slot.task = slot.before.take();
+        if let Some(task) = &slot.task {
+            slot.name = task.name().into();
+        }
         if slot.task.is_none() && self.current == Some(index) {
             let fallback = self.fallback.take();
             self.current = fallback.filter(|&slot| self.task_in(slot).is_some());
@@ -101,9 +104,9 @@ impl Runtime {
         Some(broken)
     }
 
-    /// Gives up a task. The loader frees it when there is one, so that this thread need not.
+    /// Gives up a task. The loader frees it, so that this thread need not, when there is one that has freed the last one.
     pub(super) fn discard(&self, task: Option<Arc<Task>>) {
-        if let Some(task) = task {
+        if let Some(task) = task.filter(|task| self.loader.is_some() && self.room.lets_leave(task)) {
             self.leave(Job::Drop(task));
         }
     }
@@ -118,57 +121,109 @@ impl Runtime {
 
     pub(super) fn admit(&mut self, task: Arc<Task>, path: Option<&Path>) -> Result<TaskId> {
         self.collect();
-        self.counted(|this| this.session.reserve(&task))?;
-        self.room.note(&self.session.cpu.space);
         let slot = self.slot(task.name(), path);
+        self.counted(|this| {
+            this.check_budget(slot, &task)?;
+            this.session.reserve(&task)
+        })?;
+        self.room.note(&self.session.cpu.space);
         self.settle_in(slot, task)?;
+        // What is on its way from the same file to another slot is older, and would take this one's place.
+        let twins = self.slots.iter_mut().enumerate();
+        for (_, twin) in
+            twins.filter(|(i, twin)| *i != slot && path.is_some() && twin.path.as_deref() == path)
+        {
+            if let Some(ticket) = twin.loading.take_if(|_| twin.task.is_none()) {
+                ticket.cancel();
+                self.stats.cancelled_loads += 1;
+            }
+        }
         self.tell();
         self.slots[slot].path = path.map(Path::to_path_buf);
         Ok(TaskId(slot))
     }
 
-    /// Puts a task into its slot in the place of an idle one of the same name, and evicts others until the budget is kept.
-    fn settle_in(&mut self, slot: usize, task: Arc<Task>) -> Result<()> {
-        let need = task.resident_bytes();
-        let bytes = |this: &Runtime, slot: usize| this.task_in(slot).map_or(0, Task::resident_bytes);
-        let taken = |this: &Runtime| -> usize {
-            (0..this.slots.len()).filter(|i| *i != slot).map(|i| bytes(this, i)).sum()
-        };
-        // While the running task is still arriving, the one to fall back to is needed, too.
+    /// Bytes of the task in this slot, and of the one that it is to replace.
+    pub(super) fn bytes_in(&self, slot: usize) -> usize {
+        let Some(Slot { task, before, .. }) = self.slots.get(slot) else { return 0 };
+        [task, before].into_iter().flatten().map(|task| task.resident_bytes()).sum()
+    }
+
+    /// Slots whose tasks stay: that of the running one, of the one that was asked for, and while the running one is still arriving,
+    /// of the one to fall back to.
+    fn kept(&self) -> [Option<usize>; 3] {
         let arriving = self.current().is_some_and(|(_, task)| !task.is_complete());
-        let kept = [self.current, Some(slot), self.fallback.filter(|_| arriving)];
-        let twin = self.find(task.name()).filter(|twin| !kept.contains(&Some(twin.0)));
-        let stays = |i: &usize| *i != slot && kept.contains(&Some(*i));
-        let least: usize = (0..self.slots.len()).filter(stays).map(|i| bytes(self, i)).sum();
-        // Before anything leaves for nothing.
-        if least.saturating_add(need) > self.budget {
-            self.stats.failed_loads += 1;
+        [self.current, self.wanted, self.fallback.filter(|_| arriving)]
+    }
+
+    /// What is in slot `slot` and stays there when `task` comes: a whole one that runs, until its streamed successor is whole.
+    fn stays_beside(&self, slot: usize, task: &Task) -> usize {
+        let Slot { task: old, before, .. } = &self.slots[slot];
+        let is_needed = self.kept().contains(&Some(slot)) && !task.is_complete();
+        let whole = old.iter().find(|old| old.is_complete()).or(before.as_ref());
+        whole.filter(|_| is_needed).map_or(0, |whole| whole.resident_bytes())
+    }
+
+    /// Refuses a task for which there is no room beside those that stay.
+    fn check_budget(&self, slot: usize, task: &Task) -> Result<()> {
+        let kept = self.kept();
+        let others = (0..self.slots.len()).filter(|i| *i != slot && kept.contains(&Some(*i)));
+        let least: usize = others.map(|i| self.bytes_in(i)).sum();
+        let need = least.saturating_add(self.stays_beside(slot, task)).saturating_add(task.resident_bytes());
+        if need > self.budget {
             return Err(Error::TooLarge {
                 what: format!("task `{}` beside the running one, in bytes", task.name()),
-                need: least.saturating_add(need),
+                need,
                 limit: self.budget,
             });
         }
-        if let Some(twin) = twin {
-            self.evict(twin)?;
+        Ok(())
+    }
+
+    /// Puts a task into its slot in the place of idle ones of the same name, and evicts others until the budget is kept.
+    fn settle_in(&mut self, slot: usize, task: Arc<Task>) -> Result<()> {
+        // Before anything leaves for nothing.
+        self.counted(|this| this.check_budget(slot, &task))?;
+        let need = task.resident_bytes().saturating_add(self.stays_beside(slot, &task));
+        let kept = self.kept();
+        let stays = |i: &usize| *i == slot || kept.contains(&Some(*i));
+        let twins =
+            |i: &usize| !stays(i) && self.slots[*i].task.is_some() && self.slots[*i].name == task.name();
+        let twins: Vec<usize> = (0..self.slots.len()).filter(twins).collect();
+        for twin in twins {
+            self.evict(TaskId(twin))?;
         }
-        while taken(self).saturating_add(need) > self.budget {
+        let spare = loop {
+            let others = (0..self.slots.len()).filter(|i| *i != slot);
+            let taken: usize = others.map(|i| self.bytes_in(i)).sum();
+            let rest = self.budget.saturating_sub(taken.saturating_add(need));
+            if taken.saturating_add(need) <= self.budget {
+                break rest;
+            }
+            // Those that would only return if a successor turned out broken go first.
+            if let Some(other) = (0..self.slots.len()).find(|i| !stays(i) && self.slots[*i].before.is_some())
+            {
+                let before = self.slots[other].before.take();
+                self.discard(before);
+                continue;
+            }
             let idle = (0..self.slots.len())
-                .filter(|i| !kept.contains(&Some(*i)) && self.slots[*i].task.is_some())
+                .filter(|i| !stays(i) && self.slots[*i].task.is_some())
                 .min_by_key(|i| self.slots[*i].used);
-            let Some(victim) = idle else { break };
+            let Some(victim) = idle else { break 0 };
             self.evict(TaskId(victim))?;
-        }
+        };
         self.clock += 1;
         let entry = &mut self.slots[slot];
         if let Some(ticket) = entry.loading.take() {
             ticket.cancel();
         }
-        let complete = task.is_complete();
+        let (complete, needed) = (task.is_complete(), kept.contains(&Some(slot)));
         let old = entry.task.replace(Arc::clone(&task));
         let kept = old.and_then(|old| {
-            // What was there stays until a streamed successor is complete.
-            if complete || !old.is_complete() {
+            // What was there stays until a streamed successor is complete, if there is room for both.
+            let fits = needed || old.resident_bytes() <= spare;
+            if complete || !old.is_complete() || !fits {
                 return Some(old);
             }
             entry.before.replace(old)

@@ -31,6 +31,11 @@ impl Task {
         *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
     }
 
+    /// Where parameters come from, until all of them are there.
+    pub(crate) fn source(&self) -> Option<Arc<Source>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// [`fill`](Task::fill) from its bundle, with one of the backbone's readers.
     pub(crate) fn fill_from(
         &self,
@@ -110,8 +115,7 @@ impl Task {
     /// Does something about part `p`, rather than wait for it: makes the next one that nobody has begun, or else `p`,
     /// whose maker may have lost its processor. False when this thread cannot.
     fn help(&self, p: usize) -> bool {
-        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(source) = source else { return false };
+        let Some(source) = self.source() else { return false };
         let kept = &self.backbone.kept;
         let Ok(Reader { decoder, mut room }) = kept.reader(&source.file) else { return false };
         let tensors = BundleTensors::new(&source.file, &source.bundle, decoder);
@@ -171,19 +175,26 @@ impl Task {
         whole
     }
 
-    /// True when its parameters will never be complete.
+    /// True when its parameters will never be complete. (A load can be given up when all of them are there.)
     pub(crate) fn has_failed(&self) -> bool {
-        self.failure.get().is_some()
+        self.failure.get().is_some() && !self.is_complete()
+    }
+
+    /// Why they will not be.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failure.get().filter(|_| self.has_failed())
     }
 }
 
-/// A task's parameters for one frame, which waits for those still on their way until `until`, if that is set.
+/// A task's parameters for one frame, which makes or waits for those still on their way until `until`, if that is set: what has been
+/// begun then is made to its end.
 pub(crate) struct Arriving<'a> {
     pub task: &'a Task,
     pub until: Option<Instant>,
 }
 
-/// Pause between two looks at parameters that are on their way, when a deadline forbids to wait for good.
+/// Pause between two looks at parameters that are on their way, where this thread cannot make them and a deadline forbids to wait
+/// for good.
 const PAUSE: Duration = Duration::from_micros(50);
 
 impl Parts for Arriving<'_> {
@@ -194,7 +205,10 @@ impl Parts for Arriving<'_> {
                 if Instant::now() >= until {
                     return Err(Error::Deadline { task: task.name().into() });
                 }
-                std::thread::sleep(PAUSE);
+                // One part at a time, so that it gets there in the end, however busy the loader is.
+                if !task.help(p) {
+                    std::thread::sleep(PAUSE);
+                }
             }
         }
         task.arrived(p)

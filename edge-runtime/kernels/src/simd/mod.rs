@@ -11,7 +11,7 @@ mod neon;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use super::isa::Isa;
+use super::isa::{Isa, KernelError};
 use crate::pool::Pool;
 
 /// A vector of `LANES` floats, as wide as the instruction set's channel block.
@@ -108,17 +108,28 @@ impl<W: ChunkWork> Work for Chunks<'_, W> {
     }
 }
 
-/// Fills `out` chunk by chunk (`chunk` floats each, the last maybe fewer), compiled for `isa`; for
-/// [`Isa::Portable`] where this machine has no `isa`.
-pub(super) fn run_chunks(isa: Isa, out: &mut [f32], chunk: usize, work: &impl ChunkWork, pool: &Pool) {
-    if chunk == 0 || out.is_empty() {
-        return;
+/// Fills `out` chunk by chunk (`chunk` floats each, the last maybe fewer), compiled for `isa`.
+///
+/// # Errors
+/// [`KernelError::Isa`] where this machine has no `isa`.
+pub(super) fn run_chunks(
+    isa: Isa,
+    out: &mut [f32],
+    chunk: usize,
+    work: &impl ChunkWork,
+    pool: &Pool,
+) -> Result<(), KernelError> {
+    if !isa.runs_here() {
+        return Err(KernelError::Isa { isa });
     }
-    let isa = if isa.runs_here() { isa } else { Isa::Portable };
+    if chunk == 0 || out.is_empty() {
+        return Ok(());
+    }
     let parts = out.len().div_ceil(chunk);
     let work = Chunks { work, out: out.as_mut_ptr(), len: out.len(), chunk };
     // SAFETY: the machine runs `isa`; the pointer is that of `out`, borrowed until `run` returns.
-    unsafe { run(isa, &work, parts, pool) }
+    unsafe { run(isa, &work, parts, pool) };
+    Ok(())
 }
 
 /// The vector at `from[at..]`.
