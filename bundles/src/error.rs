@@ -190,7 +190,7 @@ impl fmt::Display for Error {
             Error::Unsupported { what, want, got } => {
                 write!(
                     f,
-                    "{what}: this program understands {want}, the file has {got}; update this program or pack again"
+                    "{what}: this program understands {want}, the file has {got}; use a program and a file of the same version"
                 )
             }
             Error::MissingTensor { name, bundle } => write!(f, "bundle `{bundle}` holds no tensor `{name}`"),

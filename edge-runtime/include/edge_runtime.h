@@ -1,11 +1,24 @@
 /* edge-runtime: one backbone, many tasks, from C.
  *
  * A runtime is used by one thread at a time; only a switcher is for others. Functions that return int answer a
- * negative number on failure (-2 usage, -3 signature or corruption, -4 incompatible, EDGE_DEADLINE, -1 anything
- * else); edge_runtime_last_error then says what was found, what was expected and what to do. A load that fails or
- * is cancelled leaves the running task where it was.
+ * negative number on failure (EDGE_USAGE and so on below); edge_runtime_last_error then says what was found, what was
+ * expected and what to do. A load that fails or is cancelled leaves the running task where it was.
  *
- * Link with libedge_runtime.a (cargo build --release -p edge-runtime) and, on Linux, -lpthread -ldl -lm.
+ * Paths are UTF-8. The backbone file is mapped: replace it by renaming another onto it (mv), never by writing into it
+ * (cp), which changes the answers of running programs or ends them with SIGBUS. Task bundles are read when they are
+ * loaded, and checked; a half-written one is refused.
+ *
+ * A task has one number for as long as the runtime lives. It goes by its name, which is in the bundle: loading or
+ * streaming a bundle of a name that is known replaces that task under its number, from the next frame on if it is the
+ * running one. A prefetched bundle has a number of its own, by its path, and an idle task of its name leaves when it
+ * becomes resident; prefetching a path from which a task is resident does nothing, even if the file has changed.
+ *
+ * The library's threads (workers of a frame, the loader) leave signals as they find them: block what they are not to
+ * handle before edge_runtime_open and the first load, which start them.
+ *
+ * Link with libedge_runtime.a (cargo build --release -p edge-runtime) and, on Linux, -lpthread -ldl -lm. That archive
+ * holds zstd; a program that links another zstd, too, takes the shared library, which keeps its own to itself
+ * (cargo rustc --release -p edge-runtime --lib --crate-type cdylib).
  */
 #ifndef EDGE_RUNTIME_H
 #define EDGE_RUNTIME_H
@@ -16,6 +29,15 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* Failures. */
+#define EDGE_OTHER (-1)         /* a file or the system; edge_runtime_last_error says which */
+#define EDGE_USAGE (-2)         /* a call that cannot be right: NULL, no such number, evicting the running task */
+#define EDGE_CORRUPT (-3)       /* a damaged file, a wrong signature, or one that is not trusted */
+#define EDGE_INCOMPATIBLE (-4)  /* for another backbone, device or version, or too large for the budget */
+#define EDGE_DEADLINE (-10)     /* a frame gave up: its task was still on its way when the deadline came */
+#define EDGE_NOT_RESIDENT (-11) /* the task is not in memory: not yet, not any more, or none was switched to */
+#define EDGE_INPUT (-12)        /* no image, or none that the running task takes */
 
 typedef struct edge_runtime edge_runtime;
 
@@ -28,7 +50,8 @@ typedef struct edge_result {
     char label[64];       /* label of the best class, UTF-8, cut to fit, ends in a zero */
 } edge_result;
 
-/* Maps and checks the backbone file. NULL on failure. */
+/* Maps and checks the backbone file. Frames run on this many threads, the caller's among them (0 is 1, at most 256; fewer
+ * where the system gives no more). NULL on failure. */
 edge_runtime *edge_runtime_open(const char *backbone, uint32_t threads);
 
 /* As edge_runtime_open, but for files, the backbone's and the tasks', that one of these keys has signed: paths of count
@@ -36,7 +59,7 @@ edge_runtime *edge_runtime_open(const char *backbone, uint32_t threads);
  * whose signatures, if it has some, are right. */
 edge_runtime *edge_runtime_open_trusted(const char *backbone, uint32_t threads, const char *const *keys, size_t count);
 
-/* Loads a task bundle on this thread: its number, from 0. */
+/* Loads a task bundle on this thread, with the loader's help from 256 KiB on: its number, from 0. */
 int edge_runtime_load(edge_runtime *runtime, const char *path);
 
 /* A hint that a task bundle will be needed: begins to load it on another thread. Its number. It becomes resident
@@ -44,7 +67,8 @@ int edge_runtime_load(edge_runtime *runtime, const char *path);
 int edge_runtime_prefetch(edge_runtime *runtime, const char *path);
 
 /* Makes a task bundle ready to be switched to at once, while its parameters are still being decoded on another
- * thread: its number. Its first frame waits for each part only when it gets there. */
+ * thread: its number. Its first frame waits for each part, or makes it, only when it gets there. What is wrong with
+ * the parameters comes from that frame, and the task before it runs again. Bundles below 256 KiB are loaded. */
 int edge_runtime_stream(edge_runtime *runtime, const char *path);
 
 /* Makes this task answer the frames to come: 0. Costs a pointer move when it is resident. */
@@ -56,22 +80,35 @@ int edge_runtime_evict(edge_runtime *runtime, int task);
 /* 1 when this task is in memory, else 0. */
 int edge_runtime_is_resident(edge_runtime *runtime, int task);
 
-/* Takes in finished loads without waiting; a failed one is answered with its error. */
+/* 1 while this task is being loaded or streamed in, else 0. */
+int edge_runtime_is_loading(edge_runtime *runtime, int task);
+
+/* Number of scores of a task in memory. */
+int edge_runtime_classes(edge_runtime *runtime, int task);
+
+/* The name of a task in memory, and the label of one of its classes (empty when it has none), cut to size and ending in
+ * a zero: the length of the whole text. */
+int edge_runtime_task_name(edge_runtime *runtime, int task, char *text, size_t size);
+int edge_runtime_label(edge_runtime *runtime, int task, size_t class_index, char *text, size_t size);
+
+/* Takes in finished loads without waiting; a failed one is answered with its error, one at each call. A switch to the task
+ * tells the reason, too. */
 int edge_runtime_poll(edge_runtime *runtime);
 
 /* The same, but waits until nothing is being loaded. */
 int edge_runtime_settle(edge_runtime *runtime);
 
-/* Most bytes of resident tasks; the least recently used go first when a load exceeds it. SIZE_MAX: no limit. */
+/* Most bytes of resident tasks; the least recently used go first when a load exceeds it. SIZE_MAX: no limit. The
+ * workspace that frames share, as large as the largest task's, is not among them (edge_runtime_workspace_bytes in the
+ * metrics). */
 int edge_runtime_set_budget(edge_runtime *runtime, size_t bytes);
 
 /* Time a frame may take, 0: no limit. A later answer is marked late and counted; a frame whose task is still on
  * its way gives up then and answers EDGE_DEADLINE. */
 int edge_runtime_set_deadline(edge_runtime *runtime, uint64_t micros);
 
-#define EDGE_DEADLINE (-10)
-
-/* Classifies height * width * channels bytes, rows of pixels with 1 (grey) or 3 (RGB) channels: 0. */
+/* Classifies height * width * channels bytes, rows of pixels from the top without gaps, with 1 (grey) or 3 (RGB) channels, of at
+ * most 32768 a side and 2^26 pixels: 0. On failure the result stays as it was. */
 int edge_runtime_frame(edge_runtime *runtime, const uint8_t *pixels, size_t width, size_t height,
                        size_t channels, edge_result *result);
 
@@ -91,7 +128,7 @@ void edge_switcher_free(edge_switcher *switcher);
 /* What went wrong last on this thread; empty when nothing did. Valid until this thread's next call. */
 const char *edge_runtime_last_error(void);
 
-/* Frees everything. NULL is fine. */
+/* Frees everything, after the load under way has come to its next part. NULL is fine. */
 void edge_runtime_close(edge_runtime *runtime);
 
 #ifdef __cplusplus

@@ -177,7 +177,13 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::File { path, action, kind } => {
-                write!(f, "{path}: cannot {action} it: {kind}; check the path and its permissions")
+                write!(f, "{path}: cannot {action} it: {kind}")?;
+                match kind {
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                        f.write_str("; check the path and its permissions")
+                    }
+                    _ => Ok(()),
+                }
             }
             Error::Container { file, source } => write!(f, "{file}: {source}"),
             Error::WrongBackbone { task, want, got } => write!(

@@ -299,7 +299,7 @@ fn larger(task: &Task, threads: usize, room: &Room) -> Option<Workspace> {
         return None;
     }
     let mut space = Workspace::default();
-    space.grow(arena.max(known.0), scratch.max(known.1));
+    space.grow(arena.max(known.0), scratch.max(known.1)).ok()?;
     room.note(&space);
     Some(space)
 }

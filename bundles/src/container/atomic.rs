@@ -12,28 +12,23 @@ static SERIAL: AtomicU32 = AtomicU32::new(0);
 /// Puts `bytes` at `path`, replacing what is there, in one step.
 ///
 /// What is no file (a device, a pipe) is refused; a link stays, and what it leads to is replaced. Writes
-/// `.{name}.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
-/// directory. A file that is mapped somewhere keeps its old contents: it is never truncated or overwritten.
+/// `.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
+/// directory. Who may read and write a file stays as it was. A file that is mapped somewhere keeps its old contents: it is never truncated or overwritten.
 ///
 /// # Errors
 /// `Io` naming the file and the step; the temporary file is removed and `path` is as it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let target = target(path)?;
     let path = target.as_path();
-    let Some(name) = path.file_name() else {
+    if path.file_name().is_none() {
         return Err(failed(path, "write a file", io::Error::other("the path names no file")));
-    };
+    }
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}.{serial}.tmp", std::process::id()));
-    let temporary = directory.join(hidden);
-
-    let outcome = fill(&temporary, bytes).and_then(|()| {
+    let (temporary, file) = create(directory)?;
+    let outcome = fill(file, path, &temporary, bytes).and_then(|()| {
         fs::rename(&temporary, path).map_err(|e| failed(path, "rename the temporary file onto it", e))
     });
     if outcome.is_err() {
@@ -53,12 +48,25 @@ fn target(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path).map_err(|e| failed(path, "find it", e))
 }
 
-fn fill(temporary: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(temporary)
-        .map_err(|e| failed(temporary, "create it", e))?;
+/// A file that was not there. One of that name may be: of a process that was killed, and whose number this one has now, as in
+/// containers; it is left alone.
+fn create(directory: &Path) -> Result<(PathBuf, File)> {
+    loop {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let temporary = directory.join(format!(".{}.{serial}.tmp", std::process::id()));
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Ok(file) => return Ok((temporary, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(&temporary, "create it", error)),
+        }
+    }
+}
+
+fn fill(mut file: File, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
+    if let Ok(before) = fs::metadata(path) {
+        file.set_permissions(before.permissions())
+            .map_err(|e| failed(temporary, "set its permissions", e))?;
+    }
     file.write_all(bytes).map_err(|e| failed(temporary, "write it", e))?;
     file.sync_all().map_err(|e| failed(temporary, "sync it", e))
 }
@@ -105,6 +113,36 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_process_of_the_same_number_left_is_passed_over() {
+        let directory = scratch("left");
+        let next = SERIAL.load(Ordering::Relaxed);
+        // Tests beside this one write files, too.
+        for serial in next..next + 50 {
+            fs::write(directory.join(format!(".{}.{serial}.tmp", std::process::id())), b"left").unwrap();
+        }
+        let path = directory.join("a.task");
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 51);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn who_may_read_a_file_stays_as_it_was() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = scratch("mode");
+        let path = directory.join("a.task");
+        fs::write(&path, b"old").unwrap();
+        for mode in [0o600, 0o640, 0o444] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            write_atomically(&path, b"new").unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+        }
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
     fn failure_names_the_file_and_cleans_up() {
         let directory = scratch("fail");
         let path = directory.join("occupied");
@@ -126,6 +164,8 @@ mod tests {
             assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         }
         assert!(write_atomically(&directory.join("missing/x"), b"x").is_err());
+        // A name as long as a name may be.
+        write_atomically(&directory.join("n".repeat(255)), b"x").unwrap();
         fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -23,6 +23,14 @@ impl Floats {
         Floats::of(vec![0.0; len + LINE - 1], len)
     }
 
+    /// `len` zeros, if there is memory for them.
+    pub fn try_zeros(len: usize) -> Option<Floats> {
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(len.checked_add(LINE - 1)?).ok()?;
+        memory.resize(len + LINE - 1, 0.0);
+        Some(Floats::of(memory, len))
+    }
+
     fn of(memory: Vec<f32>, len: usize) -> Floats {
         // `align_offset` may decline to answer; then the buffer works unaligned.
         let skip = Some(memory.as_ptr().align_offset(4 * LINE)).filter(|&skip| skip < LINE).unwrap_or(0);
@@ -116,12 +124,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn memory_that_no_machine_has_is_not_given() {
+        assert!(Floats::try_zeros(usize::MAX).is_none() && Floats::try_zeros(usize::MAX / 8).is_none());
+    }
+
+    #[test]
     fn buffers_start_on_a_line_and_hold_what_was_put_in() {
         for len in [0, 1, 15, 16, 17, 1000, 1 << 20] {
             let data: Vec<f32> = (0..len).map(|i| i as f32).collect();
             let floats = Floats::from(data.as_slice());
             assert_eq!(*floats, *data);
             assert_eq!(floats.as_ptr() as usize % 64, 0, "{len} floats");
+            assert_eq!(*Floats::try_zeros(len).unwrap(), *vec![0.0; len]);
             let reserved = Reserved::new(len);
             let at = reserved.memory.as_ptr();
             let zeros = reserved.zeros();

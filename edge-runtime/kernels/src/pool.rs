@@ -400,4 +400,35 @@ mod tests {
         pool.for_each_chunk(&mut data, 1, &|_, x| x[0] = 1.0);
         assert_eq!(data, [1.0; 4]);
     }
+
+    #[test]
+    fn a_payload_that_panics_when_it_is_dropped_ends_no_wait() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                assert!(thread::panicking(), "dropped");
+            }
+        }
+        let pool = Pool::new(3);
+        let (started, inside) = (AtomicBool::new(false), AtomicBool::new(false));
+        for _ in 0..3 {
+            started.store(false, Ordering::SeqCst);
+            let part = |part| {
+                if part == 2 {
+                    inside.store(true, Ordering::SeqCst);
+                    started.store(true, Ordering::SeqCst);
+                    thread::sleep(Duration::from_millis(30));
+                    inside.store(false, Ordering::SeqCst);
+                    return;
+                }
+                while !started.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+                std::panic::panic_any(Bomb);
+            };
+            let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(3, &part)));
+            assert!(!inside.load(Ordering::SeqCst), "came back before a worker had left the closure");
+            std::mem::forget(outcome.unwrap_err());
+        }
+    }
 }

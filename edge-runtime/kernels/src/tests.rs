@@ -411,3 +411,20 @@ fn pixelwise_kernels_and_linear_agree_with_their_definitions() {
         }
     }
 }
+
+#[test]
+fn other_machines_kernels_are_refused() {
+    let pool = Pool::single();
+    for isa in Isa::ALL.into_iter().filter(|isa| !isa.runs_here()) {
+        let n = isa.block();
+        let (one, mut out) = (vec![1.0; n], vec![0.0; n]);
+        let shape = Shape::new(n, 1, 1);
+        let done = affine(isa, shape, &one, &one, false, &one, &mut out, &pool);
+        assert!(matches!(done, Err(KernelError::Isa { .. })), "{isa}");
+        assert!(matches!(relu(isa, &mut out, &pool), Err(KernelError::Isa { .. })), "{isa}");
+        assert!(
+            matches!(global_avg_pool(isa, shape, &one, &mut out, &pool), Err(KernelError::Isa { .. })),
+            "{isa}"
+        );
+    }
+}

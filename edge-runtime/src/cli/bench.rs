@@ -103,7 +103,8 @@ fn run(args: &Args) -> Result<()> {
     for path in files.some_tasks()? {
         ids.push(runtime.load(path)?);
     }
-    files.check_distinct(&ids)?;
+    let loaded: Vec<_> = ids.iter().copied().zip(files.tasks.iter().cloned()).collect();
+    store::check_distinct(&loaded)?;
     let mut figures = Vec::new();
     for &id in &ids {
         figures.push(one(&mut runtime, id, &ids, frames)?);

@@ -16,6 +16,7 @@ use args::Args;
 use edge_runtime::{Error, Result};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A command: its name, what it does, its options, and what runs it.
 struct Command {
@@ -44,13 +45,19 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             }
         }
     }
-    match dispatch(&words) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error[{}]: {error}", error.code());
-            ExitCode::from(error.exit_code())
-        }
+    if let Err(error) = dispatch(&words) {
+        complain(&error);
     }
+    ExitCode::from(FIRST.load(Ordering::Relaxed))
+}
+
+/// Exit code of the first error, 0 when there was none.
+static FIRST: AtomicU8 = AtomicU8::new(0);
+
+/// Says what is wrong with one of several things. The program may go on with the others; it ends with the exit code of the first error.
+pub fn complain(error: &Error) {
+    eprintln!("error[{}]: {error}", error.code());
+    let _ = FIRST.compare_exchange(0, error.exit_code(), Ordering::Relaxed, Ordering::Relaxed);
 }
 
 fn dispatch(words: &[String]) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::args::{Args, spec};
 use super::image::{Frames, Image, Raw};
-use super::{Command, json, store};
+use super::{Command, complain, json, store};
 use edge_runtime::pool::MOST_THREADS;
 use edge_runtime::{Error, Result, Runtime, Scores, TaskId};
 use std::path::{Path, PathBuf};
@@ -70,14 +70,20 @@ fn run(args: &Args) -> Result<()> {
     runtime.set_deadline(deadline);
     let mut loaded = Vec::new();
     for path in files.some_tasks()? {
-        loaded.push(load(&mut runtime, path, args.flag("--stream"))?);
+        // One damaged file does not keep the others from their work.
+        match load(&mut runtime, path, args.flag("--stream")) {
+            Ok(id) => loaded.push((id, path.clone())),
+            Err(error) => complain(&error),
+        }
     }
-    files.check_distinct(&loaded)?;
-    let order = order(args, &runtime, loaded.into_iter().zip(files.tasks.iter().cloned()).collect())?;
-    switch(&mut runtime, &order, 0)?;
-
+    store::check_distinct(&loaded)?;
     let mut metrics = Metrics::new(args.value("--metrics"));
-    let outcome = frames(args, &mut runtime, &order, raw, &mut metrics);
+    let mut outcome = Ok(());
+    if !loaded.is_empty() {
+        let order = order(args, &runtime, loaded)?;
+        switch(&mut runtime, &order, 0)?;
+        outcome = frames(args, &mut runtime, &order, raw, &mut metrics);
+    }
     metrics.write(&runtime)?;
     outcome
 }
@@ -173,29 +179,42 @@ fn frames(
     let mut image = Image::default();
     let mut turn = 0;
     for name in &args.files {
-        let mut source = Frames::open(name, raw)?;
-        while !json::closed() && source.next(&mut image)? {
+        // What is wrong with a file, a task or a frame is said, and the next one goes on.
+        let mut source = match Frames::open(name, raw) {
+            Ok(source) => source,
+            Err(error) => {
+                complain(&error);
+                continue;
+            }
+        };
+        while !json::closed() && source.next(&mut image).unwrap_or_else(refused) {
             let repeats = if order.each { order.tasks.len() } else { 1 };
             for _ in 0..repeats {
                 if order.step || order.each {
-                    switch(runtime, order, turn)?;
+                    let switched = switch(runtime, order, turn);
                     turn += 1;
-                }
-                let start = Instant::now();
-                let scores = match runtime.frame(image.frame()) {
-                    // A frame that its deadline cut short is counted; the next one goes on.
-                    Err(error @ Error::Deadline { .. }) => {
-                        eprintln!("{name}: {error}");
+                    if !switched.map_or_else(refused, |()| true) {
                         continue;
                     }
-                    scores => scores?,
-                };
-                json::print(&line(args.flag("--json"), name, &scores, start.elapsed()))?;
+                }
+                let start = Instant::now();
+                match runtime.frame(image.frame()) {
+                    // Counted, and no error.
+                    Err(error @ Error::Deadline { .. }) => eprintln!("{name}: {error}"),
+                    Err(error) => complain(&error),
+                    Ok(scores) => json::print(&line(args.flag("--json"), name, &scores, start.elapsed()))?,
+                }
                 metrics.renew(runtime);
             }
         }
     }
     Ok(())
+}
+
+/// Says what is wrong, and that there is nothing to go on with.
+fn refused(error: Error) -> bool {
+    complain(&error);
+    false
 }
 
 fn line(as_json: bool, file: &str, scores: &Scores<'_>, time: Duration) -> String {

@@ -1,7 +1,7 @@
 //! `self-test`: replays each bundle's golden vectors through this engine, on every instruction set here that the backbone fits.
 
 use super::args::{Args, spec};
-use super::{Command, json, store};
+use super::{Command, complain, json, store};
 use bundles::container::golden_input;
 use edge_runtime::kernels::Isa;
 use edge_runtime::pool::MOST_THREADS;
@@ -53,7 +53,14 @@ fn run(args: &Args) -> Result<()> {
         is_tested = true;
         let mut session = Session::new(threads);
         for path in files.some_tasks()? {
-            let task = Task::load(&backbone, path)?;
+            let task = match Task::load(&backbone, path) {
+                Ok(task) => task,
+                // The others are tested all the same.
+                Err(error) => {
+                    complain(&error);
+                    continue;
+                }
+            };
             if task.golden().is_empty() {
                 eprintln!("{}: no golden vectors to replay", path.display());
             }

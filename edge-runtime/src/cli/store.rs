@@ -98,23 +98,6 @@ impl Files {
         Ok(backbone)
     }
 
-    /// Refuses these tasks where two files hold one of the same name: one slot is all that a name has.
-    ///
-    /// # Errors
-    /// [`Error::Usage`].
-    pub fn check_distinct(&self, ids: &[TaskId]) -> Result<()> {
-        for (i, id) in ids.iter().enumerate() {
-            if let Some(before) = ids[..i].iter().position(|other| other == id) {
-                let (a, b) = (self.tasks[before].display(), self.tasks[i].display());
-                return Err(Error::Usage {
-                    got: format!("one task twice, in {a} and {b}"),
-                    want: "one of them".into(),
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// # Errors
     /// [`Error::Usage`] when there is no task at all.
     pub fn some_tasks(&self) -> Result<&[PathBuf]> {
@@ -126,6 +109,22 @@ impl Files {
             tasks => Ok(tasks),
         }
     }
+}
+
+/// Refuses these tasks where two files hold one of the same name: one slot is all that a name has.
+///
+/// # Errors
+/// [`Error::Usage`].
+pub fn check_distinct(loaded: &[(TaskId, PathBuf)]) -> Result<()> {
+    for (i, (id, path)) in loaded.iter().enumerate() {
+        if let Some((_, before)) = loaded[..i].iter().find(|(other, _)| other == id) {
+            return Err(Error::Usage {
+                got: format!("one task twice, in {} and {}", before.display(), path.display()),
+                want: "one of them".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Files with this extension, sorted by name.

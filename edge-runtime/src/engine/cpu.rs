@@ -29,12 +29,20 @@ impl Workspace {
     }
 
     /// Makes room; nothing happens when there is enough.
-    pub fn grow(&mut self, arena: usize, scratch: usize) {
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when the system gives no memory.
+    pub fn grow(&mut self, arena: usize, scratch: usize) -> Result<()> {
         for (memory, want) in [(&mut self.arena, arena), (&mut self.scratch, scratch)] {
             if memory.len() < want {
-                *memory = Floats::zeros(want);
+                *memory = Floats::try_zeros(want).ok_or_else(|| Error::TooLarge {
+                    what: "memory for frames, in bytes".into(),
+                    need: want.saturating_mul(4),
+                    limit: memory.len() * 4,
+                })?;
             }
         }
+        Ok(())
     }
 }
 
@@ -47,8 +55,7 @@ pub(crate) struct Cpu {
 
 impl Executor for Cpu {
     fn reserve(&mut self, program: &Program) -> Result<()> {
-        self.space.grow(program.arena_len, program.check_scratch(self.pool.threads())?);
-        Ok(())
+        self.space.grow(program.arena_len, program.check_scratch(self.pool.threads())?)
     }
 
     fn step(&mut self, program: &Program, step: &Step, part: &[f32], image: &[f32]) -> Result<()> {

@@ -8,6 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What [`edge_runtime_frame`](super::edge_runtime_frame) answers when a deadline passed while the task was still being loaded.
 pub const DEADLINE: c_int = -10;
+/// What a call answers that needs a task in memory which is not there: not yet, not any more, or none was switched to.
+pub const NOT_RESIDENT: c_int = -11;
+/// What [`edge_runtime_frame`](super::edge_runtime_frame) answers for pixels that are no image which the running task takes.
+pub const INPUT: c_int = -12;
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
@@ -21,6 +25,8 @@ fn note(error: &Error) -> c_int {
     LAST_ERROR.with(|last| *last.borrow_mut() = text);
     match error {
         Error::Deadline { .. } => DEADLINE,
+        Error::NotResident { .. } => NOT_RESIDENT,
+        Error::Input { .. } => INPUT,
         _ => -c_int::from(error.exit_code()),
     }
 }
@@ -48,6 +54,22 @@ pub(super) unsafe fn string<'a>(text: *const c_char, what: &str) -> Result<&'a s
     let text = unsafe { CStr::from_ptr(text) };
     text.to_str()
         .map_err(|_| Error::Usage { got: format!("{what} is not UTF-8"), want: "a UTF-8 path".into() })
+}
+
+/// Writes `from`, cut to fit and ending in a zero: the bytes of all of it without that zero.
+///
+/// # Safety
+/// `text` is NULL or `size` bytes to write.
+pub(super) unsafe fn put(from: &str, text: *mut c_char, size: usize) -> Result<c_int> {
+    if !text.is_null() && size > 0 {
+        let len = from.floor_char_boundary(size - 1);
+        // SAFETY: not NULL, and the caller promises `size` bytes to write, of which `len + 1` are written.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.as_ptr().cast(), text, len);
+            text.add(len).write(0);
+        }
+    }
+    c_int::try_from(from.len()).map_err(|_| Error::Internal { what: "a text of 2 GiB".into() })
 }
 
 /// What went wrong last on this thread; empty when nothing did. Valid until this thread's next call.

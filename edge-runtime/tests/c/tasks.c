@@ -114,7 +114,17 @@ int main(int count, char **files) {
     expect(edge_runtime_evict(runtime, first) == -2, "the running task is not evicted");
     expect(edge_runtime_evict(runtime, second) == 0, "evict");
     expect(edge_runtime_is_resident(runtime, second) == 0, "evicted");
-    expect(edge_runtime_switch(runtime, second) < 0, "no switch to it");
+    expect(edge_runtime_switch(runtime, second) == EDGE_NOT_RESIDENT, "no switch to it");
+    expect(edge_runtime_classes(runtime, second) == EDGE_NOT_RESIDENT, "no classes of it");
+    expect(edge_runtime_is_loading(runtime, first) == 0, "not loading");
+    length = edge_runtime_task_name(runtime, first, text, sizeof text);
+    expect(length > 0 && (size_t)length == strlen(text), "a name");
+    expect(edge_runtime_task_name(runtime, first, NULL, 0) == length, "the length of a name");
+    result = frame(runtime);
+    expect(edge_runtime_classes(runtime, first) == (int)result.classes, "classes");
+    length = edge_runtime_label(runtime, first, (size_t)result.class_index, text, sizeof text);
+    expect(length > 0 && strcmp(text, result.label) == 0, "the label of the best class");
+    expect(edge_runtime_label(runtime, first, result.classes, text, sizeof text) == EDGE_USAGE, "no such class");
     expect(edge_runtime_switch(runtime, -1) < 0 && edge_runtime_switch(runtime, 99) < 0, "no such task");
     expect(edge_runtime_set_budget(runtime, 1) == 0, "a budget");
     expect(edge_runtime_load(runtime, files[3]) == -4, "too small for two");
@@ -150,6 +160,7 @@ int main(int count, char **files) {
     expect(edge_runtime_metrics(runtime, NULL, 0) == length, "asked for the length");
 
     expect(edge_runtime_frame(runtime, NULL, 1, 1, 1, &result) == -2, "no pixels");
+    expect(edge_runtime_frame(runtime, (const uint8_t *)text, 1, 1, 2, &result) == EDGE_INPUT, "two channels");
     expect(edge_runtime_load(runtime, NULL) == -2 && edge_runtime_switch(NULL, 0) == -2, "NULL");
     edge_runtime_close(runtime);
     edge_runtime_close(NULL);

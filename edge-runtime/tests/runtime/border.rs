@@ -3,8 +3,8 @@
 
 use super::store;
 use edge_runtime::ffi::{
-    EdgeResult, edge_runtime_close, edge_runtime_frame, edge_runtime_last_error, edge_runtime_load,
-    edge_runtime_open, edge_runtime_switch,
+    EdgeResult, NOT_RESIDENT, edge_runtime_close, edge_runtime_frame, edge_runtime_last_error,
+    edge_runtime_load, edge_runtime_open, edge_runtime_switch,
 };
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
@@ -28,7 +28,7 @@ fn c_opens_loads_switches_and_classifies() {
     unsafe {
         let runtime = edge_runtime_open(path(&directory, "net.backbone").as_ptr(), 2);
         assert!(!runtime.is_null(), "{}", last_error());
-        assert_eq!(edge_runtime_switch(runtime, 0), -1);
+        assert_eq!(edge_runtime_switch(runtime, 0), NOT_RESIDENT);
         let first = edge_runtime_load(runtime, path(&directory, "digits.task").as_ptr());
         let second = edge_runtime_load(runtime, path(&directory, "signs.task").as_ptr());
         assert_eq!((first, second), (0, 1));

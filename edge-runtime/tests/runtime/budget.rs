@@ -63,3 +63,27 @@ fn a_prefetch_that_does_not_fit_leaves_the_task_of_its_name() {
     assert_scores(&mut runtime, "fashion", &want[1]);
     assert!(matches!(runtime.switch(fashion), Err(Error::NotResident { .. })));
 }
+
+#[test]
+fn a_refused_task_leaves_the_workspace_as_it_was() {
+    let packed = store::packed(ARCH, SIZE, 82);
+    let directory = store::directory(&packed);
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let id = runtime.load_bytes("digits", &packed.tasks[0].1).unwrap();
+    runtime.switch(id).unwrap();
+    runtime.set_budget(runtime.resident_bytes());
+    let before = runtime.workspace_bytes();
+    let larger = store::resized(&packed, 96);
+    assert!(matches!(runtime.load_bytes("signs", &larger.tasks[2].1), Err(Error::TooLarge { .. })));
+    assert_eq!(runtime.workspace_bytes(), before);
+    runtime.set_budget(1);
+    let path = directory.path().join("larger.task");
+    std::fs::write(&path, &larger.tasks[2].1).unwrap();
+    runtime.prefetch(&path).unwrap();
+    assert!(matches!(runtime.settle(), Err(Error::TooLarge { .. })));
+    assert_eq!(runtime.workspace_bytes(), before);
+    // A frame without a task is a failed one.
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    assert!(super::slots::frame(&mut runtime).is_err());
+    assert_eq!(runtime.stats().failed_frames, 1);
+}

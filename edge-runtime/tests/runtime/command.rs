@@ -240,6 +240,36 @@ fn one_bad_bundle_does_not_hide_the_others() {
     let (out, err) = text(&output);
     assert_eq!(output.status.code(), Some(3), "{err}");
     assert!(store::NAMES.iter().all(|name| out.contains(name)) && err.contains("cut.task"), "{out}{err}");
+    let output = edge_runtime(&["self-test", "--store", at], b"");
+    let (out, err) = text(&output);
+    assert_eq!(output.status.code(), Some(3), "{err}");
+    assert!(store::NAMES.iter().all(|name| out.contains(name)) && err.contains("cut.task"), "{out}{err}");
+
+    // Nor does a bad image among others, and frames go on; the first error is the exit code.
+    let image = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let good = image("good.ppm", &[b"P6 2 2 255\n".as_slice(), &[90; 12]].concat());
+    let short = image("short.ppm", b"P6 2 2 255\n???");
+    let missing = directory.path().join("missing.ppm");
+    let files = [&*good, &*short, missing.to_str().unwrap(), &*good];
+    let words = ["run", "--store", at, "--each", "--json", "--metrics", "stdout"];
+    let output = edge_runtime(&[&words[..], &files].concat(), b"");
+    let (out, err) = text(&output);
+    assert_eq!(output.status.code(), Some(3), "{err}");
+    assert_eq!(out.matches("\"label\"").count(), 6, "{out}");
+    assert!(["cut.task", "short.ppm", "missing.ppm"].iter().all(|name| err.contains(name)), "{err}");
+    assert!(out.contains("edge_runtime_frames_total 6") && out.contains("failed_loads_total 1"), "{out}");
+    // Nothing but bad ones.
+    let cut = directory.path().join("cut.task");
+    let backbone = directory.path().join("net.backbone");
+    let output = edge_runtime(
+        &["run", "--backbone", backbone.to_str().unwrap(), "--task", cut.to_str().unwrap(), &good],
+        b"",
+    );
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0));
 }
 
 #[test]

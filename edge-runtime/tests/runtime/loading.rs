@@ -75,28 +75,6 @@ fn a_broken_successor_leaves_the_task_it_was_to_replace() {
 }
 
 #[test]
-fn the_task_to_fall_back_to_is_not_evicted_while_its_successor_arrives() {
-    let packed = store::packed(ARCH, SIZE, 43);
-    let directory = store::directory(&packed);
-    let want = expected(&packed);
-    let path = |name: &str| directory.path().join(name).with_extension("task");
-    let damaged = store::damaged(&packed.tasks[1].1);
-    std::fs::write(path("damaged"), &damaged).unwrap();
-    let mut runtime = Runtime::new(backbone(&packed), 1);
-    runtime.set_stream_from(0);
-    let id = runtime.load(path("digits")).unwrap();
-    runtime.switch(id).unwrap();
-    let id = runtime.stream(path("damaged")).unwrap();
-    if runtime.switch(id).is_ok() {
-        // Room for two: a third finds no victim.
-        runtime.set_budget(runtime.resident_bytes());
-        assert!(matches!(runtime.load(path("signs")), Err(Error::TooLarge { .. })));
-        assert!(super::slots::frame(&mut runtime).is_err());
-    }
-    assert_scores(&mut runtime, "digits", &want[0]);
-}
-
-#[test]
 fn small_bundles_are_loaded_where_streaming_would_take_longer() {
     let packed = store::packed(ARCH, SIZE, 44);
     let directory = store::directory(&packed);
@@ -336,5 +314,62 @@ fn what_is_wrong_with_a_streamed_task_is_said_though_no_frame_finds_it() {
         assert_scores(&mut runtime, "digits", &want[0]);
         assert!(matches!(runtime.switch(id), Err(Error::NotResident { .. })));
         assert_eq!(runtime.stats().failed_loads, 1);
+    }
+}
+
+#[test]
+fn a_task_that_returns_goes_by_its_own_name() {
+    let packed = store::packed(ARCH, SIZE, 81);
+    let directory = store::directory(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    std::fs::write(path("model"), &packed.tasks[0].1).unwrap();
+    let digits = runtime.load(path("model")).unwrap();
+    runtime.switch(digits).unwrap();
+    // The file brings another task, damaged.
+    std::fs::write(path("model"), store::damaged(&packed.tasks[1].1)).unwrap();
+    assert_eq!(runtime.stream(path("model")).unwrap(), digits);
+    assert!(runtime.settle().is_err());
+    assert_eq!((runtime.find(store::NAMES[0]), runtime.find(store::NAMES[1])), (Some(digits), None));
+    // A proper one from elsewhere stays idle: nobody switched.
+    assert_ne!(runtime.load(path(store::NAMES[1])).unwrap(), digits);
+    assert_eq!(runtime.current().unwrap().1.name(), store::NAMES[0]);
+}
+
+#[test]
+fn a_bad_image_does_not_hide_why_a_streamed_task_failed() {
+    let packed = store::packed(ARCH, SIZE, 84);
+    let directory = store::directory(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    let first = runtime.load(path(store::NAMES[0])).unwrap();
+    runtime.switch(first).unwrap();
+    std::fs::write(path(store::NAMES[1]), store::damaged(&packed.tasks[1].1)).unwrap();
+    let id = runtime.stream(path(store::NAMES[1])).unwrap();
+    if runtime.switch(id).is_ok() {
+        while runtime.current().is_some_and(|(_, task)| task.is_complete()) {}
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(matches!(runtime.tensor(&[0.0]), Err(Error::Input { .. })));
+        assert_eq!(runtime.settle().unwrap_err().exit_code(), 3);
+    }
+    assert_eq!(runtime.stats().failed_loads, 1);
+    assert_eq!(runtime.current().unwrap().0, first);
+}
+
+#[test]
+fn idle_tasks_of_one_name_leave_for_the_next() {
+    let packed = store::packed(ARCH, SIZE, 62);
+    let directory = store::directory(&packed);
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let digits = runtime.load(directory.path().join("digits.task")).unwrap();
+    for i in 0..4 {
+        runtime.switch(digits).unwrap();
+        let path = directory.path().join(format!("v{i}.task"));
+        std::fs::write(&path, &packed.tasks[0].1).unwrap();
+        runtime.prefetch(&path).unwrap();
+        runtime.settle().unwrap();
+        assert_eq!(runtime.resident().count(), 2, "the running one and the newest");
     }
 }

@@ -5,6 +5,7 @@ mod again;
 mod agreement;
 mod border;
 mod budget;
+mod busy;
 mod command;
 mod int8;
 mod loading;

@@ -1,0 +1,195 @@
+//! What happens to tasks, names, memory and requests while the loader is held up, as by a slow disk.
+#![cfg(unix)]
+
+use super::slots::{ARCH, SIZE, backbone, frame};
+use super::store;
+use edge_runtime::{Error, Runtime};
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// Holds up the loader: it reads from a pipe that nobody writes to, until this is dropped.
+struct Gate(#[allow(dead_code)] File);
+
+impl Gate {
+    fn before(runtime: &mut Runtime, directory: &Path) -> Gate {
+        let pipe = directory.join("gate.task");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        runtime.prefetch(&pipe).unwrap();
+        // Returns when the loader has opened the other end.
+        Gate(File::options().write(true).open(&pipe).unwrap())
+    }
+
+    /// Lets the loader go on; what came through the gate is no bundle.
+    fn open(self, runtime: &mut Runtime) {
+        drop(self);
+        assert!(runtime.settle().is_err());
+        while runtime.poll().is_err() {}
+    }
+}
+
+fn resident_pages() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+fn a_whole_task_whose_load_was_given_up_outlives_a_broken_successor_and_a_bad_image() {
+    let packed = store::packed(ARCH, SIZE, 61);
+    let directory = store::directory(&packed);
+    let path = directory.path().join("digits.task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    let gate = Gate::before(&mut runtime, directory.path());
+    let digits = runtime.stream(&path).unwrap();
+    runtime.switch(digits).unwrap();
+    // The frame makes all of it; the loader has not come to it.
+    frame(&mut runtime).unwrap();
+    std::fs::write(&path, store::damaged(&packed.tasks[0].1)).unwrap();
+    assert_eq!(runtime.stream(&path).unwrap(), digits);
+    gate.open(&mut runtime);
+    frame(&mut runtime).unwrap();
+    assert!(matches!(runtime.tensor(&[0.0]), Err(Error::Input { .. })));
+    frame(&mut runtime).unwrap();
+}
+
+#[test]
+fn a_frame_with_a_deadline_gets_there_however_busy_the_loader_is() {
+    let packed = store::packed(ARCH, SIZE, 67);
+    let directory = store::directory(&packed);
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    let gate = Gate::before(&mut runtime, directory.path());
+    let id = runtime.stream(directory.path().join("digits.task")).unwrap();
+    runtime.switch(id).unwrap();
+    runtime.set_deadline(Some(Duration::from_micros(1)));
+    let parts = runtime.current().unwrap().1.blocks().0 + 2;
+    let mut late = 0;
+    while let Err(error) = frame(&mut runtime) {
+        assert!(matches!(error, Error::Deadline { .. }), "{error}");
+        late += 1;
+        assert!(late < 20 * parts, "no progress");
+        runtime.set_deadline(Some(Duration::from_millis(20)));
+    }
+    gate.open(&mut runtime);
+}
+
+#[test]
+fn what_left_does_not_pile_up() {
+    let packed = store::packed(ARCH, SIZE, 66);
+    let directory = store::directory(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let id = runtime.load(path("digits")).unwrap();
+    runtime.switch(id).unwrap();
+    let other = runtime.load(path("signs")).unwrap();
+    let budget = runtime.resident_bytes();
+    runtime.set_budget(budget);
+    let gate = Gate::before(&mut runtime, directory.path());
+    let before = resident_pages();
+    for _ in 0..200 {
+        runtime.evict(other).unwrap();
+        runtime.load(path("signs")).unwrap();
+    }
+    runtime.set_stream_from(0);
+    runtime.set_budget(2 * budget);
+    for _ in 0..200 {
+        let id = runtime.stream(path("digits")).unwrap();
+        runtime.switch(id).unwrap();
+        frame(&mut runtime).unwrap();
+    }
+    let grown = resident_pages().saturating_sub(before);
+    // Other tests run beside this one; all of it would be 400 tasks.
+    assert!(grown < 100 * budget, "{grown} bytes more than before, {budget} allowed");
+    gate.open(&mut runtime);
+}
+
+#[test]
+fn predecessors_count() {
+    let packed = store::packed(ARCH, SIZE, 63);
+    let directory = store::directory(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    runtime.set_stream_from(0);
+    let ids = store::NAMES.map(|name| runtime.load(path(name)).unwrap());
+    runtime.switch(ids[0]).unwrap();
+    let [all, largest] =
+        [runtime.resident_bytes(), runtime.resident().map(|(_, t)| t.resident_bytes()).max().unwrap()];
+    runtime.set_budget(all);
+    let gate = Gate::before(&mut runtime, directory.path());
+    // With room for no more, those that do not run go when their successors come.
+    runtime.stream(path(store::NAMES[1])).unwrap();
+    assert_eq!(runtime.resident_bytes(), all);
+    // The running one stays until its successor is whole, and others leave for both; or it stays alone.
+    runtime.stream(path(store::NAMES[0])).unwrap();
+    assert!(runtime.resident_bytes() <= all && runtime.resident().count() < ids.len());
+    runtime.set_budget(largest);
+    assert!(matches!(runtime.stream(path(store::NAMES[0])), Err(Error::TooLarge { .. })));
+    gate.open(&mut runtime);
+    frame(&mut runtime).unwrap();
+}
+
+#[test]
+fn a_task_that_was_asked_for_is_not_evicted_before_its_turn() {
+    let packed = store::packed(ARCH, SIZE, 65);
+    let directory = store::directory(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let ids = store::NAMES.map(|name| runtime.load(path(name)).unwrap());
+    runtime.switch(ids[0]).unwrap();
+    runtime.set_budget(runtime.resident_bytes() - 1);
+    runtime.evict(ids[1]).unwrap();
+    runtime.evict(ids[2]).unwrap();
+    runtime.set_stream_from(0);
+    let gate = Gate::before(&mut runtime, directory.path());
+    let asked = runtime.stream(path(store::NAMES[1])).unwrap();
+    runtime.switcher().switch(asked);
+    frame(&mut runtime).unwrap();
+    assert_eq!(runtime.current().unwrap().0, ids[0], "its parts are not there");
+    runtime.set_stream_from(usize::MAX);
+    assert!(matches!(runtime.load(path(store::NAMES[2])), Err(Error::TooLarge { .. })));
+    gate.open(&mut runtime);
+    frame(&mut runtime).unwrap();
+    assert_eq!(runtime.current().unwrap().0, asked);
+}
+
+#[test]
+fn a_load_outlives_an_older_prefetch_of_the_same_file() {
+    let packed = store::packed(ARCH, SIZE, 72);
+    let directory = store::directory(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let running = runtime.load(path("fashion")).unwrap();
+    runtime.switch(running).unwrap();
+    let digits = runtime.load(path("digits")).unwrap();
+    std::fs::copy(path("digits"), path("new")).unwrap();
+    let gate = Gate::before(&mut runtime, directory.path());
+    runtime.prefetch(path("new")).unwrap();
+    assert_eq!(runtime.load(path("new")).unwrap(), digits);
+    gate.open(&mut runtime);
+    runtime.switch(digits).unwrap();
+}
+
+#[test]
+fn the_task_to_fall_back_to_is_not_evicted_while_its_successor_arrives() {
+    let packed = store::packed(ARCH, SIZE, 43);
+    let directory = store::directory(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    std::fs::write(path("damaged"), store::damaged(&packed.tasks[1].1)).unwrap();
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let digits = runtime.load(path("digits")).unwrap();
+    runtime.switch(digits).unwrap();
+    runtime.set_stream_from(0);
+    let gate = Gate::before(&mut runtime, directory.path());
+    let id = runtime.stream(path("damaged")).unwrap();
+    runtime.switch(id).unwrap();
+    // Room for two: a third finds no victim.
+    runtime.set_budget(runtime.resident_bytes());
+    runtime.set_stream_from(usize::MAX);
+    assert!(matches!(runtime.load(path("signs")), Err(Error::TooLarge { .. })));
+    assert_eq!(frame(&mut runtime).unwrap_err().exit_code(), 3);
+    assert_eq!(runtime.current().unwrap().0, digits);
+    gate.open(&mut runtime);
+    frame(&mut runtime).unwrap();
+}
