@@ -45,7 +45,7 @@ pub struct Pack {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     calibrate: u32,
     /// Bits that an int8 task's weights are rounded to, 4 to 8. They take a byte each at work, but fewer in the bundle, which is
-    /// compressed [default: the first of 6, 7 and 8 that keeps within --max-drop].
+    /// compressed [default: the first of 6, 7 and 8 that keeps within --max-drop on val/, or else train/].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(4..=8))]
     bits: Option<u8>,
     /// Most points of accuracy that may be lost; a greater loss writes nothing.
@@ -71,8 +71,8 @@ const BITS: [u8; 3] = [6, 7, 8];
 /// A packed file.
 struct Packed {
     bytes: Vec<u8>,
-    /// Where it was measured.
-    loss: Option<Loss>,
+    /// Where it was measured, with the split of the images.
+    loss: Option<(Loss, &'static str)>,
     /// Of an int8 task's weights.
     bits: Option<Bits>,
 }
@@ -92,13 +92,27 @@ impl Pack {
         if self.bits.is_some() && self.precision != Precision::Int8 {
             bail!("--bits says how finely --precision int8 rounds")
         }
-        let kind = Bundle::parse(&bytes).with_context(|| self.file.display().to_string())?.manifest().kind;
+        let parsed = Bundle::parse(&bytes).with_context(|| self.file.display().to_string())?;
+        let kind = parsed.manifest().kind;
+        if signers.is_empty() && parsed.signers().iter().any(|signer| !signer.is_development()) {
+            eprintln!(
+                "tailor: the signatures of {} are of its bytes, not of those packed now: sign {} when it is there \
+                 (`tailor sign`), or name the key here (--key)",
+                self.file.display(),
+                self.out.display()
+            );
+        }
         let packed = match kind {
             Kind::Backbone => self.backbone(&bytes, &signers)?,
             Kind::Task => self.task(&bytes, &signers)?,
         };
-        if let Some(loss) = &packed.loss {
-            loss.check(self.max_drop).with_context(|| format!("{} is not packed", self.file.display()))?;
+        if let Some((loss, _)) = &packed.loss {
+            let finer = packed.bits.filter(|bits| self.bits.is_none() && bits.count() < 8);
+            let hint = finer.map_or(String::new(), |bits| {
+                format!(" with weights of {} bits; try --bits 8", bits.count())
+            });
+            loss.check(self.max_drop)
+                .with_context(|| format!("{} is not packed{hint}", self.file.display()))?;
         }
         write_atomically(&self.out, &packed.bytes)?;
         self.report(bytes.len(), &packed)
@@ -151,7 +165,7 @@ impl Pack {
     }
 
     /// The task `bytes` in this precision, and what that costs on `data`: in int8 with weights of the first of these bits that
-    /// keep within the limit, or the last of them.
+    /// keep within the limit, or the last of them. What it costs is told of the test images, bits are chosen by others.
     fn rounded(
         &self,
         bytes: &[u8],
@@ -163,27 +177,38 @@ impl Pack {
         let bundle = Bundle::parse(bytes)?;
         let manifest = bundle.manifest();
         let dataset = load_images(data, manifest.preprocess.height, &Progress::visible())?;
-        check_classes(data, &dataset.classes, manifest.plan.classes(), &manifest.labels)?;
+        // A backbone that names no classes has numbers for names.
+        let is_named = manifest.labels.iter().enumerate().any(|(class, label)| *label != class.to_string());
+        let names = if is_named { &manifest.labels[..] } else { &[] };
+        check_classes(data, &dataset.classes, manifest.plan.classes(), names)?;
         let grids = match self.precision {
             Precision::Int8 => Some(self.grids(&bundle, beneath.file, &dataset)?),
             Precision::F32 | Precision::F16 => None,
         };
-        let split = self.measured_on(&dataset);
-        let packed = |bits: Option<Bits>| -> anyhow::Result<Packed> {
+        let splits =
+            [("test", dataset.test.as_ref()), ("val", dataset.val.as_ref()), ("train", Some(&dataset.train))];
+        let mut there = splits.into_iter().filter_map(|(name, split)| Some((name, split?)));
+        let Some((name, measured)) = there.next() else { bail!("{} holds no images", data.display()) };
+        // Nothing is chosen by test images where there are others.
+        let choosing = there.next().map_or(measured, |(_, split)| split);
+        let packed = |bits: Option<Bits>| -> anyhow::Result<Vec<u8>> {
             let rounding = grids.as_deref().zip(bits).map(|(grids, bits)| Rounding { grids, bits });
-            let task = precision::task(bytes, rounding, beneath.packed, signers)?;
-            let loss = precision::measure((beneath.source, bytes), (beneath.packed, &task), split)?;
-            Ok(Packed { bytes: task, loss: Some(loss), bits })
+            Ok(precision::task(bytes, rounding, beneath.packed, signers)?)
         };
-        let mut tries = tries.iter().filter(|_| grids.is_some()).copied();
-        let mut best = packed(tries.next())?;
-        for bits in tries {
-            if best.loss.is_some_and(|loss| loss.check(self.max_drop).is_ok()) {
+        let loss = |task: &[u8], split: &Split| {
+            precision::measure((beneath.source, bytes), (beneath.packed, task), split)
+        };
+        let tries: Vec<Bits> = tries.iter().filter(|_| grids.is_some()).copied().collect();
+        let mut chosen = tries.last().copied();
+        for &bits in tries.split_last().map_or(&[][..], |(_, others)| others) {
+            if loss(&packed(Some(bits))?, choosing)?.check(self.max_drop).is_ok() {
+                chosen = Some(bits);
                 break;
             }
-            best = packed(Some(bits))?;
         }
-        Ok(best)
+        let task = packed(chosen)?;
+        let loss = loss(&task, measured)?;
+        Ok(Packed { bytes: task, loss: Some((loss, name)), bits: chosen })
     }
 
     fn grids(&self, bundle: &Bundle<'_>, file: &Path, dataset: &Dataset) -> anyhow::Result<Vec<Grid>> {
@@ -200,12 +225,9 @@ impl Pack {
         Ok(precision::calibrate(&net, &batches)?)
     }
 
-    fn measured_on<'d>(&self, dataset: &'d Dataset) -> &'d Split {
-        dataset.test.as_ref().or(dataset.val.as_ref()).unwrap_or(&dataset.train)
-    }
-
     fn report(&self, before: usize, packed: &Packed) -> anyhow::Result<()> {
         let Packed { bytes, loss, bits } = packed;
+        let (loss, split) = loss.map_or((None, None), |(loss, split)| (Some(loss), Some(split)));
         let after = bytes.len();
         let ratio = before as f64 / after as f64;
         if self.json {
@@ -214,7 +236,7 @@ impl Pack {
                 "bits": bits.map(Bits::count),
                 "accuracy_before": loss.map(|loss| loss.before.accuracy()),
                 "accuracy": loss.map(|loss| loss.after.accuracy()),
-                "drop_points": loss.map(|loss| loss.points()), "n": loss.map(|loss| loss.before.n),
+                "drop_points": loss.map(|loss| loss.points()), "n": loss.map(|loss| loss.before.n), "split": split,
             });
             println!("{line}");
             return Ok(());
@@ -224,11 +246,12 @@ impl Pack {
         println!("{out}: {after} bytes, from {before} ({ratio:.2} times smaller{rounded})");
         match loss {
             Some(loss) => println!(
-                "accuracy {:.2} % before, {:.2} % after: {:.2} points lost on {} images",
+                "accuracy {:.2} % before, {:.2} % after: {:.2} points lost on {} images of {}",
                 100.0 * loss.before.accuracy(),
                 100.0 * loss.after.accuracy(),
                 loss.points(),
-                loss.before.n
+                loss.before.n,
+                split.unwrap_or_default()
             ),
             None if self.precision == Precision::F32 => {}
             None => println!("its loss of accuracy was not measured; --data would measure it"),

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Trains a backbone from scratch on images of your own source domain, for `tailor fit` to tailor tasks to.
 ///
 /// Run again after an interruption it goes on where it was. Validation (val/ of the data, or a share of train/)
-/// only tells how it goes; the numbers of the last epoch are what is written.
+/// only tells how it goes; the numbers of the last epoch are what is written, or with --patience those of the best.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples: tailor pretrain --data parts.zip --work run/parts --flip\n          \
                   tailor pretrain --data /usr/share/fashion-mnist --arch cifar-resnet20-b --size 28 --flip \\\n          \
@@ -113,7 +113,12 @@ impl Pretrain {
         let recipe = self.recipe().with_context(|| format!("--arch {}", self.arch))?;
         let device = self.on.open()?;
         let found = data::find(&self.data)?;
-        found.counts().check_batch(recipe.batch, recipe.validation)?;
+        let counts = found.counts();
+        if let Some(fraction) = self.choices.validation.filter(|_| counts.val > 0) {
+            let want = "the data has a val/ of its own: leave the option out, or that folder";
+            return Err(crate::Error::config(format!("--validation {fraction}"), want).into());
+        }
+        counts.check_batch(recipe.batch, recipe.validation)?;
         let name = stem(&self.data);
         let work = Work::open(&self.work)?;
         refuse_others(&work, &name, found.classes(), &recipe)?;

@@ -70,6 +70,14 @@ pub(super) fn grey(pixels: &[u8], from: Size, size: Size, out: &mut [u8]) -> Res
     Ok(())
 }
 
+/// Whether these are the beginning of a JPEG: its decoder fills what is missing with grey. Behind the start of the last
+/// scan (a thumbnail has one of its own, in front) an end-of-image marker follows; compressed data holds neither.
+fn is_cut_short(bytes: &[u8]) -> bool {
+    let [start, scan, end] = [[0xff, 0xd8], [0xff, 0xda], [0xff, 0xd9]];
+    let last = || bytes.windows(2).rposition(|marker| marker == scan);
+    bytes.starts_with(&start) && last().is_some_and(|at| !bytes[at..].windows(2).any(|marker| marker == end))
+}
+
 fn open(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
     // The content decides, not the ending: a JPEG named .png is common and harmless.
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
@@ -83,6 +91,13 @@ fn open(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
     let orientation = decoder.orientation()?;
+    if is_cut_short(bytes) {
+        let why = std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "cut short: it has no end-of-image marker",
+        );
+        return Err(image::ImageError::IoError(why));
+    }
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
     Ok(image)

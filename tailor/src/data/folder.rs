@@ -217,12 +217,27 @@ fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> R
     found.sort();
     let mut listing = Listing::default();
     let mut classes = BTreeSet::new();
+    let (mut names, mut validated) = (Vec::new(), false);
     for (file, is_dir) in found {
         let parts: Vec<&str> = file.split('/').collect();
         let Some((split, _)) = splits.iter().find(|(_, names)| names.contains(&parts[0])) else { continue };
         if parts.iter().any(|part| part.starts_with('.')) {
             continue;
         }
+        // Images that are in two folders would count twice.
+        match names.iter().find(|(of, _)| of == split) {
+            None => names.push((*split, parts[0].to_owned())),
+            Some((_, name)) if name != parts[0] => {
+                let found = format!("both {name}/ and {}/", parts[0]);
+                return Err(Error::data(
+                    root.display(),
+                    found,
+                    format!("one folder with images for `{split}`"),
+                ));
+            }
+            Some(_) => {}
+        }
+        validated |= *split == "val" && parts.len() > 1;
         let in_class = if is_dir || parts.len() > 2 { parts.get(1) } else { None };
         if let (&"train", Some(&class)) = (split, in_class) {
             classes.insert(class.to_owned());
@@ -241,6 +256,10 @@ fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> R
             _ => listing.test.push(entry),
         }
     }
+    if validated && listing.val.is_empty() {
+        let want = "put some there, or remove it: a share of train/ is held out then";
+        return Err(Error::data(root.display(), "a val/ folder without images", want));
+    }
     listing.classes = classes.into_iter().collect();
     Ok(listing)
 }
@@ -253,5 +272,5 @@ pub(super) fn is_image(file: &str, root: &Path) -> Result<bool> {
         let want = "only PNG and JPEG are read: convert it";
         return Err(Error::data(root.join(file).display(), format!("a .{ending} image"), want));
     }
-    Ok(matches!(ending.as_str(), "png" | "jpg" | "jpeg"))
+    Ok(matches!(ending.as_str(), "png" | "jpg" | "jpeg" | "jpe" | "jfif"))
 }

@@ -143,6 +143,12 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
         tree
     };
     let without = |prefix: &str| good().into_iter().filter(|(n, _)| !n.starts_with(prefix)).collect::<Tree>();
+    // Large enough that half of it is more than a header.
+    let noise = RgbImage::from_fn(64, 64, |x, y| Rgb([(x * y) as u8, (x * 7) as u8, (y * 13) as u8]));
+    let whole = encode(noise, ImageFormat::Jpeg);
+    let cut = whole[..whole.len() / 2].to_vec();
+    let mut twice = with("val/dog/0.png", png(0, 0, 0));
+    twice.push(("validation/dog/0.png".into(), png(0, 0, 0)));
     let cases: Vec<(Tree, [&str; 2])> = vec![
         (without("train"), ["", "no `train` folder"]),
         (without("train/dog"), ["train", "only one class, `cat`"]),
@@ -155,6 +161,10 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
         (with("train/dog/x.png", vec![]), ["train/dog/x.png", "empty file"]),
         (with("train/dog/x.png", png(1, 1, 1)[..50].to_vec()), ["train/dog/x.png", "cannot be decoded"]),
         (with("train/dog/x.jpg", vec![0xff, 0xd8, 0xff, 0xe0]), ["train/dog/x.jpg", "cannot be decoded"]),
+        (with("train/dog/x.jpg", cut), ["train/dog/x.jpg", "cut short"]),
+        (with("train/dog/x.jfif", b"no image".to_vec()), ["train/dog/x.jfif", "cannot be decoded"]),
+        (twice, ["", "both val/ and validation/"]),
+        (with("val/dog/", vec![]), ["", "a val/ folder without images"]),
         (with("test/dog/x.png", huge), ["test/dog/x.png", "cannot be decoded"]),
         (with("test/dog/x.png", nothing), ["test/dog/x.png", "cannot be decoded"]),
         (with("train/dog/x.webp", vec![1]), ["train/dog/x.webp", "only PNG and JPEG"]),

@@ -220,7 +220,17 @@ impl Tailoring<'_> {
             Attempt::Over { cost, .. } | Attempt::Trained(Candidate { cost, .. }) => Some(*cost),
             Attempt::Refused { .. } => None,
         });
+        let is_refused = |attempt: &Attempt| matches!(attempt, Attempt::Refused { .. });
+        let refused = selection.attempts.iter().filter(|attempt| is_refused(attempt)).count();
         match leanest.min_by(f64::total_cmp) {
+            Some(cost) if refused > 0 => Error::training(
+                "prune",
+                format!(
+                    "no network fits the budget; the leanest that is connected takes {}, and {refused} leaner ones are not",
+                    self.recipe.cost.say(cost)
+                ),
+                "lower --theta or train longer, so that proxies stay open; or raise --budget",
+            ),
             Some(cost) => Error::training(
                 "prune",
                 format!(

@@ -284,7 +284,10 @@ impl Recipe {
     pub(super) fn candidate_fingerprint(&self, stage: &str, how: &Stage) -> String {
         let before = if *how == self.retrain { String::new() } else { format!(" after {:?}", self.retrain) };
         let ways = if self.keeps_ways_round() { " with a way round each block" } else { "" };
-        format!("{} | {how:?}{before} theta {}{ways} {stage}", self.student_fingerprint(), self.theta)
+        // What a search goes on from may be finished networks.
+        let finish =
+            if self.search == Search::Sweep { String::new() } else { format!(" finish {}", self.finish) };
+        format!("{} | {how:?}{before} theta {}{ways}{finish} {stage}", self.student_fingerprint(), self.theta)
     }
 
     /// Name of the retraining of a student without its `dropped` lowest blocks.
@@ -329,5 +332,15 @@ mod tests {
             assert!(error.contains(option), "{error}");
         }
         Recipe { looks: 8, caution: 0.5, ..Recipe::small() }.check().unwrap();
+    }
+
+    #[test]
+    fn what_a_search_goes_on_from_shapes_its_candidates() {
+        let of = |search, finish| {
+            let recipe = Recipe { search, finish, ..Recipe::small() };
+            recipe.candidate_fingerprint("prune-without-7-6", &recipe.retrain)
+        };
+        assert_ne!(of(Search::Iterative, 0), of(Search::Iterative, 1));
+        assert_eq!(of(Search::Sweep, 0), of(Search::Sweep, 1), "a sweep goes on from the student");
     }
 }

@@ -71,7 +71,8 @@ fn rows(run: &Run) -> Vec<Row> {
     let data = report["data"].as_str().unwrap_or(&run.name).to_string();
     let seed = report["seed"].as_u64();
     let group = |method: &str| {
-        format!("{method}\n{data}\n{}\n{}\n{}", report["backbone"]["id"], report["size"], report["recipe"])
+        let (backbone, size, classes) = (&report["backbone"]["id"], &report["size"], &report["classes"]);
+        format!("{method}\n{data}\n{backbone}\n{size}\n{classes}\n{}", report["recipe"])
     };
     let mut rows = Vec::new();
     if !report.is_null() {
@@ -136,12 +137,13 @@ fn rows(run: &Run) -> Vec<Row> {
 }
 
 /// What a result of `compare` has in common with those of other seeds: everything that shaped it, without the seed and without
-/// the digests of images, since the seed says which of them are held out.
+/// the digests of images, since the seed says which of them are held out. The digest of the classes' names stays.
 fn setting(run: &Value) -> String {
-    let mut after_seed = false;
+    let (mut after_seed, mut after_classes) = (false, false);
     let is_kept = |word: &&str| {
         let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        let is_digest = bare.len() == 12 && bare.bytes().all(|b| b.is_ascii_hexdigit());
+        let of_classes = std::mem::replace(&mut after_classes, bare == "classes");
+        let is_digest = !of_classes && bare.len() == 12 && bare.bytes().all(|b| b.is_ascii_hexdigit());
         let is_seed = std::mem::replace(&mut after_seed, bare == "seed");
         !is_digest && !is_seed
     };
@@ -222,11 +224,14 @@ mod tests {
 
     /// A folder of `compare` with one result.
     fn compared(arch: &str, test: f64, recipe: Recipe) -> Run {
+        compared_on("00112233aabb", arch, test, recipe)
+    }
+
+    fn compared_on(classes: &str, arch: &str, test: f64, recipe: Recipe) -> Run {
         let (seed, how) = (recipe.seed, recipe.teacher_fingerprint());
         let images = format!("850 images {seed:012x} {:012x}", seed + 7);
-        let run = format!(
-            "dan on backbone 0123456789abcdef data signs 32x32 3 classes 00112233aabb {images} | {how}"
-        );
+        let run =
+            format!("dan on backbone 0123456789abcdef data signs 32x32 3 classes {classes} {images} | {how}");
         let result = serde_json::json!({
             "method": "dan", "data": "signs", "arch": arch, "seed": seed, "val": test, "test": test, "run": run,
         });
@@ -244,6 +249,7 @@ mod tests {
             compared("resnet56", 0.75, seeded(2)),
             compared("resnet20", 0.75, Recipe { balance: true, ..seeded(2) }),
             compared("resnet20", 0.75, seeded(1)),
+            compared_on("0011223344cc", "resnet20", 0.75, seeded(2)),
         ] {
             assert_eq!(means(&[first.clone(), other.clone()]), "", "{other:?}");
         }

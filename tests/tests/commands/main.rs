@@ -172,6 +172,7 @@ fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
         // A task of a few thousand numbers: its manifest, which stays, is as large.
         assert!(ratio(&report) > 1.3, "{precision}: {report}");
         assert_eq!(number(&report, "n"), 12.0);
+        assert!(report.contains("\"split\":\"test\""), "{report}");
         assert!(number(&report, "drop_points") <= 10.0, "{precision}: {report}");
         let again = std::fs::read(&out).unwrap();
         if precision == "int8" {
@@ -344,4 +345,17 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
     std::fs::rename(bench.images.join("test/below"), bench.images.join("test/under")).unwrap();
     let (_, why) = fit(&[]);
     assert!(why.contains("under"), "{why}");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_without_a_word() {
+    let mut running = program("tailor")
+        .args(["completions", "bash"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(running.stdout.take());
+    let output = running.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
