@@ -264,7 +264,7 @@ fn load(backbone: &Arc<Backbone>, path: &Path, ticket: &Ticket) -> Result<Arc<Ta
         return Err(Error::Cancelled { task: path.display().to_string() });
     }
     let stored = backbone.kept.open(path)?;
-    let (task, source) = Task::begin(backbone, path.display().to_string(), stored)?;
+    let (task, source) = Task::begin(backbone, path.display().to_string(), stored, true)?;
     task.fill_from(&source.file, &source.bundle, || ticket.is_cancelled())?;
     task.complete()?;
     Ok(task)

@@ -155,7 +155,7 @@ impl Runtime {
         if stored.len() < self.stream_from {
             return Task::from_stored(&self.backbone, &file, stored).map(Arc::new);
         }
-        let (task, source) = Task::begin(&self.backbone, file, stored)?;
+        let (task, source) = Task::begin(&self.backbone, file, stored, true)?;
         // Without a loader this thread does all of it.
         if let Ok(loader) = self.loader() {
             loader.ask(Job::Help { task: Arc::downgrade(&task) })?;
@@ -215,7 +215,7 @@ impl Runtime {
             let task = self.counted(|this| this.make(file, stored))?;
             return self.admit(task, Some(path));
         }
-        let (task, _) = self.counted(|this| Task::begin(&this.backbone, file, stored))?;
+        let (task, _) = self.counted(|this| Task::begin(&this.backbone, file, stored, false))?;
         let id = self.admit(Arc::clone(&task), Some(path))?;
         let ticket = Ticket::default();
         self.loader()?.ask(Job::Fill { slot: id.0, ticket: ticket.clone(), task: Arc::downgrade(&task) })?;

@@ -30,6 +30,9 @@ pub struct Task {
     memory: Mutex<Vec<Option<Memory>>>,
     /// Parts that some thread has begun to make.
     begun: AtomicUsize,
+    /// Which of them is made before the others, where none of them is wanted before all are there: the largest, so that the
+    /// thread that has it is not the last.
+    first: Option<usize>,
     /// That every part was seen to have come.
     is_whole: AtomicBool,
     /// Where they come from, while they are arriving.
@@ -73,7 +76,8 @@ impl Task {
         Ok(task)
     }
 
-    /// Everything but the parameters; they come from the [`Source`] that is returned beside it.
+    /// Everything but the parameters; they come from the [`Source`] that is returned beside it, in execution order, or if it is to be
+    /// `whole` before it is used in whichever takes two threads the least time.
     ///
     /// # Errors
     /// As [`load`](Task::load), but for what is wrong with tensors.
@@ -81,10 +85,14 @@ impl Task {
         backbone: &Arc<Backbone>,
         file: String,
         stored: Stored<'static>,
+        whole: bool,
     ) -> Result<(Arc<Task>, Arc<Source>)> {
         let file_bytes = stored.len();
         let (outline, bundle) = Outline::open(backbone, &file, stored)?;
-        let task = Task::new(backbone, outline, file_bytes);
+        let parts = outline.program.parts.iter().enumerate();
+        let largest = parts.max_by_key(|(_, part)| part.len).map(|(p, _)| p);
+        let mut task = Task::new(backbone, outline, file_bytes);
+        task.first = largest.filter(|_| whole);
         let source = Arc::new(Source { file, bundle });
         task.expect(&source);
         Ok((Arc::new(task), source))
@@ -141,6 +149,7 @@ impl Task {
             file_bytes,
             backbone: Arc::clone(backbone),
             begun: AtomicUsize::new(0),
+            first: None,
             is_whole: AtomicBool::new(false),
             source: Mutex::default(),
             failure: OnceLock::new(),

@@ -19,19 +19,21 @@ pub(super) fn packed_len(cb: usize, s: &ConvShape) -> usize {
 /// Rows that packing reads side by side: they divide every block.
 pub(super) const LANES: usize = 4;
 
+/// Groups of so many rows in the largest block.
+const MOST_GROUPS: usize = 4;
+
 /// Writes all of `out`: what is beyond the last channel becomes zero.
 pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
     let (width, blocks) = input_blocks(cb, s);
     let taps = s.kernel * s.kernel;
     let per_channel = s.c_in * taps;
     for (w, out) in w.chunks(per_channel * cb).zip(out.chunks_exact_mut(blocks * taps * width * cb)) {
+        if taps == 1 && width == cb && s.c_in == width * blocks {
+            transpose(cb, w, s.c_in, out);
+            continue;
+        }
         for lane in (0..cb).step_by(LANES) {
             let rows = rows_of(w, per_channel, lane);
-            let whole = rows.iter().all(|row| row.len() == width * blocks);
-            if taps == 1 && width == cb && whole {
-                transpose(cb, lane, &rows, out);
-                continue;
-            }
             let mut outs = out.chunks_exact_mut(cb);
             for block in 0..blocks {
                 for tap in 0..taps {
@@ -45,14 +47,19 @@ pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
     }
 }
 
-/// A group of whole rows of a pointwise kernel, in squares: several times as fast as one number after the other.
-fn transpose(cb: usize, lane: usize, rows: &[&[f32]; LANES], out: &mut [f32]) {
-    let squares = rows.map(|row| row.as_chunks::<LANES>().0);
+/// Rows of a pointwise kernel that make up a block, in squares: several times as fast as one number after the other, and
+/// each line of `out` is written once.
+fn transpose(cb: usize, w: &[f32], per_channel: usize, out: &mut [f32]) {
+    let squares_of =
+        |group: usize| rows_of(w, per_channel, group * LANES).map(|row| row.as_chunks::<LANES>().0);
+    let groups: [_; MOST_GROUPS] = std::array::from_fn(squares_of);
     for (k, outs) in out.chunks_exact_mut(LANES * cb).enumerate() {
-        let square: [[f32; LANES]; LANES] =
-            std::array::from_fn(|i| squares[i].get(k).copied().unwrap_or_default());
-        for (j, out) in outs.chunks_exact_mut(cb).enumerate() {
-            out[lane..][..LANES].copy_from_slice(&square.map(|row| row[j]));
+        for (squares, lane) in groups.iter().zip((0..cb).step_by(LANES)) {
+            let square: [[f32; LANES]; LANES] =
+                std::array::from_fn(|i| squares[i].get(k).copied().unwrap_or_default());
+            for (j, out) in outs.chunks_exact_mut(cb).enumerate() {
+                out[lane..][..LANES].copy_from_slice(&square.map(|row| row[j]));
+            }
         }
     }
 }

@@ -75,10 +75,15 @@ impl Task {
 
     /// Makes the next part; false when all have been begun.
     fn fill_next(&self, tensors: &dyn Tensors, room: &mut Vec<f32>) -> bool {
-        let p = self.begun.fetch_add(1, Ordering::Relaxed);
-        if p >= self.parts.len() {
+        let n = self.begun.fetch_add(1, Ordering::Relaxed);
+        if n >= self.parts.len() {
             return false;
         }
+        let p = match self.first {
+            Some(first) if n == 0 => first,
+            Some(first) if n <= first => n - 1,
+            _ => n,
+        };
         self.make(p, tensors, room);
         true
     }
