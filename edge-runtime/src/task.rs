@@ -72,7 +72,9 @@ impl Task {
         let task = Task::new(backbone, outline, file_bytes);
         // No other thread knows of it: this makes all of it.
         task.fill_from(file, &bundle, || false)?;
-        bundle.into_bytes().map(|bytes| backbone.kept.keep_file(bytes));
+        if let Some(bytes) = bundle.into_bytes() {
+            backbone.kept.keep_file(bytes);
+        }
         Ok(task)
     }
 

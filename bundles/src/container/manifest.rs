@@ -67,7 +67,8 @@ pub struct Manifest {
     pub backbone: BackboneRef,
     /// [`RUNTIME_ABI`](super::RUNTIME_ABI) it was packed for.
     pub abi: u32,
-    /// Raised by its maker when older bundles of this name must not come back.
+    /// For its maker, who may raise it when older bundles of this name must not come back. It is signed and kept, but no program here
+    /// compares it.
     pub security_counter: u64,
     /// Checks that a device replays.
     pub golden: Vec<Golden>,

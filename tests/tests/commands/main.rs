@@ -351,8 +351,8 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
 fn a_reader_that_goes_away_ends_the_program_without_a_word() {
     let mut running = program("tailor")
         .args(["completions", "bash"])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     drop(running.stdout.take());
