@@ -37,18 +37,11 @@ fn pretrained(bench: &Bench, arch: &str, images: &Path) -> PathBuf {
     let work = bench.folder.path().join(format!("{arch}-source"));
     let out = bench.folder.path().join(format!("{arch}.backbone"));
     let mut args = vec!["pretrain", "--data", text(images), "--work", text(&work), "--arch", arch];
-    args.extend([
-        "--size",
-        "16",
-        "--epochs",
-        "6",
-        "--batch",
-        "8",
-        "--validation",
-        "0.25",
-        "--out",
-        text(&out),
-    ]);
+    args.extend(["--size", "16", "--epochs", "6", "--batch", "8", "--out", text(&out)]);
+    // A share of train/ is held out only where there is no val/, which is refused beside a share.
+    if !images.join("val").is_dir() {
+        args.extend(["--validation", "0.25"]);
+    }
     stdout("tailor", &args);
     out
 }
