@@ -243,7 +243,8 @@ impl Pack {
         }
         let out = self.out.display();
         let rounded = bits.map_or(String::new(), |bits| format!(", weights of {} bits", bits.count()));
-        println!("{out}: {after} bytes, from {before} ({ratio:.2} times smaller{rounded})");
+        let (times, what) = if ratio < 1.0 { (1.0 / ratio, "larger") } else { (ratio, "smaller") };
+        println!("{out}: {after} bytes, from {before} ({times:.2} times {what}{rounded})");
         match loss {
             Some(loss) => println!(
                 "accuracy {:.2} % before, {:.2} % after: {:.2} points lost on {} images of {}",
