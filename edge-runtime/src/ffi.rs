@@ -5,10 +5,15 @@
 #![allow(unsafe_code)]
 
 mod border;
+mod tasks;
 
 pub use border::{DEADLINE, INPUT, NOT_RESIDENT, edge_runtime_last_error};
+pub use tasks::{
+    edge_runtime_classes, edge_runtime_is_loading, edge_runtime_is_resident, edge_runtime_label,
+    edge_runtime_task_name,
+};
 
-use crate::{Backbone, Error, Frame, Options, Result, Runtime, Switcher, Task, TaskId, trusted_key};
+use crate::{Backbone, Error, Frame, Options, Result, Runtime, Switcher, TaskId, trusted_key};
 use border::{guarded, null, string};
 use std::ffi::{c_char, c_int};
 use std::time::Duration;
@@ -188,98 +193,6 @@ pub unsafe extern "C" fn edge_runtime_switch(runtime: *mut EdgeRuntime, number: 
 pub unsafe extern "C" fn edge_runtime_evict(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
     // SAFETY: the caller's promise is this function's.
     unsafe { acted(runtime, |runtime| runtime.evict(task(number)).map(|()| 0)) }
-}
-
-/// 1 when `task` is in memory, 0 when it is not, or a negative exit code.
-///
-/// # Safety
-/// As [`edge_runtime_switch`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn edge_runtime_is_resident(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
-    let resident = |runtime: &mut Runtime| {
-        let id = task(number);
-        Ok(c_int::from(runtime.resident().any(|(resident, _)| resident == id)))
-    };
-    // SAFETY: the caller's promise is this function's.
-    unsafe { acted(runtime, resident) }
-}
-
-/// Whether a task is still being loaded or streamed in ([`Runtime::is_loading`]): 1 or 0, or a negative exit code.
-///
-/// # Safety
-/// As [`edge_runtime_switch`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn edge_runtime_is_loading(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
-    // SAFETY: the caller's promise is this function's.
-    unsafe { acted(runtime, |runtime| Ok(c_int::from(runtime.is_loading(task(number))))) }
-}
-
-/// Writes the name of a task in memory, cut to fit and ending in a zero, to the `size` bytes at `text`: the bytes of the whole
-/// name without that zero, or a negative number.
-///
-/// # Safety
-/// As [`edge_runtime_metrics`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn edge_runtime_task_name(
-    runtime: *mut EdgeRuntime,
-    number: c_int,
-    text: *mut c_char,
-    size: usize,
-) -> c_int {
-    let write = |runtime: &mut Runtime| {
-        let (_, found) = resident(runtime, number)?;
-        // SAFETY: the caller's promise is this function's.
-        unsafe { border::put(found.name(), text, size) }
-    };
-    // SAFETY: the caller's promise is this function's.
-    unsafe { acted(runtime, write) }
-}
-
-/// The number of scores of a task in memory, or a negative number.
-///
-/// # Safety
-/// As [`edge_runtime_switch`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn edge_runtime_classes(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
-    let count = |runtime: &mut Runtime| {
-        let (_, found) = resident(runtime, number)?;
-        Ok(c_int::try_from(found.classes()).unwrap_or(c_int::MAX))
-    };
-    // SAFETY: the caller's promise is this function's.
-    unsafe { acted(runtime, count) }
-}
-
-/// Writes a class's label, as [`edge_runtime_task_name`] writes the name: empty for a task without labels.
-///
-/// # Safety
-/// As [`edge_runtime_metrics`].
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn edge_runtime_label(
-    runtime: *mut EdgeRuntime,
-    number: c_int,
-    class: usize,
-    text: *mut c_char,
-    size: usize,
-) -> c_int {
-    let write = |runtime: &mut Runtime| {
-        let (_, found) = resident(runtime, number)?;
-        if class >= found.classes() {
-            return Err(Error::Usage {
-                got: format!("class {class}"),
-                want: format!("0 to {}", found.classes().saturating_sub(1)),
-            });
-        }
-        let label = found.labels().get(class).map_or("", String::as_str);
-        // SAFETY: the caller's promise is this function's.
-        unsafe { border::put(label, text, size) }
-    };
-    // SAFETY: the caller's promise is this function's.
-    unsafe { acted(runtime, write) }
-}
-
-fn resident(runtime: &Runtime, number: c_int) -> Result<(TaskId, &Task)> {
-    let found = runtime.resident().find(|(id, _)| *id == task(number));
-    found.ok_or_else(|| Error::NotResident { task: format!("number {number}") })
 }
 
 /// Takes in finished loads without waiting ([`Runtime::poll`]): 0, or why one of them failed.

@@ -72,8 +72,8 @@ pub(crate) struct Room {
     used: AtomicUsize,
     /// Bytes of loaded tasks that the frame thread has not taken in yet.
     parked: AtomicUsize,
-    /// Bytes of tasks that the loader has still to free.
-    leaving: AtomicUsize,
+    /// Whether the loader has a task to free.
+    leaving: AtomicBool,
 }
 
 impl Default for Room {
@@ -85,7 +85,7 @@ impl Default for Room {
             budget: AtomicUsize::new(usize::MAX),
             used: zero(),
             parked: zero(),
-            leaving: zero(),
+            leaving: AtomicBool::new(false),
         }
     }
 }
@@ -109,9 +109,8 @@ impl Room {
     }
 
     /// Whether the loader may be given a task to free: not where another one waits, for its memory would add up.
-    pub fn lets_leave(&self, task: &Task) -> bool {
-        let bytes = task.resident_bytes();
-        self.leaving.compare_exchange(0, bytes, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    pub fn lets_leave(&self) -> bool {
+        !self.leaving.swap(true, Ordering::Relaxed)
     }
 
     /// Whether a task of so many bytes can ever be taken in.
@@ -150,7 +149,7 @@ impl Loader {
                 let (slot, ticket, outcome) = match job {
                     Job::Drop(task) => {
                         drop(task);
-                        room.leaving.store(0, Ordering::Relaxed);
+                        room.leaving.store(false, Ordering::Relaxed);
                         continue;
                     }
                     Job::Free(space) => {

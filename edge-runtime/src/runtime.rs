@@ -92,15 +92,15 @@ impl Runtime {
 
     /// Most bytes of resident tasks. The least recently used go first when a load exceeds it. A load takes its memory
     /// before others leave, and so does one prefetched task that no [`poll`](Runtime::poll) has taken in yet: further ones wait
-    /// for that where the budget would be exceeded; nor is one that left and that the loader has not come to free. Memory of the last task to leave is kept for the next load (at most 1 MiB),
-    /// and so are headers and compiled plans of tasks that left, up to 512 KiB.
+    /// for that where the budget would be exceeded. One task that left may be waiting for the loader to free it. Memory of the last
+    /// task to leave is kept for the next load (at most 1 MiB), and so are headers and compiled plans of tasks that left, up to 512 KiB.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
         self.tell();
     }
 
     /// Time a frame may take. A later answer is marked and counted; a frame whose task is still being
-    /// streamed in gives up then instead of blocking.
+    /// streamed in gives up then instead of blocking, after the part that it is making.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }

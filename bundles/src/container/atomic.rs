@@ -13,7 +13,8 @@ static SERIAL: AtomicU32 = AtomicU32::new(0);
 ///
 /// What is no file (a device, a pipe) is refused; a link stays, and what it leads to is replaced. Writes
 /// `.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
-/// directory. Who may read and write a file stays as it was. A file that is mapped somewhere keeps its old contents: it is never truncated or overwritten.
+/// directory. Who may read and write a file stays as it was. A file that is mapped somewhere keeps its old contents: it is
+/// never truncated or overwritten.
 ///
 /// # Errors
 /// `Io` naming the file and the step; the temporary file is removed and `path` is as it was.

@@ -106,7 +106,7 @@ impl Runtime {
 
     /// Gives up a task. The loader frees it, so that this thread need not, when there is one that has freed the last one.
     pub(super) fn discard(&self, task: Option<Arc<Task>>) {
-        if let Some(task) = task.filter(|task| self.loader.is_some() && self.room.lets_leave(task)) {
+        if let Some(task) = task.filter(|_| self.loader.is_some() && self.room.lets_leave()) {
             self.leave(Job::Drop(task));
         }
     }
