@@ -188,7 +188,7 @@ impl Pack {
         let splits =
             [("test", dataset.test.as_ref()), ("val", dataset.val.as_ref()), ("train", Some(&dataset.train))];
         let mut there = splits.into_iter().filter_map(|(name, split)| Some((name, split?)));
-        let Some((name, measured)) = there.next() else { bail!("{} holds no images", data.display()) };
+        let (name, measured) = there.next().unwrap_or(("train", &dataset.train));
         // Nothing is chosen by test images where there are others.
         let choosing = there.next().map_or(measured, |(_, split)| split);
         let packed = |bits: Option<Bits>| -> anyhow::Result<Vec<u8>> {
