@@ -86,9 +86,11 @@ int edge_runtime_is_loading(edge_runtime *runtime, int task);
 /* Number of scores of a task in memory. */
 int edge_runtime_classes(edge_runtime *runtime, int task);
 
-/* The name of a task in memory, and the label of one of its classes (empty when it has none), cut to size and ending in
- * a zero: the length of the whole text. */
+/* The name of a task in memory, the digest that names its bundle's contents (64 hexadecimal digits, as `tailor inspect` prints
+ * them: which version it is), and the label of one of its classes (empty when it has none), cut to size and ending in a
+ * zero: the length of the whole text. */
 int edge_runtime_task_name(edge_runtime *runtime, int task, char *text, size_t size);
+int edge_runtime_task_digest(edge_runtime *runtime, int task, char *text, size_t size);
 int edge_runtime_label(edge_runtime *runtime, int task, size_t class_index, char *text, size_t size);
 
 /* Takes in finished loads without waiting; a failed one is answered with its error, one at each call. A switch to the task
@@ -112,7 +114,7 @@ int edge_runtime_set_deadline(edge_runtime *runtime, uint64_t micros);
 int edge_runtime_frame(edge_runtime *runtime, const uint8_t *pixels, size_t width, size_t height,
                        size_t channels, edge_result *result);
 
-/* Writes counters and gauges as Prometheus text, cut to size and ending in a zero: the length of the whole text. */
+/* Writes counters, gauges and the resident tasks' names and digests as Prometheus text, cut to size and ending in a zero: the length of the whole text. */
 int edge_runtime_metrics(edge_runtime *runtime, char *text, size_t size);
 
 /* A handle by which other threads ask for switches. To be freed; may outlive the runtime. NULL on failure. */

@@ -4,9 +4,8 @@ use crate::backbone::Backbone;
 use crate::engine::Program;
 use crate::input::Preparation;
 use crate::kernels::int8::Grid;
-use crate::task::hex;
 use crate::{Error, Result, bundle};
-use bundles::container::{Bundle, Header, Kind, Manifest, Stored, Trust};
+use bundles::container::{Bundle, Header, Kind, Manifest, Stored, Trust, hex};
 use bundles::plan::Plan;
 use std::sync::Arc;
 

@@ -10,9 +10,9 @@ pub use switcher::Switcher;
 use crate::backbone::Backbone;
 use crate::input::Preparer;
 use crate::loader::{Job, Loader, Room, Ticket};
-use crate::stats::{Gauges, Stats};
+use crate::stats::{Gauges, Resident, Stats};
 use crate::{Error, Result, Session, Task};
-use bundles::container::Stored;
+use bundles::container::{Stored, hex};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,14 +127,20 @@ impl Runtime {
         &self.stats
     }
 
-    /// Counters and gauges as Prometheus text.
+    /// Counters and gauges as Prometheus text, and names and digests of resident tasks.
     pub fn metrics(&self) -> String {
-        self.stats.prometheus(Gauges {
+        let gauges = Gauges {
             tasks: self.resident().count(),
             task_bytes: self.resident_bytes(),
             workspace_bytes: self.workspace_bytes(),
             backbone_bytes: self.backbone.file_bytes() + self.backbone.repacked().bytes,
-        })
+        };
+        let tasks = self.resident().map(|(id, task)| Resident {
+            name: task.name().to_owned(),
+            digest: task.digest().map_or(String::new(), |digest| hex(&digest)),
+            is_running: self.current == Some(id.0),
+        });
+        self.stats.prometheus(gauges, tasks)
     }
 
     /// Loads a task bundle on this thread and makes it resident. A task of the same name is replaced.

@@ -43,6 +43,15 @@ pub(crate) struct Gauges {
     pub backbone_bytes: usize,
 }
 
+/// A resident task, as metrics tell of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resident {
+    pub name: String,
+    /// Hexadecimal; empty for a task that never was a bundle.
+    pub digest: String,
+    pub is_running: bool,
+}
+
 impl Stats {
     /// Counts a frame; true when it missed its deadline.
     pub(crate) fn frame(&mut self, time: Duration, deadline: Option<Duration>, answered: bool) -> bool {
@@ -62,7 +71,7 @@ impl Stats {
     }
 
     /// Prometheus text exposition.
-    pub(crate) fn prometheus(&self, gauges: Gauges) -> String {
+    pub(crate) fn prometheus(&self, gauges: Gauges, tasks: impl Iterator<Item = Resident>) -> String {
         let counters = [
             ("frames_total", "Frames answered.", self.frames),
             ("failed_frames_total", "Frames that ended in an error.", self.failed_frames),
@@ -92,6 +101,27 @@ impl Stats {
                 text,
                 "# HELP edge_runtime_{name} {help}\n# TYPE edge_runtime_{name} gauge\nedge_runtime_{name} {value}\n"
             );
+        }
+        let name = "edge_runtime_task_running";
+        let _ = write!(text, "# HELP {name} Resident tasks: 1 for the one that runs.\n# TYPE {name} gauge\n");
+        // A predecessor may stay until its successor is complete; a series of the same labels may come only once.
+        let mut told: Vec<Resident> = Vec::new();
+        for task in tasks {
+            match told.iter_mut().find(|known| (&known.name, &known.digest) == (&task.name, &task.digest)) {
+                Some(known) => known.is_running |= task.is_running,
+                None => told.push(task),
+            }
+        }
+        for Resident { name: task, digest, is_running } in told {
+            let _ = write!(text, "{name}{{task=\"");
+            for character in task.chars() {
+                let _ = match character {
+                    '\\' | '"' => write!(text, "\\{character}"),
+                    '\n' => write!(text, "\\n"),
+                    _ => write!(text, "{character}"),
+                };
+            }
+            let _ = writeln!(text, "\",digest=\"{digest}\"}} {}", u8::from(is_running));
         }
         let name = "edge_runtime_frame_seconds";
         let _ = write!(text, "# HELP {name} Time of a frame.\n# TYPE {name} histogram\n");
@@ -124,7 +154,13 @@ mod tests {
         }
         assert!(stats.frame(Duration::from_millis(1), deadline, false));
         let gauges = Gauges { tasks: 3, task_bytes: 77, workspace_bytes: 5, backbone_bytes: 9 };
-        let text = stats.prometheus(gauges);
+        let task = |name: &str, digest: &str, is_running| Resident {
+            name: name.into(),
+            digest: digest.into(),
+            is_running,
+        };
+        let tasks = [task("digits", "0a", false), task("a \"b\\\nc", "", false), task("digits", "0a", true)];
+        let text = stats.prometheus(gauges, tasks.into_iter());
         for line in [
             "edge_runtime_frames_total 5",
             "edge_runtime_failed_frames_total 1",
@@ -138,8 +174,10 @@ mod tests {
             "edge_runtime_resident_tasks 3",
             "edge_runtime_resident_task_bytes 77",
             "# TYPE edge_runtime_workspace_bytes gauge",
+            "edge_runtime_task_running{task=\"digits\",digest=\"0a\"} 1",
+            "edge_runtime_task_running{task=\"a \\\"b\\\\\\nc\",digest=\"\"} 0",
         ] {
-            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+            assert_eq!(text.lines().filter(|l| *l == line).count(), 1, "{line}\n{text}");
         }
     }
 }

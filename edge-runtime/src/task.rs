@@ -182,6 +182,12 @@ impl Task {
         &self.outline.trust
     }
 
+    /// The hash that names the bundle's contents, as `tailor inspect` prints it: two versions of a task differ in it, signing changes
+    /// nothing. None for a task that never was a bundle.
+    pub fn digest(&self) -> Option<[u8; 32]> {
+        self.outline.header.as_ref().map(|header| header.digest())
+    }
+
     /// Number of scores.
     pub fn classes(&self) -> usize {
         self.program().classes
@@ -226,9 +232,4 @@ impl Drop for Task {
             self.backbone.kept.keep_floats(parts);
         }
     }
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

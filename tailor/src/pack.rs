@@ -191,7 +191,7 @@ pub fn check_backbone(manifest: &Manifest, id: &[u8; 32]) -> Result<()> {
             got: format!("a {} (`{}`)", manifest.kind.word(), manifest.name),
         }));
     }
-    let short = |id: &[u8; 32]| crate::fit::hex(&id[..8]);
+    let short = |id: &[u8; 32]| bundles::container::hex(&id[..8]);
     Err(Error::Bundle(bundles::Error::Incompatible {
         what: format!("{} `{}`", manifest.kind.word(), manifest.name),
         want: format!("backbone {}", short(&manifest.backbone.id)),

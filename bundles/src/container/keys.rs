@@ -1,5 +1,6 @@
 //! Signing and public keys, and the text files they live in.
 
+use super::hex;
 use crate::{Error, Result};
 use ed25519_dalek::Signer;
 use std::fmt;
@@ -172,10 +173,6 @@ fn fields<'t, const N: usize>(text: &'t str, header: &str, names: [&str; N]) -> 
         return bad_key("unknown lines at the end".into(), "the file as keygen wrote it");
     }
     Ok(values)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Result<[u8; 32]> {

@@ -36,7 +36,7 @@ pub const COMMAND: Command = Command {
            --blocks measures the student with all its proxies and writes one row per gate: node, source,\n\
            role (block, proxy; stem, sum and head without source), microseconds. Proxies that run as one call\n\
            share its time as they share its multiply-adds. TSV with a header line, or, into a .json file,\n\
-           {\"arch\", \"isa\", \"precision\", \"threads\", \"rows\": [{\"node\", \"source\", \"role\", \"us\"}]}. On an int8\n\
+           {\"arch\", \"size\", \"isa\", \"precision\", \"threads\", \"rows\": [{\"node\", \"source\", \"role\", \"us\"}]}. On an int8\n\
            backbone it is that of int8 tasks.\n\n\
            Examples:\n  edge-runtime bench --store store/ --json\n  \
            edge-runtime bench --store store/ --task digits --layers\n  \

@@ -100,6 +100,7 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
     let text = if as_json {
         let object = json::Object::new()
             .text("arch", &manifest.plan.arch)
+            .raw("size", &format!("[{},{}]", manifest.plan.input.h, manifest.plan.input.w))
             .text("isa", backbone.isa().name())
             .text("precision", if backbone.is_int8() { "int8" } else { "f32" })
             .number("threads", session.threads() as f64)

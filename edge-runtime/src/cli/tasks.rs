@@ -2,16 +2,18 @@
 
 use super::args::{Args, spec};
 use super::{Command, json, store};
-use bundles::container::{Bundle, Kind, TrustedKey};
+use bundles::container::{Bundle, Kind, TrustedKey, hex};
 use edge_runtime::{Error, Result, trusted_key};
 use std::path::{Path, PathBuf};
 
 pub const COMMAND: Command = Command {
     name: "tasks",
-    about: "Lists task bundles: name, classes, blocks, bytes, signature",
+    about: "Lists task bundles: name, classes, blocks, bytes, digest, signature",
     options: &[store::STORE, store::TRUST, spec("--json", None, "one JSON object per task")],
     files: Some(" [FILE...]"),
-    help: "Files and directories may be given, too.\n\nExample:\n  edge-runtime tasks --store store/\n",
+    help: "Files and directories may be given, too. The digest names a bundle's contents, as `tailor inspect` shows it:\n\
+           another version has another, signing changes nothing. Its first 16 digits are listed; --json has all.\n\n\
+           Example:\n  edge-runtime tasks --store store/\n",
     run,
 };
 
@@ -32,7 +34,7 @@ fn run(args: &Args) -> Result<()> {
     let trusted = args.values("--trust").map(trusted_key).collect::<Result<Vec<_>>>()?;
     let mut text = String::new();
     if !args.flag("--json") {
-        text += "name\tclasses\tblocks\tproxies\tinput\tbytes\tsignature\n";
+        text += "name\tclasses\tblocks\tproxies\tinput\tbytes\tdigest\tsignature\n";
     }
     let mut failed = None;
     for path in &files {
@@ -65,6 +67,7 @@ fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
         });
     }
     let trust = bundle.verify(trusted).map_err(failed)?;
+    let digest = hex(&bundle.digest());
     let (blocks, proxies) = (manifest.plan.blocks(), manifest.plan.proxies());
     let (cells, input) = (manifest.plan.cells.len(), manifest.plan.input);
     if as_json {
@@ -77,13 +80,15 @@ fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
             .number("proxies", proxies as f64)
             .text("input", &input.to_string())
             .number("bytes", bytes.len() as f64)
+            .text("digest", &digest)
             .text("signature", &trust.to_string());
         return Ok(object.end() + "\n");
     }
     Ok(format!(
-        "{}\t{}\t{blocks}/{cells}\t{proxies}\t{input}\t{}\t{trust}\n",
+        "{}\t{}\t{blocks}/{cells}\t{proxies}\t{input}\t{}\t{:.16}\t{trust}\n",
         manifest.name,
         manifest.labels.len(),
-        bytes.len()
+        bytes.len(),
+        digest
     ))
 }

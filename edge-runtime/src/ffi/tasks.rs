@@ -4,6 +4,7 @@
 use super::border::put;
 use super::{EdgeRuntime, acted, task};
 use crate::{Error, Result, Runtime, Task, TaskId};
+use bundles::container::hex;
 use std::ffi::{c_char, c_int};
 
 /// 1 when `task` is in memory, 0 when it is not, or a negative exit code.
@@ -46,6 +47,27 @@ pub unsafe extern "C" fn edge_runtime_task_name(
         let (_, found) = resident(runtime, number)?;
         // SAFETY: the caller's promise is this function's.
         unsafe { put(found.name(), text, size) }
+    };
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, write) }
+}
+
+/// The same of the digest of a task's bundle ([`Task::digest`]): 64 hexadecimal digits.
+///
+/// # Safety
+/// As [`edge_runtime_metrics`](super::edge_runtime_metrics).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_task_digest(
+    runtime: *mut EdgeRuntime,
+    number: c_int,
+    text: *mut c_char,
+    size: usize,
+) -> c_int {
+    let write = |runtime: &mut Runtime| {
+        let (_, found) = resident(runtime, number)?;
+        let digest = found.digest().map_or(String::new(), |digest| hex(&digest));
+        // SAFETY: the caller's promise is this function's.
+        unsafe { put(&digest, text, size) }
     };
     // SAFETY: the caller's promise is this function's.
     unsafe { acted(runtime, write) }

@@ -120,6 +120,8 @@ int main(int count, char **files) {
     length = edge_runtime_task_name(runtime, first, text, sizeof text);
     expect(length > 0 && (size_t)length == strlen(text), "a name");
     expect(edge_runtime_task_name(runtime, first, NULL, 0) == length, "the length of a name");
+    expect(edge_runtime_task_digest(runtime, first, text, sizeof text) == 64, "a digest");
+    expect(strspn(text, "0123456789abcdef") == 64 && text[64] == 0, "in hexadecimal");
     result = frame(runtime);
     expect(edge_runtime_classes(runtime, first) == (int)result.classes, "classes");
     length = edge_runtime_label(runtime, first, (size_t)result.class_index, text, sizeof text);

@@ -106,6 +106,9 @@ fn tasks_self_test_probe_and_bench_report() {
     let out = ok(&["tasks", "--store", at], b"");
     assert_eq!(out.lines().count(), 4, "{out}");
     assert!(out.contains("fashion\t5\t8/9\t"), "{out}");
+    let digests = out.lines().skip(1).map(|line| line.split('\t').nth(6).unwrap_or_default());
+    let all = ok(&["tasks", "--store", at, "--json"], b"");
+    assert!(digests.clone().all(|digest| digest.len() == 16 && all.contains(digest)), "{out}\n{all}");
     let out = ok(&["self-test", "--store", at], b"");
     assert!(out.lines().count() > 3 && out.lines().skip(1).all(|line| line.ends_with("\tok")), "{out}");
     assert!(out.contains("portable"), "{out}");

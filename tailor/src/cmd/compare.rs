@@ -6,7 +6,7 @@ use crate::baselines::{Comparison, Method, Outcome};
 use crate::cmd::choices::Choices;
 use crate::cmd::{On, names, read_images, warn_of_small_validation};
 use crate::data::{self, Found, Size};
-use crate::fit::{BackboneSize, Recipe};
+use crate::fit::{BackboneSize, Claim, Recipe};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::source::Source;
@@ -111,6 +111,7 @@ impl Compare {
             self.choices.check_data(&recipe, found.counts())?;
         }
         let backbone = BackboneSize::of(&source, Size { height: size, width: size })?;
+        let _claim = Claim::alone(&self.work)?;
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let plan = source.plan.clone();
         let mut comparison = Comparison::new(source, recipe, &self.rates, device, progress);

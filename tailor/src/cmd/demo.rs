@@ -5,13 +5,12 @@ mod samples;
 
 use crate::cmd::{On, load_images};
 use crate::data::Augment;
-use crate::fit::{BackboneSize, Job, Recipe, Report, Stage, Work};
+use crate::fit::{BackboneSize, Claim, Job, Recipe, Report, Stage, Work};
 use crate::import::{self, Request};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::Schedule;
-use anyhow::Context;
 use device::Timing;
 use samples::Sample;
 use std::path::{Path, PathBuf};
@@ -52,7 +51,7 @@ impl Demo {
         let device = self.on.open()?;
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let folder = &self.out;
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let _claim = Claim::alone(folder)?;
         let weights = samples::unpack(folder, &samples::WEIGHTS)?;
         let backbone = folder.join("cifar100-resnet20.backbone");
         import::write_backbone(&import::import(&weights, &Request::default())?, &backbone)?;

@@ -51,7 +51,7 @@ impl Export {
         let exported = onnx(&network, options)?;
         write_atomically(&self.onnx, &exported.bytes)?;
 
-        let id = crate::fit::hex(&network.backbone);
+        let id = bundles::container::hex(&network.backbone);
         if self.json {
             let port = |port: &Port| {
                 let batch = if self.dynamic_batch { "batch".into() } else { serde_json::Value::from(1) };

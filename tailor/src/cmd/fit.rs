@@ -4,7 +4,7 @@ use crate::Error;
 use crate::cmd::choices::Choices;
 use crate::cmd::{On, keys, prune, read_images, stem, warn_of_small_validation};
 use crate::data::{self, Dataset, Size};
-use crate::fit::{BackboneSize, Job, Recipe, Work, refuse_others};
+use crate::fit::{BackboneSize, Claim, Job, Recipe, Work, refuse_others};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::source::Source;
@@ -12,7 +12,7 @@ use anyhow::Context;
 use bundles::container::SigningKey;
 use candle_core::Device;
 use clap::ValueEnum;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Teaches, trains, prunes and packs one task; run again after an interruption it goes on where it was.
 #[derive(Debug, clap::Args)]
@@ -60,10 +60,12 @@ enum Until {
 
 impl Fit {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let begun = self.begin()?;
+        let begun = self.begin(Claim::alone)?;
         if self.until != Until::Pack {
             let stage = if self.until == Until::Train { "train" } else { "teach" };
-            let score = begun.job().begin(self.until == Until::Train)?;
+            let (teacher, student) = begun.job().begin(self.until == Until::Train)?;
+            warn_of_small_validation(&begun.data_name, teacher, begun.recipe.tolerance);
+            let score = student.unwrap_or(teacher);
             if self.json {
                 let (val, n) = (score.accuracy(), score.n);
                 println!("{}", serde_json::json!({ "stage": stage, "val": val, "val_n": n }));
@@ -111,7 +113,7 @@ impl Fit {
 
     /// One candidate of the sweep, for `tailor prune --drop`.
     pub(super) fn run_candidate(self, dropped: usize) -> anyhow::Result<()> {
-        let begun = self.begin()?;
+        let begun = self.begin(Claim::shared)?;
         let blocks = begun.source.plan.cells.len();
         if dropped > blocks {
             let want = format!("at most {blocks}, the blocks of {}", begun.source.arch);
@@ -135,8 +137,8 @@ impl Fit {
         Ok(name)
     }
 
-    /// Checks every option, then reads the images.
-    fn begin(&self) -> anyhow::Result<Begun> {
+    /// Checks every option, takes the work folder as `claim` does, then reads the images.
+    fn begin(&self, claim: fn(&Path) -> crate::Result<Claim>) -> anyhow::Result<Begun> {
         let recipe = self.choices.recipe()?;
         let signers = match &self.key {
             Some(path) => vec![keys::read_key(path)?],
@@ -154,15 +156,13 @@ impl Fit {
         self.choices.check_data(&recipe, found.counts())?;
         let recipe = self.choices.recipe_for(found.counts())?;
         let data_name = stem(&self.data);
-        if self.work.is_dir() {
-            let (work, shape) = (Work::open(&self.work)?, Size { height: size, width: size });
-            refuse_others(&work, &source.id, &data_name, shape, found.classes(), &recipe)?;
-        }
+        let (_claim, work) = (claim(&self.work)?, Work::open(&self.work)?);
+        let shape = Size { height: size, width: size };
+        refuse_others(&work, &source.id, &data_name, shape, found.classes(), &recipe)?;
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, size, &progress)?;
-        let work = Work::open(&self.work)?;
         let jobs = self.jobs.map(usize::from);
-        Ok(Begun { name, data_name, source, dataset, recipe, work, signers, device, jobs, progress })
+        Ok(Begun { name, data_name, source, dataset, recipe, work, _claim, signers, device, jobs, progress })
     }
 }
 
@@ -174,6 +174,7 @@ struct Begun {
     dataset: Dataset,
     recipe: Recipe,
     work: Work,
+    _claim: Claim,
     signers: Vec<SigningKey>,
     device: Device,
     jobs: Option<usize>,

@@ -44,7 +44,7 @@ impl Import {
             let line = serde_json::json!({
                 "file": out.display().to_string(),
                 "arch": imported.arch.to_string(),
-                "id": crate::fit::hex(&id),
+                "id": bundles::container::hex(&id),
                 "blocks": imported.plan.blocks(),
                 "params": cost.params,
                 "macs": cost.macs,
@@ -61,7 +61,7 @@ impl Import {
                 imported.plan.blocks(),
                 crate::fit::count(cost.params),
                 crate::fit::count(cost.macs),
-                crate::fit::hex(&id[..8])
+                bundles::container::hex(&id[..8])
             );
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! `tailor inspect`: what is in a backbone or task bundle.
 
 use crate::draw::strip;
-use crate::fit::{count, hex};
+use crate::fit::count;
 use anyhow::Context;
-use bundles::container::Bundle;
+use bundles::container::{Bundle, hex};
 use bundles::plan::{Counter, Owner, Role};
 use edge_runtime::kernels::Isa;
 use edge_runtime::{Needs, needs};
@@ -62,7 +62,7 @@ impl Inspect {
                 "blocks": plan.blocks(), "blocks_total": plan.cells.len(), "proxies": plan.proxies(),
                 "task_params": plan.task_params(), "backbone_params": plan.backbone_params(),
                 "macs": real, "macs_paper": paper, "labels": manifest.labels,
-                "backbone": hex(&manifest.backbone.id), "signature": trust.to_string(),
+                "backbone": hex(&manifest.backbone.id), "digest": hex(&bundle.digest()), "signature": trust.to_string(),
                 "bytes": bytes.len(), "tensors": tensors, "stored": stored,
                 "facts": manifest.facts.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect::<serde_json::Map<_, _>>(),
             });
@@ -72,6 +72,7 @@ impl Inspect {
         let row = |what: &str, value: String| println!("{what:<16} {value}");
         row("file", format!("{} ({:.1} KiB)", self.file.display(), bytes.len() as f64 / 1024.0));
         row("kind", format!("{} `{}`", manifest.kind.word(), manifest.name));
+        row("digest", hex(&bundle.digest()));
         row("signature", trust.to_string());
         row("backbone", hex(&manifest.backbone.id));
         row("network", format!("{}, input {}, {} classes", plan.arch, plan.input, plan.classes()));

@@ -2,12 +2,13 @@
 
 use crate::cmd::{On, channels, read_images, stem, training};
 use crate::data;
-use crate::fit::{Work, count, hex};
+use crate::fit::{Claim, Work, count};
 use crate::interrupt::Interrupt;
 use crate::pretrain::{Job, Recipe, Report, refuse_others};
 use crate::progress::Progress;
 use crate::train::{Schedule, Score};
 use anyhow::Context;
+use bundles::container::hex;
 use bundles::plan::Arch;
 use std::path::{Path, PathBuf};
 
@@ -120,7 +121,7 @@ impl Pretrain {
         }
         counts.check_batch(recipe.batch, recipe.validation)?;
         let name = stem(&self.data);
-        let work = Work::open(&self.work)?;
+        let (_claim, work) = (Claim::alone(&self.work)?, Work::open(&self.work)?);
         refuse_others(&work, &name, found.classes(), &recipe)?;
         let out = self.out.clone().unwrap_or_else(|| work.backbone(&name));
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::cmd::choices::Choices;
 use crate::cmd::{On, read_images};
 use crate::data::{self, Found};
-use crate::fit::Recipe;
+use crate::fit::{Claim, Recipe};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::protocols::{Findings, Lab, Task};
@@ -101,8 +101,9 @@ impl Setting {
         Ok(Task { name: name.to_string(), dataset, recipe })
     }
 
-    fn lab<'a>(&'a self, device: &'a Device, progress: &'a Progress) -> Lab<'a> {
-        Lab { work: &self.work, device, jobs: self.jobs.map(usize::from), progress }
+    fn lab<'a>(&'a self, device: &'a Device, progress: &'a Progress) -> Result<Lab<'a>> {
+        let claim = Claim::alone(&self.work)?;
+        Ok(Lab { work: &self.work, device, jobs: self.jobs.map(usize::from), progress, claim })
     }
 
     fn end(&self, findings: &Findings) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::{Images, Size, folder::Source};
 use crate::{Error, Result};
 use bundles::preprocess::{MAX_SIDE, Resizer};
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use rayon::prelude::*;
 use std::io::Cursor;
 
@@ -82,7 +82,8 @@ fn open(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
     // The content decides, not the ending: a JPEG named .png is common and harmless.
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     if reader.format().is_none() {
-        reader.set_format(ImageFormat::Png);
+        let why = std::io::Error::new(std::io::ErrorKind::InvalidData, "neither PNG nor JPEG");
+        return Err(image::ImageError::IoError(why));
     }
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE as u32);

@@ -162,7 +162,7 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
         (with("train/dog/x.png", png(1, 1, 1)[..50].to_vec()), ["train/dog/x.png", "cannot be decoded"]),
         (with("train/dog/x.jpg", vec![0xff, 0xd8, 0xff, 0xe0]), ["train/dog/x.jpg", "cannot be decoded"]),
         (with("train/dog/x.jpg", cut), ["train/dog/x.jpg", "cut short"]),
-        (with("train/dog/x.jfif", b"no image".to_vec()), ["train/dog/x.jfif", "cannot be decoded"]),
+        (with("train/dog/x.jfif", b"<html>".to_vec()), ["train/dog/x.jfif", "neither PNG nor JPEG"]),
         (twice, ["", "both val/ and validation/"]),
         (with("val/dog/", vec![]), ["", "a val/ folder without images"]),
         (with("test/dog/x.png", huge), ["test/dog/x.png", "cannot be decoded"]),

@@ -12,7 +12,7 @@ pub mod schema;
 pub use network::Network;
 
 use crate::Result;
-use crate::fit::hex;
+use bundles::container::hex;
 use bundles::plan::Shape;
 use lower::{Lowering, Value};
 use prost::Message;

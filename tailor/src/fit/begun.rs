@@ -1,10 +1,11 @@
 //! What was begun in a work folder before: other options are refused by its checkpoints' fingerprints alone, before
 //! any image is read.
 
-use super::{Recipe, Work, hex};
+use super::{Recipe, Work};
 use crate::Result;
 use crate::data::{Size, digest_of};
 use crate::train::Checkpoint;
+use bundles::container::hex;
 
 /// What a run is about, beside its recipe and the images themselves.
 pub(super) fn about(backbone: &[u8; 32], data_name: &str, size: Size, classes: &[String]) -> String {

@@ -141,15 +141,16 @@ impl Job<'_> {
 }
 
 impl Job<'_> {
-    /// Runs or continues the first stages only: the teacher, and with `student` the student too. Validation of the last of them.
+    /// Runs or continues the first stages only: the teacher, and with `student` the student too. Validation of both.
     ///
     /// # Errors
     /// Whatever any stage reports.
-    pub fn begin(self, student: bool) -> Result<Score> {
+    pub fn begin(self, student: bool) -> Result<(Score, Option<Score>)> {
         let ground = self.ground()?;
         let tailoring = self.tailoring(&ground);
         let teacher = tailoring.teach()?;
-        if student { Ok(tailoring.train(&teacher)?.validation) } else { Ok(teacher.validation) }
+        let student = student.then(|| tailoring.train(&teacher)).transpose()?;
+        Ok((teacher.validation, student.map(|student| student.validation)))
     }
 
     /// Runs or continues one candidate of a sweep, and what it is made from where that is not done.
@@ -198,9 +199,4 @@ impl Job<'_> {
         let tailoring = ground.tailoring(self.recipe, self.work, self.device, self.progress);
         Tailoring { jobs: self.jobs.unwrap_or(tailoring.jobs), ..tailoring }
     }
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

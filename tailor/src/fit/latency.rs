@@ -34,13 +34,20 @@ impl Part {
     }
 }
 
+/// What a table says it was measured of; lines say nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Measured {
+    arch: Option<String>,
+    /// Height and width of its images.
+    size: Option<[usize; 2]>,
+}
+
 /// Microseconds of each part of a student, measured on a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatencyTable {
     /// File it came from, for messages.
     file: String,
-    /// Architecture it was measured of, where it says.
-    arch: Option<String>,
+    measured: Measured,
     rows: BTreeMap<(usize, Option<usize>, Part), f64>,
 }
 
@@ -54,13 +61,13 @@ impl LatencyTable {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let read = match path.extension().is_some_and(|extension| extension == "json") {
             true => rows_of_json(&text),
-            false => rows_of_lines(&text).map(|rows| (None, rows)),
+            false => rows_of_lines(&text).map(|rows| (Measured::default(), rows)),
         };
         let file = path.display().to_string();
         let refuse =
             |found: String| Error::data(&file, found, "a table made by `edge-runtime bench --blocks`");
-        let (arch, rows) = read.map_err(refuse)?;
-        let mut table = LatencyTable { file: file.clone(), arch, rows: BTreeMap::new() };
+        let (measured, rows) = read.map_err(refuse)?;
+        let mut table = LatencyTable { file: file.clone(), measured, rows: BTreeMap::new() };
         for row in rows {
             let key = row.key().map_err(refuse)?;
             if table.rows.insert(key, row.us).is_some() {
@@ -73,19 +80,24 @@ impl LatencyTable {
         }
     }
 
-    /// Refuses a table that names another architecture: nodes of the same number may be there, and cost something else.
+    /// Refuses a table that names another architecture or other images than `size` pixels each way: nodes of the same number may
+    /// be there, and cost something else.
     ///
     /// # Errors
     /// [`Error::Data`].
-    pub fn check(&self, arch: Arch) -> Result<()> {
-        match &self.arch {
-            Some(measured) if *measured != arch.to_string() => Err(Error::data(
-                &self.file,
-                format!("measured of a {measured}"),
-                format!("a table of a {arch}; make it with `edge-runtime bench --blocks`"),
-            )),
-            _ => Ok(()),
+    pub fn check(&self, arch: Arch, size: usize) -> Result<()> {
+        let Measured { arch: named, size: images } = &self.measured;
+        let (named, images) =
+            (named.clone().unwrap_or_else(|| arch.to_string()), images.unwrap_or([size; 2]));
+        if named == arch.to_string() && images == [size; 2] {
+            return Ok(());
         }
+        let ([height, width], file) = (images, &self.file);
+        Err(Error::data(
+            file,
+            format!("measured of a {named} on images of {width}x{height} pixels"),
+            format!("a table of a {arch} on {size}x{size}; make it with `edge-runtime bench --blocks`"),
+        ))
     }
 
     /// Microseconds of gate `g` of cell `node` of `plan`.
@@ -177,8 +189,8 @@ fn rows_of_lines(text: &str) -> std::result::Result<Vec<Row>, String> {
     lines.map(|line| row(line).ok_or_else(|| format!("line `{line}`"))).collect()
 }
 
-/// Rows, and the architecture where it is named.
-fn rows_of_json(text: &str) -> std::result::Result<(Option<String>, Vec<Row>), String> {
+/// Rows, and what they are of where that is said.
+fn rows_of_json(text: &str) -> std::result::Result<(Measured, Vec<Row>), String> {
     let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let rows = value["rows"].as_array().ok_or("no `rows`")?;
     let number = |value: &serde_json::Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
@@ -191,7 +203,11 @@ fn rows_of_json(text: &str) -> std::result::Result<(Option<String>, Vec<Row>), S
         Some(Row { node: number(&row["node"])?, source, role, us: row["us"].as_f64()? })
     };
     let rows = rows.iter().map(|value| row(value).ok_or_else(|| format!("row {value}")));
-    Ok((value["arch"].as_str().map(str::to_owned), rows.collect::<std::result::Result<_, _>>()?))
+    let size = value["size"].as_array().map(|sides| sides.iter().filter_map(number).collect::<Vec<_>>());
+    let size =
+        size.map(|sides| sides.try_into().map_err(|_| format!("size {}", value["size"]))).transpose()?;
+    let measured = Measured { arch: value["arch"].as_str().map(str::to_owned), size };
+    Ok((measured, rows.collect::<std::result::Result<_, _>>()?))
 }
 
 #[cfg(test)]
@@ -211,19 +227,25 @@ mod tests {
 
     #[test]
     fn both_forms_say_the_same() {
-        let json = r#"{"arch":"cifar-resnet8-b","rows":[{"node":0,"source":null,"role":"stem","us":5},
+        let json = r#"{"arch":"cifar-resnet8-b","size":[32,32],"rows":[{"node":0,"source":null,"role":"stem","us":5},
             {"node":1,"source":0,"role":"block","us":10},{"node":1,"source":0,"role":"proxy","us":2},
             {"node":1,"source":null,"role":"sum","us":0.5},{"node":4,"source":null,"role":"head","us":1}]}"#;
         let (a, b) = (read("t.tsv", TSV).unwrap(), read("t.json", json).unwrap());
         assert_eq!(a.rows, b.rows);
         assert_eq!(a.fingerprint(), b.fingerprint());
         let arch: Arch = "cifar-resnet8-b".parse().unwrap();
-        assert!(a.check(arch).is_ok() && b.check(arch).is_ok());
         let other = "cifar-resnet20-b".parse().unwrap();
-        a.check(other).expect("lines name no architecture");
-        let error = b.check(other).unwrap_err().to_string();
-        let named = ["t.json", "measured of a cifar-resnet8-b", "a table of a cifar-resnet20-b"];
-        assert!(named.iter().all(|part| error.contains(part)), "{error}");
+        for (arch, size) in [(arch, 32), (other, 32), (arch, 48)] {
+            a.check(arch, size).expect("lines name neither architecture nor images");
+        }
+        b.check(arch, 32).expect("of this backbone");
+        for (arch, size, want) in
+            [(other, 32, "a table of a cifar-resnet20-b on 32x32"), (arch, 48, "a cifar-resnet8-b on 48x48")]
+        {
+            let error = b.check(arch, size).unwrap_err().to_string();
+            let parts = ["t.json", "measured of a cifar-resnet8-b on images of 32x32 pixels", want];
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
         let plan = arch.plan(32, 32, 10).unwrap().with_proxies(Skips::Nearest(1), arch.proxy_form()).unwrap();
         assert_eq!((a.gate(&plan, 1, 0).unwrap(), a.gate(&plan, 1, 1).unwrap()), (10.0, 2.0));
         assert_eq!((a.fixed(&plan).unwrap(), a.sum(1), a.sum(2)), (6.0, 0.5, 0.0));
@@ -245,6 +267,7 @@ mod tests {
             ("t.tsv", "node\tsource\trole\tus\n1\t0\tblock\t3\n1\t0\tblock\t4\n", "two rows"),
             ("t.json", "{}", "no `rows`"),
             ("t.json", r#"{"rows":[{"node":1}]}"#, "row"),
+            ("t.json", r#"{"size":[32],"rows":[]}"#, "size [32]"),
         ];
         for (name, text, want) in cases {
             let error = read(name, text).unwrap_err().to_string();

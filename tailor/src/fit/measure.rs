@@ -64,6 +64,22 @@ impl Measure {
         Ok(self.fixed(plan)? + gates + sums)
     }
 
+    /// The least that a network pruned from `student` can cost: stem, head, and the cheapest way from one to the other.
+    ///
+    /// # Errors
+    /// A latency table that lacks a part of it.
+    pub fn least(&self, student: &Plan) -> Result<f64> {
+        let gates = self.gates(student)?;
+        // Of the cheapest way to each node.
+        let mut ways = vec![0.0];
+        for (i, (cell, costs)) in student.cells.iter().zip(gates).enumerate() {
+            let sum = if let Measure::Latency(table) = self { table.sum(i + 1) } else { 0.0 };
+            let through = cell.gates.iter().zip(costs).map(|(gate, cost)| ways[gate.source] + cost + sum);
+            ways.push(through.fold(f64::INFINITY, f64::min));
+        }
+        Ok(self.fixed(student)? + ways.last().copied().unwrap_or(0.0))
+    }
+
     /// A cost in words.
     pub fn say(&self, cost: f64) -> String {
         in_words(cost, self.unit())
@@ -180,7 +196,7 @@ impl FromStr for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bundles::plan::{Arch, Skips};
+    use bundles::plan::{Arch, GateId, Skips};
 
     fn backbone() -> Plan {
         "cifar-resnet20-b".parse::<Arch>().unwrap().plan(32, 32, 10).unwrap()
@@ -194,6 +210,27 @@ mod tests {
         assert_eq!(Measure::Macs.total(&student).unwrap(), whole.macs as f64);
         assert_eq!(Measure::Params.total(&student).unwrap(), whole.params as f64);
         assert!(Measure::Macs.fixed(&student).unwrap() < 0.02 * whole.macs as f64);
+    }
+
+    #[test]
+    fn nothing_that_pruning_can_leave_costs_less_than_the_least() {
+        let arch: Arch = "cifar-resnet8-b".parse().unwrap();
+        let student =
+            arch.plan(32, 32, 10).unwrap().with_proxies(Skips::Nearest(3), arch.proxy_form()).unwrap();
+        let gates: Vec<GateId> = student
+            .cells
+            .iter()
+            .enumerate()
+            .flat_map(|(i, cell)| (0..cell.gates.len()).map(move |gate| GateId { node: i + 1, gate }))
+            .collect();
+        for measure in [Measure::Macs, Measure::Params] {
+            let dropped =
+                |subset: u32| (0..gates.len()).filter(move |g| subset >> g & 1 == 1).map(|g| gates[g]);
+            let networks =
+                (0..1 << gates.len()).filter_map(|subset| student.without(&dropped(subset).collect()).ok());
+            let costs = networks.map(|plan| measure.total(&plan).unwrap());
+            assert_eq!(costs.fold(f64::INFINITY, f64::min), measure.least(&student).unwrap(), "{measure:?}");
+        }
     }
 
     #[test]

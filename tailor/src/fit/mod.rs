@@ -2,6 +2,7 @@
 
 mod begun;
 mod behind;
+mod claim;
 mod cut;
 mod ground;
 mod iterate;
@@ -24,9 +25,10 @@ mod work;
 pub use begun::refuse_others;
 pub(crate) use behind::points;
 pub use behind::{Behind, Judge};
+pub use claim::Claim;
 pub use ground::Ground;
 pub(crate) use iterate::taken;
-pub use job::{Job, hex};
+pub use job::Job;
 pub use latency::LatencyTable;
 pub use measure::{Budget, Measure};
 pub use predictions::{Answer, answers};

@@ -231,11 +231,19 @@ impl Recipe {
         let backbone = arch.plan(size, size, 2)?;
         let student = backbone.with_proxies(self.skips, arch.proxy_form())?;
         if let Measure::Latency(table) = &self.cost {
-            table.check(arch)?;
+            table.check(arch, size)?;
         }
         self.cost.total(&student)?;
-        self.budget.map(|budget| budget.resolve(&self.cost, &backbone)).transpose()?;
-        Ok(())
+        let Some(budget) = self.budget else { return Ok(()) };
+        let (allowed, least) = (budget.resolve(&self.cost, &backbone)?, self.cost.least(&student)?);
+        if allowed >= least {
+            return Ok(());
+        }
+        let want = format!(
+            "at least {}, which the leanest network takes that pruning can leave; or let proxies reach further with --skips",
+            self.cost.say(least)
+        );
+        Err(Error::config(format!("--budget {budget}"), want))
     }
 
     /// Everything that shapes the teacher, written out.

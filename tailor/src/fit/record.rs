@@ -1,8 +1,9 @@
 //! `report.json`: everything about a finished run in one document, for `tailor report` and for scripts.
 
-use super::{Attempt, BackboneSize, Recipe, Report, Selection, hex};
+use super::{Attempt, BackboneSize, Recipe, Report, Selection};
 use crate::data::Size;
 use crate::source::Source;
+use bundles::container::hex;
 use serde_json::{Value, json};
 
 /// What the document says beside the report itself.

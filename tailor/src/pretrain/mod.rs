@@ -5,12 +5,13 @@ mod recipe;
 pub use recipe::Recipe;
 
 use crate::data::{Dataset, Loader, Split, digest_of, hold_out, statistics};
-use crate::fit::{Work, hex};
+use crate::fit::Work;
 use crate::import::{Imported, NamedValues, write_backbone};
 use crate::net::{Net, Params, training_tensors};
 use crate::progress::Progress;
 use crate::train::{Checkpoint, Course, Score, Train, evaluate, teacher_loss};
 use crate::{Error, Result};
+use bundles::container::hex;
 use bundles::plan::{Counter, Plan};
 use candle_core::Device;
 use std::collections::BTreeMap;

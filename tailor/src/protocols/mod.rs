@@ -84,6 +84,12 @@ fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item =
         if let Some((dropped, why)) = &trial.refused {
             notes.push(format!("{}: not without {dropped} blocks: {why}.", trial.folder.display()));
         }
+        if let Some((dropped, why)) = &trial.over_budget {
+            notes.push(format!(
+                "{}: over the budget without {dropped} blocks: {why}.",
+                trial.folder.display()
+            ));
+        }
     }
     let mark = "* no pruned network kept within tolerance of the teacher: the most accurate one is shown.";
     if trials.into_iter().any(|trial| !trial.within) && notes.iter().all(|note| note != mark) {

@@ -2,7 +2,7 @@
 
 use crate::baselines::borrow_teacher;
 use crate::data::Dataset;
-use crate::fit::{Job, Recipe, Work};
+use crate::fit::{Claim, Job, Recipe, Work};
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::Score;
@@ -23,6 +23,8 @@ pub struct Lab<'a> {
     pub jobs: Option<usize>,
     /// What a person sees.
     pub progress: &'a Progress,
+    /// Keeps other runs out of `work`.
+    pub claim: Claim,
 }
 
 /// A task to be tailored to.
@@ -87,6 +89,8 @@ pub struct Trial {
     pub dropped: usize,
     /// The fewest blocks that were not to be dropped, and why not.
     pub refused: Option<(usize, String)>,
+    /// The most blocks that were dropped without reaching the budget, and what was left took.
+    pub over_budget: Option<(usize, String)>,
 }
 
 impl Lab<'_> {
@@ -170,9 +174,9 @@ impl Trial {
                     params: candidate["params"].as_u64()?,
                 })
             };
-            let refusal = |c: &Value| {
-                let why = c["refused"].as_str().or(c["over_budget"].as_str())?;
-                Some((count(&c["dropped"])?, why.to_string()))
+            let without = |why: &str| {
+                let of = |c: &Value| Some((count(&c["dropped"])?, c[why].as_str()?.to_string()));
+                candidates.iter().filter_map(of).collect::<Vec<_>>()
             };
             let chosen = candidates.iter().find(|c| c["stage"] == report["chosen"])?;
             let brief = candidates.iter().filter(|c| c["finished"] != true);
@@ -187,7 +191,8 @@ impl Trial {
                 proxies: count(&task["proxies"])?,
                 candidates: points,
                 dropped: count(&chosen["dropped"])?,
-                refused: candidates.iter().filter_map(refusal).min(),
+                refused: without("refused").into_iter().min(),
+                over_budget: without("over_budget").into_iter().max(),
             })
         };
         read().ok_or_else(broken)

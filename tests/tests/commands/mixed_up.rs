@@ -68,6 +68,49 @@ fn other_classes_are_no_measure_of_a_task() {
 }
 
 #[test]
+fn two_runs_never_share_a_folder() {
+    let bench = bench();
+    let work = bench.folder.path().join("run");
+    std::fs::create_dir(&work).unwrap();
+    let (backbone, images, at) = (text(&bench.backbone), text(&bench.images), text(&work));
+    let in_it = |command: &[&'static str]| {
+        let of = ["--backbone", backbone, "--data", images, "--work", at, "--epochs", "1,1,1"];
+        [command, &of, &["--validation", "0.34"]].concat()
+    };
+    let commands = [
+        in_it(&["fit"]),
+        in_it(&["prune", "--drop", "1"]),
+        in_it(&["compare", "--methods", "fine-tune"]),
+        in_it(&["protocol", "teacher"]),
+        vec![
+            "pretrain",
+            "--data",
+            images,
+            "--work",
+            at,
+            "--arch",
+            "cifar-resnet8-b",
+            "--size",
+            "12",
+            "--batch",
+            "8",
+        ],
+        vec!["demo", "--out", at],
+    ];
+    let other = std::fs::File::open(&work).unwrap();
+    other.lock().unwrap();
+    for command in commands {
+        let (_, why) = failure("tailor", &command);
+        assert!(why.contains("another run is at work in this folder"), "{command:?}: {why}");
+        assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0, "{command:?}");
+    }
+    // Candidates of a sweep may be at work together.
+    other.unlock().unwrap();
+    other.lock_shared().unwrap();
+    stdout("tailor", &in_it(&["prune", "--drop", "1"]));
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused_with_what_could() {
     let bench = bench();
     let at = |name: &str| bench.folder.path().join(name);

@@ -78,7 +78,7 @@ impl Decathlon {
             tasks.push(task);
         }
         let progress = progress()?;
-        let lab = setting.lab(&device, &progress);
+        let lab = setting.lab(&device, &progress)?;
         let mut entries = Vec::new();
         for task in tasks {
             let hidden = task.hidden(size, &progress)?;

@@ -38,7 +38,7 @@ impl Depth {
         setting.find(&self.data, &recipe)?;
         let data = stem(&self.data);
         let progress = progress()?;
-        let lab = setting.lab(&device, &progress);
+        let lab = setting.lab(&device, &progress)?;
         let mut all = Vec::new();
         for (name, source) in names.iter().zip(&sources) {
             // Each has a size of its own.

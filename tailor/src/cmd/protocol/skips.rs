@@ -53,7 +53,7 @@ impl Skips {
             found.push(setting.find(path, &recipe)?);
         }
         let progress = progress()?;
-        let lab = setting.lab(&device, &progress);
+        let lab = setting.lab(&device, &progress)?;
         let mut all = Vec::new();
         for (name, found) in names.iter().zip(found) {
             let task = setting.task(name, found, &source, &progress)?;

@@ -40,7 +40,7 @@ impl Teacher {
         let data = stem(&self.data);
         let progress = progress()?;
         let task = setting.task(&data, found, &source, &progress)?;
-        let both = teacher::on(&setting.lab(&device, &progress), &source, &task)?;
+        let both = teacher::on(&setting.lab(&device, &progress)?, &source, &task)?;
         Ok(setting.end(&teacher::findings(&source, &data, &both))?)
     }
 }
