@@ -3,8 +3,9 @@
 
 use super::border::put;
 use super::{EdgeRuntime, acted, task};
-use crate::{Error, Result, Runtime, Task, TaskId};
+use crate::{Error, Result, Runtime, Task};
 use bundles::container::hex;
+use std::borrow::Cow;
 use std::ffi::{c_char, c_int};
 
 /// 1 when `task` is in memory, 0 when it is not, or a negative exit code.
@@ -43,13 +44,8 @@ pub unsafe extern "C" fn edge_runtime_task_name(
     text: *mut c_char,
     size: usize,
 ) -> c_int {
-    let write = |runtime: &mut Runtime| {
-        let (_, found) = resident(runtime, number)?;
-        // SAFETY: the caller's promise is this function's.
-        unsafe { put(found.name(), text, size) }
-    };
     // SAFETY: the caller's promise is this function's.
-    unsafe { acted(runtime, write) }
+    unsafe { tell(runtime, number, text, size, |task| Ok(task.name().into())) }
 }
 
 /// The same of the digest of a task's bundle ([`Task::digest`]): 64 hexadecimal digits.
@@ -63,14 +59,9 @@ pub unsafe extern "C" fn edge_runtime_task_digest(
     text: *mut c_char,
     size: usize,
 ) -> c_int {
-    let write = |runtime: &mut Runtime| {
-        let (_, found) = resident(runtime, number)?;
-        let digest = found.digest().map_or(String::new(), |digest| hex(&digest));
-        // SAFETY: the caller's promise is this function's.
-        unsafe { put(&digest, text, size) }
-    };
+    let digest = |task: &Task| task.digest().map_or(String::new(), |digest| hex(&digest));
     // SAFETY: the caller's promise is this function's.
-    unsafe { acted(runtime, write) }
+    unsafe { tell(runtime, number, text, size, |task| Ok(digest(task).into())) }
 }
 
 /// The number of scores of a task in memory, or a negative number.
@@ -80,7 +71,7 @@ pub unsafe extern "C" fn edge_runtime_task_digest(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_classes(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
     let count = |runtime: &mut Runtime| {
-        let (_, found) = resident(runtime, number)?;
+        let found = resident(runtime, number)?;
         Ok(c_int::try_from(found.classes()).unwrap_or(c_int::MAX))
     };
     // SAFETY: the caller's promise is this function's.
@@ -99,23 +90,40 @@ pub unsafe extern "C" fn edge_runtime_label(
     text: *mut c_char,
     size: usize,
 ) -> c_int {
-    let write = |runtime: &mut Runtime| {
-        let (_, found) = resident(runtime, number)?;
-        if class >= found.classes() {
+    let label = |task: &Task| {
+        if class >= task.classes() {
             return Err(Error::Usage {
                 got: format!("class {class}"),
-                want: format!("0 to {}", found.classes().saturating_sub(1)),
+                want: format!("0 to {}", task.classes().saturating_sub(1)),
             });
         }
-        let label = found.labels().get(class).map_or("", String::as_str);
+        Ok(task.labels().get(class).cloned().unwrap_or_default())
+    };
+    // SAFETY: the caller's promise is this function's.
+    unsafe { tell(runtime, number, text, size, |task| Ok(label(task)?.into())) }
+}
+
+/// Writes what `of` says of a task in memory to the `size` bytes at `text`, as [`put`] does.
+///
+/// # Safety
+/// As [`edge_runtime_metrics`](super::edge_runtime_metrics).
+unsafe fn tell(
+    runtime: *mut EdgeRuntime,
+    number: c_int,
+    text: *mut c_char,
+    size: usize,
+    of: impl Fn(&Task) -> Result<Cow<'_, str>>,
+) -> c_int {
+    let write = |runtime: &mut Runtime| {
+        let said = of(resident(runtime, number)?)?;
         // SAFETY: the caller's promise is this function's.
-        unsafe { put(label, text, size) }
+        unsafe { put(&said, text, size) }
     };
     // SAFETY: the caller's promise is this function's.
     unsafe { acted(runtime, write) }
 }
 
-fn resident(runtime: &Runtime, number: c_int) -> Result<(TaskId, &Task)> {
-    let found = runtime.resident().find(|(id, _)| *id == task(number));
+fn resident(runtime: &Runtime, number: c_int) -> Result<&Task> {
+    let found = runtime.resident().find_map(|(id, found)| (id == task(number)).then_some(found));
     found.ok_or_else(|| Error::NotResident { task: format!("number {number}") })
 }
