@@ -32,11 +32,11 @@ extern "C" {
 
 /* Failures. */
 #define EDGE_OTHER (-1)         /* a file or the system; edge_runtime_last_error says which */
-#define EDGE_USAGE (-2)         /* a call that cannot be right: NULL, no such number, evicting the running task */
+#define EDGE_USAGE (-2)         /* a call that cannot be right: NULL, no such class, evicting the running task */
 #define EDGE_CORRUPT (-3)       /* a damaged file, a wrong signature, or one that is not trusted */
 #define EDGE_INCOMPATIBLE (-4)  /* for another backbone, device or version, or too large for the budget */
 #define EDGE_DEADLINE (-10)     /* a frame gave up: its task was still on its way when the deadline came */
-#define EDGE_NOT_RESIDENT (-11) /* the task is not in memory: not yet, not any more, or none was switched to */
+#define EDGE_NOT_RESIDENT (-11) /* no such task in memory: not yet, not any more, or none was switched to */
 #define EDGE_INPUT (-12)        /* no image, or none that the running task takes */
 
 typedef struct edge_runtime edge_runtime;
@@ -80,7 +80,7 @@ int edge_runtime_evict(edge_runtime *runtime, int task);
 /* 1 when this task is in memory, else 0. */
 int edge_runtime_is_resident(edge_runtime *runtime, int task);
 
-/* 1 while this task is being loaded or streamed in, else 0. */
+/* 1 while this task is being loaded or streamed in, until a poll or a switch takes it in, else 0. */
 int edge_runtime_is_loading(edge_runtime *runtime, int task);
 
 /* Number of scores of a task in memory. */
@@ -93,8 +93,8 @@ int edge_runtime_task_name(edge_runtime *runtime, int task, char *text, size_t s
 int edge_runtime_task_digest(edge_runtime *runtime, int task, char *text, size_t size);
 int edge_runtime_label(edge_runtime *runtime, int task, size_t class_index, char *text, size_t size);
 
-/* Takes in finished loads without waiting; a failed one is answered with its error, one at each call. A switch to the task
- * tells the reason, too. */
+/* Takes in finished loads without waiting; a failed one is answered with its error, one at each call, and so is a switch that
+ * a switcher asked for in vain. A switch to the task tells the reason, too. */
 int edge_runtime_poll(edge_runtime *runtime);
 
 /* The same, but waits until nothing is being loaded. */
@@ -102,7 +102,8 @@ int edge_runtime_settle(edge_runtime *runtime);
 
 /* Most bytes of resident tasks; the least recently used go first when a load exceeds it. SIZE_MAX: no limit. The
  * workspace that frames share, as large as the largest task's, is not among them (edge_runtime_workspace_bytes in the
- * metrics). */
+ * metrics), nor is what loads keep at hand: at most 10 MiB, and as a rule less than two. A load has its memory before others
+ * leave. */
 int edge_runtime_set_budget(edge_runtime *runtime, size_t bytes);
 
 /* Time a frame may take, 0: no limit. A later answer is marked late and counted; a frame whose task is still on

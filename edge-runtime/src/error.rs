@@ -87,7 +87,7 @@ pub enum Error {
     },
     /// A task that is not, or no longer, in memory.
     NotResident {
-        /// The task.
+        /// The task: its name between backticks, or its number.
         task: String,
     },
     /// A frame's deadline passed while its task was still being loaded.
@@ -212,7 +212,7 @@ impl fmt::Display for Error {
                 write!(f, "{file}: {trust}; sign it with a key that this device trusts (`tailor sign`)")
             }
             Error::NotResident { task } => {
-                write!(f, "task `{task}` is not in memory; load it before switching to it")
+                write!(f, "task {task} is not in memory; load it before switching to it")
             }
             Error::Deadline { task } => {
                 write!(

@@ -10,7 +10,7 @@ mod tasks;
 pub use border::{DEADLINE, INPUT, NOT_RESIDENT, edge_runtime_last_error};
 pub use tasks::{
     edge_runtime_classes, edge_runtime_is_loading, edge_runtime_is_resident, edge_runtime_label,
-    edge_runtime_task_name,
+    edge_runtime_task_digest, edge_runtime_task_name,
 };
 
 use crate::{Backbone, Error, Frame, Options, Result, Runtime, Switcher, TaskId, trusted_key};

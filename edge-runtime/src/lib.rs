@@ -4,6 +4,28 @@
 //! A [`Backbone`] is opened once. A [`Task`] is loaded onto it from its bundle; all allocation happens there.
 //! A [`Runtime`] keeps tasks in slots and switches between them; frames allocate nothing. A [`Session`] is the
 //! part of it that runs one given task.
+//!
+//! ```no_run
+//! use edge_runtime::{Backbone, Frame, Options, Runtime};
+//!
+//! # fn camera() -> Vec<u8> { vec![0; 640 * 480 * 3] }
+//! let backbone = Backbone::open("store/net.backbone", &Options::default())?;
+//! let mut runtime = Runtime::new(backbone, 1);
+//! let signs = runtime.load("store/signs.task")?;
+//! // Another thread decodes this one while frames go on.
+//! let doors = runtime.prefetch("store/doors.task")?;
+//!
+//! runtime.switch(signs)?;
+//! let pixels = camera();
+//! let scores = runtime.frame(Frame { width: 640, height: 480, channels: 3, pixels: &pixels })?;
+//! println!("{}: {} ({:.2})", scores.task, scores.label, scores.score);
+//!
+//! runtime.poll()?;
+//! if !runtime.is_loading(doors) {
+//!     runtime.switch(doors)?;
+//! }
+//! # Ok::<(), edge_runtime::Error>(())
+//! ```
 
 mod backbone;
 mod bundle;
@@ -23,7 +45,7 @@ mod session;
 mod stats;
 mod task;
 
-pub use ::kernels;
+pub use ::{bundles, kernels};
 pub use backbone::{Backbone, INT8_REVISION, LAYOUT_REVISION, Options, Repacked, isa_in_files};
 pub use bundle::trusted_key;
 pub use engine::Tensors;

@@ -32,7 +32,8 @@ impl Needs {
     }
 }
 
-/// What `plan` will need on `isa` with `threads` threads. This machine need not have that instruction set.
+/// What `plan` will need in f32 on `isa` with `threads` threads, without its bundle's header. This machine need not have that
+/// instruction set.
 ///
 /// # Errors
 /// What is wrong with the plan; [`Error::TooLarge`].

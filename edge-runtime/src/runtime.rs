@@ -93,7 +93,9 @@ impl Runtime {
     /// Most bytes of resident tasks. The least recently used go first when a load exceeds it. A load takes its memory
     /// before others leave, and so does one prefetched task that no [`poll`](Runtime::poll) has taken in yet: further ones wait
     /// for that where the budget would be exceeded. One task that left may be waiting for the loader to free it. Memory of the last
-    /// task to leave is kept for the next load (at most 1 MiB), and so are headers and compiled plans of tasks that left, up to 512 KiB.
+    /// task to leave is kept for the next load (at most 1 MiB), and so are headers and compiled plans of tasks that left, up to
+    /// 512 KiB, and room for two readers and a file: as large as the largest blocks that were read twice over, at most 4.25 MiB
+    /// each, and 256 KiB.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
         self.tell();
@@ -236,10 +238,11 @@ impl Runtime {
     pub fn switch(&mut self, id: TaskId) -> Result<()> {
         self.collect();
         let Some(slot) = self.slots.get_mut(id.0) else {
-            return Err(Error::NotResident { task: format!("{id:?}") });
+            // From C it may be negative.
+            return Err(Error::NotResident { task: format!("number {}", id.0 as isize) });
         };
         if slot.task.is_none() {
-            let absent = Error::NotResident { task: slot.name.clone() };
+            let absent = Error::NotResident { task: format!("`{}`", slot.name) };
             return Err(slot.error.take().unwrap_or(absent));
         }
         self.clock += 1;
@@ -285,10 +288,10 @@ impl Runtime {
     }
 
     /// Takes in what the loader has finished, without waiting. The first failure is returned; the others
-    /// come from [`switch`](Runtime::switch).
+    /// come from [`switch`](Runtime::switch) or further calls.
     ///
     /// # Errors
-    /// Why a load failed.
+    /// Why a load failed, or a switch that a [`Switcher`] asked for.
     pub fn poll(&mut self) -> Result<()> {
         self.collect();
         self.slots.iter_mut().find_map(|slot| slot.error.take()).map_or(Ok(()), Err)
@@ -308,7 +311,7 @@ impl Runtime {
         self.poll()
     }
 
-    /// True while the task in this slot is being loaded or streamed in.
+    /// True while the task in this slot is being loaded or streamed in, until a [`poll`](Runtime::poll) or a switch takes it in.
     pub fn is_loading(&self, id: TaskId) -> bool {
         self.slots.get(id.0).is_some_and(|slot| slot.loading.is_some())
     }

@@ -17,6 +17,22 @@ const MAX_KEY: usize = 64;
 const MAX_VALUE: usize = 4096;
 const MAX_SECTIONS: usize = 1 << 14;
 
+/// Whether a bundle can be called `name`: at most 64 bytes of UTF-8 without control characters, not empty.
+///
+/// # Errors
+/// `Corrupt` or `TooLarge` saying which of these it is not.
+pub fn check_name(name: &str) -> Result<()> {
+    Sink::default().text("bundle name", name, Text::Line, MAX_NAME)
+}
+
+/// Whether a class can be called `label`: at most 256 bytes of UTF-8 without control characters, not empty.
+///
+/// # Errors
+/// `Corrupt` or `TooLarge` saying which of these it is not.
+pub fn check_label(label: &str) -> Result<()> {
+    Sink::default().text("label", label, Text::Line, MAX_LABEL)
+}
+
 impl Manifest {
     /// Encodes; what the wire cannot carry is refused, what rules forbid is for [`super::rules`].
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {

@@ -25,8 +25,8 @@ pub struct Bundle<'a> {
 }
 
 impl<'a> Bundle<'a> {
-    /// Reads `bytes`, which must be the whole file. Touches the header only, so that opening a mapped backbone
-    /// costs no page of its weights.
+    /// Reads `bytes`, which must be the whole file. Touches the header only: no page of a mapped
+    /// backbone's weights, until [`verify_sections`](Bundle::verify_sections) or a section is asked for.
     ///
     /// Never panics on any input, and never uses more than a small constant factor of its size.
     ///

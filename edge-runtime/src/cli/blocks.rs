@@ -36,8 +36,8 @@ type Gate = (usize, Option<usize>, &'static str);
 
 /// Measures every block and proxy of the backbone's student and writes the table to `place`.
 ///
-/// One line per gate: `node`, `source`, `role` (`block` or `proxy`), microseconds; `stem` and `head` lines
-/// have no source. A max-pool that several proxies share counts for the first of them.
+/// One line per gate: `node`, `source`, `role` (`block` or `proxy`), microseconds; `stem`, `sum` and `head`
+/// lines have no source. A max-pool that several proxies share counts for the first of them.
 ///
 /// # Errors
 /// [`Error::Usage`] when the backbone's architecture is unknown; [`Error::File`].

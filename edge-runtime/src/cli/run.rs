@@ -30,10 +30,11 @@ pub const COMMAND: Command = Command {
             Some("FILE"),
             "keep Prometheus text there, renewed every second; `stdout`: at the end",
         ),
-        spec("--json", None, "one JSON object per frame: label, score, task, us"),
+        spec("--json", None, "one JSON object per frame: file, task, label, score, us, late"),
     ],
     files: Some(" FILE..."),
-    help: "Files are PNG, PPM or PGM; `-` reads one PNG image, or a stream of PPM and PGM, from standard input.\n\nExamples:\n  \
+    help: "Files are PNG, PPM or PGM; `-` reads one PNG image, or a stream of PPM and PGM, from standard input. The first task\n\
+           answers, but with --alternate, --script or --each.\n\nExamples:\n  \
            edge-runtime run --store store/ --alternate --json frame1.png frame2.png\n  \
            camera | edge-runtime run --backbone b.backbone --task signs.task --raw 640x480x3 -\n  \
            edge-runtime run --store store/ --deadline-ms 5 --metrics metrics.prom frames/*.ppm\n",

@@ -1,6 +1,6 @@
 //! `tasks`: what lies in a store, without running any of it.
 
-use super::args::{Args, spec};
+use super::args::{Args, Spec, spec};
 use super::{Command, json, store};
 use bundles::container::{Bundle, Kind, TrustedKey, hex};
 use edge_runtime::{Error, Result, trusted_key};
@@ -9,13 +9,16 @@ use std::path::{Path, PathBuf};
 pub const COMMAND: Command = Command {
     name: "tasks",
     about: "Lists task bundles: name, classes, blocks, bytes, digest, signature",
-    options: &[store::STORE, store::TRUST, spec("--json", None, "one JSON object per task")],
+    options: &[store::STORE, TRUST, spec("--json", None, "one JSON object per task")],
     files: Some(" [FILE...]"),
     help: "Files and directories may be given, too. The digest names a bundle's contents, as `tailor inspect` shows it:\n\
            another version has another, signing changes nothing. Its first 16 digits are listed; --json has all.\n\n\
            Example:\n  edge-runtime tasks --store store/\n",
     run,
 };
+
+/// Nothing is refused here: it is said.
+const TRUST: Spec = spec("--trust", Some("FILE"), "public key whose signatures are named; repeatable");
 
 fn run(args: &Args) -> Result<()> {
     let mut files = Vec::new();

@@ -36,7 +36,7 @@ impl Workspace {
         for (memory, want) in [(&mut self.arena, arena), (&mut self.scratch, scratch)] {
             if memory.len() < want {
                 *memory = Floats::try_zeros(want).ok_or_else(|| Error::TooLarge {
-                    what: "memory for frames, in bytes".into(),
+                    what: "memory for frames, of which the system gives no more, in bytes".into(),
                     need: want.saturating_mul(4),
                     limit: memory.len() * 4,
                 })?;

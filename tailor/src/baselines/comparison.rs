@@ -1,12 +1,13 @@
 //! Several methods on one task after another, each in a folder of its own, trained once and read back ever after.
 
 use super::{Bench, Method, Outcome, Packed, Size, borrow_teacher};
-use crate::data::Dataset;
+use crate::data::{Dataset, Split};
 use crate::fit::{Ground, Job, Recipe, Work};
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::{Schedule, Score};
 use crate::{Error, Result};
+use bundles::container::hex;
 use candle_core::Device;
 use std::collections::HashMap;
 use std::path::Path;
@@ -53,6 +54,7 @@ impl Comparison {
     ) -> Result<Vec<Outcome>> {
         let source = self.source.clone();
         let ground = Ground::prepare(source, dataset.clone(), data, &self.recipe, &self.device)?;
+        let shape = ground.train.images.size();
         let mut outcomes = Vec::new();
         for &method in methods {
             let work = Work::open(folder.join(method.name()))?;
@@ -65,8 +67,9 @@ impl Comparison {
                 let want = "repeat its options, remove its folder, or choose another work folder";
                 return Err(Error::training(result.display(), "made with other options or images", want));
             }
-            // A test that was left out may be asked for later.
-            let known = known.filter(|known| known.test.is_some() || ground.test.is_none());
+            // A test that was left out may be asked for later, and of other images.
+            let tested = ground.test.as_ref().map(Split::digest);
+            let known = known.filter(|known| tested.is_none() || known.test_images == tested);
             let outcome = match known {
                 Some(known) if !method.is_sequential() => known,
                 known => {
@@ -79,9 +82,20 @@ impl Comparison {
                     };
                     let (val, test, size) = trained;
                     let seconds = work.log().seconds()?;
-                    let (data, arch) = (data.to_string(), self.source.arch.to_string());
-                    let seed = self.recipe.seed;
-                    let made = Outcome { method, data, arch, seed, val, test, size, seconds, run };
+                    let made = Outcome {
+                        method,
+                        data: data.to_string(),
+                        arch: self.source.arch.to_string(),
+                        backbone: hex(&self.source.id),
+                        pixels: [shape.height, shape.width],
+                        seed: self.recipe.seed,
+                        val,
+                        test,
+                        test_images: tested,
+                        size,
+                        seconds,
+                        run,
+                    };
                     match known {
                         Some(known) => known,
                         None => {

@@ -9,7 +9,7 @@ use super::bench::{Bench, Trained};
 use super::size::{Owned, Parts, Size};
 use crate::Result;
 use crate::data::{Augment, Batch, Split};
-use crate::fit::{EVAL_BATCH, Stage};
+use crate::fit::{EVAL_BATCH, Recipe, Stage};
 use crate::net::{Net, Params, Pass, without_classifier};
 use crate::train::{Score, label_loss, right};
 use bundles::plan::{Op, Plan};
@@ -23,17 +23,22 @@ const TO_CONVERGENCE: usize = 10;
 
 pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
     let plan = bench.tailoring().backbone_plan()?;
-    let passes = if is_cacheable(bench) { TO_CONVERGENCE } else { 1 };
-    let stage = bench.stage(passes * bench.epochs());
+    let stage = bench.stage(epochs(bench.recipe));
     let (params, validation) = classifier(bench, &plan, "features", &stage)?;
     let parts = Parts::of(&plan)?;
     let size = Size::new(parts.kernels + parts.norms, Owned { numbers: parts.head, bits: 0 }, parts.macs);
     Ok(Trained { plan, params, validation, size, packed: None })
 }
 
+/// Epochs of the classifier.
+pub(super) fn epochs(recipe: &Recipe) -> usize {
+    let passes = if is_cacheable(recipe) { TO_CONVERGENCE } else { 1 };
+    passes * recipe.teach.epochs
+}
+
 /// Whether an image has the same features in every epoch.
-fn is_cacheable(bench: &Bench<'_>) -> bool {
-    bench.recipe.augment == Augment::default()
+fn is_cacheable(recipe: &Recipe) -> bool {
+    recipe.augment == Augment::default()
 }
 
 /// The backbone, frozen to the last number, with a classifier trained on its features.
@@ -57,7 +62,7 @@ pub(super) fn classifier(
         }
         Ok((Tensor::cat(&rows, 0)?, Tensor::cat(&labels, 0)?))
     };
-    let known = match is_cacheable(bench) {
+    let known = match is_cacheable(bench.recipe) {
         true => Some(all(&bench.ground.train)?.0),
         false => None,
     };

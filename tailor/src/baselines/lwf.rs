@@ -30,6 +30,12 @@ pub(super) const HEAD_SCHEDULE: Schedule = Schedule::OneCycle { peak: features::
 /// Names of the source classifier beside the task's.
 const OLD: &str = "source.";
 
+/// Epochs of the new classifier alone, at a rate of its own, and of everything, where the teacher has `epochs`.
+pub(super) fn stages(epochs: usize) -> [usize; 2] {
+    let warm_up = (epochs / 3).max(1);
+    [warm_up, epochs.saturating_sub(warm_up).max(1)]
+}
+
 pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
     let source = &bench.ground.source;
     if !source.classifier {
@@ -41,7 +47,7 @@ pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
     }
     let tailoring = bench.tailoring();
     let plan = tailoring.backbone_plan()?;
-    let warm_up = (bench.epochs() / 3).max(1);
+    let [warm_up, joint] = stages(bench.epochs());
     let head = Stage { schedule: HEAD_SCHEDULE, ..bench.stage(warm_up) };
     let (warm, _) = features::classifier(bench, &plan, "lwf-head", &head)?;
     let mut params = Params::teacher(&plan, &source.params, bench.recipe.seed, bench.device)?;
@@ -53,7 +59,7 @@ pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
     let validation = tailoring.course(
         "lwf",
         &bench.fingerprint(&format!("lwf temperature {TEMPERATURE} lambda {LAMBDA} warm-up {warm_up}")),
-        &bench.stage(bench.epochs().saturating_sub(warm_up).max(1)),
+        &bench.stage(joint),
         &mut params,
         &|params, batch| old.loss(params, batch),
         &|params| tailoring.score(&plan, params, &bench.ground.val),

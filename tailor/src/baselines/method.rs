@@ -2,6 +2,7 @@
 
 use super::bench::{Bench, Trained};
 use super::{adapters, dan, features, finetune, lwf, packnet, piggyback};
+use crate::fit::Recipe;
 use crate::{Error, Result};
 use std::{fmt, str::FromStr};
 
@@ -78,6 +79,17 @@ impl Method {
             Method::Dan => Some(0.1),
             Method::Series => Some(0.1),
             Method::Parallel => Some(0.2),
+        }
+    }
+
+    /// Epochs of each stage that the method's [rate](Method::peak) is for.
+    pub fn stages(self, recipe: &Recipe) -> Vec<usize> {
+        let epochs = recipe.teach.epochs;
+        match self {
+            Method::Features => vec![features::epochs(recipe)],
+            Method::PackNet50 | Method::PackNet75 => packnet::stages(epochs).to_vec(),
+            Method::Lwf => vec![lwf::stages(epochs)[1]],
+            _ => vec![epochs],
         }
     }
 

@@ -16,12 +16,18 @@ pub struct Outcome {
     pub data: String,
     /// The backbone's architecture.
     pub arch: String,
+    /// The backbone's id, in hexadecimal.
+    pub backbone: String,
+    /// Height and width of the images.
+    pub pixels: [usize; 2],
     /// Seed of every random choice.
     pub seed: u64,
     /// Accuracy on validation.
     pub val: Score,
     /// Accuracy on test; none was looked at, or there is none.
     pub test: Option<Score>,
+    /// Digest of the test images.
+    pub test_images: Option<String>,
     /// Costs.
     pub size: Size,
     /// Seconds in training steps, its teacher's too where it has one.
@@ -40,11 +46,14 @@ impl Outcome {
             "method": self.method.name(),
             "data": self.data,
             "arch": self.arch,
+            "backbone": self.backbone,
+            "pixels": self.pixels,
             "seed": self.seed,
             "val": self.val.accuracy(),
             "val_n": self.val.n,
             "test": test,
             "test_n": self.test.map_or(0, |score| score.n),
+            "test_images": self.test_images,
             "params": self.size.params,
             "task_params": self.size.task_params,
             "macs": self.size.macs,
@@ -84,9 +93,12 @@ impl Outcome {
                 method: json["method"].as_str()?.parse().ok()?,
                 data: string("data")?,
                 arch: string("arch")?,
+                backbone: string("backbone")?,
+                pixels: serde_json::from_value(json["pixels"].clone()).ok()?,
                 seed: number("seed")?,
                 val: score("val")?,
                 test: score("test"),
+                test_images: string("test_images"),
                 size: Size {
                     params: number("params")?,
                     task_params: number("task_params")?,

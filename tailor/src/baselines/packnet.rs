@@ -37,6 +37,12 @@ pub struct Packed {
     tasks: Vec<String>,
 }
 
+/// Epochs before weights are pruned, and of those that are kept, where the teacher has `epochs`.
+pub(super) fn stages(epochs: usize) -> [usize; 2] {
+    let retrain = (epochs / 3).max(1);
+    [epochs.saturating_sub(retrain).max(1), retrain]
+}
+
 pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> {
     let plan = bench.tailoring().backbone_plan()?;
     let before = match bench.packed {
@@ -45,17 +51,10 @@ pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> 
     };
     let first = before.tasks.is_empty();
     let pass = if first { Pass::Train } else { Pass::Infer };
-    let retrain = (bench.epochs() / 3).max(1);
+    let [train, retrain] = stages(bench.epochs());
     let run = format!("pruned {backbone_pruned} {PRUNED} after {:?}", before.tasks);
     let mut params = before.open(&plan, bench)?;
-    bench.fit(
-        ("packnet", &run),
-        bench.epochs().saturating_sub(retrain).max(1),
-        &plan,
-        &mut params,
-        pass,
-        &kernel,
-    )?;
+    bench.fit(("packnet", &run), train, &plan, &mut params, pass, &kernel)?;
     prune(&plan, &mut params)?;
     let (params, validation) =
         bench.fit(("packnet-kept", &run), retrain, &plan, &mut params, pass, &kernel)?;

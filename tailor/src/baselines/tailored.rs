@@ -29,7 +29,7 @@ impl Size {
 pub fn borrow_teacher(finetuned: &Path, work: &Work) -> Result<()> {
     let teacher = work.checkpoint("teach");
     let log = work.log();
-    if teacher.exists() || log.path().exists() {
+    if teacher.exists() || log.has_other_than("teach")? {
         return Ok(());
     }
     let lines = log.path().with_extension("jsonl");

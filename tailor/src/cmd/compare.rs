@@ -109,6 +109,8 @@ impl Compare {
         let found: Vec<Found> = self.data.iter().map(|path| data::find(path)).collect::<Result<_>>()?;
         for found in &found {
             self.choices.check_data(&recipe, found.counts())?;
+            let recipe = self.choices.recipe_for(found.counts())?;
+            self.rates.iter().try_for_each(|(method, rate)| self.check_rate(*method, rate, &recipe))?;
         }
         let backbone = BackboneSize::of(&source, Size { height: size, width: size })?;
         let _claim = Claim::alone(&self.work)?;
@@ -167,9 +169,15 @@ impl Compare {
             if !methods.contains(method) {
                 return Err(Error::config(option, format!("without effect: {method} is not in --methods")));
             }
-            schedule.check(recipe.teach.epochs, &format!("--rate {method}="))?;
+            self.check_rate(*method, schedule, recipe)?;
         }
         Ok(methods)
+    }
+
+    /// Whether a rate suits every stage that it is for.
+    fn check_rate(&self, method: Method, schedule: &Schedule, recipe: &Recipe) -> Result<()> {
+        let option = format!("--rate {method}=");
+        method.stages(recipe).into_iter().try_for_each(|epochs| schedule.check(epochs, &option))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, keys, prune, read_images, stem, warn_of_small_validation};
+use crate::cmd::{On, check_name, keys, named, prune, read_images, stem, warn_of_small_validation};
 use crate::data::{self, Dataset, Size};
 use crate::fit::{BackboneSize, Claim, Job, Recipe, Work, refuse_others};
 use crate::interrupt::Interrupt;
@@ -36,7 +36,7 @@ pub struct Fit {
     /// Secret key to sign the bundle with; the development key when left out.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Candidates that are retrained at the same time; one per core when left out.
+    /// Candidates of a sweep that are retrained at the same time; one per core, on a GPU one, when left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Stop after this stage.
@@ -113,11 +113,17 @@ impl Fit {
 
     /// One candidate of the sweep, for `tailor prune --drop`.
     pub(super) fn run_candidate(self, dropped: usize) -> anyhow::Result<()> {
-        let begun = self.begin(Claim::shared)?;
+        let mut begun = self.begin(Claim::shared)?;
         let blocks = begun.source.plan.cells.len();
         if dropped > blocks {
             let want = format!("at most {blocks}, the blocks of {}", begun.source.arch);
             return Err(Error::config(format!("--drop {dropped}"), want).into());
+        }
+        if !begun.work.has_student()? {
+            // What all candidates begin with is made by one of them.
+            begun.claim = begun.claim.take_alone()?;
+            begun.job().begin(true)?;
+            begun.claim = begun.claim.share()?;
         }
         println!("{}", prune::say(&begun.job().candidate(dropped)?, self.json));
         Ok(())
@@ -132,9 +138,13 @@ impl Fit {
     }
 
     fn name(&self) -> Result<String, Error> {
-        let name = self.name.clone().unwrap_or_else(|| stem(&self.data));
-        check_name(&name)?;
-        Ok(name)
+        match &self.name {
+            Some(name) => {
+                check_name(name).map_err(|want| Error::config(format!("--name {name:?}"), want))?;
+                Ok(name.clone())
+            }
+            None => named(&self.data, "; or call it otherwise with --name"),
+        }
     }
 
     /// Checks every option, takes the work folder as `claim` does, then reads the images.
@@ -156,13 +166,18 @@ impl Fit {
         self.choices.check_data(&recipe, found.counts())?;
         let recipe = self.choices.recipe_for(found.counts())?;
         let data_name = stem(&self.data);
-        let (_claim, work) = (claim(&self.work)?, Work::open(&self.work)?);
-        let shape = Size { height: size, width: size };
-        refuse_others(&work, &source.id, &data_name, shape, found.classes(), &recipe)?;
+        let work = || Ok::<_, Error>((claim(&self.work)?, Work::open(&self.work)?));
+        let begun = self.work.is_dir().then(work).transpose()?;
+        if let Some((_, work)) = &begun {
+            let shape = Size { height: size, width: size };
+            refuse_others(work, &source, &data_name, shape, found.classes(), &recipe)?;
+        }
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, size, &progress)?;
+        // A folder is made once there is something to put into it.
+        let (claim, work) = begun.map_or_else(work, Ok)?;
         let jobs = self.jobs.map(usize::from);
-        Ok(Begun { name, data_name, source, dataset, recipe, work, _claim, signers, device, jobs, progress })
+        Ok(Begun { name, data_name, source, dataset, recipe, work, claim, signers, device, jobs, progress })
     }
 }
 
@@ -174,7 +189,7 @@ struct Begun {
     dataset: Dataset,
     recipe: Recipe,
     work: Work,
-    _claim: Claim,
+    claim: Claim,
     signers: Vec<SigningKey>,
     device: Device,
     jobs: Option<usize>,
@@ -196,13 +211,4 @@ impl Begun {
             progress: &self.progress,
         }
     }
-}
-
-/// The container's rule for names, before hours of training find it out.
-fn check_name(name: &str) -> crate::Result<()> {
-    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.trim() != name {
-        let want = "a name without slash, leading dot, or space at either end";
-        return Err(Error::config(format!("--name {name:?}"), want));
-    }
-    Ok(())
 }

@@ -87,7 +87,7 @@ impl Inspect {
             let what = format!(
                 "{own} KiB of its own, {shared} KiB of shared workspace, {kernels} KiB of shared kernels"
             );
-            row(&format!("on {isa}"), what);
+            row(&format!("f32 on {isa}"), what);
         }
         if !manifest.labels.is_empty() {
             row("labels", manifest.labels.join(", "));

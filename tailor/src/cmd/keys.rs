@@ -60,7 +60,7 @@ impl Sign {
     }
 }
 
-/// The key at `path`, or the development key when there is none to read.
+/// The key at `path`.
 pub(super) fn read_key(path: &Path) -> anyhow::Result<SigningKey> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     SigningKey::from_text(&text).with_context(|| path.display().to_string())

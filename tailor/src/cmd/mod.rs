@@ -96,7 +96,7 @@ impl Cli {
     }
 }
 
-/// 2 usage, 3 signature or corruption, 4 incompatible, 1 anything else.
+/// As the errors say: 2 usage, 3 signature or corruption, 4 incompatible, 6 a failed self-test, 130 interrupted; 1 anything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     error
         .chain()
@@ -194,9 +194,25 @@ fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "task".into(), |name| name.to_string_lossy().into_owned())
 }
 
+/// What a task is called after its `data`, if a bundle and its file can be called that: asked before hours of training find it out.
+fn named(data: &Path, or: &str) -> crate::Result<String> {
+    let name = stem(data);
+    let refuse = |want| crate::Error::config(data.display().to_string(), format!("{want}{or}"));
+    check_name(&name).map_err(refuse)?;
+    Ok(name)
+}
+
+/// Says what a name has to be when `name` is not.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.starts_with('.') || name.contains(['/', '\\']) || name.trim() != name {
+        return Err("a name without slash, leading dot, or space at either end".into());
+    }
+    bundles::container::check_name(name).map_err(|error| format!("a name that a bundle can have ({error})"))
+}
+
 /// What each of `paths`, given with `option`, is called; no two the same, because results are kept under it.
 fn names(option: &str, paths: &[PathBuf]) -> crate::Result<Vec<String>> {
-    let names: Vec<String> = paths.iter().map(|path| stem(path)).collect();
+    let names: Vec<String> = paths.iter().map(|path| named(path, "")).collect::<crate::Result<_>>()?;
     match (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
         None => Ok(names),
         Some(twice) => {

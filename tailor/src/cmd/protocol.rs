@@ -63,7 +63,7 @@ struct Setting {
     /// Image height and width; the backbone's own when left out.
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
-    /// Candidates that are retrained at the same time; one per core when left out.
+    /// Candidates of a sweep that are retrained at the same time; one per core, on a GPU one, when left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     #[command(flatten)]

@@ -88,8 +88,8 @@ fn without_sweep(args: Vec<String>) -> Vec<String> {
     let mut args = args.into_iter().skip_while(|arg| arg != "prune").skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
-            "--sweep" | "--emit=slurm" | "--search=sweep" => {}
-            "--emit" | "--search" => drop(args.next()),
+            "--sweep" | "--emit=slurm" | "--search=sweep" | "--until=pack" => {}
+            "--emit" | "--search" | "--until" => drop(args.next()),
             _ => kept.push(arg),
         }
     }
@@ -174,8 +174,9 @@ mod tests {
 
     #[test]
     fn the_sweeps_own_options_are_left_out() {
-        let args = ["prune", "--data", "x.zip", "--emit", "slurm", "--sweep", "--seed", "3"];
-        let kept = without_sweep(args.map(String::from).to_vec());
+        let args =
+            "prune --data x.zip --emit slurm --sweep --until pack --seed 3 --until=pack --search=sweep";
+        let kept = without_sweep(args.split(' ').map(String::from).collect());
         assert_eq!(kept, ["--data", "x.zip", "--seed", "3"]);
     }
 }

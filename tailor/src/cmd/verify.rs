@@ -11,7 +11,7 @@ pub struct Verify {
     /// Backbones and task bundles.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Public keys to trust; without one, any valid signature passes and is shown.
+    /// Public keys, one of which must have signed; without any, every whole file passes, and its signature is shown.
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
     /// One JSON object per file instead of text.
@@ -49,6 +49,9 @@ impl Verify {
         let bundle = Bundle::parse(&bytes).with_context(|| path.display().to_string())?;
         bundle.verify_sections().with_context(|| path.display().to_string())?;
         let trust = bundle.verify(trusted).with_context(|| path.display().to_string())?;
+        if !self.keys.is_empty() && !matches!(trust, Trust::Trusted { .. }) {
+            return Err(crate::Error::Untrusted { path: path.into(), found: trust.to_string() }.into());
+        }
         let manifest = bundle.manifest();
         if self.json {
             let line = serde_json::json!({
@@ -66,9 +69,6 @@ impl Verify {
                 path.display(),
                 manifest.sections.len()
             );
-        }
-        if !self.keys.is_empty() && !matches!(trust, Trust::Trusted { .. }) {
-            return Err(crate::Error::Untrusted { path: path.into(), found: trust.to_string() }.into());
         }
         Ok(())
     }

@@ -260,6 +260,15 @@ fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> R
         let want = "put some there, or remove it: a share of train/ is held out then";
         return Err(Error::data(root.display(), "a val/ folder without images", want));
     }
+    for class in &classes {
+        bundles::container::check_label(class).map_err(|error| {
+            Error::data(
+                root.display(),
+                format!("class `{}`: {error}", class.escape_default()),
+                "rename its folder",
+            )
+        })?;
+    }
     listing.classes = classes.into_iter().collect();
     Ok(listing)
 }

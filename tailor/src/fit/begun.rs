@@ -4,13 +4,18 @@
 use super::{Recipe, Work};
 use crate::Result;
 use crate::data::{Size, digest_of};
+use crate::source::Source;
 use crate::train::Checkpoint;
 use bundles::container::hex;
 
 /// What a run is about, beside its recipe and the images themselves.
-pub(super) fn about(backbone: &[u8; 32], data_name: &str, size: Size, classes: &[String]) -> String {
-    let (id, count, names) = (hex(&backbone[..8]), classes.len(), digest_of(classes));
-    format!("backbone {id} data {data_name} {}x{} {count} classes {names}", size.width, size.height)
+pub(super) fn about(source: &Source, data_name: &str, size: Size, classes: &[String]) -> String {
+    let (id, count, names) = (hex(&source.id[..8]), classes.len(), digest_of(classes));
+    let Source { mean, std, .. } = source;
+    let Size { width, height } = size;
+    format!(
+        "backbone {id} mean {mean:?} std {std:?} data {data_name} {width}x{height} {count} classes {names}"
+    )
 }
 
 /// Refuses checkpoints in `work` of a run on another backbone, other data or by another recipe. Whether the
@@ -20,13 +25,13 @@ pub(super) fn about(backbone: &[u8; 32], data_name: &str, size: Size, classes: &
 /// [`crate::Error::Training`] naming the checkpoint.
 pub fn refuse_others(
     work: &Work,
-    backbone: &[u8; 32],
+    source: &Source,
     data_name: &str,
     size: Size,
     classes: &[String],
     recipe: &Recipe,
 ) -> Result<()> {
-    let about = about(backbone, data_name, size, classes);
+    let about = about(source, data_name, size, classes);
     let mut stages = vec![
         ("teach".to_string(), recipe.teacher_fingerprint()),
         ("train".to_string(), recipe.student_fingerprint()),

@@ -2,14 +2,15 @@
 
 use crate::{Error, Result};
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Keeps other runs out of a folder as long as it lives. The system gives the folder back however the process ends, and nothing
 /// is left in it.
 #[derive(Debug)]
 pub struct Claim {
     /// The folder itself, locked; nobody reads it.
-    _folder: File,
+    opened: File,
+    folder: PathBuf,
 }
 
 impl Claim {
@@ -18,7 +19,7 @@ impl Claim {
     /// # Errors
     /// [`Error::Training`] when somebody does; [`Error::Io`].
     pub fn alone(folder: &Path) -> Result<Claim> {
-        Claim::take(folder, File::try_lock)
+        Claim::open(folder)?.keep(File::try_lock)
     }
 
     /// Makes `folder` if needed and lets others work there who share it, too: candidates of one sweep, which have checkpoints of
@@ -27,19 +28,38 @@ impl Claim {
     /// # Errors
     /// [`Error::Training`] when somebody has it [alone](Claim::alone); [`Error::Io`].
     pub fn shared(folder: &Path) -> Result<Claim> {
-        Claim::take(folder, File::try_lock_shared)
+        Claim::open(folder)?.keep(File::try_lock_shared)
     }
 
-    fn take(folder: &Path, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Result<Claim> {
+    /// Lets nobody else work there from now on, until it is [shared again](Claim::share).
+    ///
+    /// # Errors
+    /// [`Error::Training`] when somebody does; the claim is given up then.
+    pub fn take_alone(self) -> Result<Claim> {
+        self.keep(File::try_lock)
+    }
+
+    /// Lets those work there again who share it.
+    ///
+    /// # Errors
+    /// [`Error::Training`] when somebody had it alone in between.
+    pub fn share(self) -> Result<Claim> {
+        self.keep(File::try_lock_shared)
+    }
+
+    fn open(folder: &Path) -> Result<Claim> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let opened = File::open(folder).map_err(Error::io(folder))?;
-        match lock(&opened) {
+        Ok(Claim { opened: File::open(folder).map_err(Error::io(folder))?, folder: folder.to_path_buf() })
+    }
+
+    fn keep(self, lock: impl Fn(&File) -> Result<(), TryLockError>) -> Result<Claim> {
+        match lock(&self.opened) {
             Err(TryLockError::WouldBlock) => {
                 let want = "wait until that ends, stop it, or choose another work folder";
-                Err(Error::training(folder.display(), "another run is at work in this folder", want))
+                Err(Error::training(self.folder.display(), "another run is at work in this folder", want))
             }
             // Some network file systems have no locks, and are no worse for one run at a time.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Claim { _folder: opened }),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(self),
         }
     }
 }
@@ -60,7 +80,12 @@ mod tests {
         drop(alone);
         let candidates = [Claim::shared(&folder).unwrap(), Claim::shared(&folder).unwrap()];
         assert!(Claim::alone(&folder).is_err());
-        drop(candidates);
+        let [one, other] = candidates;
+        assert!(one.take_alone().is_err(), "the other is at work");
+        let alone = other.take_alone().unwrap();
+        assert!(Claim::shared(&folder).is_err());
+        let shared = alone.share().unwrap();
+        drop((Claim::shared(&folder).unwrap(), shared));
         Claim::alone(&folder).unwrap();
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "nothing is left behind");
     }

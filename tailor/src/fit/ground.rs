@@ -47,12 +47,15 @@ impl Ground {
         };
         if source.folded {
             let sample = Loader::new(&train, source.mean, source.std, CALIBRATION, device)?;
-            if let Some(batch) = sample.eval().next() {
+            // Spread over the set, which is sorted by class.
+            let (total, want) = (train.len(), train.len().min(CALIBRATION));
+            let spread = (0..want).map(|i| i * total / want).collect();
+            if let Some(batch) = sample.of(spread).next() {
                 source.calibrate(&batch?.images)?;
             }
         }
         let size = train.images.size();
-        let about = about(&source.id, data_name, size, &classes);
+        let about = about(&source, data_name, size, &classes);
         let identity = format!("{about} {} images {} {}", train.len(), train.digest(), val.digest());
         Ok(Ground { source, classes, train, val, test, identity })
     }

@@ -11,7 +11,9 @@ use crate::source::Source;
 use crate::train::Score;
 use crate::{Error, Result};
 use bundles::container::{Preprocess, Resize, SigningKey, write_atomically};
+use bundles::plan::Counter;
 use candle_core::Device;
+use serde_json::json;
 
 /// Images per batch of the last look at all of them.
 const ANSWERED: usize = 100;
@@ -34,7 +36,7 @@ pub struct Job<'a> {
     pub signers: &'a [SigningKey],
     /// Where numbers are computed.
     pub device: &'a Device,
-    /// Candidates that are retrained at the same time; one per core when left out.
+    /// Candidates of a sweep that are retrained at the same time; one per core, on a GPU one, when left out.
     pub jobs: Option<usize>,
     /// What a person sees.
     pub progress: &'a Progress,
@@ -134,6 +136,8 @@ impl Job<'_> {
             selection: &pruned.selection,
             report: &report,
             run: self.identity(&ground),
+            test_images: ground.test.as_ref().map(Split::digest),
+            paper_macs: pruned.plan.costs(Counter::Paper)?.total().macs,
         };
         write_atomically(&self.work.report(), record.json()?.to_string().as_bytes())?;
         Ok(report)
@@ -165,7 +169,7 @@ impl Job<'_> {
         tailoring.candidate(&teacher, &student, dropped)
     }
 
-    /// Whether this very job was finished in the work folder before.
+    /// Whether this very job was finished in the work folder before, with the same test images.
     ///
     /// # Errors
     /// [`Error::Training`] when another one was; [`Error::Io`].
@@ -177,17 +181,19 @@ impl Job<'_> {
             Err(error) => return Err(Error::io(&path)(error)),
         };
         let found: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        if found["run"] != self.identity(&self.ground()?) {
+        let ground = self.ground()?;
+        if found["run"] != self.identity(&ground) {
             let want = "repeat its options, remove its folder, or choose another work folder";
             return Err(Error::training(path.display(), "made with other options or images", want));
         }
-        Ok(self.work.bundle(self.name).exists())
+        // Nothing was trained on test images: with others, or with some at last, only their accuracies are made again.
+        let tested = json!(ground.test.as_ref().map(Split::digest));
+        Ok(found["test_images"] == tested && self.work.bundle(self.name).exists())
     }
 
     /// Everything that shapes the result, written out.
     fn identity(&self, ground: &Ground) -> String {
-        let (mean, std) = (ground.source.mean, ground.source.std);
-        format!("{} mean {mean:?} std {std:?} | {:?}", ground.identity, self.recipe)
+        format!("{} | {:?}", ground.identity, self.recipe)
     }
 
     fn ground(&self) -> Result<Ground> {

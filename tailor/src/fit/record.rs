@@ -19,6 +19,10 @@ pub(super) struct Record<'a> {
     pub(super) report: &'a Report,
     /// Everything that shaped it, written out.
     pub(super) run: String,
+    /// Digest of the test images.
+    pub(super) test_images: Option<String>,
+    /// Multiply-adds by the paper's conventions, which count norms that a bundle has folded into kernels.
+    pub(super) paper_macs: u64,
 }
 
 impl Record<'_> {
@@ -43,6 +47,8 @@ impl Record<'_> {
             "data": self.data_name,
             "seed": self.recipe.seed,
             "run": self.run,
+            "test_images": self.test_images,
+            "paper_macs": self.paper_macs,
             "recipe": format!("{recipe:#?}"),
             "tolerance": self.recipe.tolerance,
             "judge": self.recipe.judge.name(),

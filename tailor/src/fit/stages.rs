@@ -13,7 +13,7 @@ use candle_core::Device;
 pub(crate) const EVAL_BATCH: usize = 100;
 
 /// Name of the student's stage.
-const STUDENT: &str = "train";
+pub(super) const STUDENT: &str = "train";
 
 /// Everything a run reads.
 pub struct Tailoring<'a> {

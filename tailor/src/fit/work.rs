@@ -1,6 +1,7 @@
 //! The work folder of one run and the files in it.
 
-use crate::train::Log;
+use super::stages::STUDENT;
+use crate::train::{Checkpoint, Log};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,14 @@ impl Work {
     /// Checkpoint of a stage (`teach`, `train`, `prune-3`).
     pub fn checkpoint(&self, stage: &str) -> PathBuf {
         self.folder.join(format!("{stage}.safetensors"))
+    }
+
+    /// Whether the student is trained; of which options is left to its checkpoint's readers.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or what is wrong with the checkpoint.
+    pub fn has_student(&self) -> Result<bool> {
+        Ok(Checkpoint::peek(&self.checkpoint(STUDENT))?.is_some_and(|found| found.is_complete()))
     }
 
     /// One line per epoch of every stage.

@@ -44,7 +44,7 @@ impl Loss {
                 self.before.n
             ),
             want: format!(
-                "at most {most} (--max-drop) are allowed; calibrate on more images (--calibrate), or pack f16"
+                "at most {most} (--max-drop) are allowed; in int8, calibrate on more images (--calibrate) or try f16"
             ),
         })
     }

@@ -7,7 +7,6 @@ use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::Score;
 use crate::{Error, Result};
-use bundles::container::Bundle;
 use bundles::plan::{Counter, Plan};
 use candle_core::Device;
 use serde_json::{Value, json};
@@ -19,7 +18,7 @@ pub struct Lab<'a> {
     pub work: &'a Path,
     /// Where numbers are computed.
     pub device: &'a Device,
-    /// Candidates that are retrained at the same time; one per core when left out.
+    /// Candidates of a sweep that are retrained at the same time; one per core, on a GPU one, when left out.
     pub jobs: Option<usize>,
     /// What a person sees.
     pub progress: &'a Progress,
@@ -123,22 +122,18 @@ impl Lab<'_> {
         }
         let size = task.dataset.train.images.size();
         let backbone = source.arch.plan(size.height, size.width, task.dataset.classes.len())?;
-        Trial::read(&work, &task.name, &backbone)
+        Trial::read(&work, &backbone)
     }
 }
 
 impl Trial {
     /// What a finished run left in `work`; `backbone` is the teacher's plan.
-    fn read(work: &Work, name: &str, backbone: &Plan) -> Result<Trial> {
-        let (path, bundle) = (work.report(), work.bundle(name));
+    fn read(work: &Work, backbone: &Plan) -> Result<Trial> {
+        let path = work.report();
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let broken = || Error::data(path.display(), "no report of a finished run", "remove the file");
         let report: Value = serde_json::from_str(&text).map_err(|_| broken())?;
-        let bytes = std::fs::read(&bundle).map_err(Error::io(&bundle))?;
-        let bundle = Bundle::parse(&bytes)?;
-        let plan = &bundle.manifest().plan;
-        let paper = |plan: &Plan| Ok::<_, Error>(plan.costs(Counter::Paper)?.total().macs);
-        let (kept, whole) = (paper(plan)?, paper(backbone)?);
+        let whole = backbone.costs(Counter::Paper)?.total().macs;
         let teacher_macs = backbone.costs(Counter::True)?.total().macs;
         let teacher_params = backbone.task_params() + backbone.backbone_params();
 
@@ -163,7 +158,7 @@ impl Trial {
                 params: task["params"].as_u64()?,
                 own: task["task_params"].as_u64()?,
                 macs: task["macs"].as_u64()?,
-                paper: kept,
+                paper: report["paper_macs"].as_u64()?,
             };
             let candidates = report["candidates"].as_array()?;
             let point = |candidate: &Value| {

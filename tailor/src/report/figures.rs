@@ -181,7 +181,9 @@ mod tests {
         });
         let report = serde_json::json!({ "chosen": chosen });
         let run = Run { report, epochs: epochs.collect(), ..Run::default() };
-        for plot in curves(&run) {
+        let plots = curves(&run);
+        assert_eq!(plots.len(), 3);
+        for plot in plots {
             let words: Vec<&str> = plot
                 .marks
                 .iter()

@@ -99,6 +99,11 @@ fn section(i: usize, run: &Run, baselines: &[&Value]) -> String {
     out + "</section>\n"
 }
 
+/// A number of a report as it stands there; whatever else somebody wrote in its place is no markup either.
+fn plain(value: &Value) -> String {
+    escape(&value.to_string())
+}
+
 fn facts(run: &Run) -> String {
     let report = &run.report;
     let text = |value: &Value| value.as_str().map(escape);
@@ -108,7 +113,10 @@ fn facts(run: &Run) -> String {
         let size = &report["size"];
         format!(
             "{train} to train on, {} to select by, {} to test, {}×{} pixels",
-            images["val"], images["test"], size[1], size[0]
+            plain(&images["val"]),
+            plain(&images["test"]),
+            plain(&size[1]),
+            plain(&size[0])
         )
     });
     let command = report["command"].as_array().map(|words| {
@@ -118,7 +126,8 @@ fn facts(run: &Run) -> String {
     let blocks = report["task"]["blocks"].as_u64().map(|blocks| {
         format!(
             "{blocks} of {} blocks, {} proxies",
-            report["task"]["blocks_total"], report["task"]["proxies"]
+            plain(&report["task"]["blocks_total"]),
+            plain(&report["task"]["proxies"])
         )
     });
     let task = &report["task"];
@@ -173,7 +182,7 @@ fn candidates(run: &Run) -> String {
     tried.sort_by_key(|candidate| candidate["dropped"].as_u64());
     let rows = tried.into_iter().map(|candidate| {
         let chosen = if candidate["stage"] == run.report["chosen"] { " (chosen)" } else { "" };
-        let name = head(&format!("{}{chosen}", candidate["dropped"]));
+        let name = head(&format!("{}{chosen}", plain(&candidate["dropped"])));
         match (candidate["val"].as_f64(), candidate["macs"].as_u64(), candidate["params"].as_u64()) {
             (Some(val), Some(macs), Some(params)) => {
                 let share = format!("{} ({:.0} %)", count(macs), 100.0 * macs as f64 / whole);
@@ -244,13 +253,15 @@ mod tests {
         let report = serde_json::json!({
             "name": "signs",
             "classes": ["a", "b"],
+            "images": { "train": 5, "val": "<b>", "test": null },
+            "size": ["<b>"],
             "backbone": { "macs": 1000, "params": 2048 },
             "task": {
                 "cost": 183.4, "cost_unit": "us", "budget": 200.0, "macs": 500, "params": 1536, "task_params": 1024,
                 "bundle_bytes": 3072, "within_tolerance": true, "behind": 0.0014, "behind_error": 0.0041, "judge": "probability",
             },
             "candidates": [
-                { "dropped": 1, "over_budget": "0.300 ms of 0.200 ms" },
+                { "dropped": "<b>1", "over_budget": "0.300 ms of 0.200 ms" },
                 { "dropped": 2, "refused": "node 3 is <cut> off" },
                 { "dropped": 3, "stage": "prune-without-3", "val": 0.875, "macs": 600, "params": 1600, "cost": 210.0 },
             ],
@@ -268,6 +279,7 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part}");
         }
+        assert!(!page.contains("<b>"), "markup in the place of numbers");
         assert!(!page.contains("<td>3.0 KiB"), "compressed beside uncompressed");
     }
 }

@@ -142,7 +142,7 @@ impl Run {
         }))
     }
 
-    /// What other methods made of the same images with the same backbone and seed, as far as their results say. The network
+    /// What other methods made of the same images with the same backbone, size and seed, as far as their results say. The network
     /// that was tailored is no other method's.
     pub fn others<'a>(&self, results: impl Iterator<Item = &'a Value>) -> Vec<&'a Value> {
         let report = &self.report;
@@ -151,6 +151,8 @@ impl Run {
             result["data"] == report["data"]
                 && same(&report["seed"], &result["seed"])
                 && same(&report["backbone"]["arch"], &result["arch"])
+                && same(&report["backbone"]["id"], &result["backbone"])
+                && same(&report["size"], &result["pixels"])
                 && result["method"] != TAILORED
         };
         results.filter(is_other).collect()

@@ -3,7 +3,7 @@
 use super::tensorboard;
 use crate::{Error, Result};
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -119,7 +119,8 @@ impl Log {
     fn lock(&self) -> Result<File> {
         let path = self.path.with_extension("lock");
         let file = File::create(&path).map_err(Error::io(&path))?;
-        file.lock().map_err(Error::io(&path))?;
+        // Some network file systems have no locks; one run at a time needs none.
+        while file.lock().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
         Ok(file)
     }
 
@@ -158,6 +159,16 @@ impl Log {
         Ok(String::from_utf8_lossy(&bytes).lines().filter_map(of_line).sum())
     }
 
+    /// Whether anything but `stage` was recorded.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn has_other_than(&self, stage: &str) -> Result<bool> {
+        let bytes = read(&self.path)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.lines().skip(1).any(|line| line.split(',').next() != Some(stage)))
+    }
+
     /// Appends one record.
     ///
     /// # Errors
@@ -180,7 +191,7 @@ impl Log {
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path)(error)),
     }
 }

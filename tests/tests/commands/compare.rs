@@ -105,6 +105,18 @@ fn tasks_in_sequence_share_one_network_and_are_averaged() {
 
     let report = stdout("tailor", &[&args[..args.len() - 1], &["--json"]].concat());
     assert!(!report.contains("\"test\":null"), "a test that had been left out: {report}");
+
+    // Other test images are looked at again, by what was trained before.
+    let trained = |method: &str| {
+        let log = std::fs::read_to_string(work.join("images").join(method).join("metrics.csv")).unwrap();
+        log.lines().count()
+    };
+    let before = trained("features");
+    std::fs::remove_file(bench.images.join("test/above/0.png")).unwrap();
+    let again = stdout("tailor", &[&args[..args.len() - 1], &["--json"]].concat());
+    let tested: Vec<f64> = again.split("\"test_n\":").skip(1).map(|n| n[..2].parse().unwrap()).collect();
+    assert_eq!(tested, [11.0, 11.0, 12.0, 12.0], "{again}");
+    assert_eq!(trained("features"), before);
 }
 
 #[test]
@@ -112,7 +124,9 @@ fn what_cannot_be_compared_is_refused_before_any_work() {
     let bench = bench();
     let work = bench.folder.path().join("compared");
     let refused = |data: &[&Path], extra: &[&str]| failure("tailor", &compare(&bench, data, &work, extra));
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
+        // Nine epochs are six and three.
+        (&["--rate", "packnet-50=step:0.1,5,0.1"], "in 3 epochs it never drops"),
         (&["--methods", "pigyback"], "one of fine-tune, features, packnet-50"),
         (&["--methods", "dan", "--rate", "piggyback=one-cycle:0.1"], "piggyback is not in --methods"),
         (&["--rate", "fine-tune=one-cycle:0.1"], "--teach-rate"),
@@ -126,5 +140,9 @@ fn what_cannot_be_compared_is_refused_before_any_work() {
     }
     let (code, why) = refused(&[&bench.images, &bench.images], &[]);
     assert!(code == 2 && why.contains("a name of its own"), "{why}");
+    let long = bench.folder.path().join("i".repeat(65));
+    std::fs::rename(&bench.images, &long).unwrap();
+    let (code, why) = refused(&[&long], &[]);
+    assert!(code == 2 && why.contains("a name that a bundle can have"), "{why}");
     assert!(!work.exists());
 }

@@ -68,6 +68,19 @@ fn other_classes_are_no_measure_of_a_task() {
 }
 
 #[test]
+fn a_backbone_of_another_normalisation_is_another() {
+    let bench = bench();
+    let work = bench.folder.path().join("run");
+    let teacher = fit(&bench, &work, &["--until", "teach"]);
+    stdout("tailor", &teacher);
+    let weights = samples().join("cifar100-resnet20.safetensors");
+    let anew = ["import", text(&weights), "--out", text(&bench.backbone), "--mean", "0.4,0.5,0.5"];
+    stdout("tailor", &anew);
+    let (_, why) = failure("tailor", &teacher);
+    assert!(why.contains("teach.safetensors") && why.contains("other options or images"), "{why}");
+}
+
+#[test]
 fn two_runs_never_share_a_folder() {
     let bench = bench();
     let work = bench.folder.path().join("run");
@@ -104,10 +117,15 @@ fn two_runs_never_share_a_folder() {
         assert!(why.contains("another run is at work in this folder"), "{command:?}: {why}");
         assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0, "{command:?}");
     }
-    // Candidates of a sweep may be at work together.
+    // Candidates of a sweep may be at work together, once the student is there that all of them begin with.
     other.unlock().unwrap();
     other.lock_shared().unwrap();
+    let (_, why) = failure("tailor", &in_it(&["prune", "--drop", "1"]));
+    assert!(why.contains("another run is at work in this folder"), "{why}");
+    other.unlock().unwrap();
     stdout("tailor", &in_it(&["prune", "--drop", "1"]));
+    other.lock_shared().unwrap();
+    stdout("tailor", &in_it(&["prune", "--drop", "0"]));
 }
 
 #[test]

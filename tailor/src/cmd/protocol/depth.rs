@@ -1,7 +1,7 @@
 //! `tailor protocol depth`: backbones of different depth on the same images.
 
 use super::{Setting, progress};
-use crate::cmd::{names, stem};
+use crate::cmd::{named, names};
 use crate::protocols::depth;
 use std::path::PathBuf;
 
@@ -36,7 +36,7 @@ impl Depth {
             sources.push(setting.source(path, &recipe, &device)?);
         }
         setting.find(&self.data, &recipe)?;
-        let data = stem(&self.data);
+        let data = named(&self.data, "")?;
         let progress = progress()?;
         let lab = setting.lab(&device, &progress)?;
         let mut all = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::{Setting, progress};
 use crate::Error;
-use crate::cmd::stem;
+use crate::cmd::named;
 use crate::protocols::teacher;
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ impl Teacher {
         let device = setting.on.open()?;
         let source = setting.source(&self.backbone, &recipe, &device)?;
         let found = setting.find(&self.data, &recipe)?;
-        let data = stem(&self.data);
+        let data = named(&self.data, "")?;
         let progress = progress()?;
         let task = setting.task(&data, found, &source, &progress)?;
         let both = teacher::on(&setting.lab(&device, &progress)?, &source, &task)?;
