@@ -1,0 +1,192 @@
+//! Held-out splits, and batches for training and for looking.
+
+use super::*;
+use candle_core::Device;
+use std::collections::BTreeSet;
+
+/// `n` images of 4x4 pixels whose pixels all hold the image's number, labelled by number modulo `classes`.
+fn numbered(n: usize, classes: usize) -> Split {
+    let size = Size { height: 4, width: 4 };
+    let pixels = (0..n).flat_map(|i| vec![i as u8; 48]).collect();
+    Split {
+        images: Images::new(pixels, size).unwrap(),
+        labels: (0..n).map(|i| (i % classes) as u32).collect(),
+        files: (0..n).map(|i| format!("train/{}/{i}.png", i % classes)).collect(),
+    }
+}
+
+#[test]
+fn holding_out_is_stratified_seeded_and_loses_nothing() {
+    for (n, classes, fraction) in [(40, 4, 0.25), (40, 4, 0.01), (40, 4, 0.99), (11, 5, 0.5)] {
+        let (kept, held) = hold_out(numbered(n, classes), fraction, 3).unwrap();
+        let mut files: Vec<_> = kept.files.iter().chain(&held.files).cloned().collect();
+        files.sort();
+        let mut all = numbered(n, classes).files;
+        all.sort();
+        assert_eq!(files, all);
+        for side in [&kept, &held] {
+            let seen: BTreeSet<u32> = side.labels.iter().copied().collect();
+            assert_eq!(seen.len(), classes, "{n} {classes} {fraction}");
+            for (i, file) in side.files.iter().enumerate() {
+                assert!(file.ends_with(&format!("/{}.png", side.images.get(i)[0])));
+            }
+        }
+        assert_eq!(hold_out(numbered(n, classes), fraction, 3).unwrap().1.files, held.files);
+    }
+    let (_, held) = hold_out(numbered(40, 4), 0.25, 3).unwrap();
+    // A quarter of ten, rounded away from zero.
+    assert_eq!(held.len(), 12);
+    assert_ne!(hold_out(numbered(40, 4), 0.25, 4).unwrap().1.files, held.files);
+    let message = hold_out(numbered(5, 4), 0.5, 0).unwrap_err().to_string();
+    assert!(message.contains("train/1/1.png"), "{message}");
+    assert!(hold_out(numbered(8, 4), 1.0, 0).is_err());
+}
+
+fn loader(n: usize, batch: usize) -> Loader {
+    Loader::new(&numbered(n, 3), [0.0; 3], [1.0 / 255.0; 3], batch, &Device::Cpu).unwrap()
+}
+
+fn collect(batches: Batches) -> (Vec<usize>, Vec<f32>) {
+    let (mut indices, mut values) = (Vec::new(), Vec::new());
+    for batch in batches {
+        let batch = batch.unwrap();
+        assert_eq!(batch.images.dims(), [batch.indices.len(), 3, 4, 4]);
+        let labels: Vec<u32> = batch.indices.iter().map(|i| (i % 3) as u32).collect();
+        assert_eq!(batch.labels.to_vec1::<u32>().unwrap(), labels);
+        values.extend(batch.images.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        indices.extend(batch.indices);
+    }
+    (indices, values)
+}
+
+#[test]
+fn evaluation_sees_every_image_once_in_order() {
+    let loader = loader(10, 4);
+    assert_eq!(loader.eval().len(), 3);
+    let (indices, values) = collect(loader.eval());
+    assert_eq!(indices, (0..10).collect::<Vec<_>>());
+    for (i, image) in values.chunks(48).enumerate() {
+        assert!(image.iter().all(|v| (v - i as f32).abs() < 1e-4), "image {i}: {image:?}");
+    }
+}
+
+#[test]
+fn training_is_a_function_of_seed_epoch_and_index() {
+    let loader = loader(50, 8);
+    let augment = Augment { crop_pad: 2, flip: true, ..Augment::default() };
+    let epoch = |seed, epoch| collect(loader.train(seed, epoch, augment).unwrap());
+    let (indices, values) = epoch(1, 2);
+    assert_eq!(indices.len(), 48, "the last two images make no batch");
+    assert_eq!(indices.iter().collect::<BTreeSet<_>>().len(), 48);
+    assert_eq!(epoch(1, 2), (indices.clone(), values.clone()));
+    assert_ne!(epoch(1, 3).0, indices);
+    assert_ne!(epoch(2, 2).0, indices);
+
+    // Only black and the image's own value occur, and shifts do occur.
+    let mut shifted = 0;
+    for (&i, image) in indices.iter().zip(values.chunks(48)) {
+        assert!(image.iter().all(|&v| v == 0.0 || (v - i as f32).abs() < 1e-4));
+        shifted += usize::from(i > 0 && image.contains(&0.0));
+    }
+    assert!(shifted > 24, "{shifted} of 48");
+
+    // The same image is changed alike whatever the batch it comes in.
+    let (again, values_again) = collect(self::loader(50, 3).train(1, 2, augment).unwrap());
+    assert_eq!(again[..48], indices);
+    assert_eq!(values_again[..48 * 48], values);
+}
+
+#[test]
+fn balanced_epochs_draw_every_class_equally_often() {
+    // Class 0 has 30 images, class 1 six and class 2 three.
+    let label = |i: usize| if i < 30 { 0 } else { 1 + usize::from(i >= 36) };
+    let mut split = numbered(39, 3);
+    split.labels = (0..39).map(|i| label(i) as u32).collect();
+    let loader = Loader::new(&split, [0.0; 3], [1.0 / 255.0; 3], 5, &Device::Cpu).unwrap().balanced(true);
+    let indices = |seed, epoch| -> Vec<usize> {
+        let augment = Augment { crop_pad: 1, ..Augment::default() };
+        loader.train(seed, epoch, augment).unwrap().flat_map(|batch| batch.unwrap().indices).collect()
+    };
+    let mut extra = BTreeSet::new();
+    for epoch in 0..20 {
+        let drawn = indices(1, epoch);
+        assert_eq!(drawn.len(), 35);
+        let mut images = [0; 39];
+        drawn.iter().for_each(|&i| images[i] += 1);
+        let of_class = |c| images.iter().enumerate().filter(move |(i, _)| label(*i) == c).map(|(_, &n)| n);
+        let counts: [usize; 3] = std::array::from_fn(|c| of_class(c).sum());
+        assert!(counts.iter().all(|n| (11..=12).contains(n)), "{counts:?}");
+        extra.extend((0..3).filter(|&c| counts[c] == 11));
+        for c in 0..3 {
+            let (least, most) = (of_class(c).min().unwrap(), of_class(c).max().unwrap());
+            assert!(most - least <= 1, "class {c}: an image comes {most} times and another {least}");
+        }
+        assert_eq!(drawn, indices(1, epoch));
+    }
+    assert_eq!(extra.len(), 3, "the class with fewer images differs from epoch to epoch");
+    assert_ne!(indices(1, 0), indices(2, 0));
+    assert_ne!(indices(1, 0), indices(1, 1));
+
+    // An image that comes twice in an epoch comes differently.
+    let mut seen: std::collections::BTreeMap<usize, BTreeSet<Vec<u32>>> = Default::default();
+    let augment = Augment { jitter: 0.9, ..Augment::default() };
+    for batch in loader.train(1, 0, augment).unwrap() {
+        let batch = batch.unwrap();
+        let values = batch.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (i, image) in batch.indices.iter().zip(values.chunks(48)) {
+            seen.entry(*i).or_default().insert(image.iter().map(|v| v.to_bits()).collect());
+        }
+    }
+    assert!((36..39).all(|i| seen[&i].len() >= 3), "the three images of the last class come four times");
+}
+
+#[test]
+fn mirroring_swaps_left_and_right() {
+    let size = Size { height: 1, width: 3 };
+    let images = Images::new(vec![1, 1, 1, 2, 2, 2, 3, 3, 3], size).unwrap();
+    let split = Split { images, labels: vec![0], files: vec!["x".into()] };
+    let loader = Loader::new(&split, [0.0; 3], [1.0 / 255.0; 3], 1, &Device::Cpu).unwrap();
+    let mut seen = BTreeSet::new();
+    for epoch in 0..32 {
+        let batch = loader
+            .train(0, epoch, Augment { flip: true, ..Augment::default() })
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        let row = batch.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        seen.insert(row[..3].iter().map(|v| v.round() as u8).collect::<Vec<_>>());
+    }
+    assert_eq!(seen, BTreeSet::from([vec![1, 2, 3], vec![3, 2, 1]]));
+}
+
+#[test]
+fn stopping_early_and_impossible_batches() {
+    let mut batches = loader(50, 2).train(0, 0, Augment::default()).unwrap();
+    batches.next().unwrap().unwrap();
+    drop(batches);
+    let message = loader(5, 8).train(0, 0, Augment::default()).err().unwrap().to_string();
+    assert!(message.contains("--batch 8") && message.contains("at most 5"), "{message}");
+    assert!(Loader::new(&numbered(5, 3), [0.0; 3], [1.0; 3], 0, &Device::Cpu).is_err());
+}
+
+#[test]
+fn a_batch_must_find_enough_images() {
+    let counts = |train, val| Counts { train, val, test: 0 };
+    assert!(counts(100, 0).check_batch(90, 0.1).is_ok());
+    assert!(counts(99, 0).check_batch(90, 0.1).is_err());
+    assert!(counts(90, 10).check_batch(90, 0.1).is_ok());
+}
+
+#[test]
+fn looks_are_at_every_image_in_order_and_repeat() {
+    let loader = loader(10, 4);
+    let augment = Augment { crop_pad: 2, ..Augment::default() };
+    let (order, plain) = collect(loader.eval());
+    let (first, changed) = collect(loader.look(7, 1, augment));
+    assert_eq!(first, order, "the incomplete last batch included");
+    assert_ne!(changed, plain);
+    assert_eq!(collect(loader.look(7, 1, augment)).1, changed);
+    assert_ne!(collect(loader.look(7, 2, augment)).1, changed, "another look");
+    assert_ne!(collect(loader.look(8, 1, augment)).1, changed, "another seed");
+}

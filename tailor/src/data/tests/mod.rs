@@ -1,0 +1,6 @@
+//! Sets of images made on the spot, and what is drawn from them.
+
+mod batches;
+mod sets;
+
+use super::*;
