@@ -102,7 +102,7 @@ int edge_runtime_settle(edge_runtime *runtime);
 
 /* Most bytes of resident tasks; the least recently used go first when a load exceeds it. SIZE_MAX: no limit. The
  * workspace that frames share, as large as the largest task's, is not among them (edge_runtime_workspace_bytes in the
- * metrics), nor is what loads keep at hand: at most 10 MiB, and as a rule less than two. A load has its memory before others
+ * metrics), nor is what loads keep at hand: at most 11 MiB, and as a rule less than two. A load has its memory before others
  * leave. */
 int edge_runtime_set_budget(edge_runtime *runtime, size_t bytes);
 

@@ -87,8 +87,8 @@ pub enum Error {
     },
     /// A task that is not, or no longer, in memory.
     NotResident {
-        /// The task: its name between backticks, or its number.
-        task: String,
+        /// Its name, or its number where it has none; none where no task was switched to.
+        task: Option<String>,
     },
     /// A frame's deadline passed while its task was still being loaded.
     Deadline {
@@ -211,9 +211,10 @@ impl fmt::Display for Error {
             Error::Untrusted { file, trust } => {
                 write!(f, "{file}: {trust}; sign it with a key that this device trusts (`tailor sign`)")
             }
-            Error::NotResident { task } => {
-                write!(f, "task {task} is not in memory; load it before switching to it")
+            Error::NotResident { task: Some(task) } => {
+                write!(f, "task `{task}` is not in memory; load it before switching to it")
             }
+            Error::NotResident { task: None } => f.write_str("no task was switched to"),
             Error::Deadline { task } => {
                 write!(
                     f,

@@ -94,8 +94,7 @@ impl Runtime {
     /// before others leave, and so does one prefetched task that no [`poll`](Runtime::poll) has taken in yet: further ones wait
     /// for that where the budget would be exceeded. One task that left may be waiting for the loader to free it. Memory of the last
     /// task to leave is kept for the next load (at most 1 MiB), and so are headers and compiled plans of tasks that left, up to
-    /// 512 KiB, and room for two readers and a file: as large as the largest blocks that were read twice over, at most 4.25 MiB
-    /// each, and 256 KiB.
+    /// 512 KiB, and the room of two readers, up to 4.25 MiB each and as a rule a tenth of that, and of a file, up to 256 KiB.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
         self.tell();
@@ -239,10 +238,10 @@ impl Runtime {
         self.collect();
         let Some(slot) = self.slots.get_mut(id.0) else {
             // From C it may be negative.
-            return Err(Error::NotResident { task: format!("number {}", id.0 as isize) });
+            return Err(Error::NotResident { task: Some(format!("{}", id.0 as isize)) });
         };
         if slot.task.is_none() {
-            let absent = Error::NotResident { task: format!("`{}`", slot.name) };
+            let absent = Error::NotResident { task: Some(slot.name.clone()) };
             return Err(slot.error.take().unwrap_or(absent));
         }
         self.clock += 1;

@@ -30,7 +30,8 @@ pub const COMMAND: Command = Command {
         spec("--json", None, "one JSON document; with --layers one object per line"),
     ],
     files: None,
-    help: "Medians over all frames (cold switches: 15, --blocks: 31); the smallest time beside them, for machines with noise. A cold switch loads a task\n\
+    help: "Medians over all frames (cold switches: 15, --blocks: 31); the smallest time beside them, for\n\
+           machines with noise. A cold switch loads a task\n\
            that was evicted, whose signatures were verified before.\n\n\
            --layers prints one line per kernel call: node, time, GFLOP/s, shapes, tensors.\n\
            --blocks measures the student with all its proxies and writes one row per gate: node, source,\n\

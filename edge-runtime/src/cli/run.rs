@@ -34,7 +34,7 @@ pub const COMMAND: Command = Command {
     ],
     files: Some(" FILE..."),
     help: "Files are PNG, PPM or PGM; `-` reads one PNG image, or a stream of PPM and PGM, from standard input. The first task\n\
-           answers, but with --alternate, --script or --each.\n\nExamples:\n  \
+           answers, unless --alternate, --script or --each is given.\n\nExamples:\n  \
            edge-runtime run --store store/ --alternate --json frame1.png frame2.png\n  \
            camera | edge-runtime run --backbone b.backbone --task signs.task --raw 640x480x3 -\n  \
            edge-runtime run --store store/ --deadline-ms 5 --metrics metrics.prom frames/*.ppm\n",

@@ -125,5 +125,5 @@ unsafe fn tell(
 
 fn resident(runtime: &Runtime, number: c_int) -> Result<&Task> {
     let found = runtime.resident().find_map(|(id, found)| (id == task(number)).then_some(found));
-    found.ok_or_else(|| Error::NotResident { task: format!("number {number}") })
+    found.ok_or_else(|| Error::NotResident { task: Some(number.to_string()) })
 }

@@ -61,7 +61,7 @@ impl Runtime {
             self.current.and_then(|index| Some((index, Arc::clone(self.slots.get(index)?.task.as_ref()?))));
         let Some((index, task)) = running else {
             self.stats.failed_frames += 1;
-            return Err(Error::NotResident { task: "to run (none was switched to)".into() });
+            return Err(Error::NotResident { task: None });
         };
         let until = self.until(index, start);
         let outcome = run(self, &task, until);
@@ -108,7 +108,7 @@ impl Runtime {
             return Err(error);
         }
         let Some(task) = self.slots[index].task.as_deref() else {
-            return Err(Error::NotResident { task: format!("`{}`", self.slots[index].name) });
+            return Err(Error::NotResident { task: Some(self.slots[index].name.clone()) });
         };
         let logits = task.program().scores(&self.session.cpu.space.arena);
         let (class, score) = best(logits);

@@ -19,7 +19,9 @@ fn a_budget_evicts_the_least_recently_used() {
     let third = runtime.insert(load(2)).unwrap();
     let resident: Vec<_> = runtime.resident().map(|(_, task)| task.name()).collect();
     assert_eq!(resident, ["fashion", "signs"]);
-    assert!(matches!(runtime.switch(ids[0]), Err(Error::NotResident { task }) if task == "digits"));
+    assert!(
+        matches!(runtime.switch(ids[0]), Err(Error::NotResident { task: Some(task) }) if task == "digits")
+    );
     runtime.switch(third).unwrap();
     assert_eq!(runtime.stats().evictions, 1);
 

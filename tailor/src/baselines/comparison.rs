@@ -65,7 +65,11 @@ impl Comparison {
                 && known.run != run
             {
                 let want = "repeat its options, remove its folder, or choose another work folder";
-                return Err(Error::training(result.display(), "made with other options or images", want));
+                return Err(Error::training(
+                    result.display(),
+                    "made with other options or images, or by another version",
+                    want,
+                ));
             }
             // A test that was left out may be asked for later, and of other images.
             let tested = ground.test.as_ref().map(Split::digest);

@@ -93,8 +93,9 @@ impl Outcome {
                 method: json["method"].as_str()?.parse().ok()?,
                 data: string("data")?,
                 arch: string("arch")?,
-                backbone: string("backbone")?,
-                pixels: serde_json::from_value(json["pixels"].clone()).ok()?,
+                // Not in files of earlier versions.
+                backbone: string("backbone").unwrap_or_default(),
+                pixels: serde_json::from_value(json["pixels"].clone()).unwrap_or_default(),
                 seed: number("seed")?,
                 val: score("val")?,
                 test: score("test"),

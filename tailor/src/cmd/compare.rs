@@ -4,9 +4,9 @@ mod table;
 
 use crate::baselines::{Comparison, Method, Outcome};
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, names, read_images, warn_of_small_validation};
+use crate::cmd::{On, read_images, task_names, warn_of_small_validation};
 use crate::data::{self, Found, Size};
-use crate::fit::{BackboneSize, Claim, Recipe};
+use crate::fit::{BackboneSize, Claim};
 use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 use crate::source::Source;
@@ -99,18 +99,21 @@ impl Compare {
         let recipe = self.choices.recipe()?;
         let device = self.on.open()?;
         let source = Source::open(&self.backbone, &device)?;
-        let methods = self.methods(&source, &recipe)?;
+        let methods = self.methods(&source)?;
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         recipe.augment.check(size)?;
         self.choices.check_looks(&recipe)?;
-        recipe.check_cost(source.arch, size)?;
-        let names = names("--data", &self.data)?;
+        let names = task_names("--data", &self.data)?;
         let found: Vec<Found> = self.data.iter().map(|path| data::find(path)).collect::<Result<_>>()?;
         for found in &found {
             self.choices.check_data(&recipe, found.counts())?;
+            recipe.check_cost(source.arch, size, found.classes().len())?;
             let recipe = self.choices.recipe_for(found.counts())?;
-            self.rates.iter().try_for_each(|(method, rate)| self.check_rate(*method, rate, &recipe))?;
+            for (method, rate) in &self.rates {
+                let option = format!("--rate {method}=");
+                method.stages(&recipe).into_iter().try_for_each(|epochs| rate.check(epochs, &option))?;
+            }
         }
         let backbone = BackboneSize::of(&source, Size { height: size, width: size })?;
         let _claim = Claim::alone(&self.work)?;
@@ -143,7 +146,7 @@ impl Compare {
     }
 
     /// What is to be trained, in the table's order.
-    fn methods(&self, source: &Source, recipe: &Recipe) -> Result<Vec<Method>> {
+    fn methods(&self, source: &Source) -> Result<Vec<Method>> {
         let mut methods: Vec<Method> = Method::ALL.to_vec();
         if self.methods.is_empty() {
             if !source.classifier {
@@ -169,15 +172,8 @@ impl Compare {
             if !methods.contains(method) {
                 return Err(Error::config(option, format!("without effect: {method} is not in --methods")));
             }
-            self.check_rate(*method, schedule, recipe)?;
         }
         Ok(methods)
-    }
-
-    /// Whether a rate suits every stage that it is for.
-    fn check_rate(&self, method: Method, schedule: &Schedule, recipe: &Recipe) -> Result<()> {
-        let option = format!("--rate {method}=");
-        method.stages(recipe).into_iter().try_for_each(|epochs| schedule.check(epochs, &option))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, check_name, keys, named, prune, read_images, stem, warn_of_small_validation};
+use crate::cmd::{On, check_name, keys, prune, read_images, stem, warn_of_small_validation};
 use crate::data::{self, Dataset, Size};
 use crate::fit::{BackboneSize, Claim, Job, Recipe, Work, refuse_others};
 use crate::interrupt::Interrupt;
@@ -119,6 +119,7 @@ impl Fit {
             let want = format!("at most {blocks}, the blocks of {}", begun.source.arch);
             return Err(Error::config(format!("--drop {dropped}"), want).into());
         }
+        let _mine = Claim::candidate(&self.work, dropped)?;
         if !begun.work.has_student()? {
             // What all candidates begin with is made by one of them.
             begun.claim = begun.claim.take_alone()?;
@@ -138,13 +139,9 @@ impl Fit {
     }
 
     fn name(&self) -> Result<String, Error> {
-        match &self.name {
-            Some(name) => {
-                check_name(name).map_err(|want| Error::config(format!("--name {name:?}"), want))?;
-                Ok(name.clone())
-            }
-            None => named(&self.data, "; or call it otherwise with --name"),
-        }
+        let name = self.name.clone().unwrap_or_else(|| stem(&self.data));
+        check_name(&name).map_err(|want| Error::config(format!("--name {name:?}"), want))?;
+        Ok(name)
     }
 
     /// Checks every option, takes the work folder as `claim` does, then reads the images.
@@ -161,8 +158,8 @@ impl Fit {
         let name = self.name()?;
         recipe.augment.check(size)?;
         self.choices.check_looks(&recipe)?;
-        recipe.check_cost(source.arch, size)?;
         let found = data::find(&self.data)?;
+        recipe.check_cost(source.arch, size, found.classes().len())?;
         self.choices.check_data(&recipe, found.counts())?;
         let recipe = self.choices.recipe_for(found.counts())?;
         let data_name = stem(&self.data);

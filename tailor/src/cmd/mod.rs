@@ -189,17 +189,25 @@ fn warn_of_small_validation(data: &str, teacher: Score, tolerance: f64) {
     }
 }
 
-/// What a task or backbone is called after its data.
+/// What a task or backbone is called after its data; without control characters, which no bundle can hold.
 fn stem(path: &Path) -> String {
-    path.file_stem().map_or_else(|| "task".into(), |name| name.to_string_lossy().into_owned())
+    let name = path.file_stem().map_or_else(|| "task".into(), |name| name.to_string_lossy().into_owned());
+    name.replace(char::is_control, "_")
 }
 
-/// What a task is called after its `data`, if a bundle and its file can be called that: asked before hours of training find it out.
-fn named(data: &Path, or: &str) -> crate::Result<String> {
+/// What a task or backbone is called after its data, if a bundle and its file can be called that: asked before hours of
+/// training find it out.
+fn task_name(option: &str, data: &Path) -> crate::Result<String> {
     let name = stem(data);
-    let refuse = |want| crate::Error::config(data.display().to_string(), format!("{want}{or}"));
+    let refuse = |want| crate::Error::config(format!("{option} {}", data.display()), want);
     check_name(&name).map_err(refuse)?;
     Ok(name)
+}
+
+/// What each of `paths`, given with `option`, is called as a task; no two the same.
+fn task_names(option: &str, paths: &[PathBuf]) -> crate::Result<Vec<String>> {
+    paths.iter().try_for_each(|path| task_name(option, path).map(drop))?;
+    names(option, paths)
 }
 
 /// Says what a name has to be when `name` is not.
@@ -212,7 +220,7 @@ fn check_name(name: &str) -> Result<(), String> {
 
 /// What each of `paths`, given with `option`, is called; no two the same, because results are kept under it.
 fn names(option: &str, paths: &[PathBuf]) -> crate::Result<Vec<String>> {
-    let names: Vec<String> = paths.iter().map(|path| named(path, "")).collect::<crate::Result<_>>()?;
+    let names: Vec<String> = paths.iter().map(|path| stem(path)).collect();
     match (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
         None => Ok(names),
         Some(twice) => {

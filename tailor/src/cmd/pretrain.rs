@@ -1,6 +1,6 @@
 //! `tailor pretrain`: labelled images of the source domain become a backbone.
 
-use crate::cmd::{On, channels, read_images, stem, training};
+use crate::cmd::{On, channels, read_images, task_name, training};
 use crate::data;
 use crate::fit::{Claim, Work, count};
 use crate::interrupt::Interrupt;
@@ -120,7 +120,7 @@ impl Pretrain {
             return Err(crate::Error::config(format!("--validation {fraction}"), want).into());
         }
         counts.check_batch(recipe.batch, recipe.validation)?;
-        let name = stem(&self.data);
+        let name = task_name("--data", &self.data)?;
         let (_claim, work) = (Claim::alone(&self.work)?, Work::open(&self.work)?);
         refuse_others(&work, &name, found.classes(), &recipe)?;
         let out = self.out.clone().unwrap_or_else(|| work.backbone(&name));

@@ -82,16 +82,23 @@ impl Setting {
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         recipe.augment.check(size)?;
-        recipe.check_cost(source.arch, size)?;
         Ok(source)
     }
 
-    /// Finds images and refuses options that do not suit them.
-    fn find(&self, path: &Path, recipe: &Recipe) -> Result<Found> {
+    /// Finds images and refuses options that do not suit them, on any of these backbones.
+    fn find(&self, path: &Path, recipe: &Recipe, sources: &[Source]) -> Result<Found> {
         let found = data::find(path)?;
+        for source in sources {
+            self.check_cost(recipe, source, &found)?;
+        }
         self.choices.check_looks(recipe)?;
         self.choices.check_data(recipe, found.counts())?;
         Ok(found)
+    }
+
+    /// Refuses a budget that nothing keeps, and a latency table of something else.
+    fn check_cost(&self, recipe: &Recipe, source: &Source, found: &Found) -> Result<()> {
+        recipe.check_cost(source.arch, self.size.unwrap_or(source.size()), found.classes().len())
     }
 
     /// Reads what was found for a backbone.

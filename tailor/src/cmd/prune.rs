@@ -122,7 +122,7 @@ fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str) ->
          # Slurm takes % in the name of a log for a pattern.\n\
          logs=$(CDPATH= cd {folder} && pwd)\n\
          logs=${{logs//\\%/%%}}\n",
-        name.replace('\n', " ")
+        name
     );
     let mut submit = |variable: &str, step: &str, more: &str, command: &str| {
         let job = quoted(format!("{name}-{step}").as_ref());

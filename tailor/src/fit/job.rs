@@ -13,7 +13,6 @@ use crate::{Error, Result};
 use bundles::container::{Preprocess, Resize, SigningKey, write_atomically};
 use bundles::plan::Counter;
 use candle_core::Device;
-use serde_json::json;
 
 /// Images per batch of the last look at all of them.
 const ANSWERED: usize = 100;
@@ -184,11 +183,16 @@ impl Job<'_> {
         let ground = self.ground()?;
         if found["run"] != self.identity(&ground) {
             let want = "repeat its options, remove its folder, or choose another work folder";
-            return Err(Error::training(path.display(), "made with other options or images", want));
+            return Err(Error::training(
+                path.display(),
+                "made with other options or images, or by another version",
+                want,
+            ));
         }
-        // Nothing was trained on test images: with others, or with some at last, only their accuracies are made again.
-        let tested = json!(ground.test.as_ref().map(Split::digest));
-        Ok(found["test_images"] == tested && self.work.bundle(self.name).exists())
+        // Nothing was trained on test images: other ones are looked at by what is there.
+        let test = ground.test.as_ref().map(Split::digest);
+        let tested = test.is_none_or(|digest| found["test_images"] == digest);
+        Ok(tested && self.work.bundle(self.name).exists())
     }
 
     /// Everything that shapes the result, written out.

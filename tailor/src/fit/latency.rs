@@ -87,17 +87,20 @@ impl LatencyTable {
     /// [`Error::Data`].
     pub fn check(&self, arch: Arch, size: usize) -> Result<()> {
         let Measured { arch: named, size: images } = &self.measured;
-        let (named, images) =
-            (named.clone().unwrap_or_else(|| arch.to_string()), images.unwrap_or([size; 2]));
-        if named == arch.to_string() && images == [size; 2] {
-            return Ok(());
+        let refuse = |found: String, want: String| Err(Error::data(&self.file, found, want));
+        if let Some(named) = named.as_ref().filter(|named| **named != arch.to_string()) {
+            let want = format!("a table of a {arch}; make it with `edge-runtime bench --blocks`");
+            return refuse(format!("measured on a {named}"), want);
         }
-        let ([height, width], file) = (images, &self.file);
-        Err(Error::data(
-            file,
-            format!("measured of a {named} on images of {width}x{height} pixels"),
-            format!("a table of a {arch} on {size}x{size}; make it with `edge-runtime bench --blocks`"),
-        ))
+        match images {
+            Some([height, width]) if [*height, *width] != [size; 2] => refuse(
+                format!("measured on images of {width}x{height} pixels"),
+                format!(
+                    "a table of images of {size}x{size}, at which `edge-runtime bench --blocks` measures a backbone made for them; or leave out --size"
+                ),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Microseconds of gate `g` of cell `node` of `plan`.
@@ -239,12 +242,12 @@ mod tests {
             a.check(arch, size).expect("lines name neither architecture nor images");
         }
         b.check(arch, 32).expect("of this backbone");
-        for (arch, size, want) in
-            [(other, 32, "a table of a cifar-resnet20-b on 32x32"), (arch, 48, "a cifar-resnet8-b on 48x48")]
-        {
+        for (arch, size, found, want) in [
+            (other, 32, "measured on a cifar-resnet8-b", "a table of a cifar-resnet20-b"),
+            (arch, 48, "measured on images of 32x32 pixels", "a table of images of 48x48"),
+        ] {
             let error = b.check(arch, size).unwrap_err().to_string();
-            let parts = ["t.json", "measured of a cifar-resnet8-b on images of 32x32 pixels", want];
-            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+            assert!(["t.json", found, want].iter().all(|part| error.contains(part)), "{error}");
         }
         let plan = arch.plan(32, 32, 10).unwrap().with_proxies(Skips::Nearest(1), arch.proxy_form()).unwrap();
         assert_eq!((a.gate(&plan, 1, 0).unwrap(), a.gate(&plan, 1, 1).unwrap()), (10.0, 2.0));

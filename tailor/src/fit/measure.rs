@@ -85,6 +85,15 @@ impl Measure {
         in_words(cost, self.unit())
     }
 
+    /// A cost in words, rounded up, so that a budget of that much has room for it.
+    pub fn exactly(&self, cost: f64) -> String {
+        match self {
+            Measure::Macs => format!("{} multiply-adds", cost.ceil()),
+            Measure::Params => format!("{} parameters", cost.ceil()),
+            Measure::Latency(_) => format!("{}us", cost.ceil()),
+        }
+    }
+
     /// What costs are counted in, as documents name it: `macs`, `params` or `us`.
     pub fn unit(&self) -> &'static str {
         match self {

@@ -227,8 +227,8 @@ impl Recipe {
     ///
     /// # Errors
     /// [`Error::Config`] or [`Error::Data`].
-    pub fn check_cost(&self, arch: Arch, size: usize) -> Result<()> {
-        let backbone = arch.plan(size, size, 2)?;
+    pub fn check_cost(&self, arch: Arch, size: usize, classes: usize) -> Result<()> {
+        let backbone = arch.plan(size, size, classes)?;
         let student = backbone.with_proxies(self.skips, arch.proxy_form())?;
         if let Measure::Latency(table) = &self.cost {
             table.check(arch, size)?;
@@ -240,8 +240,10 @@ impl Recipe {
             return Ok(());
         }
         let want = format!(
-            "at least {}, which the leanest network takes that pruning can leave; or let proxies reach further with --skips",
-            self.cost.say(least)
+            "at least {}, which the leanest network takes that pruning can leave with proxies that reach back as far as {}: let them \
+             reach further, or allow more",
+            self.cost.exactly(least),
+            self.skips
         );
         Err(Error::config(format!("--budget {budget}"), want))
     }

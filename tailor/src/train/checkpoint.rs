@@ -117,7 +117,7 @@ impl Checkpoint {
     pub(crate) fn of_other_options(path: &Path) -> Error {
         Error::training(
             path.display(),
-            "a run with other options or images was begun here",
+            "a run with other options or images, or by another version, was begun here",
             "repeat its options with its images, remove the file, or choose another work folder",
         )
     }

@@ -5,6 +5,7 @@ use crate::{Error, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Means over one epoch.
@@ -116,12 +117,14 @@ impl Log {
     }
 
     /// Holds off other threads and programs that record in the same folder, as the jobs of one sweep do.
-    fn lock(&self) -> Result<File> {
+    fn lock(&self) -> Result<(MutexGuard<'static, ()>, File)> {
+        static THREADS: Mutex<()> = Mutex::new(());
+        let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.with_extension("lock");
         let file = File::create(&path).map_err(Error::io(&path))?;
-        // Some network file systems have no locks; one run at a time needs none.
+        // Some network file systems have no locks. Then only other programs are not held off.
         while file.lock().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
-        Ok(file)
+        Ok((threads, file))
     }
 
     /// Takes out what an interrupted run recorded of `stage` after `epoch` epochs, and a line it was cut off in.

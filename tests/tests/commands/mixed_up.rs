@@ -110,12 +110,12 @@ fn two_runs_never_share_a_folder() {
         ],
         vec!["demo", "--out", at],
     ];
-    let other = std::fs::File::open(&work).unwrap();
+    let other = std::fs::File::create(work.join(".lock")).unwrap();
     other.lock().unwrap();
     for command in commands {
         let (_, why) = failure("tailor", &command);
         assert!(why.contains("another run is at work in this folder"), "{command:?}: {why}");
-        assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0, "{command:?}");
+        assert_eq!(std::fs::read_dir(&work).unwrap().count(), 1, "{command:?}: the lock alone");
     }
     // Candidates of a sweep may be at work together, once the student is there that all of them begin with.
     other.unlock().unwrap();

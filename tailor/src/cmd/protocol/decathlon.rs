@@ -74,6 +74,7 @@ impl Decathlon {
                 check_source(&source, event, task.found.classes())?;
             } else {
                 setting.choices.check_data(&recipe, task.found.counts())?;
+                setting.check_cost(&recipe, &source, &task.found)?;
             }
             tasks.push(task);
         }

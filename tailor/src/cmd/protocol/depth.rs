@@ -1,7 +1,7 @@
 //! `tailor protocol depth`: backbones of different depth on the same images.
 
 use super::{Setting, progress};
-use crate::cmd::{named, names};
+use crate::cmd::{names, task_name};
 use crate::protocols::depth;
 use std::path::PathBuf;
 
@@ -35,14 +35,14 @@ impl Depth {
         for path in &self.backbone {
             sources.push(setting.source(path, &recipe, &device)?);
         }
-        setting.find(&self.data, &recipe)?;
-        let data = named(&self.data, "")?;
+        setting.find(&self.data, &recipe, &sources)?;
+        let data = task_name("--data", &self.data)?;
         let progress = progress()?;
         let lab = setting.lab(&device, &progress)?;
         let mut all = Vec::new();
         for (name, source) in names.iter().zip(&sources) {
             // Each has a size of its own.
-            let task = setting.task(&data, setting.find(&self.data, &recipe)?, source, &progress)?;
+            let task = setting.task(&data, setting.find(&self.data, &recipe, &[])?, source, &progress)?;
             all.push(depth::on(&lab, name, source, &task)?);
         }
         Ok(setting.end(&depth::findings(&data, &all))?)

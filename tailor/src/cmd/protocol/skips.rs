@@ -2,7 +2,7 @@
 
 use super::{Setting, progress};
 use crate::Error;
-use crate::cmd::names;
+use crate::cmd::task_names;
 use crate::fit::Recipe;
 use crate::protocols::skips::{self, REACHES};
 use bundles::plan;
@@ -43,14 +43,14 @@ impl Skips {
         let recipe = setting.choices.recipe()?;
         let device = setting.on.open()?;
         let source = setting.source(&self.backbone, &recipe, &device)?;
-        for &skips in &self.reach {
-            let recipe = Recipe { skips, ..recipe.clone() };
-            recipe.check_cost(source.arch, setting.size.unwrap_or(source.size()))?;
-        }
-        let names = names("--data", &self.data)?;
+        let names = task_names("--data", &self.data)?;
         let mut found = Vec::new();
         for path in &self.data {
-            found.push(setting.find(path, &recipe)?);
+            let images = setting.find(path, &recipe, &[])?;
+            for &skips in &self.reach {
+                setting.check_cost(&Recipe { skips, ..recipe.clone() }, &source, &images)?;
+            }
+            found.push(images);
         }
         let progress = progress()?;
         let lab = setting.lab(&device, &progress)?;

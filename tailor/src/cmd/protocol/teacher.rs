@@ -2,7 +2,7 @@
 
 use super::{Setting, progress};
 use crate::Error;
-use crate::cmd::named;
+use crate::cmd::task_name;
 use crate::protocols::teacher;
 use std::path::PathBuf;
 
@@ -36,8 +36,8 @@ impl Teacher {
         }
         let device = setting.on.open()?;
         let source = setting.source(&self.backbone, &recipe, &device)?;
-        let found = setting.find(&self.data, &recipe)?;
-        let data = named(&self.data, "")?;
+        let found = setting.find(&self.data, &recipe, std::slice::from_ref(&source))?;
+        let data = task_name("--data", &self.data)?;
         let progress = progress()?;
         let task = setting.task(&data, found, &source, &progress)?;
         let both = teacher::on(&setting.lab(&device, &progress)?, &source, &task)?;
