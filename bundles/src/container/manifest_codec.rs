@@ -33,6 +33,16 @@ pub fn check_label(label: &str) -> Result<()> {
     Sink::default().text("label", label, Text::Line, MAX_LABEL)
 }
 
+/// Whether a bundle can say `value` of `key`: printable ASCII of at most 64 bytes, and at most 4096 bytes of UTF-8 without control
+/// characters.
+///
+/// # Errors
+/// `Corrupt` or `TooLarge` saying which of these it is not.
+pub fn check_fact(key: &str, value: &str) -> Result<()> {
+    Sink::default().text("key of a fact", key, Text::Token, MAX_KEY)?;
+    Sink::default().text("value of a fact", value, Text::Free, MAX_VALUE)
+}
+
 impl Manifest {
     /// Encodes; what the wire cannot carry is refused, what rules forbid is for [`super::rules`].
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {

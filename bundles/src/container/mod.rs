@@ -66,7 +66,7 @@ pub use hex::hex;
 pub use identity::backbone_id;
 pub use keys::{KeyId, PublicKey, SigningKey, TrustedKey};
 pub use manifest::{BackboneRef, Kind, Manifest, Preprocess, Resize};
-pub use manifest_codec::{check_label, check_name};
+pub use manifest_codec::{check_fact, check_label, check_name};
 pub use reader::Bundle;
 pub use section::{Dtype, Isa, Layout, Section};
 pub use signature::{Trust, sign};

@@ -2,13 +2,14 @@
 
 use super::{Images, Size, folder::Source};
 use crate::{Error, Result};
-use bundles::preprocess::{MAX_SIDE, Resizer};
+use bundles::preprocess::{MAX_AREA, MAX_SIDE, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use rayon::prelude::*;
 use std::io::Cursor;
 
-/// Files read before they are decoded together: bounds what is held encoded.
-const TOGETHER: usize = 256;
+/// Files read before they are decoded together, and bytes of them, the last one not counted: bounds what is held encoded.
+pub(super) const TOGETHER: usize = 256;
+pub(super) const HELD: usize = 64 << 20;
 
 /// Decodes `files` in order and resizes them to `size`; `progress` is told how many more are done.
 pub(super) fn decode(
@@ -19,10 +20,18 @@ pub(super) fn decode(
 ) -> Result<Images> {
     let each = size.area() * 3;
     let mut pixels = vec![0; files.len() * each];
-    for (files, out) in files.chunks(TOGETHER).zip(pixels.chunks_mut(TOGETHER * each)) {
-        let encoded: Vec<Vec<u8>> = files.iter().map(|file| source.read(file)).collect::<Result<_>>()?;
+    let (mut files, mut room) = (files, &mut pixels[..]);
+    while !files.is_empty() {
+        let (mut encoded, mut held) = (Vec::new(), 0);
+        while let Some(file) = files.get(encoded.len()).filter(|_| encoded.len() < TOGETHER && held < HELD) {
+            let bytes = source.read(file)?;
+            held += bytes.len();
+            encoded.push(bytes);
+        }
+        let (now, later) = files.split_at(encoded.len());
+        let (out, rest) = room.split_at_mut(now.len() * each);
         let source = &*source;
-        encoded.par_iter().zip(files).zip(out.par_chunks_exact_mut(each)).try_for_each(
+        encoded.par_iter().zip(now).zip(out.par_chunks_exact_mut(each)).try_for_each(
             |((bytes, file), out)| {
                 decode_one(bytes, size, out).map_err(|found| {
                     Error::data(
@@ -33,7 +42,8 @@ pub(super) fn decode(
                 })
             },
         )?;
-        progress(files.len());
+        progress(now.len());
+        (files, room) = (later, rest);
     }
     Images::new(pixels, size)
 }
@@ -70,12 +80,26 @@ pub(super) fn grey(pixels: &[u8], from: Size, size: Size, out: &mut [u8]) -> Res
     Ok(())
 }
 
-/// Whether these are the beginning of a JPEG: its decoder fills what is missing with grey. Behind the start of the last
-/// scan (a thumbnail has one of its own, in front) an end-of-image marker follows; compressed data holds neither.
+/// Whether a JPEG ends before its image does: the decoder fills what is missing with grey. What follows the image (a film of the same
+/// moment, say) is none of it, and neither is a thumbnail inside a segment.
 fn is_cut_short(bytes: &[u8]) -> bool {
-    let [start, scan, end] = [[0xff, 0xd8], [0xff, 0xda], [0xff, 0xd9]];
-    let last = || bytes.windows(2).rposition(|marker| marker == scan);
-    bytes.starts_with(&start) && last().is_some_and(|at| !bytes[at..].windows(2).any(|marker| marker == end))
+    let Some(mut rest) = bytes.strip_prefix(&[0xff, 0xd8]) else { return false };
+    loop {
+        // Compressed data holds no other markers than these, which restart it; 0 stands for a value that is none.
+        let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7 | 0xff);
+        let Some(at) = rest.windows(2).position(is_marker) else { return true };
+        let (marker, after) = (rest[at + 1], &rest[at + 2..]);
+        if marker == 0xd9 {
+            return false;
+        }
+        let Some(length) = after.first_chunk().map(|&length| usize::from(u16::from_be_bytes(length))) else {
+            return true;
+        };
+        match after.get(length..) {
+            Some(after) => rest = after,
+            None => return true,
+        }
+    }
 }
 
 fn open(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
@@ -91,6 +115,12 @@ fn open(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
     limits.max_alloc = Some(1 << 30);
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
+    // Before there is memory for them.
+    let (width, height) = decoder.dimensions();
+    if width as usize * height as usize > MAX_AREA {
+        let why = format!("{width}x{height} pixels, and at most {MAX_AREA} are read");
+        return Err(image::ImageError::IoError(std::io::Error::new(std::io::ErrorKind::InvalidData, why)));
+    }
     let orientation = decoder.orientation()?;
     if is_cut_short(bytes) {
         let why = std::io::Error::new(

@@ -16,8 +16,10 @@ const MAX_FILE: u64 = 256 << 20;
 const MAX_DEPTH: usize = 8;
 
 /// Endings of images in formats that are not read: ignoring them would silently shrink a class.
-const OTHER_FORMATS: [&str; 12] =
-    ["bmp", "gif", "webp", "tif", "tiff", "avif", "heic", "jp2", "ppm", "pgm", "tga", "npy"];
+const OTHER_FORMATS: [&str; 19] = [
+    "bmp", "gif", "webp", "tif", "tiff", "avif", "heic", "heif", "hif", "jp2", "jxl", "ppm", "pgm", "tga",
+    "npy", "dng", "cr2", "nef", "arw",
+];
 
 /// One image file: its class and where it lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +55,12 @@ impl Source {
         let mut found = Vec::new();
         if meta.is_dir() {
             let root = directory_root(path)?;
+            for entry in fs::read_dir(&root).map_err(Error::io(&root))? {
+                let entry = entry.map_err(Error::io(&root))?;
+                if entry.path().is_dir() {
+                    check_case(&root, &entry.file_name().to_string_lossy(), splits)?;
+                }
+            }
             for split in splits.iter().flat_map(|(_, names)| *names) {
                 walk(&root, split, 0, &mut found)?;
             }
@@ -72,9 +80,15 @@ impl Source {
                     "pack it anew",
                 )
             })?;
-            check_zip_name(path, &name)?;
-            found.push((name.trim_end_matches('/').to_owned(), name.ends_with('/')));
+            found.push((name.to_string(), name.ends_with('/')));
         }
+        // As `tar -a -cf set.zip .` names them.
+        let dots = if found.iter().all(|(name, _)| name.starts_with("./")) { "./" } else { "" };
+        for (name, _) in &mut found {
+            *name = name[dots.len()..].trim_end_matches('/').to_owned();
+        }
+        found.retain(|(name, _)| !name.is_empty());
+        found.iter().try_for_each(|(name, _)| check_zip_name(path, name))?;
         let prefix = zip_prefix(path, &found)?;
         found.retain_mut(|(name, _)| match name.strip_prefix(&prefix) {
             Some(rest) => {
@@ -84,6 +98,7 @@ impl Source {
             None => false,
         });
         let listing = sort(found, path, splits)?;
+        let prefix = dots.to_owned() + &prefix;
         Ok((Source::Zip { path: path.to_owned(), archive: Box::new(archive), prefix }, listing))
     }
 
@@ -217,10 +232,15 @@ fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> R
     found.sort();
     let mut listing = Listing::default();
     let mut classes = BTreeSet::new();
-    let (mut names, mut validated) = (Vec::new(), false);
+    let (mut names, mut holding_out) = (Vec::new(), [false; 2]);
     for (file, is_dir) in found {
         let parts: Vec<&str> = file.split('/').collect();
-        let Some((split, _)) = splits.iter().find(|(_, names)| names.contains(&parts[0])) else { continue };
+        let Some((split, _)) = splits.iter().find(|(_, names)| names.contains(&parts[0])) else {
+            if is_dir || parts.len() > 1 {
+                check_case(root, parts[0], splits)?;
+            }
+            continue;
+        };
         if parts.iter().any(|part| part.starts_with('.')) {
             continue;
         }
@@ -237,7 +257,9 @@ fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> R
             }
             Some(_) => {}
         }
-        validated |= *split == "val" && parts.len() > 1;
+        for (there, of) in holding_out.iter_mut().zip(["val", "test"]) {
+            *there |= *split == of && parts.len() > 1;
+        }
         let in_class = if is_dir || parts.len() > 2 { parts.get(1) } else { None };
         if let (&"train", Some(&class)) = (split, in_class) {
             classes.insert(class.to_owned());
@@ -256,21 +278,40 @@ fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> R
             _ => listing.test.push(entry),
         }
     }
+    let [validated, tested] = holding_out;
     if validated && listing.val.is_empty() {
         let want = "put some there, or remove it: a share of train/ is held out then";
         return Err(Error::data(root.display(), "a val/ folder without images", want));
     }
-    for class in &classes {
-        bundles::container::check_label(class).map_err(|error| {
-            Error::data(
-                root.display(),
-                format!("class `{}`: {error}", class.escape_default()),
-                "rename its folder",
-            )
-        })?;
+    if tested && listing.test.is_empty() {
+        let want = "put some there, or remove it: nothing is tested then";
+        return Err(Error::data(root.display(), "a test/ folder without images", want));
     }
+    classes.iter().try_for_each(|class| check_class(root, class))?;
     listing.classes = classes.into_iter().collect();
     Ok(listing)
+}
+
+/// Refuses a class that no bundle could name, before hours of training find it out.
+pub(super) fn check_class(place: &Path, class: &str) -> Result<()> {
+    bundles::container::check_label(class).map_err(|error| {
+        Error::data(
+            place.display(),
+            format!("class `{}`: {error}", class.escape_debug()),
+            "give it another name",
+        )
+    })
+}
+
+/// Refuses a folder beside `train` that a split is called but for capitals: its images would be passed over.
+fn check_case(place: &Path, name: &str, splits: &[SplitNames]) -> Result<()> {
+    let mut usual = splits.iter().flat_map(|(_, names)| *names);
+    match usual.find(|usual| name != **usual && name.eq_ignore_ascii_case(usual)) {
+        None => Ok(()),
+        Some(usual) => {
+            Err(Error::data(place.display(), format!("a folder `{name}`"), format!("call it `{usual}`")))
+        }
+    }
 }
 
 /// Whether `file` is to be read; files that are no images at all are passed over.

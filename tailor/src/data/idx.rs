@@ -1,8 +1,11 @@
 //! MNIST-like sets: IDX files of grey images and their labels, plain or gzipped, as MNIST, Fashion-MNIST and
 //! KMNIST come.
 
-use super::{Images, Size, Split, decode::grey};
+use super::decode::{HELD, TOGETHER, grey};
+use super::folder::check_class;
+use super::{Images, Size, Split};
 use crate::{Error, Result};
+use bundles::preprocess::{MAX_AREA, MAX_SIDE};
 use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
 use std::{
@@ -17,9 +20,6 @@ const NAMES: &str = "classes.txt";
 
 /// Most images in one file, and most bytes of a label file.
 const MAX_IMAGES: usize = 1 << 26;
-
-/// Images read before they are resized together.
-const TOGETHER: usize = 256;
 
 /// The IDX files of one directory.
 pub(super) struct Set {
@@ -105,7 +105,8 @@ fn open(path: &Path, axes: usize) -> Result<(Vec<usize>, Box<dyn Read>)> {
     }
     let extents: Vec<usize> = (0..axes).map(|_| word().map(|n| n as usize)).collect::<Result<_>>()?;
     let sane = extents.iter().all(|&n| (1..=MAX_IMAGES).contains(&n))
-        && extents[1..].iter().all(|&n| n <= bundles::preprocess::MAX_SIDE);
+        && extents[1..].iter().all(|&n| n <= MAX_SIDE)
+        && extents[1..].iter().product::<usize>() <= MAX_AREA;
     if !sane {
         let found = format!("extents {extents:?}");
         return Err(Error::data(path.display(), found, "it holds nothing or is damaged; fetch it again"));
@@ -137,6 +138,7 @@ fn names(path: &Path, numbers: &[u32]) -> Result<Vec<String>> {
         let found = format!("{} names for {} classes", names.len(), numbers.len());
         return Err(Error::data(path.display(), found, "one distinct name a line, in label order"));
     }
+    names.iter().try_for_each(|name| check_class(path, name))?;
     Ok(names)
 }
 
@@ -149,8 +151,9 @@ impl Part {
             return Err(broken(&self.images, &"it changed while it was read"));
         }
         let mut pixels = vec![0; self.labels.len() * each];
-        let mut raw = vec![0; TOGETHER.min(self.labels.len()) * from];
-        for out in pixels.chunks_mut(TOGETHER * each) {
+        let together = (HELD / from).clamp(1, TOGETHER.min(self.labels.len()));
+        let mut raw = vec![0; together * from];
+        for out in pixels.chunks_mut(together * each) {
             let raw = &mut raw[..out.len() / each * from];
             reader.read_exact(raw).map_err(|error| broken(&self.images, &error))?;
             raw.par_chunks_exact(from)
@@ -242,7 +245,7 @@ mod tests {
         let mut files = good();
         files.push(("classes.txt", b"boot\nhat\n\nsock\n".to_vec()));
         assert_eq!(find_set(directory(&files).path()).unwrap().classes(), ["boot", "hat", "sock"]);
-        for wrong in ["boot\nhat\n", "boot\nhat\nhat\n"] {
+        for wrong in ["boot\nhat\n", "boot\nhat\nhat\n", "boot\nhat\nso\tck\n"] {
             files[4].1 = wrong.into();
             let message = find_set(directory(&files).path()).err().unwrap().to_string();
             assert!(message.contains("classes.txt"), "{message}");

@@ -83,7 +83,8 @@ impl Images {
     /// # Panics
     /// When an index is out of range.
     pub fn gather(&self, indices: &[usize]) -> Images {
-        let pixels = indices.iter().flat_map(|&i| self.get(i)).copied().collect();
+        let mut pixels = Vec::with_capacity(indices.len() * self.size.area() * 3);
+        indices.iter().for_each(|&i| pixels.extend_from_slice(self.get(i)));
         Images { pixels: Arc::new(pixels), size: self.size }
     }
 }

@@ -70,7 +70,11 @@ impl Tailoring<'_> {
                 finished = self.finish(worth_finishing(&thinned, &goal), teacher, &goal, &mut tries)?;
             }
             let go_on = nothing_kept(&finished, &goal);
-            attempts.extend(finished.into_iter().chain(thinned));
+            // Another round may come to the same networks as the one before it.
+            let known: Vec<String> =
+                attempts.iter().filter_map(|a| a.trained().map(|c| c.stage.clone())).collect();
+            let is_new = |a: &Attempt| a.trained().is_none_or(|c| !known.contains(&c.stage));
+            attempts.extend(finished.into_iter().chain(thinned).filter(is_new));
             if !go_on {
                 break;
             }

@@ -13,7 +13,7 @@ use bundles::{
 use std::{collections::BTreeMap, fs, path::Path};
 
 /// Key of the fact that says the norms came folded.
-const FOLDED: &str = "folded";
+pub(super) const FOLDED: &str = "folded";
 
 /// Each companion of a norm: the packed tensor it lies beside, and the vector it holds.
 const COMPANIONS: [(&str, &str); 4] =

@@ -3,7 +3,10 @@
 use super::{Imported, NORM_EPS};
 use crate::{Error, Result, weights::Tensor};
 use bundles::plan::{Arch, Linear, Op};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The classifier.
+const HEAD: &str = "fc";
 
 /// Fills the plan of `arch` from `tensors`, whose names are canonical. Mean and standard deviation are left
 /// at 0 and 1.
@@ -46,6 +49,16 @@ pub(super) fn fit(arch: Arch, tensors: BTreeMap<String, Tensor>, place: &str) ->
     if folded != 0 && folded != norms {
         let found = format!("{folded} of {norms} norms folded into convolution biases, the others not");
         return Err(Error::import(place, found, "all or none must be folded"));
+    }
+    // Another head beside ours is nothing to us. Something inside of our layers makes them others than these.
+    let layers: BTreeSet<String> =
+        plan.tensors().iter().filter_map(|spec| Some(spec.name.split_once('.')?.0.to_owned())).collect();
+    let inside = |name: &&String| {
+        name.split_once('.').is_some_and(|(layer, _)| layer != HEAD && layers.contains(layer))
+    };
+    if let Some(name) = source.keys().find(inside) {
+        let want = "weights of one of the architectures that `tailor import --help` names";
+        return Err(Error::import(format!("{place}: tensor `{name}`"), format!("no part of {arch}"), want));
     }
     if !source.is_empty() {
         let names: Vec<&str> = source.keys().map(String::as_str).collect();

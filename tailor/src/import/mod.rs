@@ -17,6 +17,7 @@ use crate::{
     Error, Result,
     weights::{StateDict, read_state_dict},
 };
+use bundles::container::check_fact;
 use bundles::plan::{Arch, Plan, Shortcut};
 use std::{collections::BTreeMap, path::Path};
 
@@ -106,8 +107,14 @@ pub fn from_state_dict(dict: StateDict, request: &Request, place: &str) -> Resul
     };
     imported.mean = pick(request.mean, "mean", usual.0)?;
     imported.std = pick(request.std, "std", usual.1)?;
-    imported.facts = metadata;
-    imported.facts.remove("arch");
+    // Said by the import itself.
+    metadata.retain(|key, _| !["arch", file::FOLDED].contains(&key.as_str()));
+    for (key, value) in metadata {
+        match check_fact(&key, &value) {
+            Ok(()) => drop(imported.facts.insert(key, value)),
+            Err(error) => imported.notes.push(format!("metadata `{}` left out: {error}", key.escape_debug())),
+        }
+    }
     Ok(imported)
 }
 

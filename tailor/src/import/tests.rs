@@ -203,6 +203,9 @@ fn what_does_not_fit_is_named() {
             "[3, 3, 4]",
         ),
     ];
+    let squeezing = change("layer2.1.se.fc1.weight", Some(tensor(&[2, 32])));
+    let message = fit(squeezing).unwrap_err().to_string();
+    assert!(message.contains("`layer2.1.se.fc1.weight`: no part of cifar-resnet20-b"), "{message}");
     for (source, what, more) in cases {
         let message = fit(source).expect_err(what).to_string();
         assert!(message.contains(what) && message.contains(more), "{what}: {message}");
@@ -243,6 +246,15 @@ fn normalisation_comes_from_the_user_the_file_or_the_source() {
     let request = Request { mean: Some([0.9; 3]), ..Request::default() };
     let imported = with(&stated[1..], &request).unwrap();
     assert_eq!((imported.mean, imported.std), ([0.9; 3], [0.4, 0.5, 0.6]));
+
+    let odd = [("folded", "true"), ("a key", "1"), ("recipe", "two\nlines")];
+    let imported = with(&[&stated[..], &odd].concat(), &Request::default()).unwrap();
+    assert_eq!(imported.facts, BTreeMap::from([("top1".into(), "0.63".into())]));
+    assert!(
+        imported.notes.len() == 2 && imported.notes[1].contains("`recipe` left out"),
+        "{:?}",
+        imported.notes
+    );
 
     let imported = with(&[], &Request::default()).unwrap();
     assert_eq!(imported.mean, [0.5070, 0.4865, 0.4409]);

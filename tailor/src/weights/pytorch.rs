@@ -70,7 +70,7 @@ pub(super) fn read_zip(bytes: &[u8]) -> Result<StateDict, Fault> {
             let found = format!("entry {name} has {} bytes where {values} values are declared", bytes.len());
             return Err(Fault::damaged(found));
         }
-        storages.insert(key, Storage { number, bytes });
+        storages.insert(key.to_owned(), Storage { number, bytes });
     }
     Reader { pickle: &pickle, storages, budget: bytes.len().saturating_mul(2) }.state_dict()
 }
@@ -102,7 +102,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<StateDict, Fault> {
         }
     }
     let (pickle, keys) = (next()?, next()?);
-    let known: HashMap<String, (Number, usize)> =
+    let known: HashMap<&str, (Number, usize)> =
         declared(&pickle)?.into_iter().map(|(key, number, values)| (key, (number, values))).collect();
     let mut storages = Storages::new();
     for &key in keys.items(keys.root).ok_or_else(|| Fault::damaged("no list of storages"))? {
@@ -126,7 +126,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<StateDict, Fault> {
 
 /// Key, type and number of values of every storage the pickle refers to:
 /// `('storage', CLASS, key, device, values, ...)`.
-fn declared(pickle: &Pickle) -> Result<Vec<(String, Number, usize)>, Fault> {
+fn declared(pickle: &Pickle) -> Result<Vec<(&str, Number, usize)>, Fault> {
     let mut found = Vec::new();
     for id in pickle.persistent() {
         let reference = storage_reference(pickle, id);
@@ -137,7 +137,7 @@ fn declared(pickle: &Pickle) -> Result<Vec<(String, Number, usize)>, Fault> {
                 "save the weights as float32, float16 or bfloat16",
             )
         })?;
-        found.push((key.to_owned(), number, values));
+        found.push((key, number, values));
     }
     Ok(found)
 }
@@ -173,18 +173,20 @@ impl Reader<'_> {
         Ok(dict)
     }
 
-    /// The items of the first dict that holds tensors: this one, one under a usual name, or any below.
+    /// The items of the first dict that holds tensors: one under a usual name, or below that, or else this one, where checkpoints
+    /// may have a tensor of their own (the best accuracy so far).
     fn find(&self, id: Id, depth: usize) -> Option<&[(Id, Id)]> {
         let Object::Dict(items) = self.pickle.get(id) else { return None };
-        if items.iter().any(|(_, value)| self.tensor_args(*value, 0).is_some()) {
-            return Some(items);
-        }
-        if depth == MAX_DEPTH {
-            return None;
-        }
         // The last of equal keys counts, as in Python; so the search is bounded, however the dicts repeat.
         let named = |wanted| items.iter().rev().find(|(key, _)| self.pickle.text(*key) == Some(wanted));
-        USUAL_KEYS.into_iter().filter_map(named).find_map(|(_, value)| self.find(*value, depth + 1))
+        let below =
+            |(_, value): &(Id, Id)| if depth < MAX_DEPTH { self.find(*value, depth + 1) } else { None };
+        let holds_tensors = || items.iter().any(|(_, value)| self.tensor_args(*value, 0).is_some());
+        USUAL_KEYS
+            .into_iter()
+            .filter_map(named)
+            .find_map(below)
+            .or_else(|| holds_tensors().then_some(&items[..]))
     }
 
     fn nothing_found(&self) -> Fault {

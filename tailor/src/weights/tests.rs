@@ -114,6 +114,14 @@ fn small_pickles_stay_small() {
     nest.extend_from_slice(b"N");
     nest.extend([b's'; 100_000]);
     nest.push(b'.');
+    // One list, made the items of ten thousand dicts.
+    let mut dicts = b"\x80\x02ccollections\nOrderedDict\nq\x01](".to_vec();
+    (0..10_000).for_each(|_| dicts.extend_from_slice(b"K\x01K\x02\x86"));
+    dicts.extend_from_slice(b"e\x85q\x02");
+    (0..10_000).for_each(|_| dicts.extend_from_slice(b"h\x01h\x02R"));
+    dicts.push(b'.');
+    let message_of = message(&legacy(&dicts));
+    assert!(message_of.contains("more items of dicts"), "{message_of}");
     let cases: [&[u8]; 6] = [
         b"\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\x7fx.",
         b"\x80\x02te.",

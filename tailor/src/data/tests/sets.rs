@@ -76,9 +76,11 @@ fn a_directory_and_its_zip_give_the_same_set() {
     let dir = directory(&tree);
     let (_keep, zip) = zipped(&tree);
     let wrapped: Tree = tree.iter().map(|(name, bytes)| (format!("set/{name}"), bytes.clone())).collect();
+    let dotted: Tree = tree.iter().map(|(name, bytes)| (format!("./{name}"), bytes.clone())).collect();
+    let (_keep_three, dotted_zip) = zipped(&dotted);
     let wrapped_dir = directory(&wrapped);
     let (_keep_too, wrapped_zip) = zipped(&wrapped);
-    for path in [dir.path(), &zip, wrapped_dir.path(), &wrapped_zip] {
+    for path in [dir.path(), &zip, wrapped_dir.path(), &wrapped_zip, &dotted_zip] {
         let set = read(path).unwrap();
         assert_eq!(set.classes, ["cat", "dog"]);
         assert_eq!(set.train.labels, [0, 0, 0, 0, 1, 1, 1, 1]);
@@ -98,8 +100,11 @@ fn reads_jpeg_grey_alpha_and_wrong_endings() {
     let deep = image::ImageBuffer::from_pixel(3, 3, Luma([77u16 * 257]));
     let clear = image::RgbaImage::from_pixel(2, 2, image::Rgba([1, 2, 3, 0]));
     let red = RgbImage::from_pixel(16, 16, Rgb([200, 30, 30]));
+    // A telephone appends a film.
+    let moving = [encode(red.clone(), ImageFormat::Jpeg), b"film \xff\xda without end".to_vec()].concat();
     let tree = vec![
         ("train/a/jpeg.JPG".into(), encode(red.clone(), ImageFormat::Jpeg)),
+        ("train/a/moving.jpg".into(), moving),
         ("train/a/wrong-ending.png".into(), encode(red, ImageFormat::Jpeg)),
         ("train/a/deep/er.png".into(), encode(clear, ImageFormat::Png)),
         ("train/b/grey.png".into(), encode(grey, ImageFormat::Png)),
@@ -111,16 +116,16 @@ fn reads_jpeg_grey_alpha_and_wrong_endings() {
     let dir = directory(&tree);
     let set = read(dir.path()).unwrap();
     let names: Vec<&str> = set.train.files.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
-    assert_eq!(names, ["er.png", "jpeg.JPG", "wrong-ending.png", "grey.png", "sixteen.png"]);
+    assert_eq!(names, ["er.png", "jpeg.JPG", "moving.jpg", "wrong-ending.png", "grey.png", "sixteen.png"]);
     assert_eq!(set.train.images.get(0)[..3], [1, 2, 3]);
-    for i in [1, 2] {
+    for i in [1, 2, 3] {
         let pixel = &set.train.images.get(i)[..3];
         assert!(pixel.iter().zip([200, 30, 30]).all(|(&v, want)| v.abs_diff(want) <= 3), "{pixel:?}");
     }
-    for i in [3, 4] {
+    for i in [4, 5] {
         assert!(set.train.images.get(i).iter().all(|&v| v == 77), "image {i}");
     }
-    assert!(!set.train.images.is_grey() && set.train.images.gather(&[3, 4]).is_grey());
+    assert!(!set.train.images.is_grey() && set.train.images.gather(&[4, 5]).is_grey());
 }
 
 #[test]
@@ -147,7 +152,13 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
     let cut = whole[..whole.len() / 2].to_vec();
     let mut twice = with("val/dog/0.png", png(0, 0, 0));
     twice.push(("validation/dog/0.png".into(), png(0, 0, 0)));
+    let mut untested = without("test");
+    untested.push(("test/dog/0.txt".into(), vec![1]));
     let cases: Vec<(Tree, [&str; 2])> = vec![
+        (untested, ["", "a test/ folder without images"]),
+        (with("Val/dog/0.png", png(0, 0, 0)), ["", "call it `val`"]),
+        (with("train/dog/x.dng", vec![1]), ["train/dog/x.dng", "only PNG and JPEG"]),
+        (with("train/a\tb/0.png", png(0, 0, 0)), ["", "class `a\\tb`"]),
         (without("train"), ["", "no `train` folder"]),
         (without("train/dog"), ["train", "only one class, `cat`"]),
         (without("test/dog"), ["test", "no image of class `dog`"]),

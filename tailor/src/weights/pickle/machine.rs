@@ -15,6 +15,8 @@ pub(super) struct Machine<'a> {
     /// Heights of the stack at which marks were set.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
+    /// Items of lists that became those of dicts.
+    copied: usize,
 }
 
 /// The one shared `None`.
@@ -29,6 +31,7 @@ impl<'a> Machine<'a> {
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+            copied: 0,
         }
     }
 
@@ -307,6 +310,11 @@ impl<'a> Machine<'a> {
         if let Object::Tuple(args) = &self.objects[args]
             && let Some(Object::List(items)) = args.first().map(|&list| &self.objects[list])
         {
+            // A few bytes can ask for one list many times over.
+            self.copied = self.copied.saturating_add(items.len());
+            if self.copied > self.bytes.len() {
+                return Err(self.bad(self.at, "more items of dicts than it has bytes"));
+            }
             for &item in items {
                 if let Object::List(pair) | Object::Tuple(pair) = &self.objects[item]
                     && let [key, value] = pair[..]
