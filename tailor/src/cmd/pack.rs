@@ -2,7 +2,7 @@
 
 use super::keys::read_key;
 use super::{check_classes, load_images};
-use crate::data::{Dataset, Loader, Split};
+use crate::data::{Dataset, Loader, Split, spread};
 use crate::net::Net;
 use crate::pack::PackedTask;
 use crate::precision::{self, Loss, Precision, Rounding};
@@ -45,7 +45,7 @@ pub struct Pack {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     calibrate: u32,
     /// Bits that an int8 task's weights are rounded to, 4 to 8. They take a byte each at work, but fewer in the bundle, which is
-    /// compressed [default: the first of 6, 7 and 8 that keeps within --max-drop on val/ where there is a test/, too, else on train/].
+    /// compressed [default: the first of 6, 7 and 8 that keeps within --max-drop on val/ where there is a test/, too, else on train/; on 2,000 images at most].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(4..=8))]
     bits: Option<u8>,
     /// Most points of accuracy that may be lost; a greater loss writes nothing.
@@ -67,6 +67,9 @@ const BATCH: usize = 32;
 
 /// Bits that an int8 task's weights are rounded to in turn. Each makes a bundle about an eighth larger.
 const BITS: [u8; 3] = [6, 7, 8];
+
+/// Images by which bits are chosen, at most.
+const CHOOSING: usize = 2_000;
 
 /// A packed file.
 struct Packed {
@@ -194,23 +197,27 @@ impl Pack {
         let (name, measured) = there.next().unwrap_or(("train", &dataset.train));
         // Nothing is chosen by test images where there are others.
         let choosing = there.next().map_or(measured, |(_, split)| split);
+        let choosing = choosing.gather(&spread(choosing.len(), CHOOSING));
         let packed = |bits: Option<Bits>| -> anyhow::Result<Vec<u8>> {
             let rounding = grids.as_deref().zip(bits).map(|(grids, bits)| Rounding { grids, bits });
             Ok(precision::task(bytes, rounding, beneath.packed, signers)?)
         };
-        let loss = |task: &[u8], split: &Split| {
-            precision::measure((beneath.source, bytes), (beneath.packed, task), split)
-        };
+        let before = |split: &Split| precision::accuracy(beneath.source, bytes, split);
+        let after = |task: &[u8], split: &Split| precision::accuracy(beneath.packed, task, split);
         let tries: Vec<Bits> = tries.iter().filter(|_| grids.is_some()).copied().collect();
         let mut chosen = tries.last().copied();
-        for &bits in tries.split_last().map_or(&[][..], |(_, others)| others) {
-            if loss(&packed(Some(bits))?, choosing)?.check(self.max_drop).is_ok() {
-                chosen = Some(bits);
-                break;
+        if let Some((_, others)) = tries.split_last().filter(|(_, others)| !others.is_empty()) {
+            let before = before(&choosing)?;
+            for &bits in others {
+                let loss = Loss { before, after: after(&packed(Some(bits))?, &choosing)? };
+                if loss.check(self.max_drop).is_ok() {
+                    chosen = Some(bits);
+                    break;
+                }
             }
         }
         let task = packed(chosen)?;
-        let loss = loss(&task, measured)?;
+        let loss = Loss { before: before(measured)?, after: after(&task, measured)? };
         Ok(Packed { bytes: task, loss: Some((loss, name)), bits: chosen })
     }
 
@@ -219,9 +226,7 @@ impl Pack {
         let task = PackedTask::read(bundle, &source)?;
         let p = task.preprocess;
         let loader = Loader::new(&dataset.train, p.mean, p.std, BATCH, &Device::Cpu)?;
-        // Spread over the set, which is sorted by class.
-        let (total, want) = (loader.len(), (self.calibrate as usize).min(loader.len()));
-        let chosen: Vec<usize> = (0..want).map(|i| i * total / want).collect();
+        let chosen = spread(loader.len(), self.calibrate as usize);
         let batches: Vec<Tensor> =
             loader.of(chosen).map(|batch| batch.map(|batch| batch.images)).collect::<crate::Result<_>>()?;
         let net = Net { plan: &task.plan, params: task.params() };

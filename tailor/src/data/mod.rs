@@ -27,10 +27,13 @@ pub use unlabelled::{images_below, read_images};
 use crate::{Error, Result};
 use std::{path::Path, sync::Arc};
 
-/// Decoded images of one size, `u8` in `(n, height, width, 3)` order. Cheap to clone: the pixels are shared.
+/// Decoded images of one size, `u8` in `(height, width, 3)` order. Cheap to clone and to divide: the pixels are shared.
 #[derive(Debug, Clone)]
 pub struct Images {
+    /// One image behind the other.
     pixels: Arc<Vec<u8>>,
+    /// Which of them these are; all of them when left out.
+    places: Option<Arc<Vec<usize>>>,
     size: Size,
 }
 
@@ -46,17 +49,17 @@ impl Images {
             let want = format!("whole images of {}x{} RGB pixels are needed", size.width, size.height);
             return Err(Error::data("decoded images", found, want));
         }
-        Ok(Images { pixels: Arc::new(pixels), size })
+        Ok(Images { pixels: Arc::new(pixels), places: None, size })
     }
 
     /// Number of images.
     pub fn len(&self) -> usize {
-        self.pixels.len() / (self.size.area() * 3)
+        self.places.as_ref().map_or(self.pixels.len() / (self.size.area() * 3), |places| places.len())
     }
 
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
-        self.pixels.is_empty()
+        self.len() == 0
     }
 
     /// Height and width of every image.
@@ -69,23 +72,28 @@ impl Images {
     /// # Panics
     /// When there is no image `i`.
     pub fn get(&self, i: usize) -> &[u8] {
-        let each = self.size.area() * 3;
-        &self.pixels[i * each..(i + 1) * each]
+        let (each, place) = (self.size.area() * 3, self.place(i));
+        &self.pixels[place * each..(place + 1) * each]
+    }
+
+    fn place(&self, i: usize) -> usize {
+        self.places.as_ref().map_or(i, |places| places[i])
     }
 
     /// True when no image has any colour, so that a device may turn its frames to grey first.
     pub fn is_grey(&self) -> bool {
-        self.pixels.chunks_exact(3).all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2])
+        let is_grey = |pixel: &[u8]| pixel[0] == pixel[1] && pixel[1] == pixel[2];
+        (0..self.len()).all(|i| self.get(i).chunks_exact(3).all(is_grey))
     }
 
-    /// A copy of the images at `indices`, in that order.
+    /// The images at `indices`, in that order; nothing is copied.
     ///
     /// # Panics
     /// When an index is out of range.
     pub fn gather(&self, indices: &[usize]) -> Images {
-        let mut pixels = Vec::with_capacity(indices.len() * self.size.area() * 3);
-        indices.iter().for_each(|&i| pixels.extend_from_slice(self.get(i)));
-        Images { pixels: Arc::new(pixels), size: self.size }
+        assert!(indices.iter().all(|&i| i < self.len()), "an image that is not there");
+        let places = indices.iter().map(|&i| self.place(i)).collect();
+        Images { pixels: Arc::clone(&self.pixels), places: Some(Arc::new(places)), size: self.size }
     }
 }
 
@@ -132,7 +140,7 @@ impl Split {
         self.labels.is_empty()
     }
 
-    /// A copy of the images at `indices`, in that order.
+    /// The images at `indices`, in that order; no pixel is copied.
     ///
     /// # Panics
     /// When an index is out of range.
@@ -143,6 +151,12 @@ impl Split {
             files: indices.iter().map(|&i| self.files[i].clone()).collect(),
         }
     }
+}
+
+/// At most `most` of the numbers below `total`, spread over all of them: sets are sorted by class.
+pub(crate) fn spread(total: usize, most: usize) -> Vec<usize> {
+    let want = total.min(most);
+    (0..want).map(|i| i * total / want).collect()
 }
 
 /// A set of labelled images in memory.

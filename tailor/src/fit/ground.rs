@@ -3,7 +3,7 @@
 use super::begun::about;
 use super::{Recipe, Tailoring, Work};
 use crate::Result;
-use crate::data::{Dataset, Loader, Split, hold_out};
+use crate::data::{Dataset, Loader, Split, hold_out, spread};
 use crate::progress::Progress;
 use crate::source::Source;
 use candle_core::Device;
@@ -47,10 +47,7 @@ impl Ground {
         };
         if source.folded {
             let sample = Loader::new(&train, source.mean, source.std, CALIBRATION, device)?;
-            // Spread over the set, which is sorted by class.
-            let (total, want) = (train.len(), train.len().min(CALIBRATION));
-            let spread = (0..want).map(|i| i * total / want).collect();
-            if let Some(batch) = sample.of(spread).next() {
+            if let Some(batch) = sample.of(spread(train.len(), CALIBRATION)).next() {
                 source.calibrate(&batch?.images)?;
             }
         }

@@ -88,15 +88,14 @@ impl Deployed {
     }
 }
 
-/// Accuracy on `split` of a task and of its packed form, each with its backbone file.
+/// Accuracy on `split` of a task on its backbone, both as their files have them.
 ///
 /// # Errors
 /// Whatever the runtime refuses.
-pub fn measure(before: (&[u8], &[u8]), after: (&[u8], &[u8]), split: &Split) -> Result<Loss> {
-    let parsed = Bundle::parse(before.1)?;
+pub fn accuracy(backbone: &[u8], task: &[u8], split: &Split) -> Result<Score> {
+    let parsed = Bundle::parse(task)?;
     let p = parsed.manifest().preprocess;
-    let run = |(backbone, task): (&[u8], &[u8])| Deployed::open(backbone, task)?.score(split, p.mean, p.std);
-    Ok(Loss { before: run(before)?, after: run(after)? })
+    Deployed::open(backbone, task)?.score(split, p.mean, p.std)
 }
 
 #[cfg(test)]

@@ -5,5 +5,5 @@ mod measure;
 mod repack;
 
 pub use calibrate::calibrate;
-pub use measure::{Loss, measure};
+pub use measure::{Loss, accuracy};
 pub use repack::{Precision, Rounding, backbone, source_task, task};

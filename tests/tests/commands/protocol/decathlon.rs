@@ -13,7 +13,7 @@ fn task(root: &Path, task: &str, darker: u8, tests: &str, annotated: bool) {
     let folder = root.join("data").join(task);
     let (mut images, mut labels) = (Vec::new(), Vec::new());
     for (split, count) in [("train", 24), ("val", 8), ("test", if tests.is_empty() { 0 } else { 7 })] {
-        for (class, category) in CLASSES {
+        for (class, category) in CLASSES.into_iter().filter(|_| count > 0) {
             let place = match (split, tests) {
                 ("test", "flat") => "test".to_string(),
                 _ => format!("{split}/{class}"),
