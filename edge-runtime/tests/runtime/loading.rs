@@ -202,11 +202,13 @@ fn two_broken_tasks_in_a_row_leave_the_one_that_ran() {
         std::fs::write(&path, &busy).unwrap();
         runtime.prefetch(path).unwrap();
     }
+    let mut told = None;
     for name in ["fashion", "signs"] {
         let id = runtime.stream(directory.path().join(name).with_extension("task")).unwrap();
-        runtime.switch(id).unwrap();
+        // Where this thread lost its processor in between, the loader was faster after all.
+        told = runtime.switch(id).err().or(told);
     }
-    let error = super::slots::frame(&mut runtime).unwrap_err();
+    let error = super::slots::frame(&mut runtime).err().or(told).expect("the damage is told of");
     assert_eq!(error.exit_code(), 3, "{error}");
     assert_scores(&mut runtime, "digits", &want[0]);
     let _ = runtime.settle();
