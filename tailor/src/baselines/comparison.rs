@@ -1,12 +1,12 @@
 //! Several methods on one task after another, each in a folder of its own, trained once and read back ever after.
 
 use super::{Bench, Method, Outcome, Packed, Size, borrow_teacher};
+use crate::Result;
 use crate::data::{Dataset, Split};
-use crate::fit::{Ground, Job, Recipe, Work};
+use crate::fit::{Ground, Job, Recipe, Work, made_otherwise};
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::{Schedule, Score};
-use crate::{Error, Result};
 use bundles::container::hex;
 use candle_core::Device;
 use std::collections::HashMap;
@@ -64,12 +64,7 @@ impl Comparison {
             if let Some(known) = &known
                 && known.run != run
             {
-                let want = "repeat its options, remove its folder, or choose another work folder";
-                return Err(Error::training(
-                    result.display(),
-                    "made with other options or images, or by another version",
-                    want,
-                ));
+                return Err(made_otherwise(&result));
             }
             // A test that was left out may be asked for later, and of other images.
             let tested = ground.test.as_ref().map(Split::digest);

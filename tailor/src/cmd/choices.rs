@@ -78,8 +78,8 @@ pub(super) struct Choices {
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
     /// The most the tailored network may cost: 15M or 100k (multiply-adds or parameters, as --cost says), 1.5ms, or 40%
-    /// of the backbone. In place of --gamma1; the most accurate of the
-    /// networks tried within it is kept (of those of an iterative search, the first that it comes to).
+    /// of the backbone. In place of --gamma1; the most accurate of the networks tried within it is kept (of those of an
+    /// iterative search, the first that it comes to).
     #[arg(long, value_name = "AMOUNT")]
     budget: Option<Budget>,
     /// How gate values come from logits: softmax (small ones are cut at --theta), or hard-concrete, which reaches zero.

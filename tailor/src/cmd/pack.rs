@@ -45,7 +45,8 @@ pub struct Pack {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     calibrate: u32,
     /// Bits that an int8 task's weights are rounded to, 4 to 8. They take a byte each at work, but fewer in the bundle, which is
-    /// compressed [default: the first of 6, 7 and 8 that keeps within --max-drop on val/ where there is a test/, too, else on train/; on 2,000 images at most].
+    /// compressed [default: the first of 6, 7 and 8 that keeps within --max-drop on val/ where there is a test/, too, else on
+    /// train/; on 2,000 images at most].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(4..=8))]
     bits: Option<u8>,
     /// Most points of accuracy that may be lost; a greater loss writes nothing.
@@ -125,6 +126,9 @@ impl Pack {
         if self.bits.is_some() {
             bail!("--bits is for tasks: a backbone is mapped as it lies, so fewer bits make it no smaller")
         }
+        if self.precision == Precision::F32 && self.data.is_some() {
+            bail!("in f32 kernels are only put in another order, which costs no accuracy: leave out --data")
+        }
         let isa: Isa = match (self.target, self.precision) {
             (Some(target), _) => target.isa.parse()?,
             (None, Precision::F32) => bail!("an f32 backbone is packed for a device: name it with --target"),
@@ -133,9 +137,6 @@ impl Pack {
         let place = self.file.display().to_string();
         let packed = precision::backbone(&place, bytes, self.precision, isa, signers)?;
         let Some(data) = &self.data else { return Ok(Packed { bytes: packed, loss: None, bits: None }) };
-        if self.precision == Precision::F32 {
-            bail!("in f32 kernels are only put in another order, which costs no accuracy: leave out --data")
-        }
         let Some(task) = precision::source_task(bytes)? else {
             bail!("{place} has no source classifier whose loss could be measured; leave out --data")
         };

@@ -114,15 +114,14 @@ fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str) ->
     let (title, folder) = (quoted(name.as_ref()), quoted(work.as_ref()));
     let mut script = format!(
         "#!/bin/bash\n\
-         # Tailors {} on a Slurm cluster: teacher and student; every number of dropped blocks as a job of its own; the\n\
+         # Tailors {name} on a Slurm cluster: teacher and student; every number of dropped blocks as a job of its own; the\n\
          # choice. Submit with `bash FILE`, from a folder that all nodes see. Options for sbatch (partition, account, time)\n\
          # go into SBATCH_PARTITION and its like. Submitted again after a failure, it goes on where it was.\n\
          set -euo pipefail\n\
          mkdir -p {folder}\n\
          # Slurm takes % in the name of a log for a pattern.\n\
          logs=$(CDPATH= cd {folder} && pwd)\n\
-         logs=${{logs//\\%/%%}}\n",
-        name
+         logs=${{logs//\\%/%%}}\n"
     );
     let mut submit = |variable: &str, step: &str, more: &str, command: &str| {
         let job = quoted(format!("{name}-{step}").as_ref());

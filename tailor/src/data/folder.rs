@@ -57,9 +57,7 @@ impl Source {
             let root = directory_root(path)?;
             for entry in fs::read_dir(&root).map_err(Error::io(&root))? {
                 let entry = entry.map_err(Error::io(&root))?;
-                if entry.path().is_dir() {
-                    check_case(&root, &entry.file_name().to_string_lossy(), splits)?;
-                }
+                found.push((entry.file_name().to_string_lossy().into_owned(), entry.path().is_dir()));
             }
             for split in splits.iter().flat_map(|(_, names)| *names) {
                 walk(&root, split, 0, &mut found)?;

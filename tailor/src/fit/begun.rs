@@ -2,11 +2,12 @@
 //! any image is read.
 
 use super::{Recipe, Work};
-use crate::Result;
 use crate::data::{Size, digest_of};
 use crate::source::Source;
 use crate::train::Checkpoint;
+use crate::{Error, Result};
 use bundles::container::hex;
+use std::path::Path;
 
 /// What a run is about, beside its recipe and the images themselves.
 pub(super) fn about(source: &Source, data_name: &str, size: Size, classes: &[String]) -> String {
@@ -16,6 +17,12 @@ pub(super) fn about(source: &Source, data_name: &str, size: Size, classes: &[Str
     format!(
         "backbone {id} mean {mean:?} std {std:?} data {data_name} {width}x{height} {count} classes {names}"
     )
+}
+
+/// The refusal to go on from the finished result at `path`, which something else shaped.
+pub(crate) fn made_otherwise(path: &Path) -> Error {
+    let want = "repeat its options, remove its folder, or choose another work folder";
+    Error::training(path.display(), "made with other options or images, or by another version", want)
 }
 
 /// Refuses checkpoints in `work` of a run on another backbone, other data or by another recipe. Whether the

@@ -1,5 +1,6 @@
 //! One task from images to bundle: all stages, then scores, drawing and packing.
 
+use super::begun::made_otherwise;
 use super::record::Record;
 use super::{Attempt, Ground, Recipe, Report, Tailoring, Work, answers, predictions};
 use crate::data::{Dataset, Loader, Split};
@@ -182,12 +183,7 @@ impl Job<'_> {
         let found: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let ground = self.ground()?;
         if found["run"] != self.identity(&ground) {
-            let want = "repeat its options, remove its folder, or choose another work folder";
-            return Err(Error::training(
-                path.display(),
-                "made with other options or images, or by another version",
-                want,
-            ));
+            return Err(made_otherwise(&path));
         }
         // Nothing was trained on test images: other ones are looked at by what is there.
         let test = ground.test.as_ref().map(Split::digest);

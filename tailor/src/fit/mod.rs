@@ -22,6 +22,7 @@ mod stages;
 pub(crate) mod testing;
 mod work;
 
+pub(crate) use begun::made_otherwise;
 pub use begun::refuse_others;
 pub(crate) use behind::points;
 pub use behind::{Behind, Judge};

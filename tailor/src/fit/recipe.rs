@@ -223,7 +223,8 @@ impl Recipe {
         Ok(())
     }
 
-    /// Refuses a budget or a latency table that does not suit `arch` at `size` pixels, before hours of training find it out.
+    /// Refuses a budget or a latency table that does not suit `arch` at `size` pixels with so many
+    /// `classes`, before hours of training find it out.
     ///
     /// # Errors
     /// [`Error::Config`] or [`Error::Data`].

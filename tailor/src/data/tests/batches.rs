@@ -190,3 +190,14 @@ fn looks_are_at_every_image_in_order_and_repeat() {
     assert_ne!(collect(loader.look(7, 2, augment)).1, changed, "another look");
     assert_ne!(collect(loader.look(8, 1, augment)).1, changed, "another seed");
 }
+
+#[test]
+fn a_sample_is_spread_over_the_whole_set() {
+    assert_eq!(spread(10, 4), [0, 2, 5, 7]);
+    assert_eq!(spread(3, 10), [0, 1, 2]);
+    assert!(spread(0, 4).is_empty());
+    // A sample of a sample is of the same images.
+    let split = numbered(10, 3).gather(&[1, 4, 7, 9]).gather(&[3, 1]);
+    assert_eq!((split.images.get(0)[0], split.images.get(1)[0]), (9, 4));
+    assert_eq!((split.len(), split.images.len(), &split.labels[..]), (2, 2, &[0, 1][..]));
+}

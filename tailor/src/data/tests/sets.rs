@@ -130,15 +130,16 @@ fn reads_jpeg_grey_alpha_and_wrong_endings() {
 
 #[test]
 fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
-    let mut huge = png(1, 2, 3);
-    // Width in the header becomes 2^31 - 1; the checksum is mended so that only the size is wrong.
-    huge[16..20].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff]);
-    let crc = crc32(&huge[12..29]);
-    huge[29..33].copy_from_slice(&crc.to_be_bytes());
-    let mut nothing = png(1, 2, 3);
-    nothing[16..20].copy_from_slice(&[0; 4]);
-    let crc = crc32(&nothing[12..29]);
-    nothing[29..33].copy_from_slice(&crc.to_be_bytes());
+    // What the header says of width and height; the checksum is mended so that only the size is wrong.
+    let sized = |width: u32, height: u32| {
+        let mut image = png(1, 2, 3);
+        image[16..20].copy_from_slice(&width.to_be_bytes());
+        image[20..24].copy_from_slice(&height.to_be_bytes());
+        let crc = crc32(&image[12..29]);
+        image[29..33].copy_from_slice(&crc.to_be_bytes());
+        image
+    };
+    let (huge, nothing, large) = (sized(i32::MAX as u32, 4), sized(0, 4), sized(10_000, 10_000));
 
     let with = |name: &str, bytes: Vec<u8>| {
         let mut tree = good();
@@ -176,6 +177,7 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
         (with("val/dog/", vec![]), ["", "a val/ folder without images"]),
         (with("test/dog/x.png", huge), ["test/dog/x.png", "cannot be decoded"]),
         (with("test/dog/x.png", nothing), ["test/dog/x.png", "cannot be decoded"]),
+        (with("test/dog/x.png", large), ["test/dog/x.png", "10000x10000 pixels, and at most"]),
         (with("train/dog/x.webp", vec![1]), ["train/dog/x.webp", "only PNG and JPEG"]),
         (with("train/x.png", png(0, 0, 0)), ["train/x.png", "outside any class folder"]),
     ];
