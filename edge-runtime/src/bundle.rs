@@ -39,8 +39,10 @@ impl Trusting {
 /// [`Error::File`]; [`Error::Container`] for a file that holds none.
 pub fn trusted_key(path: impl AsRef<std::path::Path>) -> Result<TrustedKey> {
     let path = path.as_ref();
-    let text = std::fs::read_to_string(path).map_err(Error::file(path, "read"))?;
-    TrustedKey::from_text(&text).map_err(Error::container(&path.display().to_string()))
+    let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
+    // What is no text is no key either, and told of as such.
+    TrustedKey::from_text(&String::from_utf8_lossy(&bytes))
+        .map_err(Error::container(&path.display().to_string()))
 }
 
 /// Refuses the other kind of container, and one for another runtime.

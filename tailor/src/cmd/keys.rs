@@ -62,8 +62,9 @@ impl Sign {
 
 /// The key at `path`.
 pub(super) fn read_key(path: &Path) -> anyhow::Result<SigningKey> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    SigningKey::from_text(&text).with_context(|| path.display().to_string())
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    // What is no text is no key either, and told of as such.
+    SigningKey::from_text(&String::from_utf8_lossy(&bytes)).with_context(|| path.display().to_string())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

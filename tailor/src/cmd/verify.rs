@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use bundles::container::{Bundle, Trust, TrustedKey};
+use edge_runtime::trusted_key;
 use std::path::{Path, PathBuf};
 
 /// Checks every byte of bundles against their manifest, and their signatures against trusted keys.
@@ -21,11 +22,7 @@ pub struct Verify {
 
 impl Verify {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let mut trusted = Vec::new();
-        for path in &self.keys {
-            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            trusted.push(TrustedKey::from_text(&text).with_context(|| path.display().to_string())?);
-        }
+        let trusted: Vec<TrustedKey> = self.keys.iter().map(trusted_key).collect::<Result<_, _>>()?;
         let mut failed = None;
         for path in &self.files {
             if let Err(error) = self.check(path, &trusted) {

@@ -148,6 +148,8 @@ fn what_cannot_be_meant_is_refused_with_what_could() {
         (eval(&bench.backbone, &["--size", "0"]), "--size 0"),
         (backbone_as_task, "a task"),
         ([&["prune"], &prune[1..]].concat(), "--until"),
+        (vec!["verify", text(&packed), "--key", text(&packed)], "key: the first line is a different one"),
+        (vec!["sign", text(&packed), "--key", text(&packed)], "key: the first line is a different one"),
         (vec!["import", text(&weights), "--mean", "125,123,114"], "from 0 to 1"),
     ];
     for (command, hint) in cases {
