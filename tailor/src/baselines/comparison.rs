@@ -44,7 +44,7 @@ impl Comparison {
     /// Every method on one task, in its folder `METHOD` of `folder`.
     ///
     /// # Errors
-    /// [`Error::Training`] when a folder holds a result of other options, or whatever training reports.
+    /// [`crate::Error::Training`] when a folder holds a result of other options, or whatever training reports.
     pub fn on(
         &mut self,
         methods: &[Method],
