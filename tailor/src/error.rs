@@ -77,7 +77,7 @@ pub enum Error {
     Interrupted {
         /// The stage, epoch and step it had reached.
         place: String,
-        /// The checkpoint it goes on from, where the run keeps one.
+        /// The checkpoint it goes on from, where what was stopped keeps one of its own.
         kept: Option<PathBuf>,
     },
     /// A network lacks a tensor its plan reads.
@@ -179,7 +179,7 @@ impl fmt::Display for Error {
                 write!(f, "{place}: interrupted; the same command goes on from {}", path.display())
             }
             Error::Interrupted { place, kept: None } => {
-                write!(f, "{place}: interrupted, and nothing was kept")
+                write!(f, "{place}: interrupted; the same command goes on from what was finished before")
             }
             Error::MissingTensor { name } => {
                 write!(f, "tensor `{name}` is missing; the weights belong to another network")

@@ -53,7 +53,7 @@ impl Comparison {
         folder: &Path,
     ) -> Result<Vec<Outcome>> {
         let source = self.source.clone();
-        let ground = Ground::prepare(source, dataset.clone(), data, &self.recipe, &self.device)?;
+        let ground = Ground::prepare(source, dataset.clone(), &self.recipe, &self.device)?;
         let shape = ground.train.images.size();
         let mut outcomes = Vec::new();
         for &method in methods {

@@ -1,14 +1,13 @@
 //! `tailor eval`: accuracy of a backbone's source classifier, or of a packed task, on a set of images.
 
-use crate::cmd::{On, check_classes, load_images};
-use crate::data::Loader;
+use crate::cmd::{On, check_classes, with_bar};
+use crate::data::{self, Loader, Part};
 use crate::pack::PackedTask;
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::right;
 use anyhow::{Context, bail};
 use bundles::container::Bundle;
-use clap::ValueEnum;
 use std::path::PathBuf;
 
 /// Measures accuracy on a split of labelled images.
@@ -35,13 +34,6 @@ pub struct Eval {
     /// JSON on stdout instead of text.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Part {
-    Train,
-    Val,
-    Test,
 }
 
 /// Images per batch.
@@ -73,14 +65,11 @@ impl Eval {
         };
         let size = self.size.unwrap_or(native);
         source.arch.plan(size, size, classes).with_context(|| format!("--size {size}"))?;
-        let dataset = load_images(&self.data, size, &Progress::visible())?;
-        check_classes(&self.data, &dataset.classes, classes, labels)?;
-        let split = match self.split {
-            Part::Train => Some(dataset.train),
-            Part::Val => dataset.val,
-            Part::Test => dataset.test,
-        };
-        let Some(split) = split else {
+        let found = data::find(&self.data)?;
+        check_classes(&self.data, found.classes(), classes, labels)?;
+        let options = data::Options::new(size, size);
+        let read = |done: &dyn Fn(usize, usize)| found.read_parts([self.split], &options, done);
+        let [Some(split)] = with_bar(&Progress::visible(), "", read)? else {
             bail!("{}: it has no such split; --split train is always there", self.data.display());
         };
         let mut score = crate::train::Score::default();

@@ -167,7 +167,7 @@ impl Fit {
         let begun = self.work.is_dir().then(work).transpose()?;
         if let Some((_, work)) = &begun {
             let shape = Size { height: size, width: size };
-            refuse_others(work, &source, &data_name, shape, found.classes(), &recipe)?;
+            refuse_others(work, &source, shape, found.classes(), &recipe)?;
         }
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, size, &progress)?;

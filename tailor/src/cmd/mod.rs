@@ -19,7 +19,7 @@ mod targets;
 mod training;
 mod verify;
 
-use crate::data::{self, Dataset, Found};
+use crate::data::{self, Dataset, Found, PassedOver};
 use crate::device::Choice;
 use crate::progress::Progress;
 use crate::train::Score;
@@ -139,6 +139,11 @@ fn load_images(path: &Path, size: usize, progress: &Progress) -> crate::Result<D
 /// Reads a set of images with a bar, resized to `size` x `size`.
 fn read_images(found: Found, size: usize, progress: &Progress) -> crate::Result<Dataset> {
     let classes = found.classes().len();
+    if let Some(PassedOver { count, first }) = found.passed_over() {
+        eprintln!(
+            "tailor: files among the images that are neither PNG nor JPEG by name are passed over: {count}, the first `{first}`"
+        );
+    }
     with_bar(progress, &format!("{classes} classes"), |done| {
         found.read(&data::Options::new(size, size), done)
     })

@@ -122,7 +122,7 @@ impl Pretrain {
         counts.check_batch(recipe.batch, recipe.validation)?;
         let name = task_name("--data", &self.data)?;
         let (_claim, work) = (Claim::alone(&self.work)?, Work::open(&self.work)?);
-        refuse_others(&work, &name, found.classes(), &recipe)?;
+        refuse_others(&work, found.classes(), &recipe)?;
         let out = self.out.clone().unwrap_or_else(|| work.backbone(&name));
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, recipe.size, &progress)?;

@@ -1,5 +1,6 @@
 //! What lies in an ImageFolder, a directory or a .zip of one, before any image is decoded.
 
+use super::Part;
 use crate::{Error, Result};
 use std::{
     collections::BTreeSet,
@@ -38,7 +39,32 @@ pub(super) struct Listing {
     pub test: Vec<Entry>,
     /// Class folders of `train`, with and without images in them.
     pub classes: Vec<String>,
+    /// What lies among the images and is none.
+    pub passed_over: Option<PassedOver>,
 }
+
+impl Listing {
+    /// The images of `part`.
+    pub fn of(&self, part: Part) -> &[Entry] {
+        match part {
+            Part::Train => &self.train,
+            Part::Val => &self.val,
+            Part::Test => &self.test,
+        }
+    }
+}
+
+/// Files in the folders of a set that are no images, by their names: notes, films, photographs without an ending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// How many.
+    pub count: usize,
+    /// The first of them.
+    pub first: String,
+}
+
+/// What file managers leave behind: nobody misses it.
+const LEFTOVERS: [&str; 2] = ["thumbs.db", "desktop.ini"];
 
 /// Where image files are read from.
 pub(super) enum Source {
@@ -160,7 +186,15 @@ fn directory_root(path: &Path) -> Result<PathBuf> {
     }
     match <[PathBuf; 1]>::try_from(inner) {
         Ok([root]) => Ok(root),
-        Err(_) => Err(no_train(path.display())),
+        Err(_) => {
+            for entry in fs::read_dir(path).map_err(Error::io(path))? {
+                let entry = entry.map_err(Error::io(path))?;
+                if entry.path().is_dir() {
+                    check_case(path, &entry.file_name().to_string_lossy(), &SPLITS)?;
+                }
+            }
+            Err(no_train(path.display()))
+        }
     }
 }
 
@@ -221,7 +255,11 @@ fn zip_prefix(path: &Path, found: &[(String, bool)]) -> Result<String> {
         .collect();
     match inner.into_iter().collect::<Vec<_>>()[..] {
         [top] => Ok(format!("{top}/")),
-        _ => Err(no_train(path.display())),
+        _ => {
+            let tops = found.iter().filter_map(|(name, _)| name.split_once('/'));
+            tops.map(|(top, _)| top).try_for_each(|top| check_case(path, top, &SPLITS))?;
+            Err(no_train(path.display()))
+        }
     }
 }
 
@@ -262,7 +300,14 @@ fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> R
         if let (&"train", Some(&class)) = (split, in_class) {
             classes.insert(class.to_owned());
         }
-        if is_dir || !is_image(&file, root)? {
+        if is_dir {
+            continue;
+        }
+        if !is_image(&file, root)? {
+            if !LEFTOVERS.iter().any(|name| parts[parts.len() - 1].eq_ignore_ascii_case(name)) {
+                let passed = listing.passed_over.get_or_insert(PassedOver { count: 0, first: file.clone() });
+                passed.count += 1;
+            }
             continue;
         }
         let [_, class, _, ..] = parts[..] else {

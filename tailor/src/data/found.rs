@@ -1,6 +1,6 @@
 //! A set of images found on disk: its classes and counts are known and checked, no pixel is read yet.
 
-use super::folder::{Entry, Listing, SPLITS, Source, SplitNames};
+use super::folder::{Entry, Listing, PassedOver, SPLITS, Source, SplitNames};
 use super::{Dataset, Options, Split, decode, idx};
 use crate::{Error, Result};
 use std::{collections::BTreeSet, path::Path};
@@ -11,6 +11,17 @@ pub struct Found {
     counts: Counts,
     form: Form,
     place: String,
+}
+
+/// One of the splits that a set may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// `train/`.
+    Train,
+    /// `val/`.
+    Val,
+    /// `test/`.
+    Test,
 }
 
 /// Number of images of each split.
@@ -25,6 +36,15 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Number of images of `part`.
+    pub fn of(&self, part: Part) -> usize {
+        match part {
+            Part::Train => self.train,
+            Part::Val => self.val,
+            Part::Test => self.test,
+        }
+    }
+
     /// About how many images are left to train on when, without a `val`, the share `validation` is held out.
     pub fn left_to_train(&self, validation: f64) -> usize {
         let held = if self.val > 0 { 0.0 } else { validation };
@@ -98,64 +118,60 @@ impl Found {
         self.counts
     }
 
+    /// Files among the images that are none, which nobody reads.
+    pub fn passed_over(&self) -> Option<&PassedOver> {
+        match &self.form {
+            Form::Folder(_, listing) => listing.passed_over.as_ref(),
+            Form::Idx(_) => None,
+        }
+    }
+
     /// Decodes and resizes every image. `progress` is called with (images done, images in all).
     ///
     /// # Errors
     /// [`Error::Data`] naming a broken or oversized image, or too much for [`Options::memory`].
     pub fn read(self, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
-        let Counts { train, val, test } = self.counts;
-        let total = train + val + test;
-        options.check_memory(&self.place, total)?;
-        let mut done = 0;
-        let mut count = |n| {
-            done += n;
-            progress(done, total);
-        };
-        let classes = self.classes;
-        match self.form {
-            Form::Idx(set) => {
-                let train = set.train.read(options.size, &mut count)?;
-                let test = set.test.map(|test| test.read(options.size, &mut count)).transpose()?;
-                Ok(Dataset { classes, train, val: None, test })
-            }
-            Form::Folder(mut source, listing) => {
-                let mut read = |entries| read_split(&mut source, &classes, entries, options, &mut count);
-                // `find` saw an image of every class in it.
-                let train = read(listing.train)?
-                    .ok_or_else(|| Error::data(&self.place, "no training image", "add some"))?;
-                let (val, test) = (read(listing.val)?, read(listing.test)?);
-                Ok(Dataset { classes, train, val, test })
-            }
-        }
+        let (classes, place) = (self.classes.clone(), self.place.clone());
+        let [train, val, test] = self.read_parts([Part::Train, Part::Val, Part::Test], options, progress)?;
+        // `find` saw an image of every class in it.
+        let train = train.ok_or_else(|| Error::data(place, "no training image", "add some"))?;
+        Ok(Dataset { classes, train, val, test })
     }
-}
 
-impl Found {
-    /// Decodes and resizes `val/` and `test/` alone, for what is trained already; `None` where there is none.
+    /// Decodes and resizes these `parts` alone; `None` for one that is not there.
     ///
     /// # Errors
     /// As [`read`](Found::read).
-    pub fn read_held_out(
-        self,
+    pub fn read_parts<const N: usize>(
+        mut self,
+        parts: [Part; N],
         options: &Options,
         progress: &dyn Fn(usize, usize),
-    ) -> Result<[Option<Split>; 2]> {
-        let total = self.counts.val + self.counts.test;
+    ) -> Result<[Option<Split>; N]> {
+        let total = parts.iter().map(|&part| self.counts.of(part)).sum();
         options.check_memory(&self.place, total)?;
         let mut done = 0;
         let mut count = |n| {
             done += n;
             progress(done, total);
         };
-        match self.form {
-            Form::Idx(set) => {
-                Ok([None, set.test.map(|test| test.read(options.size, &mut count)).transpose()?])
-            }
-            Form::Folder(mut source, listing) => {
-                let mut read = |entries| read_split(&mut source, &self.classes, entries, options, &mut count);
-                Ok([read(listing.val)?, read(listing.test)?])
-            }
+        let mut splits = Vec::new();
+        for part in parts {
+            splits.push(match &mut self.form {
+                Form::Idx(set) => match part {
+                    Part::Train => Some(set.train.read(options.size, &mut count)?),
+                    Part::Val => None,
+                    Part::Test => {
+                        set.test.as_ref().map(|test| test.read(options.size, &mut count)).transpose()?
+                    }
+                },
+                Form::Folder(source, listing) => {
+                    read_split(source, &self.classes, listing.of(part), options, &mut count)?
+                }
+            });
         }
+        let mut splits = splits.into_iter();
+        Ok(std::array::from_fn(|_| splits.next().flatten()))
     }
 }
 
@@ -163,7 +179,7 @@ impl Found {
 fn read_split(
     source: &mut Source,
     classes: &[String],
-    entries: Vec<Entry>,
+    entries: &[Entry],
     options: &Options,
     count: &mut dyn FnMut(usize),
 ) -> Result<Option<Split>> {
@@ -172,7 +188,7 @@ fn read_split(
     }
     let label = |entry: &Entry| classes.binary_search(&entry.class).map_or(u32::MAX, |i| i as u32);
     let labels = entries.iter().map(label).collect();
-    let files: Vec<String> = entries.into_iter().map(|entry| entry.file).collect();
+    let files: Vec<String> = entries.iter().map(|entry| entry.file.clone()).collect();
     let images = decode::decode(source, &files, options.size, count)?;
     Ok(Some(Split { images, labels, files }))
 }

@@ -144,7 +144,7 @@ fn names(path: &Path, numbers: &[u32]) -> Result<Vec<String>> {
 
 impl Part {
     /// Reads the images and resizes them to `size`; `progress` is told how many more are done.
-    pub fn read(self, size: Size, progress: &mut dyn FnMut(usize)) -> Result<Split> {
+    pub fn read(&self, size: Size, progress: &mut dyn FnMut(usize)) -> Result<Split> {
         let (axes, mut reader) = open(&self.images, 3)?;
         let (from, each) = (self.size.area(), size.area() * 3);
         if axes != [self.labels.len(), self.size.height, self.size.width] {
@@ -165,7 +165,7 @@ impl Part {
         ends(&self.images, &mut reader)?;
         let name = self.images.file_name().unwrap_or_default().to_string_lossy();
         let files = (0..self.labels.len()).map(|i| format!("{name}#{i}")).collect();
-        Ok(Split { images: Images::new(pixels, size)?, labels: self.labels, files })
+        Ok(Split { images: Images::new(pixels, size)?, labels: self.labels.clone(), files })
     }
 }
 

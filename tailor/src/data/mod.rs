@@ -19,7 +19,8 @@ mod unlabelled;
 
 pub use augment::{Augment, Policy};
 pub use bundles::preprocess::Size;
-pub use found::{Counts, Found, find, find_labelled};
+pub use folder::PassedOver;
+pub use found::{Counts, Found, Part, find, find_labelled};
 pub use hold_out::hold_out;
 pub use loader::{Batch, Batches, Loader};
 pub use unlabelled::{images_below, read_images};

@@ -46,7 +46,7 @@ pub fn read_images(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{find, find_labelled};
+    use crate::data::{Part, find, find_labelled};
     use image::{GrayImage, Luma};
 
     #[test]
@@ -67,7 +67,7 @@ mod tests {
         let found = find_labelled(root).unwrap();
         assert_eq!((found.counts().train, found.counts().val, found.counts().test), (2, 2, 0));
         let options = Options::new(2, 2);
-        let [val, test] = found.read_held_out(&options, &|_, _| {}).unwrap();
+        let [val, test] = found.read_parts([Part::Val, Part::Test], &options, &|_, _| {}).unwrap();
         let val = val.unwrap();
         assert_eq!((val.labels, val.images.get(0)[0], val.images.get(1)[0]), (vec![0, 1], 3, 2));
         assert!(test.is_none());

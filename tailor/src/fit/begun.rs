@@ -10,13 +10,11 @@ use bundles::container::hex;
 use std::path::Path;
 
 /// What a run is about, beside its recipe and the images themselves.
-pub(super) fn about(source: &Source, data_name: &str, size: Size, classes: &[String]) -> String {
+pub(super) fn about(source: &Source, size: Size, classes: &[String]) -> String {
     let (id, count, names) = (hex(&source.id[..8]), classes.len(), digest_of(classes));
     let Source { mean, std, .. } = source;
     let Size { width, height } = size;
-    format!(
-        "backbone {id} mean {mean:?} std {std:?} data {data_name} {width}x{height} {count} classes {names}"
-    )
+    format!("backbone {id} mean {mean:?} std {std:?} {width}x{height} {count} classes {names}")
 }
 
 /// The refusal to go on from the finished result at `path`, which something else shaped.
@@ -33,12 +31,11 @@ pub(crate) fn made_otherwise(path: &Path) -> Error {
 pub fn refuse_others(
     work: &Work,
     source: &Source,
-    data_name: &str,
     size: Size,
     classes: &[String],
     recipe: &Recipe,
 ) -> Result<()> {
-    let about = about(source, data_name, size, classes);
+    let about = about(source, size, classes);
     let mut stages = vec![
         ("teach".to_string(), recipe.teacher_fingerprint()),
         ("train".to_string(), recipe.student_fingerprint()),

@@ -33,13 +33,7 @@ impl Ground {
     ///
     /// # Errors
     /// Splits that cannot be made, images that do not fit the backbone.
-    pub fn prepare(
-        mut source: Source,
-        dataset: Dataset,
-        data_name: &str,
-        recipe: &Recipe,
-        device: &Device,
-    ) -> Result<Ground> {
+    pub fn prepare(mut source: Source, dataset: Dataset, recipe: &Recipe, device: &Device) -> Result<Ground> {
         let Dataset { classes, train, val, test } = dataset;
         let (train, val) = match val {
             Some(val) => (train, val),
@@ -52,7 +46,7 @@ impl Ground {
             }
         }
         let size = train.images.size();
-        let about = about(&source, data_name, size, &classes);
+        let about = about(&source, size, &classes);
         let identity = format!("{about} {} images {} {}", train.len(), train.digest(), val.digest());
         Ok(Ground { source, classes, train, val, test, identity })
     }

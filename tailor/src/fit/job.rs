@@ -198,7 +198,7 @@ impl Job<'_> {
 
     fn ground(&self) -> Result<Ground> {
         let (source, dataset) = (self.source.clone(), self.dataset.clone());
-        Ground::prepare(source, dataset, self.data_name, self.recipe, self.device)
+        Ground::prepare(source, dataset, self.recipe, self.device)
     }
 
     fn tailoring<'a>(&'a self, ground: &'a Ground) -> Tailoring<'a> {

@@ -94,7 +94,7 @@ impl Job<'_> {
             loss: &|params, batch| teacher_loss(&plan, params, batch, recipe.label_smoothing),
             validate: &|params| val.as_ref().map_or(Ok(Score::default()), |val| score(params, val)),
         };
-        let about = about(self.data_name, &classes);
+        let about = about(&classes);
         let images = [Some(&train), val.as_ref()].into_iter().flatten().map(Split::digest);
         let images = images.collect::<Vec<_>>().join(" ");
         let fingerprint = format!("{about} {} images {images} | {}", train.len(), recipe.fingerprint());
@@ -155,8 +155,8 @@ impl Job<'_> {
 }
 
 /// What a training is about, beside its recipe and the images themselves.
-fn about(data_name: &str, classes: &[String]) -> String {
-    format!("data {data_name} {} classes {}", classes.len(), digest_of(classes))
+fn about(classes: &[String]) -> String {
+    format!("{} classes {}", classes.len(), digest_of(classes))
 }
 
 /// Refuses a checkpoint in `work` that was made on other data or by another recipe, before any image is read. Whether
@@ -164,10 +164,10 @@ fn about(data_name: &str, classes: &[String]) -> String {
 ///
 /// # Errors
 /// [`Error::Training`] naming the checkpoint.
-pub fn refuse_others(work: &Work, data_name: &str, classes: &[String], recipe: &Recipe) -> Result<()> {
+pub fn refuse_others(work: &Work, classes: &[String], recipe: &Recipe) -> Result<()> {
     let path = work.checkpoint(STAGE);
     let Some(found) = Checkpoint::peek(&path)? else { return Ok(()) };
-    let same = found.fingerprint.starts_with(&about(data_name, classes))
+    let same = found.fingerprint.starts_with(&about(classes))
         && found.fingerprint.split_once(" | ").is_some_and(|(_, rest)| rest == recipe.fingerprint());
     if same { Ok(()) } else { Err(Checkpoint::of_other_options(&path)) }
 }

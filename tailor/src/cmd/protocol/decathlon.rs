@@ -2,7 +2,7 @@
 
 use super::{Setting, progress};
 use crate::cmd::{read_images, with_bar};
-use crate::data::{self, Found, Images, Options};
+use crate::data::{self, Found, Images, Options, Part};
 use crate::progress::Progress;
 use crate::protocols::decathlon::{
     self, EVENTS, Entry, Event, SIZE, SourceTask, Tests, Tree, check_source, findings,
@@ -145,7 +145,9 @@ fn of_source(
     let Ready { event, folder, found, .. } = task;
     let classes = found.classes().to_vec();
     let progress = lab.progress.for_task(event.name);
-    let splits = with_bar(&progress, "", |done| found.read_held_out(&Options::new(size, size), done))?;
+    let splits = with_bar(&progress, "", |done| {
+        found.read_parts([Part::Val, Part::Test], &Options::new(size, size), done)
+    })?;
     let [Some(val), test] = splits else {
         let want =
             "the challenge's archives have one; or tailor to it as to any other task with --source-task none";

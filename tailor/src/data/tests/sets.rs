@@ -111,9 +111,13 @@ fn reads_jpeg_grey_alpha_and_wrong_endings() {
         ("train/b/sixteen.png".into(), encode(image::DynamicImage::ImageLuma16(deep), ImageFormat::Png)),
         ("train/b/notes.txt".into(), b"not an image".to_vec()),
         ("train/b/.hidden.png".into(), b"not an image".to_vec()),
+        ("train/b/Thumbs.db".into(), b"of a file manager".to_vec()),
+        ("train/b/photograph".into(), png(1, 2, 3)),
         ("README.md".into(), b"passed over".to_vec()),
     ];
     let dir = directory(&tree);
+    let passed_over = PassedOver { count: 2, first: "train/b/notes.txt".into() };
+    assert_eq!(find(dir.path()).unwrap().passed_over(), Some(&passed_over));
     let set = read(dir.path()).unwrap();
     let names: Vec<&str> = set.train.files.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
     assert_eq!(names, ["er.png", "jpeg.JPG", "moving.jpg", "wrong-ending.png", "grey.png", "sixteen.png"]);
@@ -158,6 +162,7 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
     let cases: Vec<(Tree, [&str; 2])> = vec![
         (untested, ["", "a test/ folder without images"]),
         (with("Val/dog/0.png", png(0, 0, 0)), ["", "call it `val`"]),
+        (vec![("Train/dog/0.png".into(), png(0, 0, 0))], ["", "call it `train`"]),
         (with("train/dog/x.dng", vec![1]), ["train/dog/x.dng", "only PNG and JPEG"]),
         (with("train/a\tb/0.png", png(0, 0, 0)), ["", "class `a\\tb`"]),
         (without("train"), ["", "no `train` folder"]),
@@ -189,6 +194,22 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
             assert!(message.contains(place) && message.contains(what), "{what}: {message}");
         }
     }
+}
+
+#[test]
+fn parts_are_read_without_the_others() {
+    let mut tree = good();
+    tree.push(("train/dog/x.png".into(), b"no image".to_vec()));
+    let dir = directory(&tree);
+    let found = find(dir.path()).unwrap();
+    assert_eq!(found.passed_over(), None);
+    let seen = std::cell::Cell::new((0, 0));
+    let options = Options { memory: 1000, ..Options::new(8, 8) };
+    let parts = found.read_parts([Part::Test, Part::Val], &options, &|done, all| seen.set((done, all)));
+    let [Some(test), None] = parts.unwrap() else { panic!("a test and no validation split") };
+    assert_eq!((test.labels, seen.get()), (vec![0, 0, 1, 1], (4, 4)));
+    let broken = find(dir.path()).unwrap().read_parts([Part::Train], &Options::new(8, 8), &|_, _| {});
+    assert!(broken.unwrap_err().to_string().contains("train/dog/x.png"));
 }
 
 #[test]
