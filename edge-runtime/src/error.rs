@@ -64,6 +64,11 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// The system gives no more memory.
+    OutOfMemory {
+        /// Bytes that were asked for.
+        bytes: usize,
+    },
     /// An image or tensor does not fit what it is given to.
     Input {
         /// What was found.
@@ -129,7 +134,10 @@ impl Error {
             Error::Usage { .. } | Error::Input { .. } => 2,
             Error::Tensor { .. } | Error::Untrusted { .. } => 3,
             Error::Container { source, .. } => source.exit_code(),
-            Error::WrongBackbone { .. } | Error::Incompatible { .. } | Error::TooLarge { .. } => 4,
+            Error::WrongBackbone { .. }
+            | Error::Incompatible { .. }
+            | Error::TooLarge { .. }
+            | Error::OutOfMemory { .. } => 4,
             Error::Health { .. } => 6,
             Error::File { .. }
             | Error::NotResident { .. }
@@ -149,6 +157,7 @@ impl Error {
             Error::Tensor { .. } => "tensor",
             Error::Incompatible { .. } => "incompatible",
             Error::TooLarge { .. } => "too-large",
+            Error::OutOfMemory { .. } => "out-of-memory",
             Error::Input { .. } => "input",
             Error::Usage { .. } => "usage",
             Error::Untrusted { .. } => "untrusted",
@@ -205,6 +214,9 @@ impl fmt::Display for Error {
             }
             Error::TooLarge { what, need, limit } => {
                 write!(f, "{what}: needs {need}, the limit is {limit}")
+            }
+            Error::OutOfMemory { bytes } => {
+                write!(f, "the system gives no further {bytes} bytes of memory; keep fewer tasks resident")
             }
             Error::Input { got, want } => write!(f, "input is {got}, expected {want}"),
             Error::Usage { got, want } => write!(f, "{got}; expected {want}"),

@@ -4,8 +4,10 @@ use crate::kernels::{Floats, Reserved};
 use crate::outline::Outline;
 use crate::{Error, Result};
 use bundles::container::{Decoder, Stored};
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, Metadata};
+use std::io::{ErrorKind, Read};
+#[cfg(unix)]
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -74,6 +76,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// True for `/dev/zero` and its like, but not for pipes.
+fn is_device(file: &Metadata) -> bool {
+    #[cfg(unix)]
+    return file.file_type().is_char_device() || file.file_type().is_block_device();
+    #[cfg(not(unix))]
+    return !file.is_file() && !file.is_dir();
+}
+
 impl Kept {
     /// A reader; give it back by [`keep_reader`](Kept::keep_reader).
     ///
@@ -105,6 +115,10 @@ impl Kept {
     pub fn open(&self, path: &Path) -> Result<Stored<'static>> {
         let mut file = File::open(path).map_err(Error::file(path, "open"))?;
         let is = file.metadata().map_err(Error::file(path, "read"))?;
+        if is_device(&is) {
+            // It may have no end.
+            return Err(Error::file(path, "load")(ErrorKind::Unsupported.into()));
+        }
         let len = usize::try_from(is.len()).unwrap_or(usize::MAX);
         if is.is_file() && len > FILE {
             return Stored::of_file(file, len).map_err(Error::container(&path.display().to_string()));
@@ -122,14 +136,15 @@ impl Kept {
     }
 
     /// Memory for `len` floats, of which hardly more is held: a task's bytes are counted by what it needs.
-    pub fn memory(&self, len: usize) -> Memory {
+    /// None where the system gives no more.
+    pub fn memory(&self, len: usize) -> Option<Memory> {
         let mut memory = lock(&self.memory);
         let fits = |floats: &Floats| (len..=len.saturating_add(len / SLACK)).contains(&floats.room());
         let best = memory.iter().enumerate().filter(|(_, floats)| fits(floats));
         let best = best.min_by_key(|(_, floats)| floats.room()).map(|(at, _)| at);
         match best {
-            Some(at) => Memory::Used(memory.swap_remove(at).resized(len)),
-            None => Memory::Fresh(Reserved::new(len)),
+            Some(at) => Some(Memory::Used(memory.swap_remove(at).resized(len))),
+            None => Reserved::new(len).map(Memory::Fresh),
         }
     }
 
@@ -173,10 +188,11 @@ mod tests {
         kept.keep_floats(vec![left]);
         // Too long for it, and so short that a good part of it would lie idle.
         for len in [0, 30, 90, 200] {
-            assert_eq!(*kept.memory(len).floats(), vec![0.0; len]);
+            assert_eq!(*kept.memory(len).unwrap().floats(), vec![0.0; len]);
         }
-        assert_eq!(*kept.memory(99).floats(), [7.0; 99]);
-        assert_eq!(*kept.memory(99).floats(), [0.0; 99]);
+        assert_eq!(*kept.memory(99).unwrap().floats(), [7.0; 99]);
+        assert_eq!(*kept.memory(99).unwrap().floats(), [0.0; 99]);
+        assert!(kept.memory(usize::MAX / 8).is_none());
     }
 
     #[test]

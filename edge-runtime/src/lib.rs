@@ -53,7 +53,7 @@ pub use error::{Error, Result};
 pub use input::Frame;
 pub use kernels::pool;
 pub use layers::Layer;
-pub use needs::{Needs, needs};
+pub use needs::{Needs, needs, needs_int8};
 pub use repack::{Packing, in_rows, pack_backbone};
 pub use runtime::{Runtime, Scores, Switcher, TaskId};
 pub use session::Session;

@@ -5,6 +5,7 @@ use crate::engine::Workspace;
 use crate::task::Source;
 use crate::{Error, Result, Task};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -113,9 +114,9 @@ impl Room {
         !self.leaving.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether a task of so many bytes can ever be taken in.
-    fn allows(&self, bytes: usize) -> bool {
-        bytes <= self.budget.load(Ordering::Relaxed)
+    /// Most bytes of a task that can ever be taken in.
+    fn budget(&self) -> usize {
+        self.budget.load(Ordering::Relaxed)
     }
 
     /// Whether another task may be loaded: always where none waits to be taken in, because others may leave for it then.
@@ -158,32 +159,32 @@ impl Loader {
                     }
                     Job::Look => continue,
                     Job::Load { slot, ticket, path } => {
-                        let outcome = load(&backbone, &path, &ticket);
+                        let outcome = guarded(&|| load(&backbone, &path, &ticket, room.budget()));
                         (slot, ticket, outcome)
                     }
                     Job::Fill { slot, ticket, task } => {
                         // One that left its slot is nobody's any more, and a frame may have made all of another.
                         let Some(task) = task.upgrade() else { continue };
-                        let outcome = match task.source() {
-                            Some(source) => fill(task, &source, &ticket),
-                            None => task.complete().map(|()| task),
-                        };
+                        let outcome = guarded(&|| match task.source() {
+                            Some(source) => fill(&task, &source, &ticket),
+                            None => task.complete().map(|()| Arc::clone(&task)),
+                        });
                         (slot, ticket, outcome)
                     }
                     Job::Help { task } => {
                         let Some(task) = task.upgrade() else { continue };
-                        if let Some(source) = task.source() {
-                            // What goes wrong is for the thread that is helped to report.
-                            let _ = task.fill_from(&source.file, &source.bundle, || false);
-                        }
+                        // What goes wrong is for the thread that is helped to report.
+                        let _ = guarded(&|| {
+                            let Some(source) = task.source() else { return Ok(Arc::clone(&task)) };
+                            task.fill_from(&source.file, &source.bundle, || false)?;
+                            Ok(Arc::clone(&task))
+                        });
                         continue;
                     }
                 };
                 let outcome = outcome.map(|task| {
                     room.parked.fetch_add(task.resident_bytes(), Ordering::Relaxed);
-                    let space =
-                        if room.allows(task.resident_bytes()) { larger(&task, threads, &room) } else { None };
-                    Loaded { space, task }
+                    Loaded { space: larger(&task, threads, &room), task }
                 });
                 if outbox.send(Done { slot, ticket, outcome }).is_err() {
                     return;
@@ -257,20 +258,27 @@ impl Queue {
     }
 }
 
+/// What `load` says; a panic, which is a defect, ends the load that meets it, not the thread that others wait for.
+#[inline(never)]
+fn guarded(load: &dyn Fn() -> Result<Arc<Task>>) -> Result<Arc<Task>> {
+    let defect = || Error::Internal { what: "a panic while a task was loaded".into() };
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(defect()))
+}
+
 /// Loads a bundle from its file, unless the load is cancelled meanwhile.
-fn load(backbone: &Arc<Backbone>, path: &Path, ticket: &Ticket) -> Result<Arc<Task>> {
+fn load(backbone: &Arc<Backbone>, path: &Path, ticket: &Ticket, most: usize) -> Result<Arc<Task>> {
     if ticket.is_cancelled() {
         return Err(Error::Cancelled { task: path.display().to_string() });
     }
     let stored = backbone.kept.open(path)?;
-    let (task, source) = Task::begin(backbone, path.display().to_string(), stored, true)?;
+    let (task, source) = Task::begin(backbone, path.display().to_string(), stored, most, true)?;
     task.fill_from(&source.file, &source.bundle, || ticket.is_cancelled())?;
     task.complete()?;
     Ok(task)
 }
 
 /// Fills `task`. Whatever happens, even a panic, nobody is left waiting for its parameters.
-fn fill(task: Arc<Task>, source: &Source, ticket: &Ticket) -> Result<Arc<Task>> {
+fn fill(task: &Arc<Task>, source: &Source, ticket: &Ticket) -> Result<Arc<Task>> {
     struct Release<'a>(&'a Task);
     impl Drop for Release<'_> {
         fn drop(&mut self) {
@@ -279,7 +287,7 @@ fn fill(task: Arc<Task>, source: &Source, ticket: &Ticket) -> Result<Arc<Task>> 
             }
         }
     }
-    let release = Release(&task);
+    let release = Release(task);
     let outcome = task.fill_from(&source.file, &source.bundle, || ticket.is_cancelled());
     // A frame may have begun to make some.
     let outcome = outcome.and_then(|()| task.complete());
@@ -287,7 +295,7 @@ fn fill(task: Arc<Task>, source: &Source, ticket: &Ticket) -> Result<Arc<Task>> 
         task.fail(error.clone());
     }
     drop(release);
-    outcome.map(|()| task)
+    outcome.map(|()| Arc::clone(task))
 }
 
 fn larger(task: &Task, threads: usize, room: &Room) -> Option<Workspace> {
@@ -307,7 +315,7 @@ impl Drop for Loader {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // A panicked loader has nothing left to say: its jobs were answered by `fill`'s guard.
+            // It answered all that it could.
             let _ = thread.join();
         }
     }

@@ -1,7 +1,8 @@
 //! What a network will need of a device's memory, known before it is there.
 
-use crate::backbone::Kernel;
+use crate::backbone::{Kernel, Kernel8, int8_shape};
 use crate::engine::Program;
+use crate::kernels::int8::{self, Grid};
 use crate::kernels::{self, ConvShape, Floats, Isa};
 use crate::{Error, Result};
 use bundles::plan::{Conv, Plan};
@@ -46,11 +47,33 @@ pub fn needs(plan: &Plan, isa: Isa, threads: usize) -> Result<Needs> {
     };
     plan.check().map_err(Error::container(&plan.arch))?;
     let program = Program::compile(&plan.arch, plan, isa, &note)?;
+    Ok(of(&program, threads, size_of::<f32>() * floats.get()))
+}
+
+/// As [`needs`], in int8.
+///
+/// # Errors
+/// As [`needs`]; [`Error::Incompatible`] for what has no form on bytes.
+pub fn needs_int8(plan: &Plan, isa: Isa, threads: usize) -> Result<Needs> {
+    let bytes = Cell::new(0);
+    let note = |conv: &Conv| {
+        let scales = size_of::<f32>() * conv.c_out;
+        bytes.set(bytes.get() + int8::packed_len(&int8_shape(conv)) + scales);
+        Ok(Kernel8::default())
+    };
+    plan.check().map_err(Error::container(&plan.arch))?;
+    // What a map's bytes stand for changes nothing of what it takes.
+    let grids = vec![Grid { scale: 1.0, zero: 0 }; plan.maps().len()];
+    let program = Program::compile_int8(&plan.arch, plan, isa, &note, &grids)?;
+    Ok(of(&program, threads, bytes.get()))
+}
+
+fn of(program: &Program, threads: usize, kernels: usize) -> Needs {
     let parts: usize = program.parts.iter().map(|part| part.len).sum();
-    Ok(Needs {
-        arena: 4 * program.arena_len,
-        scratch: 4 * program.scratch_len(threads),
-        task: 4 * parts + program.bytes(),
-        kernels: 4 * floats.get(),
-    })
+    Needs {
+        arena: size_of::<f32>() * program.arena_len,
+        scratch: size_of::<f32>() * program.scratch_len(threads),
+        task: size_of::<f32>() * parts + program.bytes(),
+        kernels,
+    }
 }

@@ -126,6 +126,24 @@ impl Outline {
         })
     }
 
+    /// Bytes that a task with it holds in memory, without the backbone and the arena that all tasks share.
+    pub fn resident_bytes(&self) -> usize {
+        let parts: usize = self.program.parts.iter().map(|part| 4 * part.len).sum();
+        parts + self.bytes
+    }
+
+    /// Refuses a task of more than `most` bytes, before memory is taken for it.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn check_budget(&self, most: usize) -> Result<()> {
+        if self.resident_bytes() <= most {
+            return Ok(());
+        }
+        let what = format!("task `{}`, in bytes", self.name);
+        Err(Error::TooLarge { what, need: self.resident_bytes(), limit: most })
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -21,6 +21,14 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TaskId(pub(crate) usize);
 
+impl TaskId {
+    /// The refusal of a number that is no slot's.
+    fn unknown(self) -> Error {
+        // From C it may be negative.
+        Error::NotResident { task: Some(format!("number {}", self.0 as isize)) }
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
     name: String,
@@ -42,7 +50,9 @@ const STREAM_FROM: usize = 256 * 1024;
 /// One backbone, many tasks, one camera.
 ///
 /// Everything is allocated when a task is loaded; [`frame`](Runtime::frame) and [`switch`](Runtime::switch)
-/// to a resident task allocate nothing and wait for nobody. Loads run on a thread of their own
+/// to a resident task allocate nothing and wait for nobody. (What the loader thread has finished is taken in by
+/// [`poll`](Runtime::poll), by `switch`, and by a frame that finds a switch to it requested: that moves it into its slot,
+/// and others out where the budget asks for it.) Loads run on a thread of their own
 /// ([`prefetch`](Runtime::prefetch), [`stream`](Runtime::stream)) or on the caller's
 /// ([`load`](Runtime::load)); either way the running task is not touched, and a load that fails or is
 /// cancelled ([`evict`](Runtime::evict)) leaves it where it was. Other threads ask for switches through a
@@ -160,12 +170,12 @@ impl Runtime {
     /// A whole task, made here, with the loader's help when there is enough to do for two.
     fn make(&mut self, file: String, stored: Stored<'static>) -> Result<Arc<Task>> {
         if stored.len() < self.stream_from {
-            return Task::from_stored(&self.backbone, &file, stored).map(Arc::new);
+            return Task::from_stored(&self.backbone, &file, stored, self.budget).map(Arc::new);
         }
-        let (task, source) = Task::begin(&self.backbone, file, stored, true)?;
+        let (task, source) = Task::begin(&self.backbone, file, stored, self.budget, true)?;
         // Without a loader this thread does all of it.
         if let Ok(loader) = self.loader() {
-            loader.ask(Job::Help { task: Arc::downgrade(&task) })?;
+            let _ = loader.ask(Job::Help { task: Arc::downgrade(&task) });
         }
         task.fill_from(&source.file, &source.bundle, || false)?;
         task.complete()?;
@@ -177,7 +187,7 @@ impl Runtime {
     /// # Errors
     /// As [`load`](Runtime::load).
     pub fn load_bytes(&mut self, file: &str, bytes: &[u8]) -> Result<TaskId> {
-        let task = self.counted(|this| Task::from_bytes(&this.backbone, file, bytes))?;
+        let task = self.counted(|this| Task::from_stored(&this.backbone, file, bytes.into(), this.budget))?;
         self.admit(Arc::new(task), None)
     }
 
@@ -216,13 +226,13 @@ impl Runtime {
     /// [`frame`](Runtime::frame), which returns to the task that ran before.
     pub fn stream(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
-        let stored = self.backbone.kept.open(path)?;
+        let stored = self.counted(|this| this.backbone.kept.open(path))?;
         let file = path.display().to_string();
         if stored.len() < self.stream_from || self.loader().is_err() {
             let task = self.counted(|this| this.make(file, stored))?;
             return self.admit(task, Some(path));
         }
-        let (task, _) = self.counted(|this| Task::begin(&this.backbone, file, stored, false))?;
+        let (task, _) = self.counted(|this| Task::begin(&this.backbone, file, stored, this.budget, false))?;
         let id = self.admit(Arc::clone(&task), Some(path))?;
         let ticket = Ticket::default();
         self.loader()?.ask(Job::Fill { slot: id.0, ticket: ticket.clone(), task: Arc::downgrade(&task) })?;
@@ -236,9 +246,13 @@ impl Runtime {
     /// [`Error::NotResident`]; or why its load failed.
     pub fn switch(&mut self, id: TaskId) -> Result<()> {
         self.collect();
+        self.change(id)
+    }
+
+    /// [`switch`](Runtime::switch) without taking in what has been loaded.
+    fn change(&mut self, id: TaskId) -> Result<()> {
         let Some(slot) = self.slots.get_mut(id.0) else {
-            // From C it may be negative.
-            return Err(Error::NotResident { task: Some(format!("{}", id.0 as isize)) });
+            return Err(id.unknown());
         };
         if slot.task.is_none() {
             let absent = Error::NotResident { task: Some(slot.name.clone()) };
@@ -260,13 +274,13 @@ impl Runtime {
     /// Takes a task out of memory, and cancels its load if one is under way. Its slot stays known.
     ///
     /// # Errors
-    /// [`Error::Usage`] for the running task.
+    /// [`Error::Usage`] for the running task; [`Error::NotResident`] for a number that is no slot's.
     pub fn evict(&mut self, id: TaskId) -> Result<()> {
-        let Some(slot) = self.slots.get_mut(id.0) else { return Ok(()) };
+        let Some(slot) = self.slots.get_mut(id.0) else { return Err(id.unknown()) };
         if self.current == Some(id.0) {
             return Err(Error::Usage {
-                got: format!("evicting the running task `{}`", slot.name),
-                want: "switch to another task first".into(),
+                got: format!("task `{}` is running and cannot be evicted", slot.name),
+                want: "a switch to another task first".into(),
             });
         }
         self.fallback = self.fallback.filter(|slot| *slot != id.0);

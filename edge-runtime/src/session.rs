@@ -26,7 +26,8 @@ impl Session {
     /// Makes room for `task`, so that running it allocates nothing.
     ///
     /// # Errors
-    /// [`Error::TooLarge`](crate::Error::TooLarge) for more scratch than a device may be asked for.
+    /// [`Error::TooLarge`](crate::Error::TooLarge) for more scratch than a device may be asked for;
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn reserve(&mut self, task: &Task) -> Result<()> {
         self.cpu.reserve(task.program())
     }
@@ -60,7 +61,7 @@ impl Session {
         observer: &mut impl Observer,
     ) -> Result<&'a [f32]> {
         self.reserve(task)?;
-        task.program().run(&mut self.cpu, &Arriving { task, until }, input, observer)?;
+        task.program().run(&mut self.cpu, &Arriving::new(task, until), input, observer)?;
         self.cpu.scores(task.program())
     }
 }

@@ -48,10 +48,11 @@ impl Task {
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Container`] for a damaged bundle; [`Error::WrongBackbone`];
-    /// [`Error::Incompatible`]; [`Error::Tensor`]; [`Error::TooLarge`]; [`Error::Untrusted`].
+    /// [`Error::Incompatible`]; [`Error::Tensor`]; [`Error::TooLarge`]; [`Error::OutOfMemory`];
+    /// [`Error::Untrusted`].
     pub fn load(backbone: &Arc<Backbone>, path: impl AsRef<Path>) -> Result<Task> {
         let path = path.as_ref();
-        Task::from_stored(backbone, &path.display().to_string(), backbone.kept.open(path)?)
+        Task::from_stored(backbone, &path.display().to_string(), backbone.kept.open(path)?, usize::MAX)
     }
 
     /// As [`load`](Task::load), from bytes in memory; `file` stands for the path in messages.
@@ -59,16 +60,22 @@ impl Task {
     /// # Errors
     /// As [`load`](Task::load).
     pub fn from_bytes(backbone: &Arc<Backbone>, file: &str, bytes: &[u8]) -> Result<Task> {
-        Task::from_stored(backbone, file, bytes.into())
+        Task::from_stored(backbone, file, bytes.into(), usize::MAX)
     }
 
-    /// As [`load`](Task::load), from bytes wherever they are.
+    /// As [`load`](Task::load), from bytes wherever they are, for at most `most` bytes of memory.
     ///
     /// # Errors
     /// As [`load`](Task::load).
-    pub(crate) fn from_stored(backbone: &Arc<Backbone>, file: &str, stored: Stored<'_>) -> Result<Task> {
+    pub(crate) fn from_stored(
+        backbone: &Arc<Backbone>,
+        file: &str,
+        stored: Stored<'_>,
+        most: usize,
+    ) -> Result<Task> {
         let file_bytes = stored.len();
         let (outline, bundle) = Outline::open(backbone, file, stored)?;
+        outline.check_budget(most)?;
         let task = Task::new(backbone, outline, file_bytes);
         // No other thread knows of it: this makes all of it.
         task.fill_from(file, &bundle, || false)?;
@@ -78,7 +85,7 @@ impl Task {
         Ok(task)
     }
 
-    /// Everything but the parameters; they come from the [`Source`] that is returned beside it, in execution order, or if it is to be
+    /// Everything but the parameters, for at most `most` bytes of memory; they come from the [`Source`] that is returned beside it, in execution order, or if it is to be
     /// `whole` before it is used in whichever takes two threads the least time.
     ///
     /// # Errors
@@ -87,10 +94,12 @@ impl Task {
         backbone: &Arc<Backbone>,
         file: String,
         stored: Stored<'static>,
+        most: usize,
         whole: bool,
     ) -> Result<(Arc<Task>, Arc<Source>)> {
         let file_bytes = stored.len();
         let (outline, bundle) = Outline::open(backbone, &file, stored)?;
+        outline.check_budget(most)?;
         let parts = outline.program.parts.iter().enumerate();
         let largest = parts.max_by_key(|(_, part)| part.len).map(|(p, _)| p);
         let mut task = Task::new(backbone, outline, file_bytes);
@@ -143,7 +152,7 @@ impl Task {
     }
 
     fn new(backbone: &Arc<Backbone>, outline: Arc<Outline>, file_bytes: usize) -> Task {
-        let memory = outline.program.parts.iter().map(|part| Some(backbone.kept.memory(part.len)));
+        let memory = outline.program.parts.iter().map(|part| backbone.kept.memory(part.len));
         Task {
             memory: Mutex::new(memory.collect()),
             parts: outline.program.parts.iter().map(|_| OnceLock::new()).collect(),
@@ -210,8 +219,7 @@ impl Task {
 
     /// Bytes this task holds in memory, without the backbone and the arena that all tasks share.
     pub fn resident_bytes(&self) -> usize {
-        let parts: usize = self.program().parts.iter().map(|part| 4 * part.len).sum();
-        parts + self.outline.bytes
+        self.outline.resident_bytes()
     }
 
     /// Bytes of activations and scratch a frame needs on `threads` threads.

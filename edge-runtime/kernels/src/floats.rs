@@ -59,9 +59,11 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// Memory for `len` floats.
-    pub fn new(len: usize) -> Reserved {
-        Reserved { memory: Vec::with_capacity(len + LINE - 1), len }
+    /// Memory for `len` floats, if there is any.
+    pub fn new(len: usize) -> Option<Reserved> {
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(len.checked_add(LINE - 1)?).ok()?;
+        Some(Reserved { memory, len })
     }
 
     /// Zeros in that memory.
@@ -125,7 +127,9 @@ mod tests {
 
     #[test]
     fn memory_that_no_machine_has_is_not_given() {
-        assert!(Floats::try_zeros(usize::MAX).is_none() && Floats::try_zeros(usize::MAX / 8).is_none());
+        for len in [usize::MAX, usize::MAX / 8] {
+            assert!(Floats::try_zeros(len).is_none() && Reserved::new(len).is_none());
+        }
     }
 
     #[test]
@@ -136,7 +140,7 @@ mod tests {
             assert_eq!(*floats, *data);
             assert_eq!(floats.as_ptr() as usize % 64, 0, "{len} floats");
             assert_eq!(*Floats::try_zeros(len).unwrap(), *vec![0.0; len]);
-            let reserved = Reserved::new(len);
+            let reserved = Reserved::new(len).unwrap();
             let at = reserved.memory.as_ptr();
             let zeros = reserved.zeros();
             assert_eq!((*zeros == *vec![0.0; len], zeros.memory.as_ptr()), (true, at));

@@ -38,7 +38,7 @@ impl Kernel {
 }
 
 /// A convolution kernel as bytes in the order that [`int8::conv`] reads, with the scale of each output channel.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Kernel8 {
     bytes: Bytes8,
     pub scales: Arc<Vec<f32>>,
@@ -48,6 +48,12 @@ pub(crate) struct Kernel8 {
 enum Bytes8 {
     Mapped { map: Arc<Map>, range: Range<usize> },
     Packed(Arc<Vec<i8>>),
+}
+
+impl Default for Bytes8 {
+    fn default() -> Bytes8 {
+        Bytes8::Packed(Arc::default())
+    }
 }
 
 impl Kernel8 {

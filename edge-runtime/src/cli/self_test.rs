@@ -24,7 +24,7 @@ pub const COMMAND: Command = Command {
         spec("--json", None, "one JSON object per golden vector"),
     ],
     files: None,
-    help: "Exit code 6 when a score is further from its golden value than the bundle allows.\n\n\
+    help: "Exit code 6 when a score is further from its golden value than the bundle allows, or a bundle has no golden vectors.\n\n\
            Example:\n  edge-runtime self-test --store store/\n",
     run,
 };
@@ -62,7 +62,9 @@ fn run(args: &Args) -> Result<()> {
                 }
             };
             if task.golden().is_empty() {
-                eprintln!("{}: no golden vectors to replay", path.display());
+                // A test that compares nothing is not passed.
+                let why = "it has none to replay; pack it again".to_owned();
+                complain(&Error::Health { task: task.name().into(), why });
             }
             let mut input = vec![0.0; task.input().len()];
             for golden in task.golden() {

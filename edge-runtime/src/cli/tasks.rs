@@ -1,7 +1,7 @@
 //! `tasks`: what lies in a store, without running any of it.
 
 use super::args::{Args, Spec, spec};
-use super::{Command, json, store};
+use super::{Command, complain, json, store};
 use bundles::container::{Bundle, Kind, TrustedKey, hex};
 use edge_runtime::{Error, Result, trusted_key};
 use std::path::{Path, PathBuf};
@@ -39,17 +39,14 @@ fn run(args: &Args) -> Result<()> {
     if !args.flag("--json") {
         text += "name\tclasses\tblocks\tproxies\tinput\tbytes\tdigest\tsignature\n";
     }
-    let mut failed = None;
     for path in &files {
         match line(path, &trusted, args.flag("--json")) {
             Ok(line) => text += &line,
-            // The first ends the command.
-            Err(error) if failed.is_none() => failed = Some(error),
-            Err(error) => eprintln!("{error}"),
+            // The others are listed all the same.
+            Err(error) => complain(&error),
         }
     }
-    json::print(&text)?;
-    failed.map_or(Ok(()), Err)
+    json::print(&text)
 }
 
 /// What is told of one bundle.

@@ -31,15 +31,12 @@ impl Workspace {
     /// Makes room; nothing happens when there is enough.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when the system gives no memory.
+    /// [`Error::OutOfMemory`].
     pub fn grow(&mut self, arena: usize, scratch: usize) -> Result<()> {
         for (memory, want) in [(&mut self.arena, arena), (&mut self.scratch, scratch)] {
             if memory.len() < want {
-                *memory = Floats::try_zeros(want).ok_or_else(|| Error::TooLarge {
-                    what: "memory for frames, of which the system gives no more, in bytes".into(),
-                    need: want.saturating_mul(4),
-                    limit: memory.len() * 4,
-                })?;
+                let bytes = want.saturating_mul(size_of::<f32>());
+                *memory = Floats::try_zeros(want).ok_or(Error::OutOfMemory { bytes })?;
             }
         }
         Ok(())

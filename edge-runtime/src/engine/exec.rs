@@ -13,7 +13,7 @@ pub(crate) trait Executor {
     /// Makes room for the values and intermediates of `program`, so that its steps allocate nothing.
     ///
     /// # Errors
-    /// [`Error::TooLarge`].
+    /// [`Error::TooLarge`]; [`Error::OutOfMemory`].
     fn reserve(&mut self, program: &Program) -> Result<()>;
 
     /// Computes `step`. `part` are the task's parameters of the step's part, laid out by its spans; `image` is the

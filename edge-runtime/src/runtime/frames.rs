@@ -79,7 +79,10 @@ impl Runtime {
     fn obey(&mut self) {
         let asked = self.switcher.take();
         let Some(slot) = asked.or(self.wanted.take()) else { return };
-        self.collect();
+        // What has arrived is taken in between frames (`poll`), unless it is what this switch waits for.
+        if self.slots.get(slot).is_some_and(|slot| slot.loading.is_some()) {
+            self.collect();
+        }
         // A frame of a task that is being streamed in would wait for its parts.
         let loading = |slot: &Slot| {
             let is_there = slot.task.as_ref().is_some_and(|task| task.is_complete());
@@ -87,7 +90,7 @@ impl Runtime {
         };
         if self.slots.get(slot).is_some_and(loading) {
             self.wanted = Some(slot);
-        } else if let Err(error) = self.switch(TaskId(slot)) {
+        } else if let Err(error) = self.change(TaskId(slot)) {
             self.stats.failed_switches += 1;
             if let Some(slot) = self.slots.get_mut(slot) {
                 slot.error = Some(error);

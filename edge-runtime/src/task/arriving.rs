@@ -7,6 +7,7 @@ use crate::engine::{Parts, Tensors, params};
 use crate::kept::{Memory, Reader};
 use crate::{Error, Result};
 use bundles::container::Bundle;
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -102,10 +103,13 @@ impl Task {
         let (Some(spec), Some(slot)) = (self.program().parts.get(p), self.parts.get(p)) else { return };
         let _release = Release(self, p);
         let shared = |name: &str, len| self.backbone.tensor(name, len);
-        // None is left when another thread has begun the part, and may never end.
-        let memory = self.reserved(p).unwrap_or_else(|| self.backbone.kept.memory(spec.len));
-        let part = memory.floats();
-        match params::fill(self.program().isa, spec, part, tensors, &shared, room) {
+        // None is left when another thread has begun the part, and may never end, or where the system had none to give.
+        let memory = self.reserved(p).or_else(|| self.backbone.kept.memory(spec.len));
+        let bytes = spec.len.saturating_mul(size_of::<f32>());
+        let part = memory
+            .ok_or(Error::OutOfMemory { bytes })
+            .and_then(|part| params::fill(self.program().isa, spec, part.floats(), tensors, &shared, room));
+        match part {
             // Refused when it is there already, or when the load was cancelled, which `fail` has noted.
             Ok(part) => drop(slot.set(Some(part))),
             Err(error) => self.fail(error),
@@ -192,10 +196,19 @@ impl Task {
 }
 
 /// A task's parameters for one frame, which makes or waits for those still on their way until `until`, if that is set: what has been
-/// begun then is made to its end.
+/// begun then is made to its end, and one part is begun whatever the time, so that the last one comes in the end, however busy
+/// the loader is and however late the frame.
 pub(crate) struct Arriving<'a> {
-    pub task: &'a Task,
-    pub until: Option<Instant>,
+    task: &'a Task,
+    until: Option<Instant>,
+    /// Whether this frame has done something about a part.
+    has_helped: Cell<bool>,
+}
+
+impl Arriving<'_> {
+    pub fn new(task: &Task, until: Option<Instant>) -> Arriving<'_> {
+        Arriving { task, until, has_helped: Cell::new(false) }
+    }
 }
 
 /// Pause between two looks at parameters that are on their way, where this thread cannot make them and a deadline forbids to wait
@@ -207,10 +220,10 @@ impl Parts for Arriving<'_> {
         let task = self.task;
         if let Some(until) = self.until {
             while !task.is_there(p) {
-                if Instant::now() >= until {
+                if Instant::now() >= until && self.has_helped.get() {
                     return Err(Error::Deadline { task: task.name().into() });
                 }
-                // One part at a time, so that it gets there in the end, however busy the loader is.
+                self.has_helped.set(true);
                 if !task.help(p) {
                     std::thread::sleep(PAUSE);
                 }

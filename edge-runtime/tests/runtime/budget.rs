@@ -39,6 +39,28 @@ fn a_budget_evicts_the_least_recently_used() {
 }
 
 #[test]
+fn a_task_that_can_never_fit_is_refused_before_memory_is_taken_for_it() {
+    let packed = store::packed(ARCH, SIZE, 53);
+    let directory = store::directory(&packed);
+    let path = directory.path().join("digits.task");
+    // Nobody finds out that its last tensor is damaged.
+    std::fs::write(&path, store::damaged(&packed.tasks[0].1)).unwrap();
+    for stream_from in [0, usize::MAX] {
+        let mut runtime = Runtime::new(backbone(&packed), 1);
+        runtime.set_stream_from(stream_from);
+        runtime.set_budget(64 * 1024);
+        assert!(matches!(runtime.load(&path), Err(Error::TooLarge { limit: 65536, .. })));
+        assert!(matches!(runtime.stream(&path), Err(Error::TooLarge { .. })));
+        assert!(matches!(runtime.load_bytes("digits", &packed.tasks[0].1), Err(Error::TooLarge { .. })));
+        runtime.prefetch(&path).unwrap();
+        assert!(matches!(runtime.settle(), Err(Error::TooLarge { .. })));
+        assert_eq!((runtime.resident().count(), runtime.stats().failed_loads), (0, 4));
+        runtime.set_budget(usize::MAX);
+        assert!(matches!(runtime.load(&path), Err(Error::Container { .. })));
+    }
+}
+
+#[test]
 fn a_prefetch_that_does_not_fit_leaves_the_task_of_its_name() {
     let packed = store::packed(ARCH, SIZE, 50);
     let directory = store::directory(&packed);

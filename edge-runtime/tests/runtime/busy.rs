@@ -64,13 +64,13 @@ fn a_frame_with_a_deadline_gets_there_however_busy_the_loader_is() {
     let id = runtime.stream(directory.path().join("digits.task")).unwrap();
     runtime.switch(id).unwrap();
     runtime.set_deadline(Some(Duration::from_micros(1)));
-    let parts = runtime.current().unwrap().1.blocks().0 + 2;
+    // Stem, cells and head: every frame is too late from its beginning, and makes one of them.
+    let parts = runtime.current().unwrap().1.blocks().1 + 2;
     let mut late = 0;
     while let Err(error) = frame(&mut runtime) {
         assert!(matches!(error, Error::Deadline { .. }), "{error}");
         late += 1;
-        assert!(late < 20 * parts, "no progress");
-        runtime.set_deadline(Some(Duration::from_millis(20)));
+        assert!(late < parts, "no progress");
     }
     gate.open(&mut runtime);
 }

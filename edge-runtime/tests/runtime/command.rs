@@ -238,7 +238,8 @@ fn tasks_that_the_budget_evicted_are_loaded_again() {
 
 #[test]
 fn one_bad_bundle_does_not_hide_the_others() {
-    let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 26));
+    let packed = store::packed("cifar-resnet20-b", 12, 26);
+    let directory = store::directory(&packed);
     let at = directory.path().to_str().unwrap();
     std::fs::write(directory.path().join("cut.task"), b"TAILOR").unwrap();
     let output = edge_runtime(&["tasks", "--store", at], b"");
@@ -249,6 +250,17 @@ fn one_bad_bundle_does_not_hide_the_others() {
     let (out, err) = text(&output);
     assert_eq!(output.status.code(), Some(3), "{err}");
     assert!(store::NAMES.iter().all(|name| out.contains(name)) && err.contains("cut.task"), "{out}{err}");
+
+    // Nor one that has nothing to replay, which is no test passed.
+    std::fs::remove_file(directory.path().join("cut.task")).unwrap();
+    let untold = store::constant(&packed, "untold", &packed.tasks[0].2);
+    std::fs::write(directory.path().join("untold.task"), untold).unwrap();
+    let output = edge_runtime(&["self-test", "--store", at], b"");
+    let (out, err) = text(&output);
+    assert_eq!(output.status.code(), Some(6), "{err}");
+    assert!(store::NAMES.iter().all(|name| out.contains(name)) && err.contains("`untold`"), "{out}{err}");
+    std::fs::remove_file(directory.path().join("untold.task")).unwrap();
+    std::fs::write(directory.path().join("cut.task"), b"TAILOR").unwrap();
 
     // Nor does a bad image among others, and frames go on; the first error is the exit code.
     let image = |name: &str, bytes: &[u8]| {

@@ -6,7 +6,9 @@ use super::store::{self, Packed};
 use bundles::container::{Bundle, Dtype, Golden, Kind, Layout, Section, Writer};
 use bundles::plan::{Arch, Op, Owner, Plan};
 use edge_runtime::kernels::{Isa, int8::Bits, int8::Grid};
-use edge_runtime::{Backbone, Error, Options, Packing, Session, Task, in_rows, pack_backbone};
+use edge_runtime::{
+    Backbone, Error, Options, Packing, Session, Task, in_rows, needs, needs_int8, pack_backbone,
+};
 use std::sync::Arc;
 
 /// Grids wide enough for maps near one.
@@ -159,6 +161,29 @@ fn an_int8_backbone_is_a_quarter_of_the_file_and_is_read_in_place_by_every_instr
     let want = scores(Isa::Portable);
     for isa in Isa::available() {
         assert!(distance(&scores(isa), &want) <= 1e-5, "{isa}");
+    }
+}
+
+#[test]
+fn what_a_network_needs_is_known_before_it_is_loaded() {
+    let packed = store::packed("cifar-resnet20-b", 20, 38);
+    let (plan, threads) = (&packed.tasks[0].2, 2);
+    let int8 = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
+    for isa in Isa::available() {
+        let options = Options { isa, ..Options::default() };
+        let cases = [
+            (&packed.backbone, packed.tasks[0].1.clone(), needs(plan, isa, threads).unwrap()),
+            (&int8, int8_task(&packed, |_, _| ()), needs_int8(plan, isa, threads).unwrap()),
+        ];
+        for (backbone, task, needs) in cases {
+            let backbone = Backbone::from_bytes("b", backbone.clone(), &options).unwrap();
+            let task = Task::from_bytes(&backbone, "digits", &task).unwrap();
+            assert_eq!(needs.workspace(), task.workspace_bytes(threads), "{isa}");
+            // Beside it the bundle's header, which is not known of a plan.
+            let header = task.resident_bytes() - needs.task;
+            assert!((1..64 * 1024).contains(&header), "{isa}: {header} bytes");
+            assert!(needs.kernels > 0 && needs.kernels < 8 * 4 * plan.backbone_params() as usize, "{isa}");
+        }
     }
 }
 

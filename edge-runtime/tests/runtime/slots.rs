@@ -239,3 +239,14 @@ fn a_backbone_packed_for_this_machine_is_read_in_place() {
         }
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_device_that_has_no_end_is_refused() {
+    let packed = store::packed(ARCH, SIZE, 56);
+    let mut runtime = Runtime::new(backbone(&packed), 1);
+    let error = runtime.load("/dev/zero").unwrap_err();
+    assert!(error.to_string().starts_with("/dev/zero: cannot load it: unsupported"), "{error}");
+    runtime.prefetch("/dev/zero").unwrap();
+    assert_eq!(runtime.settle(), Err(error));
+}
