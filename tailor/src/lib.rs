@@ -12,6 +12,7 @@ pub mod import;
 pub mod interrupt;
 pub mod net;
 pub mod ops;
+mod output;
 pub mod pack;
 pub mod precision;
 pub mod pretrain;

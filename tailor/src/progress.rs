@@ -2,6 +2,7 @@
 //! they can say: stop.
 
 use crate::interrupt::Interrupt;
+use crate::output::note;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Source of progress bars.
@@ -82,7 +83,7 @@ impl Bar {
     /// An epoch further: a line of its own where no bar can be drawn, as in a job's log.
     pub fn epoch(&self, line: impl FnOnce() -> String) {
         if self.bar.as_ref().is_some_and(ProgressBar::is_hidden) {
-            eprintln!("{}: {}", self.name, line());
+            note!("{}: {}", self.name, line());
         }
     }
 

@@ -16,7 +16,6 @@ const STACK: usize = 16 << 20;
 pub fn run<R: Send>(main: impl FnOnce() -> R + Send) -> R {
     calm_candle();
     keep_pages();
-    end_with_the_reader();
     // Fails only where somebody built the pool before, which then stays as it is.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
     rayon::scope(|_| main())
@@ -29,18 +28,6 @@ pub fn run<R: Send>(main: impl FnOnce() -> R + Send) -> R {
 pub fn pool(threads: usize) -> crate::Result<rayon::ThreadPool> {
     let built = rayon::ThreadPoolBuilder::new().stack_size(STACK).num_threads(threads).build();
     built.map_err(|error| crate::Error::io(std::path::Path::new("threads"))(std::io::Error::other(error)))
-}
-
-/// Lets the program end without a word when whoever reads its output has gone, as `head` does.
-fn end_with_the_reader() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        // What `println!` and the writer of completions say then.
-        if panic.payload_as_str().is_some_and(|message| message.contains("Broken pipe")) {
-            std::process::exit(0);
-        }
-        report(panic);
-    }));
 }
 
 /// Keeps candle's own element-wise pool to the calling thread.

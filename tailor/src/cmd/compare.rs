@@ -8,6 +8,7 @@ use crate::cmd::{On, read_images, task_names, warn_of_small_validation};
 use crate::data::{self, Found, Size};
 use crate::fit::{BackboneSize, Claim};
 use crate::interrupt::Interrupt;
+use crate::output::{note, out, text};
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::Schedule;
@@ -79,14 +80,14 @@ impl Compare {
             self.warn(data, outcomes);
             if !self.json {
                 // What is finished can be read while the next data set trains.
-                print!("{}", table::of_task(data, outcomes, backbone));
+                text(&table::of_task(data, outcomes, backbone));
             }
         })?;
         let Compared { backbone, methods, outcomes, .. } = compared;
         if self.json {
-            println!("{}", json(&backbone, &outcomes));
+            out!("{}", json(&backbone, &outcomes));
         } else if self.data.len() > 1 {
-            print!("{}", table::average(&methods, &outcomes, &backbone));
+            text(&table::average(&methods, &outcomes, &backbone));
         }
         Ok(())
     }
@@ -150,7 +151,7 @@ impl Compare {
         let mut methods: Vec<Method> = Method::ALL.to_vec();
         if self.methods.is_empty() {
             if !source.classifier {
-                eprintln!("tailor: lwf is left out, because the backbone has no source classifier to keep");
+                note!("tailor: lwf is left out, because the backbone has no source classifier to keep");
                 methods.retain(|&method| method != Method::Lwf);
             }
         } else {

@@ -1,5 +1,6 @@
 //! `tailor completions`: tab completion for a shell.
 
+use crate::output;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
@@ -15,7 +16,9 @@ pub struct Completions {
 
 impl Completions {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        clap_complete::generate(self.shell, &mut super::Cli::command(), "tailor", &mut std::io::stdout());
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::Cli::command(), "tailor", &mut script);
+        output::text(&String::from_utf8_lossy(&script));
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use crate::data::Augment;
 use crate::fit::{BackboneSize, Claim, Job, Recipe, Report, Stage, Work};
 use crate::import::{self, Request};
 use crate::interrupt::Interrupt;
+use crate::output::out;
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::Schedule;
@@ -83,7 +84,7 @@ impl Demo {
         let timings = device::measure(&backbone, &bundles)?;
         let Some(size) = size else { return Ok(()) };
         if self.json {
-            println!("{}", document(&size, &reports, &timings));
+            out!("{}", document(&size, &reports, &timings));
         } else {
             table(&size, &reports, &timings, folder);
         }
@@ -109,41 +110,36 @@ fn table(size: &BackboneSize, reports: &[Report], timings: &[Timing], folder: &P
         column.push(("cold switch", format!("{:.2} ms", timing.cold_switch_ms)));
         column.push(("frame", format!("{:.3} ms", timing.frame_ms)));
     }
-    print!("\n{:<22}", "");
-    for report in reports {
-        print!("{:<32}", report.name);
+    let line = |title: &str, cells: Vec<&str>| {
+        out!("{title:<22}{}", cells.into_iter().map(|cell| format!("{cell:<32}")).collect::<String>());
+    };
+    out!();
+    line("", reports.iter().map(|report| report.name.as_str()).collect());
+    for (row, (title, _)) in columns.first().into_iter().flatten().enumerate() {
+        line(title, columns.iter().map(|column| column[row].1.as_str()).collect());
     }
-    println!();
-    let rows = columns.first().map_or(0, Vec::len);
-    for row in 0..rows {
-        print!("{:<22}", columns[0][row].0);
-        for column in &columns {
-            print!("{:<32}", column[row].1);
-        }
-        println!();
-    }
-    println!(
+    out!(
         "\nPercentages are of the backbone: {} parameters, {} multiply-adds.",
         crate::fit::count(size.params),
         crate::fit::count(size.macs)
     );
-    println!(
+    out!(
         "Selection keeps what validation says within 0.5 points of the teacher, by the probability of the right class; test is what came of it.\n"
     );
     for report in reports {
-        println!("{:<10} {}", report.name, report.strip);
+        out!("{:<10} {}", report.name, report.strip);
     }
-    println!("           (■ block, □ proxies only, · nothing; +n proxies)\n");
-    let show = |words: &str, path: PathBuf| println!("{words:<10} {}", path.display());
+    out!("           (■ block, □ proxies only, · nothing; +n proxies)\n");
+    let show = |words: &str, path: PathBuf| out!("{words:<10} {}", path.display());
     for report in reports {
         show("drawing", folder.join(&report.name).join("architecture.svg"));
     }
-    println!(
+    out!(
         "\nOn a device: edge-runtime bench --backbone {}",
         folder.join("cifar100-resnet20.backbone").display()
     );
     for report in reports {
-        println!(
+        out!(
             "               --task {}",
             folder.join(&report.name).join(format!("{}.task", report.name)).display()
         );

@@ -2,6 +2,7 @@
 
 use crate::cmd::{On, check_classes, with_bar};
 use crate::data::{self, Loader, Part};
+use crate::output::out;
 use crate::pack::PackedTask;
 use crate::progress::Progress;
 use crate::source::Source;
@@ -83,9 +84,9 @@ impl Eval {
             score.n += batch.labels.dim(0)?;
         }
         if self.json {
-            println!("{}", serde_json::json!({ "accuracy": score.accuracy(), "n": score.n }));
+            out!("{}", serde_json::json!({ "accuracy": score.accuracy(), "n": score.n }));
         } else {
-            println!(
+            out!(
                 "{:.2} % of {} images (± {:.2} at 95 % confidence)",
                 100.0 * score.accuracy(),
                 score.n,

@@ -1,6 +1,7 @@
 //! `tailor export`: a task on its backbone, or a backbone alone, as an ONNX model for other runtimes.
 
 use crate::export::{Network, OPSET, Options, Port, onnx};
+use crate::output::out;
 use anyhow::Context;
 use bundles::container::{Bundle, write_atomically};
 use std::path::{Path, PathBuf};
@@ -64,13 +65,13 @@ impl Export {
                 "nodes": exported.nodes, "parameters": exported.parameters,
                 "input": port(&exported.input), "output": port(&exported.output),
             });
-            println!("{document}");
+            out!("{document}");
         } else {
             let port = |port: &Port| {
                 let dims = port.dims.iter().map(|d| format!("x{d}")).collect::<String>();
                 format!("{} ({}{dims})", port.name, if self.dynamic_batch { "batch" } else { "1" })
             };
-            println!(
+            out!(
                 "{}: {} `{}` as ONNX (operator set {OPSET}): {} to {}, {} nodes, {} bytes",
                 self.onnx.display(),
                 network.kind.word(),

@@ -6,6 +6,7 @@ use crate::cmd::{On, check_name, keys, prune, read_images, stem, warn_of_small_v
 use crate::data::{self, Dataset, Size};
 use crate::fit::{BackboneSize, Claim, Job, Recipe, Work, refuse_others};
 use crate::interrupt::Interrupt;
+use crate::output::{note, out};
 use crate::progress::Progress;
 use crate::source::Source;
 use anyhow::Context;
@@ -68,9 +69,9 @@ impl Fit {
             let score = student.unwrap_or(teacher);
             if self.json {
                 let (val, n) = (score.accuracy(), score.n);
-                println!("{}", serde_json::json!({ "stage": stage, "val": val, "val_n": n }));
+                out!("{}", serde_json::json!({ "stage": stage, "val": val, "val_n": n }));
             } else {
-                println!("{stage}: validation {:.1} % of {} images", 100.0 * score.accuracy(), score.n);
+                out!("{stage}: validation {:.1} % of {} images", 100.0 * score.accuracy(), score.n);
             }
             return Ok(());
         }
@@ -78,21 +79,21 @@ impl Fit {
         warn_of_small_validation(&begun.data_name, report.teacher_val, begun.recipe.tolerance);
         let backbone = BackboneSize::of(&begun.source, begun.dataset.train.images.size())?;
         if self.json {
-            println!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
+            out!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
             return Ok(());
         }
         for (what, value) in report.rows(&backbone) {
-            println!("{what:<22} {value}");
+            out!("{what:<22} {value}");
         }
-        println!("{:<22} {}", "survivors", report.strip);
-        println!("{:<22} {}", "bundle file", begun.work.bundle(&begun.name).display());
-        println!("{:<22} {}", "drawing", begun.work.drawing().display());
+        out!("{:<22} {}", "survivors", report.strip);
+        out!("{:<22} {}", "bundle file", begun.work.bundle(&begun.name).display());
+        out!("{:<22} {}", "drawing", begun.work.drawing().display());
         if !report.within_tolerance {
             let kept = match begun.recipe.budget {
                 Some(_) => "within the budget",
                 None => "of all",
             };
-            eprintln!(
+            note!(
                 "tailor: no pruned network kept within {} points of the teacher on validation; the most accurate \
                  one {kept} was packed. More epochs (--epochs) or images, or a larger --tolerance, may help",
                 self.choices.tolerance()
@@ -126,7 +127,7 @@ impl Fit {
             begun.job().begin(true)?;
             begun.claim = begun.claim.share()?;
         }
-        println!("{}", prune::say(&begun.job().candidate(dropped)?, self.json));
+        out!("{}", prune::say(&begun.job().candidate(dropped)?, self.json));
         Ok(())
     }
 

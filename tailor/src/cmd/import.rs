@@ -2,6 +2,7 @@
 
 use crate::cmd::channels;
 use crate::import::{self, Request};
+use crate::output::{note, out};
 use anyhow::Context;
 use bundles::plan::{Arch, Counter};
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ impl Import {
         let bytes = std::fs::metadata(&out).with_context(|| out.display().to_string())?.len();
         let cost = imported.plan.costs(Counter::True)?.without_head();
         for note in &imported.notes {
-            eprintln!("tailor: {note}");
+            note!("tailor: {note}");
         }
         if self.json {
             let line = serde_json::json!({
@@ -52,9 +53,9 @@ impl Import {
                 "classifier": imported.classifier,
                 "folded": imported.folded,
             });
-            println!("{line}");
+            out!("{line}");
         } else {
-            println!(
+            out!(
                 "{}: {}, {} blocks, {} parameters, {} multiply-adds, id {}",
                 out.display(),
                 imported.arch,

@@ -2,6 +2,7 @@
 
 use crate::draw::strip;
 use crate::fit::count;
+use crate::output::out;
 use anyhow::Context;
 use bundles::container::{Bundle, hex};
 use bundles::plan::{Counter, Owner, Role};
@@ -66,10 +67,10 @@ impl Inspect {
                 "bytes": bytes.len(), "tensors": tensors, "stored": stored,
                 "facts": manifest.facts.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect::<serde_json::Map<_, _>>(),
             });
-            println!("{document}");
+            out!("{document}");
             return Ok(());
         }
-        let row = |what: &str, value: String| println!("{what:<16} {value}");
+        let row = |what: &str, value: String| out!("{what:<16} {value}");
         row("file", format!("{} ({:.1} KiB)", self.file.display(), bytes.len() as f64 / 1024.0));
         row("kind", format!("{} `{}`", manifest.kind.word(), manifest.name));
         row("digest", hex(&bundle.digest()));

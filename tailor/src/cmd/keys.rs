@@ -1,5 +1,6 @@
 //! `tailor keygen` and `tailor sign`: making a signing key, and putting its signature on a bundle.
 
+use crate::output::out;
 use anyhow::{Context, bail};
 use bundles::container::{SigningKey, sign, write_atomically};
 use std::io::Read;
@@ -29,7 +30,7 @@ impl Keygen {
         write_secret(&self.out, &key.to_text(&self.name))?;
         let trusted = bundles::container::TrustedKey { name: self.name.clone(), key: key.public() };
         write_atomically(&public, trusted.to_text().as_bytes())?;
-        println!("{} (secret)\n{} (public, key {})", self.out.display(), public.display(), key.public().id());
+        out!("{} (secret)\n{} (public, key {})", self.out.display(), public.display(), key.public().id());
         Ok(())
     }
 }
@@ -55,7 +56,7 @@ impl Sign {
         let signed = sign(&bytes, &key).with_context(|| self.file.display().to_string())?;
         let out = self.out.as_ref().unwrap_or(&self.file);
         write_atomically(out, &signed)?;
-        println!("{} signed with key {}", out.display(), key.public().id());
+        out!("{} signed with key {}", out.display(), key.public().id());
         Ok(())
     }
 }

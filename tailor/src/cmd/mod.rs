@@ -21,6 +21,7 @@ mod verify;
 
 use crate::data::{self, Dataset, Found, PassedOver};
 use crate::device::Choice;
+use crate::output::{self, note};
 use crate::progress::Progress;
 use crate::train::Score;
 use candle_core::Device;
@@ -87,9 +88,15 @@ impl Cli {
             Command::Completions(cmd) => cmd.run(),
         };
         match outcome {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => match output::failure() {
+                None => ExitCode::SUCCESS,
+                Some(error) => {
+                    note!("tailor: standard output: {error}");
+                    ExitCode::from(FAILED)
+                }
+            },
             Err(error) => {
-                eprintln!("tailor: {error:#}");
+                note!("tailor: {error:#}");
                 ExitCode::from(exit_code(&error))
             }
         }
@@ -125,7 +132,7 @@ impl On {
     fn open(self) -> crate::Result<Device> {
         let (device, note) = self.device.open()?;
         if let Some(note) = note {
-            eprintln!("tailor: {note}");
+            note!("tailor: {note}");
         }
         Ok(device)
     }
@@ -140,7 +147,7 @@ fn load_images(path: &Path, size: usize, progress: &Progress) -> crate::Result<D
 fn read_images(found: Found, size: usize, progress: &Progress) -> crate::Result<Dataset> {
     let classes = found.classes().len();
     if let Some(PassedOver { count, first }) = found.passed_over() {
-        eprintln!(
+        note!(
             "tailor: files among the images that are neither PNG nor JPEG by name are passed over: {count}, the first `{first}`"
         );
     }
@@ -184,7 +191,7 @@ fn with_bar<T>(
 /// Says when the validation of `data` has too few images for the tolerance that selection goes by.
 fn warn_of_small_validation(data: &str, teacher: Score, tolerance: f64) {
     if let Some(needed) = teacher.needed_for(tolerance) {
-        eprintln!(
+        note!(
             "tailor: validation of {data} has {} images, so that the teacher's accuracy is known within {:.1} points (95 % \
              confidence), not within the {} of --tolerance: about {needed} images would be needed",
             teacher.n,

@@ -4,6 +4,7 @@ use super::keys::read_key;
 use super::{check_classes, load_images};
 use crate::data::{Dataset, Loader, Split, spread};
 use crate::net::Net;
+use crate::output::{note, out};
 use crate::pack::PackedTask;
 use crate::precision::{self, Loss, Precision, Rounding};
 use crate::progress::Progress;
@@ -99,7 +100,7 @@ impl Pack {
         let parsed = Bundle::parse(&bytes).with_context(|| self.file.display().to_string())?;
         let kind = parsed.manifest().kind;
         if signers.is_empty() && parsed.signers().iter().any(|signer| !signer.is_development()) {
-            eprintln!(
+            note!(
                 "tailor: the signatures of {} are of its bytes, not of those packed now: sign {} when it is there \
                  (`tailor sign`), or name the key here (--key)",
                 self.file.display(),
@@ -247,15 +248,15 @@ impl Pack {
                 "accuracy": loss.map(|loss| loss.after.accuracy()),
                 "drop_points": loss.map(|loss| loss.points()), "n": loss.map(|loss| loss.before.n), "split": split,
             });
-            println!("{line}");
+            out!("{line}");
             return Ok(());
         }
         let out = self.out.display();
         let rounded = bits.map_or(String::new(), |bits| format!(", weights of {} bits", bits.count()));
         let (times, what) = if ratio < 1.0 { (1.0 / ratio, "larger") } else { (ratio, "smaller") };
-        println!("{out}: {after} bytes, from {before} ({times:.2} times {what}{rounded})");
+        out!("{out}: {after} bytes, from {before} ({times:.2} times {what}{rounded})");
         match loss {
-            Some(loss) => println!(
+            Some(loss) => out!(
                 "accuracy {:.2} % before, {:.2} % after: {:.2} points lost on {} images of {}",
                 100.0 * loss.before.accuracy(),
                 100.0 * loss.after.accuracy(),
@@ -264,12 +265,12 @@ impl Pack {
                 split.unwrap_or_default()
             ),
             None if self.precision == Precision::F32 => {}
-            None => println!("its loss of accuracy was not measured; --data would measure it"),
+            None => out!("its loss of accuracy was not measured; --data would measure it"),
         }
         let Some(target) = self.target.filter(|_| self.precision == Precision::F32) else { return Ok(()) };
         let own = needs(&Bundle::parse(bytes)?.manifest().plan, target.isa.parse()?, 1)?;
         let kib = |bytes: usize| bytes.div_ceil(1024);
-        println!(
+        out!(
             "{:<16} {} KiB of kernels, mapped; {} KiB of arena and scratch for its own network on one thread ({}); \
              tasks share one arena, as large as the largest needs (tailor inspect TASK)",
             "memory",

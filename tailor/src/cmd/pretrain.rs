@@ -4,6 +4,7 @@ use crate::cmd::{On, channels, read_images, task_name, training};
 use crate::data;
 use crate::fit::{Claim, Work, count};
 use crate::interrupt::Interrupt;
+use crate::output::out;
 use crate::pretrain::{Job, Recipe, Report, refuse_others};
 use crate::progress::Progress;
 use crate::train::{Schedule, Score};
@@ -142,7 +143,7 @@ impl Pretrain {
             line["arch"] = recipe.arch.to_string().into();
             line["size"] = recipe.size.into();
             line["epochs"] = recipe.epochs.into();
-            println!("{line}");
+            out!("{line}");
             return Ok(());
         }
         print(&report, &recipe, &out);
@@ -151,7 +152,7 @@ impl Pretrain {
 }
 
 fn print(report: &Report, recipe: &Recipe, out: &Path) {
-    let row = |what: &str, value: String| println!("{what:<16} {value}");
+    let row = |what: &str, value: String| out!("{what:<16} {value}");
     let percent = |score: Option<Score>| match score {
         Some(s) => format!("{:.2} ± {:.2} % of {} images", 100.0 * s.accuracy(), 100.0 * s.margin(), s.n),
         None => "-".into(),

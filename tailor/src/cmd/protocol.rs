@@ -12,6 +12,7 @@ use crate::cmd::{On, read_images};
 use crate::data::{self, Found};
 use crate::fit::{Claim, Recipe};
 use crate::interrupt::Interrupt;
+use crate::output::{out, text};
 use crate::progress::Progress;
 use crate::protocols::{Findings, Lab, Task};
 use crate::source::Source;
@@ -122,9 +123,9 @@ impl Setting {
 fn end(findings: &Findings, work: &Path, json: bool) -> Result<()> {
     findings.leave(work)?;
     if json {
-        println!("{}", findings.json());
+        out!("{}", findings.json());
     } else {
-        print!("{}", findings.text(work));
+        text(&findings.text(work));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::cmd::fit::Fit;
 use crate::fit::Attempt;
+use crate::output::text;
 use clap::ValueEnum;
 use std::ffi::OsStr;
 use std::fmt::Write;
@@ -48,7 +49,7 @@ impl Prune {
                     std::env::current_exe().map_err(Error::io(std::path::Path::new("this program")))?;
                 let args = std::env::args_os().skip(1);
                 let options: Vec<String> = without_sweep(args.map(|arg| quoted(&arg)).collect());
-                print!("{}", slurm(&name, &work, blocks, &quoted(program.as_os_str()), &options.join(" ")));
+                text(&slurm(&name, &work, blocks, &quoted(program.as_os_str()), &options.join(" ")));
                 Ok(())
             }
         }

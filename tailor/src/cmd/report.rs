@@ -1,6 +1,7 @@
 //! `tailor report`: work folders become one page to look at, keep or send.
 
 use crate::Error;
+use crate::output::out;
 use crate::report::{Run, page};
 use std::path::PathBuf;
 
@@ -31,7 +32,7 @@ impl Report {
             self.work.iter().map(|folder| Run::read(folder)).collect::<crate::Result<_>>()?;
         let page = page(&runs.concat());
         bundles::container::write_atomically(&self.out, page.as_bytes())?;
-        println!("{} ({:.0} KiB)", self.out.display(), page.len() as f64 / 1024.0);
+        out!("{} ({:.0} KiB)", self.out.display(), page.len() as f64 / 1024.0);
         Ok(())
     }
 }

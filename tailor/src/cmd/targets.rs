@@ -1,5 +1,6 @@
 //! `tailor targets`: the devices bundles can be packed for.
 
+use crate::output::out;
 use targets::PROFILES;
 
 /// Lists the devices that `tailor pack --target` knows.
@@ -19,9 +20,9 @@ impl Targets {
                     "name": p.name, "about": p.about, "triple": p.triple, "isa": p.isa,
                     "memory_mib": p.memory_mib, "cuda": p.cuda, "jetpack": p.jetpack,
                 });
-                println!("{line}");
+                out!("{line}");
             } else {
-                println!("{:<18} {:<7} {:>6} MiB  {}", p.name, p.isa, p.memory_mib, p.about);
+                out!("{:<18} {:<7} {:>6} MiB  {}", p.name, p.isa, p.memory_mib, p.about);
             }
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! `tailor verify`: is this bundle whole, and who signed it?
 
+use crate::output::{note, out};
 use anyhow::Context;
 use bundles::container::{Bundle, Trust, TrustedKey};
 use edge_runtime::trusted_key;
@@ -28,12 +29,12 @@ impl Verify {
             if let Err(error) = self.check(path, &trusted) {
                 if self.json {
                     let file = path.display().to_string();
-                    println!("{}", serde_json::json!({ "file": file, "error": format!("{error:#}") }));
+                    out!("{}", serde_json::json!({ "file": file, "error": format!("{error:#}") }));
                 }
                 // The first ends the command.
                 match &failed {
                     None => failed = Some(error),
-                    Some(_) => eprintln!("tailor: {error:#}"),
+                    Some(_) => note!("tailor: {error:#}"),
                 }
             }
         }
@@ -58,14 +59,10 @@ impl Verify {
                 "sections": manifest.sections.len(),
                 "signature": trust.to_string(),
             });
-            println!("{line}");
+            out!("{line}");
         } else {
             let (kind, name) = (manifest.kind.word(), &manifest.name);
-            println!(
-                "{}: {kind} `{name}`, {} sections whole, {trust}",
-                path.display(),
-                manifest.sections.len()
-            );
+            out!("{}: {kind} `{name}`, {} sections whole, {trust}", path.display(), manifest.sections.len());
         }
         Ok(())
     }
