@@ -1,7 +1,7 @@
 //! Ctrl-C while a network trains: the run is kept at the next step, not lost.
 
 use crate::{Error, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ impl Default for Interrupt {
 }
 
 impl Interrupt {
-    /// Asked for by SIGINT (Ctrl-C) and SIGTERM (a scheduler's notice).
+    /// Asked for by SIGINT (Ctrl-C), SIGTERM (a scheduler's notice) and SIGHUP (a terminal that closed).
     ///
     /// # Errors
     /// [`Error::Io`] when the system refuses a handler.
     pub fn by_signal() -> Result<Interrupt> {
         let interrupt = Interrupt::default();
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
             flag::register_conditional_default(signal, Arc::clone(&interrupt.idle))
                 .and_then(|_| flag::register(signal, Arc::clone(&interrupt.requested)))
                 .map_err(Error::io(Path::new("signal handler")))?;

@@ -30,6 +30,11 @@ pub fn pool(threads: usize) -> crate::Result<rayon::ThreadPool> {
     built.map_err(|error| crate::Error::io(std::path::Path::new("threads"))(std::io::Error::other(error)))
 }
 
+/// The words that the program was started with, for records of what was done.
+pub(crate) fn command_line() -> Vec<String> {
+    std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
 /// Keeps candle's own element-wise pool to the calling thread.
 ///
 /// Its threads wait for each other by spinning. Beside anything else that runs, the spinning thread holds the

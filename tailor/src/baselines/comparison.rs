@@ -69,6 +69,12 @@ impl Comparison {
             // A test that was left out may be asked for later, and of other images.
             let tested = ground.test.as_ref().map(Split::digest);
             let known = known.filter(|known| tested.is_none() || known.test_images == tested);
+            let known = known.map(|known| renamed(known, data, &result)).transpose()?;
+            // What was left alone this time is not told of either.
+            let known = known.map(|known| match tested {
+                None => Outcome { test: None, test_images: None, ..known },
+                Some(_) => known,
+            });
             let outcome = match known {
                 Some(known) if !method.is_sequential() => known,
                 known => {
@@ -170,6 +176,16 @@ impl Comparison {
         let report = job.run()?;
         Ok((report.val, report.test, Size::tailored(&report)))
     }
+}
+
+/// A result whose data is called `data` now, as its file says from here on.
+fn renamed(known: Outcome, data: &str, path: &Path) -> Result<Outcome> {
+    if known.data == data {
+        return Ok(known);
+    }
+    let known = Outcome { data: data.into(), ..known };
+    known.write(path)?;
+    Ok(known)
 }
 
 /// Validation, test, costs.

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::fit::Teacher;
 
 pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
-    let Teacher { plan, params, validation } = bench.tailoring().teach()?;
+    let Teacher { plan, params, validation, .. } = bench.tailoring().teach()?;
     let parts = Parts::of(&plan)?;
     let size = Size::new(0, Owned { numbers: parts.all(), bits: 0 }, parts.macs);
     Ok(Trained { plan, params, validation, size, packed: None })

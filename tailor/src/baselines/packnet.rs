@@ -66,6 +66,8 @@ pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> 
     let mut size = Size::new(0, Owned { numbers, bits: parts.kernels }, parts.macs);
     // The task's weights lie where the backbone's were pruned.
     size.params = parts.all() + parts.kernels.div_ceil(32);
+    // Weights of all tasks, and the norms that they share, are there: which of them to use is what a switch brings.
+    size.swap_bytes = Size::new(0, Owned { numbers: parts.head, bits: parts.kernels }, 0).swap_bytes;
     Ok(Trained { plan, params, validation, size, packed: Some(packed) })
 }
 

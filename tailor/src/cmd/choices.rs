@@ -39,23 +39,25 @@ pub(super) struct Choices {
     /// Learning-rate schedule of retraining after pruning.
     #[arg(long, value_name = "SCHEDULE")]
     retrain_rate: Option<Schedule>,
-    /// How far back proxies reach: 1, 3, 5, … or `dense`; 3 when left out.
+    /// How far back proxies reach: 1, 3, 5, … or `dense` [default: 3].
     #[arg(long)]
     skips: Option<Skips>,
-    /// Weight of expected complexity.
+    /// Weight of expected complexity [default: 0.3].
     #[arg(long)]
     gamma1: Option<f64>,
-    /// Weight of the distance to the teacher's nodes and logits; 0 trains without a teacher, unless --distill is given.
+    /// Weight of the distance to the teacher's nodes and logits [default: 1; 10 with --schedule paper]; 0 trains without a
+    /// teacher, unless --distill is given.
     #[arg(long)]
     gamma2: Option<f64>,
-    /// Weight of distillation: the divergence from the teacher's class probabilities, softened by temperature 4.
+    /// Weight of distillation: the divergence from the teacher's class probabilities, softened by temperature 4
+    /// [default: 1; 0 with --schedule paper].
     #[arg(long, value_name = "WEIGHT")]
     distill: Option<f64>,
-    /// Proxies with a smaller gate are pruned. Each node keeps its widest one all the same, except in a sweep (--search) and
+    /// Proxies with a smaller gate are pruned [default: 0.05]. Each node keeps its widest one all the same, except in a sweep (--search) and
     /// behind hard-concrete gates.
     #[arg(long)]
     theta: Option<f32>,
-    /// Accepted loss of validation accuracy, in percentage points.
+    /// Accepted loss on validation, in percentage points of what --judge says.
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     tolerance: f64,
     /// What that loss is measured by: right answers, or the mean probability of the right class, which the same few hundred
@@ -85,13 +87,14 @@ pub(super) struct Choices {
     /// How gate values come from logits: softmax (small ones are cut at --theta), or hard-concrete, which reaches zero.
     #[arg(long, value_enum, default_value = "softmax")]
     gates: GatesArg,
-    /// Formula of expected complexity; product when left out.
+    /// Formula of expected complexity [default: product].
     #[arg(long, value_enum)]
     complexity: Option<ComplexityArg>,
-    /// Where matching gradients stop: at their own cell's inputs, or nowhere.
+    /// Where matching gradients stop: at their own cell's inputs, or nowhere [default: end-to-end; local with --schedule paper].
     #[arg(long, value_enum)]
     matching: Option<MatchingArg>,
-    /// Whether the norms on universal kernels train too (they are task-owned, so this costs no bytes).
+    /// Whether the norms on universal kernels train too (they are task-owned, so this costs no bytes) [default: true; false
+    /// with --schedule paper].
     #[arg(long, value_name = "BOOL")]
     free_norms: Option<bool>,
     /// How it is searched which blocks to drop: `sweep` tries every number of the lowest gates (what --schedule paper does);
@@ -100,7 +103,8 @@ pub(super) struct Choices {
     /// a quarter where that is too many.
     #[arg(long, value_enum)]
     search: Option<SearchArg>,
-    /// Share of train/ held out when there is no val/.
+    /// Share of train/ held out when there is no val/ [default: 0.15]. Images are drawn by chance, class by class: where many
+    /// are of one scene or film, give a val/ of others.
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f64>,
     #[command(flatten)]

@@ -138,7 +138,7 @@ impl Compare {
 
     /// Says where tailoring selected by too few images. Its teacher is the fine-tuned network; without that, its own accuracy tells as
     /// much.
-    fn warn(&self, data: &str, outcomes: &[Outcome]) {
+    pub(super) fn warn(&self, data: &str, outcomes: &[Outcome]) {
         let of = |method| outcomes.iter().find(|outcome| outcome.method == method);
         if let Some(tailored) = of(Method::Tailor) {
             let teacher = of(Method::FineTune).unwrap_or(tailored);

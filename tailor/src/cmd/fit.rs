@@ -2,13 +2,14 @@
 
 use crate::Error;
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, check_name, keys, prune, read_images, stem, warn_of_small_validation};
-use crate::data::{self, Dataset, Size};
+use crate::cmd::{On, check_name, keys, prune, read_images, stem, task_name, warn_of_small_validation};
+use crate::data::{self, Dataset, Found, Size};
 use crate::fit::{BackboneSize, Claim, Job, Recipe, Work, refuse_others};
 use crate::interrupt::Interrupt;
 use crate::output::{note, out};
 use crate::progress::Progress;
 use crate::source::Source;
+use crate::train::Score;
 use anyhow::Context;
 use bundles::container::SigningKey;
 use candle_core::Device;
@@ -77,6 +78,7 @@ impl Fit {
         }
         let report = begun.job().run()?;
         warn_of_small_validation(&begun.data_name, report.teacher_val, begun.recipe.tolerance);
+        warn_of_guessing(&begun.dataset, report.teacher_val);
         let backbone = BackboneSize::of(&begun.source, begun.dataset.train.images.size())?;
         if self.json {
             out!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
@@ -133,35 +135,40 @@ impl Fit {
 
     /// Name, work folder and number of blocks, for a script that sweeps.
     pub(super) fn about_sweep(&self) -> anyhow::Result<(String, String, usize)> {
-        self.choices.recipe()?;
         let source = Source::open(&self.backbone, &self.on.open()?)?;
-        data::find(&self.data)?;
+        self.check(&source)?;
         Ok((self.name()?, self.work.display().to_string(), source.plan.cells.len()))
     }
 
     fn name(&self) -> Result<String, Error> {
-        let name = self.name.clone().unwrap_or_else(|| stem(&self.data));
-        check_name(&name).map_err(|want| Error::config(format!("--name {name:?}"), want))?;
-        Ok(name)
+        let Some(name) = &self.name else { return task_name("--data", &self.data) };
+        check_name(name).map_err(|want| Error::config(format!("--name {name:?}"), want))?;
+        Ok(name.clone())
+    }
+
+    /// Checks every option against backbone and data, before any image is read. What was found, and the images' size.
+    fn check(&self, source: &Source) -> anyhow::Result<(Found, usize)> {
+        let recipe = self.choices.recipe()?;
+        let size = self.size.unwrap_or(source.size());
+        source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
+        recipe.augment.check(size)?;
+        self.choices.check_looks(&recipe)?;
+        let found = data::find(&self.data)?;
+        recipe.check_cost(source.arch, size, found.classes().len())?;
+        self.choices.check_data(&recipe, found.counts())?;
+        Ok((found, size))
     }
 
     /// Checks every option, takes the work folder as `claim` does, then reads the images.
     fn begin(&self, claim: fn(&Path) -> crate::Result<Claim>) -> anyhow::Result<Begun> {
-        let recipe = self.choices.recipe()?;
         let signers = match &self.key {
             Some(path) => vec![keys::read_key(path)?],
             None => Vec::new(),
         };
         let device = self.on.open()?;
         let source = Source::open(&self.backbone, &device)?;
-        let size = self.size.unwrap_or(source.size());
-        source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         let name = self.name()?;
-        recipe.augment.check(size)?;
-        self.choices.check_looks(&recipe)?;
-        let found = data::find(&self.data)?;
-        recipe.check_cost(source.arch, size, found.classes().len())?;
-        self.choices.check_data(&recipe, found.counts())?;
+        let (found, size) = self.check(&source)?;
         let recipe = self.choices.recipe_for(found.counts())?;
         let data_name = stem(&self.data);
         let work = || Ok::<_, Error>((claim(&self.work)?, Work::open(&self.work)?));
@@ -176,6 +183,27 @@ impl Fit {
         let (claim, work) = begun.map_or_else(work, Ok)?;
         let jobs = self.jobs.map(usize::from);
         Ok(Begun { name, data_name, source, dataset, recipe, work, claim, signers, device, jobs, progress })
+    }
+}
+
+/// Says when the teacher is no better than always giving the most frequent class: whatever is within a tolerance of that
+/// has learned nothing either.
+fn warn_of_guessing(dataset: &Dataset, teacher: Score) {
+    let labels = &dataset.val.as_ref().unwrap_or(&dataset.train).labels;
+    let mut counts = vec![0usize; dataset.classes.len()];
+    labels.iter().for_each(|&label| counts[label as usize] += 1);
+    let Some((class, &most)) = counts.iter().enumerate().max_by_key(|(_, count)| **count) else { return };
+    let share = most as f64 / labels.len().max(1) as f64;
+    if teacher.accuracy() - teacher.margin() <= share {
+        note!(
+            "tailor: the teacher gives {:.1} % of validation right (± {:.1}), and always answering `{}` would give {:.1} %: \
+             it may have learned nothing. More images, of classes that can be told apart at this size, may help; --balance \
+             where one class is much more frequent than others",
+            100.0 * teacher.accuracy(),
+            100.0 * teacher.margin(),
+            dataset.classes[class],
+            100.0 * share
+        );
     }
 }
 

@@ -37,7 +37,9 @@ const FAILED: u8 = 1;
 #[command(
     name = "tailor",
     version,
-    after_help = "Example: tailor demo\n         tailor fit --backbone net.backbone --data photos/ --work run/"
+    after_help = "Examples:\n  tailor demo\n  tailor fit --backbone net.backbone --data photos/ --work run/\n\n\
+                  Exit codes: 0 done, 1 failed, 2 usage, 3 signature or corruption, 4 incompatible, 6 self-test failed, \
+                  130 interrupted"
 )]
 pub struct Cli {
     #[command(subcommand)]

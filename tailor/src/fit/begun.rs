@@ -23,7 +23,7 @@ pub(crate) fn made_otherwise(path: &Path) -> Error {
     Error::training(path.display(), "made with other options or images, or by another version", want)
 }
 
-/// Refuses checkpoints in `work` of a run on another backbone, other data or by another recipe. Whether the
+/// Refuses checkpoints in `work` of a run on another backbone, other classes or by another recipe. Whether the
 /// images are the same is left to training itself.
 ///
 /// # Errors
@@ -57,7 +57,10 @@ pub fn refuse_others(
         let same = found.fingerprint.starts_with(&about)
             && found.fingerprint.split_once(" | ").is_some_and(|(_, recipe)| recipe == fingerprint);
         if !same {
-            return Err(Checkpoint::of_other_options(&path));
+            let begun = found.fingerprint.split_once(" | ").unwrap_or_default();
+            let images = begun.0.get(about.len()..).unwrap_or_default();
+            let now = format!("{about}{images} | {fingerprint}");
+            return Err(Checkpoint::of_other_options(&path, &found.fingerprint, &now));
         }
     }
     Ok(())

@@ -86,8 +86,14 @@ pub(crate) fn points(gap: f64, error: f64, judge: &str) -> String {
 impl Tailoring<'_> {
     /// How far a network is behind its teacher on validation, over the recipe's looks.
     pub(super) fn behind(&self, teacher: &Teacher, plan: &Plan, params: &Params) -> Result<Behind> {
-        let teacher = self.looks(&teacher.plan, &teacher.params)?;
-        Ok(Behind::of(self.recipe.judge, &teacher, &self.looks(plan, params)?))
+        let verdicts = match teacher.verdicts.get() {
+            Some(verdicts) => verdicts,
+            None => {
+                let verdicts = self.looks(&teacher.plan, &teacher.params)?;
+                teacher.verdicts.get_or_init(|| verdicts)
+            }
+        };
+        Ok(Behind::of(self.recipe.judge, verdicts, &self.looks(plan, params)?))
     }
 
     /// Verdicts on validation, at images as they are and then changed as training images are.

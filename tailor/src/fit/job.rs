@@ -61,8 +61,10 @@ impl Job<'_> {
         let test_score = on_test(&pruned.plan, &pruned.params)?;
 
         let (source, classes, size) = (&ground.source, &ground.classes, ground.train.images.size());
-        let preprocess =
+        let mut preprocess =
             Preprocess::new(3, size.width, size.height, Resize::Bilinear, source.mean, source.std);
+        // A network that has never seen a colour is not shown any.
+        preprocess.grey = ground.train.images.is_grey() && ground.val.images.is_grey();
         let facts = vec![
             ("arch".to_string(), source.arch.to_string()),
             ("data".to_string(), self.data_name.to_string()),

@@ -6,7 +6,7 @@ use super::retrain::Tried;
 use super::search::{bisect, descend, gallop, leanest, sweep, worth_finishing};
 use super::select::{Attempt, Candidate, Goal, Selection};
 use super::{Behind, Recipe, Search, Student, Tailoring, Teacher};
-use crate::net::Params;
+use crate::net::{Gating, Params};
 use crate::train::Score;
 use crate::{Error, Result};
 use bundles::plan::Plan;
@@ -211,6 +211,14 @@ impl Tailoring<'_> {
         Ok(Goal { tolerance, caution, slack, budget })
     }
 
+    /// What to do where too many proxies are closed.
+    fn to_open_proxies(&self) -> &'static str {
+        match self.recipe.gating {
+            Gating::Softmax => "train longer or lower --theta",
+            Gating::HardConcrete => "lower --gamma1 or let proxies reach further with --skips",
+        }
+    }
+
     /// The attempt that needs no training, because its network costs too much whatever it learns.
     fn over(&self, cut: &Cut, goal: &Goal) -> Result<Option<Attempt>> {
         let cost = self.recipe.cost.total(&cut.plan)?;
@@ -233,7 +241,7 @@ impl Tailoring<'_> {
                     "no network fits the budget; the leanest that is connected takes {}, and {refused} leaner ones are not",
                     self.recipe.cost.say(cost)
                 ),
-                "lower --theta or train longer, so that proxies stay open; or raise --budget",
+                format!("{}, so that proxies stay open; or raise --budget", self.to_open_proxies()),
             ),
             Some(cost) => Error::training(
                 "prune",
@@ -246,7 +254,7 @@ impl Tailoring<'_> {
             None => Error::training(
                 "prune",
                 "no number of dropped blocks leaves a connected network",
-                "train longer or lower --theta",
+                self.to_open_proxies(),
             ),
         }
     }

@@ -333,6 +333,20 @@ mod tests {
     }
 
     #[test]
+    fn the_papers_recipe_has_the_papers_numbers() {
+        let paper = Recipe::paper();
+        let stages = [&paper.teach, &paper.train, &paper.retrain].map(|stage| {
+            let Schedule::Step { rate, every, factor, warm_up } = stage.schedule else { panic!("{stage:?}") };
+            (stage.epochs, rate, every, factor, warm_up)
+        });
+        assert_eq!(stages, [(50, 0.01, 20, 0.1, 0), (50, 0.1, 20, 0.1, 0), (60, 0.01, 20, 0.1, 0)]);
+        assert_eq!((paper.gamma1, paper.gamma2, paper.distill), (0.3, 10.0, 0.0));
+        assert_eq!((paper.momentum, paper.decay, paper.theta), (0.9, 5e-4, 0.05));
+        assert!(paper.local_matching && !paper.free_norms && paper.finish == 0);
+        assert_eq!((paper.search, paper.judge), (Search::Sweep, Judge::Answers));
+    }
+
+    #[test]
     fn selection_that_cannot_be_is_refused() {
         for (option, recipe) in [
             ("--looks 0", Recipe { looks: 0, ..Recipe::small() }),

@@ -3,6 +3,7 @@
 use super::{Attempt, BackboneSize, Recipe, Report, Selection};
 use crate::data::Size;
 use crate::source::Source;
+use crate::startup::command_line;
 use bundles::container::hex;
 use serde_json::{Value, json};
 
@@ -42,7 +43,7 @@ impl Record<'_> {
         Ok(json!({
             "version": 1,
             "program": concat!("tailor ", env!("CARGO_PKG_VERSION")),
-            "command": std::env::args().collect::<Vec<_>>(),
+            "command": command_line(),
             "name": self.report.name,
             "data": self.data_name,
             "seed": self.recipe.seed,

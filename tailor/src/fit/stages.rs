@@ -5,9 +5,10 @@ use crate::Result;
 use crate::data::{Loader, Split};
 use crate::net::{Complexity, Net, Params};
 use crate::progress::Progress;
-use crate::train::{Course, Objective, Score, Train, evaluate, student_loss, teacher_loss};
+use crate::train::{Course, Objective, Score, Train, Verdict, evaluate, student_loss, teacher_loss};
 use bundles::plan::{Arch, Cost, Counter, Plan};
 use candle_core::Device;
+use std::sync::OnceLock;
 
 /// Images per batch when nothing is trained.
 pub(crate) const EVAL_BATCH: usize = 100;
@@ -35,7 +36,7 @@ pub struct Tailoring<'a> {
     pub recipe: &'a Recipe,
     /// Where the run lives.
     pub work: &'a Work,
-    /// Facts that belong to the run's identity beside the recipe: backbone id, data, image size.
+    /// Facts that belong to the run's identity beside the recipe: backbone, image size, classes and images.
     pub identity: &'a str,
     /// Where numbers are computed.
     pub device: &'a Device,
@@ -53,6 +54,8 @@ pub struct Teacher {
     pub params: Params,
     /// Accuracy on validation.
     pub validation: Score,
+    /// Its verdicts on validation, once they were asked for: every pruned network is compared with the same.
+    pub(super) verdicts: OnceLock<Vec<Vec<Verdict>>>,
 }
 
 /// The gated network before pruning.
@@ -84,7 +87,7 @@ impl Tailoring<'_> {
         let loss = |params: &Params, batch: &_| teacher_loss(&plan, params, batch, 0.0);
         let fingerprint = self.recipe.teacher_fingerprint();
         let validation = self.run("teach", &fingerprint, &self.recipe.teach, &plan, &mut params, &loss)?;
-        Ok(Teacher { plan, params, validation })
+        Ok(Teacher { plan, params, validation, verdicts: OnceLock::new() })
     }
 
     /// Trains proxies and gates beside the frozen blocks.
@@ -220,5 +223,127 @@ impl Charge {
             None => (recipe.gamma1, 0.0),
         };
         Ok(Charge { complexity: Complexity::new(plan, per_gate, whole, recipe.formula)?, weight, allowance })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::{Budget, LatencyTable, testing};
+    use crate::net::Formula;
+    use bundles::plan::{Role, Skips};
+    use candle_core::Tensor;
+
+    /// A student of a small backbone, and the backbone.
+    fn plans() -> (Plan, Plan) {
+        let (backbone, _) = testing::backbone(testing::CLASSES);
+        let arch: Arch = backbone.arch.parse().unwrap();
+        (backbone.with_proxies(Skips::Nearest(1), arch.proxy_form()).unwrap(), backbone)
+    }
+
+    /// What a recipe charges for gates of 0.7 on blocks and 0.2 on proxies.
+    fn charged(recipe: &Recipe) -> (f64, f64, f64) {
+        let (student, backbone) = plans();
+        let charge = Charge::new(&student, &backbone, recipe).unwrap();
+        let alpha = |role| if role == Role::Block { 0.7f32 } else { 0.2 };
+        let alphas: Vec<Option<Tensor>> = student
+            .cells
+            .iter()
+            .map(|cell| {
+                let alphas: Vec<f32> = cell.gates.iter().map(|gate| alpha(gate.role)).collect();
+                Some(Tensor::new(alphas, &Device::Cpu).unwrap())
+            })
+            .collect();
+        let value = charge.complexity.expected(&alphas).unwrap().to_scalar::<f32>().unwrap();
+        (charge.weight, charge.allowance, f64::from(value))
+    }
+
+    /// The same by hand, from the costs of each node's gates. Each node is fed by the one before alone, so that it is cut off
+    /// with (1 - 0.7) (1 - 0.2), but for the first, which nothing leads into, and the last, which nothing leaves.
+    fn by_hand(costs: &[Vec<f64>], whole: f64, formula: Formula) -> f64 {
+        let shut = 0.3 * 0.8;
+        let of_gate = |l: usize, g: usize, cost: f64| {
+            let alpha = if g == 0 { 0.7 } else { 0.2 };
+            let before = if l == 0 { 0.0 } else { shut };
+            let after = if l + 1 == costs.len() { 0.0 } else { shut };
+            let runs = match formula {
+                Formula::Product => alpha * (1.0 - before) * (1.0 - after),
+                Formula::Paper => alpha - before - after,
+            };
+            cost * runs / whole
+        };
+        let nodes = costs.iter().enumerate();
+        nodes.flat_map(|(l, costs)| costs.iter().enumerate().map(move |(g, &c)| of_gate(l, g, c))).sum()
+    }
+
+    #[test]
+    fn complexity_is_charged_by_the_recipes_measure_formula_and_budget() {
+        let (student, backbone) = plans();
+        let paper: Vec<Vec<f64>> = student
+            .costs(Counter::Paper)
+            .unwrap()
+            .gates
+            .iter()
+            .map(|gates| gates.iter().map(|cost| cost.macs as f64).collect())
+            .collect();
+        let paper_whole = backbone.costs(Counter::Paper).unwrap().without_head().macs as f64;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("table.tsv");
+        let mut rows = "node\tsource\trole\tus\n0\t-\tstem\t50\n4\t-\thead\t10\n".to_string();
+        for node in 1..=3 {
+            let source = node - 1;
+            rows += &format!("{node}\t{source}\tblock\t{}\n{node}\t{source}\tproxy\t7\n", 100 * node);
+        }
+        std::fs::write(&file, rows).unwrap();
+        let table = Measure::Latency(LatencyTable::read(&file).unwrap());
+        let base = Recipe { gamma1: 0.4, skips: Skips::Nearest(1), ..Recipe::small() };
+        for formula in [Formula::Product, Formula::Paper] {
+            let recipe = Recipe { formula, ..base.clone() };
+            let (weight, allowance, value) = charged(&recipe);
+            assert_eq!((weight, allowance), (0.4, 0.0));
+            assert!((value - by_hand(&paper, paper_whole, formula)).abs() < 1e-6, "{formula:?}: {value}");
+            for cost in [Measure::Params, table.clone()] {
+                let (gates, whole) = (cost.gates(&student).unwrap(), cost.total(&backbone).unwrap());
+                let (_, _, value) = charged(&Recipe { cost, ..recipe.clone() });
+                assert!((value - by_hand(&gates, whole, formula)).abs() < 1e-6, "{formula:?}: {value}");
+            }
+        }
+        // A budget is in the measure's own unit, and takes the place of the weight.
+        for cost in [Measure::Macs, Measure::Params, table] {
+            let (gates, whole) = (cost.gates(&student).unwrap(), cost.total(&backbone).unwrap());
+            let fixed = cost.fixed(&backbone).unwrap();
+            let budget: Budget = "60%".parse().unwrap();
+            let (weight, allowance, value) = charged(&Recipe { cost, budget: Some(budget), ..base.clone() });
+            assert_eq!(weight, EXCESS);
+            assert!((allowance - (0.6 * whole - fixed) / whole).abs() < 1e-9, "{allowance}");
+            assert!((value - by_hand(&gates, whole, Formula::Product)).abs() < 1e-6, "{value}");
+        }
+    }
+
+    #[test]
+    fn students_are_held_to_what_the_recipe_says() {
+        let ground = testing::ground(1, true);
+        let folder = tempfile::tempdir().unwrap();
+        let work = Work::open(folder.path()).unwrap();
+        let progress = Progress::hidden();
+        let (student, backbone) = plans();
+        let of = |recipe: &Recipe| {
+            let tailoring = ground.tailoring(recipe, &work, &Device::Cpu, &progress);
+            let (plan, params) = testing::backbone(testing::CLASSES);
+            let teacher = Teacher { plan, params, validation: Score::default(), verdicts: OnceLock::new() };
+            let charge = Charge::new(&student, &backbone, recipe).unwrap();
+            let [training, retraining] = [Some(&charge), None].map(|charge| {
+                let objective = tailoring.objective(&teacher, charge);
+                let Objective { gamma1, gamma2, distill, local, allowance, .. } = objective;
+                (objective.teacher.is_some(), gamma1, gamma2, distill, local, allowance)
+            });
+            (training, retraining)
+        };
+        let small = Recipe { gamma1: 0.4, gamma2: 3.0, distill: 0.5, ..Recipe::small() };
+        assert_eq!(of(&small), ((true, 0.4, 3.0, 0.5, false, 0.0), (true, 0.0, 3.0, 0.5, false, 0.0)));
+        let paper = Recipe::paper();
+        assert_eq!(of(&paper), ((true, 0.3, 10.0, 0.0, true, 0.0), (true, 0.0, 10.0, 0.0, true, 0.0)));
+        let (training, _) = of(&Recipe { gamma2: 0.0, distill: 0.0, ..small });
+        assert_eq!(training, (false, 0.4, 0.0, 0.0, false, 0.0));
     }
 }

@@ -159,7 +159,7 @@ fn about(classes: &[String]) -> String {
     format!("{} classes {}", classes.len(), digest_of(classes))
 }
 
-/// Refuses a checkpoint in `work` that was made on other data or by another recipe, before any image is read. Whether
+/// Refuses a checkpoint in `work` that was made on other classes or by another recipe, before any image is read. Whether
 /// the images are the same is left to training itself.
 ///
 /// # Errors
@@ -169,7 +169,8 @@ pub fn refuse_others(work: &Work, classes: &[String], recipe: &Recipe) -> Result
     let Some(found) = Checkpoint::peek(&path)? else { return Ok(()) };
     let same = found.fingerprint.starts_with(&about(classes))
         && found.fingerprint.split_once(" | ").is_some_and(|(_, rest)| rest == recipe.fingerprint());
-    if same { Ok(()) } else { Err(Checkpoint::of_other_options(&path)) }
+    let now = format!("{} | {}", about(classes), recipe.fingerprint());
+    if same { Ok(()) } else { Err(Checkpoint::of_other_options(&path, &found.fingerprint, &now)) }
 }
 
 /// Shape and values of everything `plan` trains, by name.

@@ -1,6 +1,6 @@
 //! Several data sets, several methods (the paper's Table 2): accuracies and their average, and what all tasks take together.
 
-use super::{Findings, Table, giga, millions};
+use super::{Findings, Table, giga, known, millions};
 use crate::Result;
 use crate::baselines::{Method, Outcome};
 use crate::fit::BackboneSize;
@@ -66,12 +66,19 @@ pub fn findings(
         "\"All tasks\" counts the shared backbone once, and whole; the other figures are means over the data sets. GFLOPs \
          are multiply-adds of one image.",
     ];
+    let mut notes = notes.map(String::from).to_vec();
+    for name in data {
+        if let Some(first) = outcomes.iter().find(|outcome| outcome.data == *name) {
+            let what = format!("the accuracy of {}", first.method.name());
+            notes.push(known(name, &what, first.val, first.test));
+        }
+    }
     Ok(Findings {
         protocol: "datasets",
         title: format!("{} tasks on one {}", data.len(), plan.arch),
         tables: vec![table],
         figures: Vec::new(),
-        notes: notes.map(String::from).to_vec(),
+        notes,
         results: json!({ "backbone": backbone.json(), "methods": results }),
     })
 }

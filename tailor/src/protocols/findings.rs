@@ -1,6 +1,7 @@
 //! What a protocol found: tables, figures and notes, for a terminal, for scripts and for `tailor report`.
 
 use super::Table;
+use crate::startup::command_line;
 use crate::{Error, Result};
 use bundles::container::write_atomically;
 use serde_json::{Value, json};
@@ -54,7 +55,7 @@ impl Findings {
         json!({
             "version": 1,
             "program": concat!("tailor ", env!("CARGO_PKG_VERSION")),
-            "command": std::env::args().collect::<Vec<_>>(),
+            "command": command_line(),
             "protocol": self.protocol,
             "title": self.title,
             "tables": self.tables.iter().map(Table::json).collect::<Vec<_>>(),

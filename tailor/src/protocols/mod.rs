@@ -69,16 +69,21 @@ impl Network {
     }
 }
 
-/// Adds what a reader has to know about these trials on one task: how well accuracies are known, where a search had to end,
-/// and what a mark in a table means, where one is set.
-fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item = &'a Trial> + Clone) {
+/// How well an accuracy on a task is known.
+fn known(task: &str, what: &str, val: Score, test: Option<Score>) -> String {
     let known = |split: &str, score: Score| {
         format!("{split} {} images, ± {:.1} points", score.n, 100.0 * score.margin())
     };
+    let mut splits = vec![known("validation", val)];
+    splits.extend(test.map(|test| known("test", test)));
+    format!("{task}: {} (95 % interval of {what}).", splits.join("; "))
+}
+
+/// Adds what a reader has to know about these trials on one task: how well accuracies are known, where a search had to end,
+/// and what a mark in a table means, where one is set.
+fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item = &'a Trial> + Clone) {
     if let Some(Trial { teacher, .. }) = trials.clone().next() {
-        let mut splits = vec![known("validation", teacher.val)];
-        splits.extend(teacher.test.map(|test| known("test", test)));
-        notes.push(format!("{task}: {} (95 % interval of the teacher's accuracy).", splits.join("; ")));
+        notes.push(known(task, "the teacher's accuracy", teacher.val, teacher.test));
     }
     for trial in trials.clone() {
         if let Some((dropped, why)) = &trial.refused {

@@ -113,14 +113,37 @@ impl Checkpoint {
         Ok(checkpoint.best.map(best))
     }
 
-    /// The refusal to go on with the run at `path`, which other options shaped.
-    pub(crate) fn of_other_options(path: &Path) -> Error {
+    /// The refusal to go on with the run at `path`, which other options shaped: what is written out of them there, and of
+    /// those of this run.
+    pub(crate) fn of_other_options(path: &Path, there: &str, here: &str) -> Error {
         Error::training(
             path.display(),
-            "a run with other options or images, or by another version, was begun here",
+            format!(
+                "a run with other options or images, or by another version, was begun here{}",
+                differences(there, here)
+            ),
             "repeat its options with its images, remove the file, or choose another work folder",
         )
     }
+}
+
+/// Most differences that are told.
+const TOLD: usize = 3;
+
+/// The first words that differ, each with the one before it, which says what they are; nothing where all of it does.
+fn differences(there: &str, here: &str) -> String {
+    let [one, other] = [there, here].map(|text| text.split_whitespace().collect::<Vec<_>>());
+    let differ: Vec<usize> = (0..one.len().min(other.len())).filter(|&i| one[i] != other[i]).collect();
+    if one.len() != other.len() || differ.is_empty() {
+        return String::new();
+    }
+    let bare = |word: &str| word.trim_matches([',', '{', '}', ':', '(', ')']).to_owned();
+    let told = differ.iter().take(TOLD).map(|&i| {
+        let what = i.checked_sub(1).map_or(String::new(), |before| format!("{} ", bare(one[before])));
+        format!("{what}{} there, {} now", bare(one[i]), bare(other[i]))
+    });
+    let more = if differ.len() > TOLD { ", and more" } else { "" };
+    format!(" ({}{more})", told.collect::<Vec<_>>().join("; "))
 }
 
 fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> Error {

@@ -207,7 +207,7 @@ impl Course<'_> {
         let Some(path) = self.checkpoint else { return Ok(At::default()) };
         let Some(found) = Checkpoint::peek(path)? else { return Ok(At::default()) };
         if found.stage != self.stage || found.fingerprint != self.fingerprint || found.epochs != self.epochs {
-            return Err(Checkpoint::of_other_options(path));
+            return Err(Checkpoint::of_other_options(path, &found.fingerprint, self.fingerprint));
         }
         let best = Checkpoint::restore(path, params, sgd)?;
         let (right, n) = found.validation;

@@ -2,6 +2,7 @@
 
 use super::bits;
 use crate::baselines::kernels::{convs, weight};
+use crate::baselines::size::Parts;
 use crate::baselines::{Bench, Method, Packed, Trained};
 use crate::fit::testing::{CLASSES, ground};
 use crate::fit::{Ground, Recipe, Work};
@@ -97,6 +98,9 @@ fn packnet_keeps_earlier_tasks_to_the_bit() {
         let trained = train(Method::PackNet50, ground, packed.as_ref()).unwrap();
         let now = trained.packed.unwrap();
         let (plan, task) = (&trained.plan, done + 1);
+        // A switch brings the mask and the classifier: all tasks' weights are in the one network that is there.
+        let parts = Parts::of(plan).unwrap();
+        assert_eq!(trained.size.swap_bytes, parts.kernels / 8 + 4 * parts.head);
         for (earlier, want) in seen.iter().enumerate() {
             let again = features(plan, &now.of_task(earlier + 1).unwrap());
             assert!(&again == want, "task {} after task {task}", earlier + 1);

@@ -20,7 +20,8 @@ pub struct Datasets {
 
 impl Datasets {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let Compared { plan, backbone, methods, outcomes } = self.compare.compare(|_, _, _| {})?;
+        let Compared { plan, backbone, methods, outcomes } =
+            self.compare.compare(|data, outcomes, _| self.compare.warn(data, outcomes))?;
         let Compare { data, work, json, .. } = &self.compare;
         let findings = findings((&plan, &backbone), &names("--data", data)?, &methods, &outcomes)?;
         Ok(end(&findings, work, *json)?)
