@@ -104,7 +104,8 @@ impl Runtime {
     /// before others leave, and so does one prefetched task that no [`poll`](Runtime::poll) has taken in yet: further ones wait
     /// for that where the budget would be exceeded. One task that left may be waiting for the loader to free it. Memory of the last
     /// task to leave is kept for the next load (at most 1 MiB), and so are headers and compiled plans of tasks that left, up to
-    /// 512 KiB, and the room of two readers, up to 4.25 MiB each and as a rule a tenth of that, and of a file, up to 256 KiB.
+    /// 512 KiB, and the room of two readers, up to 4.25 MiB each and as a rule a tenth of that, and of a file, up to 256 KiB. Kernels of a generic
+    /// backbone that tasks of other image sizes need in another form are repacked beside the first ones, outside the budget.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
         self.tell();
