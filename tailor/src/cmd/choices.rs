@@ -14,23 +14,24 @@ use std::path::PathBuf;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Recipe")]
 pub(super) struct Choices {
-    /// Defaults: this project's for small images, or the paper's recipe (long schedules, frozen norms, local
-    /// matching).
+    /// Set of defaults: `small` is tuned for small images, `paper` is the published recipe (long schedules,
+    /// frozen norms, local matching).
     #[arg(long, value_enum, default_value = "small")]
     schedule: Preset,
-    /// Epochs of teacher, student, retraining; from the schedule when left out, and then more where a few images make
-    /// epochs of few steps.
+    /// Epochs of teacher, student and retraining [default: from --schedule, and more when few images make
+    /// epochs of few steps].
     #[arg(long, value_name = "N,N,N", value_parser = three)]
     epochs: Option<[usize; 3]>,
-    /// Retrains the networks that may be kept once more at the end, this many times as long as candidates, and chooses among
-    /// them anew; 0 leaves that out. 4 when left out, 0 with --schedule paper.
+    /// Fine-tunes the most promising candidates once more, this many times as long as the search did, and
+    /// selects among those; 0 skips it [default: 4; 0 with --schedule paper].
     #[arg(long, value_name = "TIMES")]
     finish: Option<usize>,
-    /// Images per step of teacher, student, retraining; from the schedule, or all there are, when left out.
+    /// Images per step of teacher, student and retraining [default: from --schedule; all images when there
+    /// are fewer].
     #[arg(long, value_name = "N,N,N", value_parser = three)]
     batch: Option<[usize; 3]>,
-    /// Learning-rate schedule of the teacher: one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR, the last two
-    /// with `,warm-up=EPOCHS` if need be.
+    /// Learning-rate schedule of the teacher: one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR; the
+    /// last two accept `,warm-up=EPOCHS`.
     #[arg(long, value_name = "SCHEDULE")]
     teach_rate: Option<Schedule>,
     /// Learning-rate schedule of the student.
@@ -42,76 +43,81 @@ pub(super) struct Choices {
     /// How far back proxies reach: 1, 3, 5, … or `dense` [default: 3].
     #[arg(long)]
     skips: Option<Skips>,
-    /// Weight of expected complexity [default: 0.3].
+    /// Weight of the expected complexity in the loss [default: 0.3].
     #[arg(long)]
     gamma1: Option<f64>,
-    /// Weight of the distance to the teacher's nodes and logits [default: 1; 10 with --schedule paper]; 0 trains without a
-    /// teacher, unless --distill is given.
+    /// Weight of matching the teacher's nodes and logits in the loss [default: 1; 10 with --schedule paper];
+    /// 0 trains without a teacher unless --distill is given.
     #[arg(long)]
     gamma2: Option<f64>,
-    /// Weight of distillation: the divergence from the teacher's class probabilities, softened by temperature 4
-    /// [default: 1; 0 with --schedule paper].
+    /// Weight of knowledge distillation: KL divergence from the teacher's class probabilities at temperature
+    /// 4 [default: 1; 0 with --schedule paper].
     #[arg(long, value_name = "WEIGHT")]
     distill: Option<f64>,
-    /// Proxies with a smaller gate are pruned [default: 0.05]. Each node keeps its widest one all the same, except in a sweep (--search) and
-    /// behind hard-concrete gates.
+    /// Prunes proxies whose gate is below this value [default: 0.05]. The widest proxy of each node is kept
+    /// regardless, except in a sweep (--search) and with hard-concrete gates.
     #[arg(long)]
     theta: Option<f32>,
-    /// Accepted loss on validation, in percentage points of what --judge says.
+    /// Largest accepted loss against the teacher on validation, in percentage points of the --judge metric.
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     tolerance: f64,
-    /// What that loss is measured by: right answers, or the mean probability of the right class, which the same few hundred
-    /// images tell about twice as surely [default: probability; answers in a sweep, which is the paper's].
+    /// Metric that compares a pruned network with its teacher: accuracy (`answers`), or the mean probability
+    /// of the correct class (`probability`), which has about half the sampling error on the same few hundred
+    /// images [default: probability; answers in a sweep, as in the paper].
     #[arg(long, value_enum)]
     judge: Option<Judge>,
-    /// Standard errors of the difference to the teacher that a network has to keep clear of the tolerance by, because the
-    /// leanest of many is one that validation flatters; one that is not behind at all always keeps it. With a few hundred
-    /// images 0.5 is much.
+    /// Safety margin, in standard errors of the difference to the teacher: a network must stay this far
+    /// inside the tolerance, because validation flatters the leanest of many candidates. Networks that are
+    /// not behind the teacher always pass. With a few hundred images, 0.5 is already a large margin.
     #[arg(long, value_name = "ERRORS", default_value_t = 0.0)]
     caution: f64,
-    /// Looks at each validation image when pruned networks are compared with the teacher: as it is, and shifted, mirrored or
-    /// coloured as training images are (--crop, --flip, --jitter). 8 tell networks half a point apart better than 1, and are harder to pass.
+    /// Views of each validation image when candidates are compared (test-time augmentation): the image
+    /// itself, and copies shifted, mirrored or coloured as in training (--crop, --flip, --jitter). 8 views
+    /// tell networks half a point apart better than 1, and are harder to pass.
     #[arg(long, value_name = "N", default_value_t = 1)]
     looks: u64,
-    /// What complexity is counted in: multiply-adds, parameters, or time on a device (--table).
+    /// Unit of complexity: multiply-adds, parameters, or latency on a device (needs --table).
     #[arg(long, value_enum, default_value = "macs")]
     cost: CostArg,
-    /// Latency table of the device, made there by `edge-runtime bench --blocks FILE`, for --cost latency.
+    /// Latency table for --cost latency, written on the device by `edge-runtime bench --blocks FILE`.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
-    /// The most the tailored network may cost: 15M or 100k (multiply-adds or parameters, as --cost says), 1.5ms, or 40%
-    /// of the backbone. In place of --gamma1; the most accurate of the networks tried within it is kept (of those of an
-    /// iterative search, the first that it comes to).
+    /// Upper bound on the cost of the tailored network: 15M or 100k (multiply-adds or parameters, see
+    /// --cost), 1.5ms, or 40% of the backbone. Replaces --gamma1. The most accurate network within the budget
+    /// is kept; the iterative search keeps the first one it reaches.
     #[arg(long, value_name = "AMOUNT")]
     budget: Option<Budget>,
-    /// How gate values come from logits: softmax (small ones are cut at --theta), or hard-concrete, which reaches zero.
+    /// How gate values follow from their logits: softmax (small values are cut at --theta), or hard-concrete,
+    /// which reaches exactly zero.
     #[arg(long, value_enum, default_value = "softmax")]
     gates: GatesArg,
-    /// Formula of expected complexity [default: product].
+    /// Formula of the expected complexity [default: product].
     #[arg(long, value_enum)]
     complexity: Option<ComplexityArg>,
-    /// Where matching gradients stop: at their own cell's inputs, or nowhere [default: end-to-end; local with --schedule paper].
+    /// Where gradients of the matching loss stop: at their own cell's inputs (local), or nowhere [default:
+    /// end-to-end; local with --schedule paper].
     #[arg(long, value_enum)]
     matching: Option<MatchingArg>,
-    /// Whether the norms on universal kernels train too (they are task-owned, so this costs no bytes) [default: true; false
-    /// with --schedule paper].
+    /// Trains the norms behind universal kernels too; the task owns them anyway, so this costs no bytes
+    /// [default: true; false with --schedule paper].
     #[arg(long, value_name = "BOOL")]
     free_norms: Option<bool>,
-    /// How it is searched which blocks to drop: `sweep` tries every number of the lowest gates (what --schedule paper does);
-    /// `bisect` finds the number by halving; `iterative` goes step by step, by the harm their absence does for what it saves, with roll-back (what
-    /// --schedule small does). The latter two then leave out half of the proxies at a time of the network that would be kept, or
-    /// a quarter where that is too many.
+    /// Strategy for dropping blocks: `sweep` retrains the student without its 0, 1, 2, … lowest-gated blocks
+    /// (as in the paper); `bisect` finds that number by bisection; `iterative` drops the blocks whose absence
+    /// raises the loss least per unit of cost saved, in growing steps with roll-back [default: iterative;
+    /// sweep with --schedule paper]. Bisect and iterative then thin out the proxies of the network they keep,
+    /// by halves or quarters.
     #[arg(long, value_enum)]
     search: Option<SearchArg>,
-    /// Share of train/ held out when there is no val/ [default: 0.15]. Images are drawn by chance, class by class: where many
-    /// are of one scene or film, give a val/ of others.
+    /// Fraction of train/ held out when there is no val/ [default: 0.15]. Images are drawn at random per
+    /// class: if many come from one scene or video, provide a val/ from others.
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f64>,
     #[command(flatten)]
     images: training::Images,
     #[command(flatten)]
     care: training::Care,
-    /// Seed of every random choice.
+    /// Random seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

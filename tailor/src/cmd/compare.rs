@@ -17,13 +17,14 @@ use anyhow::Context;
 use bundles::plan::Plan;
 use std::path::PathBuf;
 
-/// Trains published methods of adapting a backbone, and NetTailor, on the same images, and prints what each comes to.
+/// Trains NetTailor and the published methods it is compared with on the same images, and prints a table of
+/// them.
 ///
-/// Methods: fine-tune, features, packnet-50 and packnet-75 (half or three quarters of the backbone pruned), piggyback,
-/// lwf, dan, adapters-series, adapters-parallel, tailor. All but tailor train for the teacher's number of epochs (the
-/// first of --epochs); features, whose images then need no second pass through the backbone, for ten times as many where training
-/// images are not changed. The test images are looked at once for each method, after training. Run again after an
-/// interruption it goes on where it was; finished methods are read from their result.json.
+/// Methods: fine-tune, features, packnet-50 and packnet-75 (half or three quarters of the backbone pruned),
+/// piggyback, lwf, dan, adapters-series, adapters-parallel, tailor. All but tailor train for the teacher's
+/// number of epochs (the first of --epochs); features trains ten times as long when images are not augmented,
+/// since they then pass through the backbone only once. The test images are looked at once per method, after
+/// training. An interrupted run resumes; finished methods are read from their result.json.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples: tailor compare --backbone net.backbone --data photos.zip --work run/compare\n          \
@@ -34,23 +35,24 @@ pub struct Compare {
     /// Backbone file made by `tailor import` or `tailor pretrain`.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
-    /// Images, as for `fit`; of several, methods that share one network between tasks learn them in this order.
+    /// Images, as for `fit`. With several, methods that share one network between tasks learn them in this
+    /// order.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub(super) data: Vec<PathBuf>,
-    /// Folder for METHOD/result.json, checkpoints and metrics (DATA/METHOD/ with several data).
+    /// Folder for METHOD/result.json, checkpoints and metrics (DATA/METHOD/ with several data sets).
     #[arg(long, value_name = "DIR")]
     pub(super) work: PathBuf,
-    /// Methods, with commas between them; all when left out.
+    /// Methods, comma-separated [default: all].
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     methods: Vec<Method>,
-    /// Learning-rate schedule of one method, METHOD=SCHEDULE; may be repeated. (fine-tune and tailor have --teach-rate
-    /// and its like.)
+    /// Learning-rate schedule of one method, METHOD=SCHEDULE; may be repeated. (fine-tune and tailor use
+    /// --teach-rate and the like.)
     #[arg(long = "rate", value_name = "METHOD=SCHEDULE", value_parser = rate)]
     rates: Vec<(Method, Schedule)>,
-    /// Leaves the test images alone, for trying things out on validation.
+    /// Leave the test images alone, to try things out on validation.
     #[arg(long)]
     without_test: bool,
-    /// Image height and width; the backbone's own when left out.
+    /// Image height and width [default: the backbone's].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     #[command(flatten)]

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// Tailors two tasks of different difficulty to one backbone and switches between them on the edge runtime.
 ///
 /// Needs no arguments and no network: a CIFAR-100 ResNet-20 and two small sets of real images are part of the
-/// program. Takes about a quarter of an hour on two cores; run again after an interruption it goes on where it was.
+/// program. Takes about a quarter of an hour on two cores; an interrupted run resumes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor demo --out demo-out")]
 pub struct Demo {
@@ -28,7 +28,7 @@ pub struct Demo {
     out: PathBuf,
     #[command(flatten)]
     on: On,
-    /// End with one JSON document on stdout instead of a table.
+    /// Print one JSON document instead of a table.
     #[arg(long)]
     json: bool,
 }

@@ -16,29 +16,29 @@ use candle_core::Device;
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 
-/// Teaches, trains, prunes and packs one task; run again after an interruption it goes on where it was.
+/// Trains a teacher and a student, prunes the student and packs one task; an interrupted run resumes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor fit --backbone net.backbone --data photos.zip --work run/photos")]
 pub struct Fit {
     /// Backbone file made by `tailor import` or `tailor pretrain`.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
-    /// Images: a folder with train/CLASS/… (optional val/, test/), or a .zip of one.
+    /// Images: a folder with train/CLASS/… (optional val/, test/), a .zip of one, or a folder of IDX files.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Folder for checkpoints, metrics, drawing and bundle.
+    /// Folder for checkpoints, metrics, the architecture drawing and the bundle.
     #[arg(long, value_name = "DIR")]
     work: PathBuf,
-    /// Name of the task; the data's file name when left out.
+    /// Name of the task [default: the name of the data].
     #[arg(long)]
     name: Option<String>,
-    /// Image height and width; the backbone's own when left out.
+    /// Image height and width [default: the backbone's].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// Secret key to sign the bundle with; the development key when left out.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Candidates of a sweep that are retrained at the same time; one per core, on a GPU one, when left out.
+    /// Candidates of a sweep that are retrained at the same time [default: one per core; one on a GPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Stop after this stage.
@@ -46,7 +46,7 @@ pub struct Fit {
     until: Until,
     #[command(flatten)]
     on: On,
-    /// JSON report on stdout instead of a table.
+    /// Print the report as JSON instead of a table.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

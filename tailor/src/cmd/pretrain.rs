@@ -13,10 +13,10 @@ use bundles::container::hex;
 use bundles::plan::Arch;
 use std::path::{Path, PathBuf};
 
-/// Trains a backbone from scratch on images of your own source domain, for `tailor fit` to tailor tasks to.
+/// Trains a backbone from scratch on images of your own source domain, for `tailor fit` to build on.
 ///
-/// Run again after an interruption it goes on where it was. Validation (val/ of the data, or a share of train/)
-/// only tells how it goes; the numbers of the last epoch are what is written, or with --patience those of the best.
+/// An interrupted run resumes. Validation (val/ of the data, or a fraction of train/) is only reported: the
+/// weights of the last epoch are written, or those of the best one with --patience.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples: tailor pretrain --data parts.zip --work run/parts --flip\n          \
                   tailor pretrain --data /usr/share/fashion-mnist --arch cifar-resnet20-b --size 28 --flip \\\n          \
@@ -30,14 +30,14 @@ pub struct Pretrain {
     /// Folder for checkpoint, metrics and backbone.
     #[arg(long, value_name = "DIR")]
     work: PathBuf,
-    /// Where the backbone goes; WORK/NAME.backbone, with the data's file name, when left out.
+    /// Where the backbone goes [default: WORK/NAME.backbone, named after the data].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Architecture: cifar-resnet20-b (or -a; depth 6n+2), resnet18, resnet34, resnet50 (with -s1 to -s3 for
     /// their first stages), wrn16-1 (depth 6n+4), wrn26-decathlon.
     #[arg(long, default_value = "cifar-resnet20-b")]
     arch: Arch,
-    /// Image height and width; the architecture's own when left out.
+    /// Image height and width [default: the architecture's].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     #[command(flatten)]
@@ -53,39 +53,39 @@ pub struct Pretrain {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Recipe")]
 struct Choices {
-    /// Passes over the training images; 15 when left out.
+    /// Epochs [default: 15].
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
-    /// Images per step; 128 when left out.
+    /// Images per step [default: 128].
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Learning rate: one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR, the last two with `,warm-up=EPOCHS`
-    /// if need be; one-cycle:0.1 when left out.
+    /// Learning-rate schedule: one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR; the last two accept
+    /// `,warm-up=EPOCHS` [default: one-cycle:0.1].
     #[arg(long, value_name = "SCHEDULE")]
     rate: Option<Schedule>,
-    /// Optimiser momentum; 0.9 when left out.
+    /// Momentum [default: 0.9].
     #[arg(long)]
     momentum: Option<f64>,
-    /// Weight decay; 0.0005 when left out.
+    /// Weight decay [default: 0.0005].
     #[arg(long)]
     decay: Option<f64>,
-    /// Share of the target spread evenly over all classes; 0.1 when left out.
+    /// Label smoothing [default: 0.1].
     #[arg(long, value_name = "FRACTION")]
     label_smoothing: Option<f64>,
-    /// Share of train/ held out when there is no val/; 0 trains on everything, 0.1 when left out.
+    /// Fraction of train/ held out when there is no val/; 0 trains on everything [default: 0.1].
     #[arg(long, value_name = "FRACTION")]
     validation: Option<f64>,
     #[command(flatten)]
     images: training::Images,
     #[command(flatten)]
     care: training::Care,
-    /// Mean of each channel of pixels scaled to 0..1; measured on the training images when left out.
+    /// Mean of each channel, of pixels scaled to 0..1 [default: measured on the training images].
     #[arg(long, value_name = "R,G,B", value_parser = channels)]
     mean: Option<[f32; 3]>,
-    /// Standard deviation of each channel.
+    /// Standard deviation of each channel [default: measured on the training images].
     #[arg(long, value_name = "R,G,B", value_parser = channels)]
     std: Option<[f32; 3]>,
-    /// Seed of every random choice.
+    /// Random seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 
 /// Runs one of the paper's experiments on your own backbone and images.
 ///
-/// Each ends in the paper's kind of table and figure: on stdout, in WORK/protocol.json and as SVG in WORK. `tailor report
-/// WORK` makes a page of them. Run again after an interruption it goes on where it was; what is finished is read back.
+/// Each ends in the paper's kind of table and figure: on stdout, in WORK/protocol.json and as SVG in WORK.
+/// `tailor report WORK` makes a page of them. An interrupted run resumes; finished networks are reused.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor protocol skips --backbone net.backbone --data photos.zip --work run/skips --flip"

@@ -8,10 +8,11 @@ use clap::ValueEnum;
 use std::ffi::OsStr;
 use std::fmt::Write;
 
-/// Retrains pruned candidates of a `fit`: one (--drop), or all of a sweep (--sweep), here or on a cluster.
+/// Retrains pruned candidates of a `fit`: one (--drop) or all of a sweep (--sweep), here or on a cluster.
 ///
-/// Takes the options of `fit`, and what `fit` has done in the work folder is not done again. After --drop has run for every
-/// number, `fit --search sweep` with the same options finishes the best of them, chooses and packs.
+/// Takes the options of `fit`; what `fit` has already done in the work folder is reused. Once --drop has run
+/// for every number, `fit --search sweep` with the same options fine-tunes the best candidates, selects and
+/// packs.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples: tailor prune --backbone net.backbone --data photos.zip --work run/photos --drop 3\n          \
@@ -20,13 +21,13 @@ use std::fmt::Write;
 )]
 #[command(group = clap::ArgGroup::new("which").required(true).args(["drop", "sweep"]))]
 pub struct Prune {
-    /// Drop this many blocks and retrain what is left.
+    /// Drop this many blocks and retrain the rest.
     #[arg(long, value_name = "N")]
     drop: Option<usize>,
-    /// Every number of dropped blocks, as many at a time as --jobs says; then finish the best, choose and pack.
+    /// Try every number of dropped blocks, --jobs at a time; then fine-tune the best, select and pack.
     #[arg(long)]
     sweep: bool,
-    /// Print a script that has a scheduler do the sweep: teacher and student, an array of jobs, the choice.
+    /// Print a script that runs the sweep on a scheduler: teacher and student, a job array, selection.
     #[arg(long, value_enum, value_name = "SCHEDULER", requires = "sweep", conflicts_with = "drop")]
     emit: Option<Scheduler>,
     #[command(flatten)]

@@ -1,36 +1,37 @@
-//! Options that every command that trains has: what is changed in training images, and what keeps few of them safe.
+//! Options shared by all training commands: sampling and augmentation, and safeguards for small data sets.
 
 use crate::Result;
 use crate::data::{Augment, Policy};
 
-/// How training images are drawn and changed. Every choice is a function of seed, epoch and image.
+/// Sampling and augmentation of training images. Every choice is a function of seed, epoch and image.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Images {
-    /// Shift training images by up to this many pixels; `fit` does not, `pretrain` by an eighth of the image when left
-    /// out.
+    /// Random shifts of training images by up to this many pixels [default: none; an eighth of the image for
+    /// `pretrain`].
     #[arg(long, value_name = "PIXELS")]
     crop: Option<usize>,
-    /// Mirror training images (not for digits, letters or signs).
+    /// Random horizontal flips of training images (not for digits, letters or signs).
     #[arg(long)]
     flip: bool,
-    /// Operations on training images: none, randaugment:N,M (N operations of magnitude M up to 30; shears, shifts,
-    /// rotations by up to M degrees, colours; 2,9 is common), or trivial (one of them as strong as it comes, rotations
-    /// by up to 135 degrees among them). Neither mirrors.
+    /// Augmentation policy: none, randaugment:N,M (N operations of magnitude M up to 30: shears, shifts,
+    /// rotations by up to M degrees, colours; 2,9 is common), or trivial (TrivialAugment: one operation of
+    /// random strength, rotations up to 135 degrees). Neither flips.
     #[arg(long, value_name = "POLICY", default_value_t)]
     augment: Policy,
-    /// Change brightness, contrast and saturation of training images by up to this share; 0.3 is common.
+    /// Colour jitter: random changes of brightness, contrast and saturation by up to this fraction; 0.3 is
+    /// common.
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
     jitter: f32,
-    /// Put noise in the place of a rectangle of so many training images; 0.25 is common.
+    /// Random erasing: probability that a rectangle of a training image is replaced by noise; 0.25 is common.
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
     erase: f32,
-    /// Draw every class equally often, however many images it has.
+    /// Class-balanced sampling: every class is drawn equally often, however many images it has.
     #[arg(long)]
     pub(super) balance: bool,
 }
 
 impl Images {
-    /// As typed, over a recipe's `default`. What the default has of mirroring and jitter stays unless there is more.
+    /// These options over a recipe's `default`, whose flips and jitter stay unless overridden.
     pub(super) fn augment(&self, default: Augment) -> Augment {
         Augment {
             crop_pad: self.crop.unwrap_or(default.crop_pad),
@@ -42,22 +43,22 @@ impl Images {
     }
 }
 
-/// What keeps a run of few images from going astray.
+/// Safeguards for training on few images.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Care {
-    /// Stop when validation has not improved for this many epochs, and keep the best epoch's numbers (the last of
-    /// equals). Only epochs count whose learning rate has come down to a tenth of its peak (the last seventh of one-cycle, the
-    /// last fifth of cosine) or as far as it ever does. `fit` stops the teacher and retraining so: the student's gates need
-    /// their whole schedule.
+    /// Early stopping: stop when validation has not improved for this many epochs, and keep the best epoch.
+    /// Only epochs count whose learning rate has dropped to a tenth of its peak (the last seventh of
+    /// one-cycle, the last fifth of cosine) or as far as it ever does. In `fit` this applies to the teacher
+    /// and to retraining; the student's gates need their whole schedule.
     #[arg(long, value_name = "EPOCHS")]
     pub(super) patience: Option<usize>,
-    /// Longest gradient: a longer one is shortened to it; never when left out. 5 steadies the student on a few images.
+    /// Gradient clipping by global norm [default: off]. 5 steadies the student on a few images.
     #[arg(long, value_name = "NORM")]
     pub(super) clip: Option<f64>,
 }
 
 impl Care {
-    /// Refuses what cannot be meant.
+    /// Rejects values out of range.
     ///
     /// # Errors
     /// [`crate::Error::Config`].

@@ -5,9 +5,10 @@ use crate::cmd::compare::{Compare, Compared};
 use crate::cmd::names;
 use crate::protocols::datasets::findings;
 
-/// Several data sets by several methods (the paper's Table 2): accuracies, their average, and what all tasks take together.
+/// Compares several methods on several data sets (the paper's Table 2): accuracy on each, the average, and
+/// the total size of all tasks.
 ///
-/// Takes the options of `compare`, and goes on with a work folder of it. The shared backbone is counted once.
+/// Takes the options of `compare` and can continue in its work folder. The shared backbone is counted once.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor protocol datasets --backbone net.backbone --data signs.zip photos.zip digits.zip \\\n          \

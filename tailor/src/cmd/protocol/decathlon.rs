@@ -12,15 +12,16 @@ use crate::source::Source;
 use crate::{Error, Result};
 use std::path::PathBuf;
 
-/// The visual decathlon (the paper's Table 3): ten tasks on one backbone, and their score.
+/// Runs the Visual Decathlon (the paper's Table 3): ten tasks on one backbone, and their score.
 ///
-/// Tasks: imagenet12, aircraft, cifar100, daimlerpedcls, dtd, gtsrb, vgg-flowers, omniglot, svhn, ucf101. ROOT is laid out
-/// as the challenge's archives unpack: ROOT/TASK/train/CLASS, ROOT/TASK/val/CLASS and ROOT/TASK/test (or all that below
-/// ROOT/data). Test images without labels are answered in WORK/TASK/answers.json and, where the development kit's
-/// annotations are there, in WORK/results.json, the file that the challenge's server takes. Images have 72 pixels; each
-/// task has the normalisation of its own images, and shifts, mirroring and jitter that suit it.
+/// Tasks: imagenet12, aircraft, cifar100, daimlerpedcls, dtd, gtsrb, vgg-flowers, omniglot, svhn, ucf101.
+/// ROOT is laid out as the challenge's archives unpack: ROOT/TASK/train/CLASS, ROOT/TASK/val/CLASS and
+/// ROOT/TASK/test (or all of that below ROOT/data). Answers for unlabelled test images go to
+/// WORK/TASK/answers.json and, if the development kit's annotations are present, to WORK/results.json, the
+/// file that the challenge's server accepts. Images have 72 pixels; each task uses the normalisation of its
+/// own images and suitable augmentation.
 ///
-/// The task that the backbone comes from is not tailored to: its own classifier is measured.
+/// The backbone's own source task is not tailored: its classifier is evaluated as it is.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor protocol decathlon --backbone wrn26.backbone --root decathlon-1.0 \\\n          \
@@ -30,13 +31,14 @@ pub struct Decathlon {
     /// Backbone file made by `tailor import` or `tailor pretrain --arch wrn26-decathlon --size 72`.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
-    /// Folder of the challenge.
+    /// The challenge's folder.
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
-    /// Folder of TASK_val.json and TASK_test_stripped.json; ROOT/annotations, or the one beside ROOT, when left out.
+    /// Folder of TASK_val.json and TASK_test_stripped.json [default: ROOT/annotations, or annotations/ beside
+    /// ROOT].
     #[arg(long, value_name = "DIR")]
     annotations: Option<PathBuf>,
-    /// Tasks to run, with commas between them; all ten when left out.
+    /// Tasks to run, comma-separated [default: all ten].
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = Event::named)]
     tasks: Vec<&'static Event>,
     /// The task that the backbone was trained on, or `none`.

@@ -7,14 +7,15 @@ use std::path::PathBuf;
 
 /// Sweeps the number of dropped blocks on several backbones (the paper's Fig. 5): accuracy over complexity.
 ///
-/// Networks are in WORK/BACKBONE/tailored. Every number of blocks is a network to retrain: deep backbones take long.
+/// Networks are in WORK/BACKBONE/tailored. Every number of blocks is one network to retrain, so deep
+/// backbones take long.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor protocol depth --backbone resnet20.backbone --backbone resnet56.backbone \\\n          \
                   \x20       --data photos.zip --work run/depth"
 )]
 pub struct Depth {
-    /// Backbone file made by `tailor import` or `tailor pretrain`; repeated for each.
+    /// Backbone file made by `tailor import` or `tailor pretrain`; repeat for each.
     #[arg(long, value_name = "FILE", required = true)]
     backbone: Vec<PathBuf>,
     /// Images, as for `fit`.

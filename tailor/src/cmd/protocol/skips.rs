@@ -8,9 +8,10 @@ use crate::protocols::skips::{self, REACHES};
 use bundles::plan;
 use std::path::PathBuf;
 
-/// Tailors with proxies that reach 1, 3, 5 or all nodes back (the paper's Table 1), and draws what survives (Fig. 4).
+/// Tailors with proxies that reach 1, 3, 5 or all nodes back (the paper's Table 1), and draws what survives
+/// (Fig. 4).
 ///
-/// All share one teacher, the table's fine-tuned row. Networks are in WORK/DATA/skips-K.
+/// All variants share one teacher, the fine-tuned row of the table. Networks are in WORK/DATA/skips-K.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor protocol skips --backbone net.backbone --data signs.zip photos.zip --work run/skips"
@@ -19,10 +20,10 @@ pub struct Skips {
     /// Backbone file made by `tailor import` or `tailor pretrain`.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
-    /// Images, as for `fit`; may be several.
+    /// Images, as for `fit`; one or more.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     data: Vec<PathBuf>,
-    /// How far back proxies reach, with commas between: numbers, or `dense`.
+    /// How far back proxies reach, comma-separated: numbers, or `dense`.
     #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = REACHES)]
     reach: Vec<plan::Skips>,
     #[command(flatten)]

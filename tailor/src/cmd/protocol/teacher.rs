@@ -6,10 +6,10 @@ use crate::cmd::task_name;
 use crate::protocols::teacher;
 use std::path::PathBuf;
 
-/// Sweeps the number of dropped blocks with the teacher in the loss, and without (the paper's Fig. 6).
+/// Sweeps the number of dropped blocks with and without the teacher in the loss (the paper's Fig. 6).
 ///
-/// Networks are in WORK/with and WORK/without, where --gamma2 and --distill are 0. (The paper has no distillation:
-/// --distill 0 compares its one term.) Both are measured by the same fine-tuned network.
+/// Networks are in WORK/with and WORK/without (--gamma2 0 --distill 0). Both are compared with the same
+/// fine-tuned network. (The paper has no distillation; --distill 0 leaves only its matching term.)
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor protocol teacher --backbone net.backbone --data photos.zip --work run/teacher"
