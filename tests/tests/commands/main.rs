@@ -359,3 +359,32 @@ fn a_reader_that_goes_away_ends_the_program_without_a_word() {
     let output = running.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
+
+#[test]
+fn output_that_nobody_takes_neither_stops_training_nor_hides_a_failure() {
+    let bench = bench();
+    let work = bench.folder.path().join("run");
+    let start = |args: &[&str]| {
+        program("tailor").args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut verifying = start(&["verify", text(&bench.backbone), "nowhere.task", "--json"]);
+    drop(verifying.stdout.take());
+    assert_eq!(verifying.wait().unwrap().code(), Some(1));
+
+    let mut fit = vec!["fit", "--backbone", text(&bench.backbone), "--data", text(&bench.images)];
+    fit.extend(["--work", text(&work), "--name", "halves"]);
+    fit.extend(QUICK);
+    let mut training = start(&fit);
+    drop((training.stdout.take(), training.stderr.take()));
+    assert!(training.wait().unwrap().success() && work.join("halves.task").exists());
+
+    if cfg!(target_os = "linux") {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = program("tailor").arg("targets").stdout(full).output().unwrap();
+        let why = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.code() == Some(1) && why.starts_with("tailor: standard output: No space"),
+            "{why}"
+        );
+    }
+}

@@ -22,6 +22,15 @@ fn checkpoints_know_the_images_they_were_made_with() {
         "{said}"
     );
     assert_eq!(stdout("tailor", &teacher), said, "done before");
+    let (_, why) = failure("tailor", &fit(&bench, &work, &["--until", "teach", "--seed", "2"]));
+    assert!(why.contains("begun here (seed 1 there, 2 now)"), "{why}");
+    // What images are called does not matter, only what they are.
+    let renamed = bench.folder.path().join("pictures");
+    std::fs::rename(&bench.images, &renamed).unwrap();
+    let again: Vec<&str> =
+        teacher.iter().map(|&word| if word == text(&bench.images) { text(&renamed) } else { word }).collect();
+    assert_eq!(stdout("tailor", &again), said);
+    std::fs::rename(&renamed, &bench.images).unwrap();
 
     // Two images change places: as many as ever, in the same classes.
     let place = |class: &str, name: &str| bench.images.join("train").join(class).join(name);
