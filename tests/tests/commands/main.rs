@@ -19,7 +19,7 @@ fn program(name: &str) -> Command {
         let test = std::env::current_exe().unwrap();
         let folder = test.ancestors().nth(2).unwrap().to_path_buf();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--workspace", "--bins"]);
+        build.args(["build", "--quiet", "--locked", "--workspace", "--bins"]);
         if folder.ends_with("release") {
             build.arg("--release");
         }
