@@ -1,15 +1,15 @@
-//! How long does a frame of a whole network take? `cargo bench -p edge-runtime --bench frame`
+//! Measures the frame time of whole networks: `cargo bench -p edge-runtime --bench frame`
 //!
-//! Prints median and best of single-thread frames for the networks the project measures itself by (with
-//! seeded random weights: speed does not depend on them); `+k3` is the student with all its proxies (k = 3), folded
-//! as a device runs it. Any word restricts the list to names that contain it;
-//! `--threads N` and `--isa NAME` as they say.
+//! Prints median and best of single-thread frames for the project's benchmark networks, with seeded random
+//! weights (which do not affect speed); `+k3` is the student with all its proxies (k = 3), folded as on a
+//! device. Any other word restricts the list to names that contain it; `--threads N` and `--isa NAME` select
+//! threads and instruction set.
 //!
-//! `--precision int8` runs the network on bytes, its maps on grids wide enough for these weights; `--precision f16`
-//! rounds the weights as an f16 file does and computes in f32.
+//! `--precision int8` runs the network in int8, with quantisation ranges wide enough for these weights;
+//! `--precision f16` rounds the weights as an f16 file does and computes in f32.
 //!
-//! `--serve DIR --net NAME` is for a peer's script that wants to measure both sides in turn: it writes the
-//! network's plan (`net.json`) and its tensors, an image and its scores (`net.safetensors`) to DIR, then answers every line
+//! `--serve DIR --net NAME` lets a peer's script measure both sides in turn: it writes the network's plan
+//! (`net.json`) and its tensors, an image and its scores (`net.safetensors`) to DIR, then answers every line
 //! `N` on stdin by running N frames and printing their median and best in milliseconds.
 
 #[path = "peer/mod.rs"]
@@ -50,7 +50,7 @@ fn weights(plan: &Plan) -> Tensors {
     for spec in plan.tensors() {
         let fan_in: usize = spec.shape.iter().skip(1).product();
         let (centre, spread) = match spec.name.rsplit('.').next() {
-            // What is added to a node, once for each block.
+            // Added to a node, once per block.
             Some("scale") if spec.name.ends_with("bn2.scale") => (0.2, 0.03),
             Some("scale") => (0.7, 0.1),
             Some("alpha") => (0.5, 0.1),
@@ -63,7 +63,7 @@ fn weights(plan: &Plan) -> Tensors {
     tensors
 }
 
-/// Where the maps of [`weights`] lie, for int8.
+/// The quantisation parameters for the activations of [`weights`], for int8.
 fn grids(plan: &Plan) -> Vec<Grid> {
     let wide = |place| match place {
         Place::Input => Grid { scale: 2.0 / 255.0, zero: 128 },
@@ -72,7 +72,7 @@ fn grids(plan: &Plan) -> Vec<Grid> {
     plan.maps().into_iter().map(|map| wide(map.place)).collect()
 }
 
-/// A network ready to run.
+/// A network that is ready to run.
 struct Network {
     plan: Plan,
     tensors: Tensors,
@@ -127,7 +127,7 @@ impl Network {
         (times[times.len() / 2], times[0])
     }
 
-    /// Everything a peer needs to run the same network on the same image.
+    /// Writes everything a peer needs to run the same network on the same image.
     fn write(&mut self, directory: &str) -> std::io::Result<()> {
         let input = self.plan.input;
         let scores = self.session.run(&self.task, &self.image).expect("a frame").to_vec();

@@ -1,10 +1,9 @@
-//! How fast is each convolution of a network on this machine? `cargo bench -p edge-runtime --bench kernels`
+//! Measures every convolution of a network on this machine: `cargo bench -p edge-runtime --bench kernels`
 //!
 //! Prints, per layer of ResNet-18 (224 px) and CIFAR ResNet-20 (32 px), the best of many single-thread runs
 //! for every instruction set, and the sum over the network. GFLOP/s count the direct method's two operations
-//! per multiply-add, so a Winograd layer may exceed what the machine could do directly.
-//! Arguments: `--int8` (the integer kernels instead), `--isa NAME`, `--threads N`, and any word a layer's name must
-//! contain.
+//! per multiply-add, so a Winograd layer may exceed the machine's peak. Arguments: `--int8` (the integer
+//! kernels instead), `--isa NAME`, `--threads N`, and words that a layer's name must contain.
 
 use bundles::plan::Shape;
 use edge_runtime::kernels::{
@@ -13,7 +12,7 @@ use edge_runtime::kernels::{
 use edge_runtime::pool::Pool;
 use std::time::{Duration, Instant};
 
-/// Input channels, size, output channels, kernel, stride; how often the network has it.
+/// Input channels, size, output channels, kernel, stride; number of occurrences in the network.
 type Layer = (usize, usize, usize, usize, usize, usize);
 
 const RESNET18: &[Layer] = &[
@@ -67,7 +66,7 @@ trait Layered {
     fn new(isa: Isa, layer: &Layer, threads: usize) -> Self;
     fn run(&mut self, isa: Isa, pool: &Pool);
     fn shape(&self) -> ConvShape;
-    /// Bytes of its packed weights.
+    /// Size of its packed weights in bytes.
     fn bytes(&self) -> usize;
 }
 
@@ -75,7 +74,7 @@ fn shape(&(c_in, size, c_out, kernel, stride, _): &Layer) -> ConvShape {
     ConvShape { c_in, h: size, w: size, c_out, kernel, stride, pad: kernel / 2, input_nchw: c_in == 3 }
 }
 
-/// Bytes in memory that starts on a cache line.
+/// Bytes aligned to a cache line.
 struct Bytes {
     memory: Vec<u8>,
     skip: usize,
@@ -98,7 +97,7 @@ impl Bytes {
     }
 }
 
-/// An int8 convolution: u8 map to u8 map.
+/// An int8 convolution from u8 map to u8 map.
 struct Prepared8 {
     s: ConvShape,
     packed: Vec<i8>,
@@ -199,14 +198,14 @@ fn network<L: Layered>(name: &str, layers: &[Layer], isa: Isa, pool: &Pool, only
         println!("  {label}  x{times}  {:>8.1} us  {gflops:>6.1} GFLOP/s", best * 1e6);
         all.extend((0..times).map(|_| L::new(isa, layer, pool.threads())));
     }
-    // Each with its own weights, as in a frame: what does not fit the caches is paid for here.
+    // Each with its own weights, as in a frame, so that cache misses are included.
     let bytes: usize = all.iter().map(L::bytes).sum();
     let best = best_of(Duration::from_secs(2), || all.iter_mut().for_each(|one| one.run(isa, pool)));
     let (ms, mib) = (best.as_secs_f64() * 1e3, bytes as f64 / f64::from(1 << 20));
     println!("  all convolutions in turn {ms:.3} ms, {mib:.1} MiB of packed weights\n");
 }
 
-/// The max-pool of ResNet-18's stem, the largest step that is no convolution.
+/// The max-pool of ResNet-18's stem, the largest step other than a convolution.
 fn stem_pool(isa: Isa, pool: &Pool) {
     let x = Shape::new(64, 112, 112);
     let window = Window { kernel: 3, stride: 2, pad: 1 };

@@ -1,4 +1,4 @@
-//! The backbone: frozen kernels, held once for every task that runs on them.
+//! The backbone: frozen kernels, shared by every task that runs on them.
 
 mod kernels;
 
@@ -20,13 +20,13 @@ use std::time::Duration;
 pub use self::kernels::{INT8_REVISION, LAYOUT_REVISION};
 pub(crate) use self::kernels::{Kernel, Kernel8, int8_shape};
 
-/// How to open a backbone, and what to ask of the tasks loaded onto it.
+/// How to open a backbone, and what to require of the tasks loaded onto it.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Instruction set to run on.
     pub isa: Isa,
-    /// Keys that files must be signed with. Empty: any file is taken whose signatures, if there are some,
-    /// are right.
+    /// Keys that files must be signed with. If empty, unsigned files are accepted, and so is any file with
+    /// valid signatures.
     pub trusted: Vec<TrustedKey>,
 }
 
@@ -36,12 +36,12 @@ impl Default for Options {
     }
 }
 
-/// What it cost to bring a generic backbone into this machine's layout.
+/// The cost of converting a generic backbone to this machine's layout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Repacked {
     /// Kernels that were repacked.
     pub kernels: usize,
-    /// Bytes of memory they take, beside the file.
+    /// Bytes of memory they use, in addition to the file.
     pub bytes: usize,
     /// Time it took.
     pub time: Duration,
@@ -49,30 +49,31 @@ pub struct Repacked {
 
 /// A backbone, open for any number of tasks on any number of threads.
 ///
-/// The file is mapped and checked once. Kernels that it holds in this machine's layout are read where they lie
-/// in the map; others are repacked once, on opening, and [`Backbone::repacked`] says what that cost.
+/// The file is mapped and checked once. Kernels stored in this machine's layout are read in place; others are
+/// repacked once, at open, and [`Backbone::repacked`] reports the cost.
 #[derive(Debug)]
 pub struct Backbone {
     pub(crate) isa: Isa,
     pub(crate) trusting: Trusting,
     source: Source,
     packed: Mutex<Packed>,
-    /// What loads leave for the next one.
+    /// Caches that loads leave for the next one.
     pub(crate) kept: Kept,
 }
 
 #[derive(Debug, Default)]
 struct Packed {
-    /// By tensor, floats and whether they are for a plain image: a kernel has one form for many sizes of maps.
+    /// Keyed by tensor, number of floats and whether the input is a plain image: one packed form serves many
+    /// map sizes.
     kernels: HashMap<(String, usize, bool), Kernel>,
     int8: HashMap<String, Kernel8>,
     cost: Repacked,
 }
 
-/// Where unpacked kernels and biases come from.
+/// The source of unpacked kernels and biases.
 #[derive(Debug)]
 enum Source {
-    /// Tensors in memory, for tests and tools that never wrote a file.
+    /// Tensors in memory, for tests and tools that never write a file.
     Memory(HashMap<String, Vec<f32>>),
     File(Box<Contents>),
 }
@@ -88,20 +89,20 @@ struct Contents {
 }
 
 impl Backbone {
-    /// Maps the backbone file at `path`, checks all of it, and makes its kernels ready.
+    /// Maps the backbone file at `path`, checks all of it, and prepares its kernels.
     ///
     /// # Errors
-    /// [`Error::File`]; [`Error::Container`] for a damaged file; [`Error::Incompatible`] for a file packed for
-    /// another instruction set; [`Error::Untrusted`].
+    /// [`Error::File`]; [`Error::Container`] for a damaged file; [`Error::Incompatible`] for a file packed
+    /// for another instruction set; [`Error::Untrusted`].
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Arc<Backbone>> {
         let path = path.as_ref();
         Backbone::read(path.display().to_string(), Map::open(path)?, options)
     }
 
-    /// As [`open`](Backbone::open), from bytes in memory; `name` stands for the path in messages.
+    /// Like [`open`](Backbone::open), from bytes in memory; `name` stands in for the path in messages.
     ///
     /// # Errors
-    /// As [`open`](Backbone::open).
+    /// As for [`open`](Backbone::open).
     pub fn from_bytes(name: &str, bytes: Vec<u8>, options: &Options) -> Result<Arc<Backbone>> {
         Backbone::read(name.into(), Map::memory(bytes), options)
     }
@@ -110,7 +111,7 @@ impl Backbone {
         if !options.isa.runs_here() {
             return Err(Error::Usage {
                 got: format!("kernels for {}", options.isa),
-                want: "an instruction set of this machine".into(),
+                want: "an instruction set supported here".into(),
             });
         }
         let trusting = Trusting::new(options.trusted.clone());
@@ -130,7 +131,7 @@ impl Backbone {
         let source = Source::File(Box::new(contents));
         let backbone =
             Backbone { isa: options.isa, trusting, source, packed: Mutex::default(), kept: Kept::default() };
-        // Every kernel in the shape the backbone's own network runs it, so that a task finds it ready.
+        // Prepare every kernel in the shape the backbone's own network runs it, so that tasks find it ready.
         if backbone.is_int8() {
             let convs = plan.ops().filter_map(|op| if let Op::Conv(conv) = op { Some(conv) } else { None });
             for conv in convs.filter(|conv| conv.owner == Owner::Backbone) {
@@ -140,13 +141,13 @@ impl Backbone {
             Program::compile(&file, &plan, options.isa, &|conv, shape| backbone.kernel(conv, shape))?;
         }
         if backbone.repacked().kernels > 0 {
-            // What was repacked is not read again in its plain order.
+            // Repacked kernels are not read again in their plain order.
             map.release();
         }
         Ok(Arc::new(backbone))
     }
 
-    /// A backbone from tensors in memory: the backbone-owned tensors that tasks will name.
+    /// A backbone from tensors in memory: the backbone-owned tensors that tasks refer to.
     pub fn from_tensors(isa: Isa, tensors: HashMap<String, Vec<f32>>) -> Arc<Backbone> {
         let source = Source::Memory(tensors);
         Arc::new(Backbone {
@@ -163,33 +164,33 @@ impl Backbone {
         self.isa
     }
 
-    /// What the file says about itself; `None` for a backbone that never was a file.
+    /// The file's manifest; `None` for a backbone that was not read from a file.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.contents().map(|contents| &contents.manifest)
     }
 
-    /// Identity and packing; `None` for a backbone that never was a file.
+    /// Identity and packing; `None` for a backbone that was not read from a file.
     pub fn reference(&self) -> Option<&BackboneRef> {
         self.manifest().map(|manifest| &manifest.backbone)
     }
 
-    /// What its signatures amount to; `None` for a backbone that never was a file.
+    /// The result of verifying its signatures; `None` for a backbone that was not read from a file.
     pub fn trust(&self) -> Option<&Trust> {
         self.contents().map(|contents| &contents.trust)
     }
 
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub fn file_bytes(&self) -> usize {
         self.contents().map_or(0, |contents| contents.map.bytes().len())
     }
 
-    /// Whether its file holds kernels as bytes: then it runs tasks that were packed for that, and no others.
+    /// Whether its file holds int8 kernels; it then runs only tasks that were packed for that.
     pub fn is_int8(&self) -> bool {
         let sections = self.contents().map_or(&[][..], |contents| &contents.manifest.sections);
         sections.iter().any(|section| section.owner == Owner::Backbone && section.dtype == Dtype::I8)
     }
 
-    /// What repacking has cost so far; zero for a file packed for this machine.
+    /// The cost of repacking so far; zero for a file packed for this machine.
     pub fn repacked(&self) -> Repacked {
         self.packed().cost
     }
@@ -205,7 +206,7 @@ impl Backbone {
         self.packed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A backbone-owned tensor in its plain order: in place, where the file holds it so.
+    /// A backbone-owned tensor in plain order; borrowed from the file if possible.
     pub(crate) fn tensor(&self, name: &str, len: usize) -> Result<Cow<'_, [f32]>> {
         match &self.source {
             Source::Memory(tensors) => params::read(tensors as &dyn Tensors, name, len).map(Cow::Owned),
@@ -215,7 +216,7 @@ impl Backbone {
 }
 
 impl Contents {
-    /// Sections were hashed when the file was opened; here only their form is looked at.
+    /// Sections were hashed when the file was opened; only their form is checked here.
     fn tensor(&self, name: &str, want: usize) -> Result<Cow<'_, [f32]>> {
         let wrong = |got| Error::Tensor { file: self.file.clone(), name: name.into(), want, got };
         let (index, range) = self.tensors.get(name).ok_or_else(|| wrong(None))?;
@@ -247,7 +248,7 @@ impl Contents {
     }
 }
 
-/// The name that files have for an instruction set's layout.
+/// An instruction set's layout as named in files.
 pub fn isa_in_files(isa: Isa) -> container::Isa {
     match isa {
         Isa::Portable => container::Isa::Portable,

@@ -1,4 +1,4 @@
-//! What this runtime asks of a container before it uses it, and a task bundle as a source of tensors.
+//! This runtime's checks on a container, and a task bundle as a source of tensors.
 
 use crate::engine::{self, Tensors};
 use crate::kernels::{self, int8::Grid};
@@ -8,7 +8,7 @@ use bundles::container::{
 };
 use std::cell::RefCell;
 
-/// Whose files are accepted.
+/// The keys whose files are accepted.
 #[derive(Debug, Default)]
 pub(crate) struct Trusting {
     keys: Vec<TrustedKey>,
@@ -19,10 +19,10 @@ impl Trusting {
         Trusting { keys }
     }
 
-    /// What the signatures of `bundle` amount to.
+    /// Verifies the signatures of `bundle`.
     ///
     /// # Errors
-    /// [`Error::Untrusted`] when there are trusted keys and none of them signed it.
+    /// [`Error::Untrusted`] if there are trusted keys and none of them signed it.
     pub fn check(&self, file: &str, bundle: &Bundle<'_>) -> Result<Trust> {
         let trust = bundle.verify(&self.keys).map_err(Error::container(file))?;
         match trust {
@@ -33,19 +33,19 @@ impl Trusting {
     }
 }
 
-/// The public key in the file at `path`, as `tailor keygen` writes it.
+/// Reads the public key in the file at `path`, as written by `tailor keygen`.
 ///
 /// # Errors
-/// [`Error::File`]; [`Error::Container`] for a file that holds none.
+/// [`Error::File`]; [`Error::Container`] if the file is not a key.
 pub fn trusted_key(path: impl AsRef<std::path::Path>) -> Result<TrustedKey> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
-    // What is no text is no key either, and told of as such.
+    // A file that is not text is not a key either, and is reported as such.
     TrustedKey::from_text(&String::from_utf8_lossy(&bytes))
         .map_err(Error::container(&path.display().to_string()))
 }
 
-/// Refuses the other kind of container, and one for another runtime.
+/// Refuses containers of another kind or for another runtime.
 pub(crate) fn check_kind(file: &str, manifest: &Manifest, want: Kind) -> Result<()> {
     if manifest.kind != want {
         return Err(Error::Usage {
@@ -63,8 +63,8 @@ pub(crate) fn check_kind(file: &str, manifest: &Manifest, want: Kind) -> Result<
     Ok(())
 }
 
-/// Refuses task tensors that are not in plain order. (That there is one for each of the plan's, in its shape, was
-/// checked when the bundle was parsed.)
+/// Refuses task tensors that are not in plain order. (Parsing has checked that each of the plan's tensors is
+/// present with its shape.)
 pub(crate) fn check_tensors(file: &str, manifest: &Manifest) -> Result<()> {
     match manifest.sections.iter().find(|section| section.layout != Layout::Canonical) {
         Some(section) => Err(Error::Incompatible {
@@ -76,7 +76,7 @@ pub(crate) fn check_tensors(file: &str, manifest: &Manifest) -> Result<()> {
     }
 }
 
-/// Refuses scales that are no positive numbers.
+/// Refuses scales that are not positive and finite.
 pub(crate) fn check_scales(file: &str, name: &str, scales: &[f32]) -> Result<()> {
     match scales.iter().find(|scale| !(scale.is_normal() && **scale > 0.0)) {
         Some(scale) => Err(corrupt(file, format!("tensor {name}"), "finite scales above zero", scale)),
@@ -84,21 +84,21 @@ pub(crate) fn check_scales(file: &str, name: &str, scales: &[f32]) -> Result<()>
     }
 }
 
-/// [`Error::Container`] for numbers that the container's own rules do not look at.
+/// [`Error::Container`] for numbers that the container itself does not validate.
 pub(crate) fn corrupt(file: &str, what: String, want: &str, got: impl ToString) -> Error {
     let source = bundles::Error::Corrupt { what, want: want.into(), got: got.to_string() };
     Error::Container { file: file.into(), source }
 }
 
-/// The scales of an int8 task's maps, in the order of [`Plan::maps`](bundles::plan::Plan::maps); `None` for a
-/// task that computes in floats.
+/// The quantisation parameters of an int8 task's feature maps, in the order of
+/// [`Plan::maps`](bundles::plan::Plan::maps); `None` for a task that computes in floats.
 ///
 /// # Errors
-/// [`Error::Container`] for numbers that are no scales, and for zero points that are no bytes.
+/// [`Error::Container`] for invalid scales or zero points.
 pub(crate) fn grids(file: &str, bundle: &Bundle<'_>) -> Result<Option<Vec<Grid>>> {
     let plan = &bundle.manifest().plan;
     let Some(name) = plan.maps_name().filter(|name| bundle.section(name).is_ok()) else { return Ok(None) };
-    // As many rows as the plan has maps: the container has seen to that.
+    // The container has checked that there are as many rows as the plan has maps.
     let numbers = bundle.decode_f32(&name).map_err(Error::container(file))?;
     let mut grids = Vec::with_capacity(numbers.len() / 2);
     for (&[scale, zero], map) in numbers.as_chunks::<2>().0.iter().zip(plan.maps()) {
@@ -106,14 +106,14 @@ pub(crate) fn grids(file: &str, bundle: &Bundle<'_>) -> Result<Option<Vec<Grid>>
         let most = if map.relu { 0.0 } else { 255.0 };
         if !(0.0..=most).contains(&zero) || zero.fract() != 0.0 {
             let what = format!("tensor {name}, zero point of {:?}", map.place);
-            return Err(corrupt(file, what, "a whole number from 0 to 255, 0 behind a ReLU", zero));
+            return Err(corrupt(file, what, "an integer from 0 to 255, 0 after a ReLU", zero));
         }
         grids.push(Grid { scale, zero: zero as u8 });
     }
     Ok(Some(grids))
 }
 
-/// A task bundle's tensors; keeps its decoder from one to the next.
+/// A task bundle's tensors; reuses its decoder from one to the next.
 pub(crate) struct BundleTensors<'a> {
     file: &'a str,
     bundle: &'a Bundle<'a>,
@@ -129,7 +129,7 @@ impl<'a> BundleTensors<'a> {
         self.bundle.section(name).map_err(Error::container(self.file))
     }
 
-    /// The decoder, for the next bundle.
+    /// Returns the decoder for the next bundle.
     pub fn into_decoder(self) -> Decoder {
         self.decoder.into_inner()
     }
@@ -142,8 +142,8 @@ impl Tensors for BundleTensors<'_> {
 
     fn read(&self, name: &str, out: &mut [f32]) -> Result<()> {
         let section = self.section(name)?;
-        // The section's length was compared with the plan's when the bundle was accepted; `out` may be
-        // padded to a whole cache line.
+        // The section's length was compared with the plan's when the bundle was accepted; `out` may be padded
+        // to a whole cache line.
         let len = section.shape.iter().product();
         let got = out.len();
         let out = out.get_mut(..len).ok_or_else(|| Error::Tensor {
@@ -155,7 +155,7 @@ impl Tensors for BundleTensors<'_> {
         if section.dtype != Dtype::I8 {
             let mut decoder = self.decoder.borrow_mut();
             let decoded = match section.dtype {
-                // Where numbers lie in memory as in files.
+                // The in-memory byte order matches the file's.
                 Dtype::F32 if cfg!(target_endian = "little") => {
                     decoder.decode_into(self.bundle, section, kernels::bytes_mut(out))
                 }
@@ -182,7 +182,7 @@ impl Tensors for BundleTensors<'_> {
         take: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
         let section = self.section(name)?;
-        // Bytes have a scale for each row, and those are read together.
+        // Bytes have a scale per row, and the two are read together.
         let run = if section.dtype == Dtype::I8 { len } else { run };
         for start in (0..len).step_by(run.max(1)) {
             let count = run.min(len - start);

@@ -1,4 +1,4 @@
-//! The one error type of this crate: what was found, where, what was expected, and what to do.
+//! This crate's error type: what was found, where, what was expected, and what to do about it.
 
 use crate::kernels::KernelError;
 use std::{fmt, io, path::Path};
@@ -19,14 +19,14 @@ pub enum Error {
         /// The system's own class of error.
         kind: io::ErrorKind,
     },
-    /// A backbone or task file is no valid container, or its plan is none.
+    /// A backbone or task file is not a valid container, or its plan is invalid.
     Container {
         /// Path or name of the container.
         file: String,
-        /// What the container's reader found.
+        /// What is wrong with it.
         source: bundles::Error,
     },
-    /// A task was tailored to another backbone than the one that is open.
+    /// A task was tailored to a backbone other than the open one.
     WrongBackbone {
         /// The task.
         task: String,
@@ -35,64 +35,64 @@ pub enum Error {
         /// Id of the backbone that is open.
         got: String,
     },
-    /// A container lacks a tensor that its plan names, or holds it in another shape.
+    /// A container lacks a tensor that its plan names, or holds it with another shape.
     Tensor {
         /// Path or name of the container.
         file: String,
         /// Name of the tensor.
         name: String,
-        /// Floats the plan asks for.
+        /// Floats the plan requires.
         want: usize,
         /// Floats found; `None` when the tensor is absent.
         got: Option<usize>,
     },
-    /// A container is meant for another machine or a newer program.
+    /// A container needs another machine or a newer program.
     Incompatible {
         /// Path or name of the container.
         file: String,
         /// What it needs.
         want: String,
-        /// What is here.
+        /// What is available.
         got: String,
     },
-    /// A network needs more memory than it may have.
+    /// A network exceeds a memory limit.
     TooLarge {
-        /// What would be too large.
+        /// What is too large.
         what: String,
-        /// Bytes (or steps) it needs.
+        /// Bytes (or steps) needed.
         need: usize,
         /// The limit.
         limit: usize,
     },
-    /// The system gives no more memory.
+    /// The system cannot provide more memory.
     OutOfMemory {
-        /// Bytes that were asked for.
+        /// Bytes requested.
         bytes: usize,
     },
-    /// An image or tensor does not fit what it is given to.
+    /// An image or tensor has the wrong size or form.
     Input {
         /// What was found.
         got: String,
         /// What is accepted.
         want: String,
     },
-    /// A command line or call that asks for something that does not exist.
+    /// A command line or call requests something that does not exist.
     Usage {
-        /// What was asked for.
+        /// What was requested.
         got: String,
         /// What is possible.
         want: String,
     },
-    /// A file is not signed by any key that the caller trusts.
+    /// A file is not signed by any key the caller trusts.
     Untrusted {
         /// Path or name of the container.
         file: String,
-        /// What its signatures amount to.
+        /// The state of its signatures.
         trust: String,
     },
-    /// A task that is not, or no longer, in memory.
+    /// A task is not, or no longer, in memory.
     NotResident {
-        /// Its name, or its number where it has none; none where no task was switched to.
+        /// Its name, or its number if it has no name; `None` if no task was selected.
         task: Option<String>,
     },
     /// A frame's deadline passed while its task was still being loaded.
@@ -100,28 +100,28 @@ pub enum Error {
         /// The task.
         task: String,
     },
-    /// A background load was given up before it finished.
+    /// A background load was cancelled before it finished.
     Cancelled {
         /// The task.
         task: String,
     },
-    /// A task's golden vectors do not come out as the bundle promises.
+    /// A task does not reproduce its bundle's golden vectors.
     Health {
         /// The task.
         task: String,
-        /// What differs, by how much, and how much is allowed.
+        /// What differs, by how much, and the tolerance.
         why: String,
     },
     /// A kernel refused its buffers.
     Kernel {
         /// The step of the network.
         step: String,
-        /// What the kernel said.
+        /// The kernel's reason.
         source: KernelError,
     },
-    /// The engine contradicts itself. A defect of this program, reported instead of panicking.
+    /// An internal inconsistency. A defect of this program, reported instead of panicking.
     Internal {
-        /// Which promise was broken.
+        /// The violated invariant.
         what: String,
     },
 }
@@ -148,7 +148,7 @@ impl Error {
         }
     }
 
-    /// A stable word for scripts.
+    /// A stable identifier for scripts.
     pub fn code(&self) -> &'static str {
         match self {
             Error::File { .. } => "file",
@@ -176,7 +176,7 @@ impl Error {
         move |error| Error::File { path, action, kind: error.kind() }
     }
 
-    /// For `map_err` on a container's reader.
+    /// For `map_err` on container parsing.
     pub(crate) fn container(file: &str) -> impl FnOnce(bundles::Error) -> Error {
         move |source| Error::Container { file: file.into(), source }
     }
@@ -201,22 +201,19 @@ impl fmt::Display for Error {
                  tailor the task to this one"
             ),
             Error::Tensor { file, name, want, got: Some(got) } => {
-                write!(
-                    f,
-                    "{file}: tensor `{name}` holds {got} numbers, its plan asks for {want}; pack it again"
-                )
+                write!(f, "{file}: tensor `{name}` has {got} numbers, its plan needs {want}; pack it again")
             }
             Error::Tensor { file, name, want, got: None } => {
                 write!(f, "{file}: tensor `{name}` ({want} numbers) is missing; pack it again")
             }
             Error::Incompatible { file, want, got } => {
-                write!(f, "{file}: it needs {want}, here is {got}; pack it for this device")
+                write!(f, "{file}: needs {want}, but this is {got}; pack it for this device")
             }
             Error::TooLarge { what, need, limit } => {
                 write!(f, "{what}: needs {need}, the limit is {limit}")
             }
             Error::OutOfMemory { bytes } => {
-                write!(f, "the system gives no further {bytes} bytes of memory; keep fewer tasks resident")
+                write!(f, "cannot allocate {bytes} bytes of memory; keep fewer tasks resident")
             }
             Error::Input { got, want } => write!(f, "input is {got}, expected {want}"),
             Error::Usage { got, want } => write!(f, "{got}; expected {want}"),
@@ -226,17 +223,17 @@ impl fmt::Display for Error {
             Error::NotResident { task: Some(task) } => {
                 write!(f, "task `{task}` is not in memory; load it before switching to it")
             }
-            Error::NotResident { task: None } => f.write_str("no task was switched to"),
+            Error::NotResident { task: None } => f.write_str("no task selected; switch to one first"),
             Error::Deadline { task } => {
                 write!(
                     f,
-                    "the frame's deadline passed while task `{task}` was still being loaded; try the next frame"
+                    "the frame's deadline passed while task `{task}` was still loading; try the next frame"
                 )
             }
             Error::Cancelled { task } => write!(f, "loading task `{task}` was cancelled"),
             Error::Health { task, why } => write!(f, "task `{task}` fails its golden vectors: {why}"),
             Error::Kernel { step, source } => write!(f, "{step}: {source}"),
-            Error::Internal { what } => write!(f, "internal contradiction: {what}; please report it"),
+            Error::Internal { what } => write!(f, "internal error: {what}; please report it"),
         }
     }
 }

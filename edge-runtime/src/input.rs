@@ -1,4 +1,4 @@
-//! From a camera frame to a network's input, as the task's bundle prescribes.
+//! Preprocessing: from a camera frame to a network's input, as the task's bundle specifies.
 
 use crate::{Error, Result};
 use bundles::container::{Preprocess, Resize};
@@ -28,14 +28,14 @@ impl Frame<'_> {
         Err(Error::Input {
             got: format!("a frame of {width}x{height}x{channels} in {} bytes", pixels.len()),
             want: format!(
-                "width x height x channels bytes, sides from 1 to {MAX_SIDE}, {MAX_AREA} pixels at most, 1 or 3 \
+                "width x height x channels bytes, sides from 1 to {MAX_SIDE}, at most {MAX_AREA} pixels, 1 or 3 \
                  channels"
             ),
         })
     }
 }
 
-/// A task's preprocessing: what happens to a frame before the network sees it.
+/// A task's preprocessing: how a frame is converted to the network's input.
 #[derive(Debug)]
 pub(crate) struct Preparation {
     to: Size,
@@ -46,8 +46,8 @@ pub(crate) struct Preparation {
 
 impl Preparation {
     /// # Errors
-    /// [`Error::Incompatible`] for a filter that this runtime does not have, [`Error::Container`] for a
-    /// normalisation that is none.
+    /// [`Error::Incompatible`] for a filter that this runtime does not support, [`Error::Container`] for an
+    /// invalid normalisation.
     pub fn new(file: &str, preprocess: &Preprocess) -> Result<Preparation> {
         if preprocess.resize != Resize::Bilinear {
             return Err(Error::Incompatible {
@@ -62,16 +62,16 @@ impl Preparation {
     }
 }
 
-/// Sizes of frames and tasks between which nothing is allocated.
+/// Number of frame and task size combinations whose resizers are cached.
 const RESIZERS: usize = 4;
 
-/// Memory that frames pass through on their way to the network. Grows when frames or tasks of a new size
-/// come; otherwise nothing is allocated.
+/// Buffers that frames pass through on their way to the network. Allocates only when frames or tasks of a new
+/// size arrive.
 #[derive(Debug, Default)]
 pub(crate) struct Preparer {
-    /// With their channels, the latest first.
+    /// With their channel counts, most recently used first.
     resizers: [Option<(Resizer, usize)>; RESIZERS],
-    /// The frame in grey, where the task wants that.
+    /// The frame in grey, for tasks that need it.
     luma: Vec<u8>,
     /// The resized frame.
     small: Vec<u8>,
@@ -83,7 +83,7 @@ impl Preparer {
     /// The network's input for `frame`.
     ///
     /// # Errors
-    /// [`Error::Input`] for a frame that is no image.
+    /// [`Error::Input`] for a frame that is not a valid image.
     pub fn prepare(&mut self, task: &Preparation, frame: Frame<'_>) -> Result<&[f32]> {
         frame.check()?;
         let internal = |source: bundles::Error| Error::Internal { what: source.to_string() };
@@ -123,7 +123,7 @@ impl Preparer {
     }
 }
 
-/// ITU-R 601 luma in fixed point, as Pillow's mode `L` has it.
+/// ITU-R 601 luma in fixed point, identical to Pillow's mode `L`.
 fn grey(rgb: &[u8], luma: &mut Vec<u8>) {
     luma.resize(rgb.len() / 3, 0);
     for (out, &[r, g, b]) in luma.iter_mut().zip(rgb.as_chunks().0) {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_become_what_the_task_wants() {
+    fn channels_are_converted_to_what_the_task_expects() {
         // channels of the network, grey, channels of the frame, first pixel, expected first values per plane
         type Case = (usize, bool, usize, [u8; 3], &'static [f32]);
         let cases: [Case; 5] = [
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_frames_are_errors() {
+    fn invalid_frames_are_errors() {
         let mut preparer = Preparer::default();
         let pixels = [0u8; 12];
         let cases = [

@@ -1,4 +1,4 @@
-//! What a load leaves for the next one: readers, memory of tasks that are gone, outlines of bundles seen before.
+//! Caches that one load leaves for the next: readers, memory of dropped tasks, outlines of known bundles.
 
 use crate::kernels::{Floats, Reserved};
 use crate::outline::Outline;
@@ -11,47 +11,48 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Most bytes of outlines that are kept, whether or not their tasks are resident.
+/// Maximum bytes of cached outlines, including those of resident tasks.
 const OUTLINES: usize = 512 * 1024;
 
-/// Most bytes of a bundle that are read before it is looked at, and of room for them that are kept.
+/// Bundles up to this many bytes are read at once, and a file buffer up to this size is cached.
 const FILE: usize = 256 * 1024;
 
-/// Most bytes of a dropped task's parameters that are kept. More is a visible part of what the process holds, and its pages a
-/// small part of what loading it takes.
+/// Maximum bytes of a dropped task's parameters that are cached. More would be a noticeable part of the
+/// process's memory, while faulting in new pages is a small part of what loading such a task costs.
 const MEMORY: usize = 1024 * 1024;
 
-/// Most bytes of a reader's room for a tensor that are kept.
+/// Maximum bytes of a reader's tensor buffer that are cached.
 const ROOM: usize = 256 * 1024;
 
-/// Most bytes of a decoder's room for a block that are kept: a block of the common networks' largest kernel, twice over.
+/// Maximum bytes of a decoder's block buffer that are cached: twice a block of the common networks' largest
+/// kernel.
 const BLOCK: usize = 2 * 1024 * 1024;
 
-/// Memory is used again for a part that leaves less than this fraction of it idle.
+/// Cached memory is reused for a part if at most 1/`SLACK` of the part's length would lie idle.
 const SLACK: usize = 16;
 
-/// Readers that are kept: a load is done by two threads at most.
+/// Maximum number of cached readers: at most two threads take part in a load.
 const READERS: usize = 2;
 
-/// What reading a bundle takes.
+/// Working memory for reading a bundle.
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub decoder: Decoder,
-    /// Room for a tensor on its way.
+    /// Buffer for the tensor being read.
     pub room: Vec<f32>,
 }
 
 /// Memory for one part of a task's parameters.
 #[derive(Debug)]
 pub(crate) enum Memory {
-    /// Of a task that is gone, with what that left in it.
+    /// From a dropped task, with its old contents.
     Used(Floats),
-    /// From the allocator.
+    /// Fresh from the allocator.
     Fresh(Reserved),
 }
 
 impl Memory {
-    /// Floats of any contents.
+    /// Floats with unspecified contents.
     pub fn floats(self) -> Floats {
         match self {
             Memory::Used(floats) => floats,
@@ -60,15 +61,15 @@ impl Memory {
     }
 }
 
-/// Things whose making would take a good part of a load.
+/// Reusable objects that would be expensive to create for every load.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     readers: Mutex<Vec<Reader>>,
-    /// Room for a file, no longer than [`FILE`].
+    /// File buffer, no longer than [`FILE`].
     file: Mutex<Vec<u8>>,
     /// Parameters of the task that was dropped last.
     memory: Mutex<Vec<Floats>>,
-    /// By the digests of their bundles, the latest at the end.
+    /// By the digests of their bundles, most recent last.
     outlines: Mutex<Vec<([u8; 32], Arc<Outline>)>>,
 }
 
@@ -76,7 +77,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// True for `/dev/zero` and its like, but not for pipes.
+/// True for devices such as `/dev/zero`, but not for pipes.
 fn is_device(file: &Metadata) -> bool {
     #[cfg(unix)]
     return file.file_type().is_char_device() || file.file_type().is_block_device();
@@ -85,10 +86,10 @@ fn is_device(file: &Metadata) -> bool {
 }
 
 impl Kept {
-    /// A reader; give it back by [`keep_reader`](Kept::keep_reader).
+    /// Takes a reader; return it with [`keep_reader`](Kept::keep_reader).
     ///
     /// # Errors
-    /// [`Error::Container`] when there is no memory for one.
+    /// [`Error::Container`] if memory for a new one cannot be allocated.
     pub fn reader(&self, file: &str) -> Result<Reader> {
         match lock(&self.readers).pop() {
             Some(reader) => Ok(reader),
@@ -107,16 +108,17 @@ impl Kept {
         }
     }
 
-    /// A bundle's bytes: a large file stays where it is until its sections are decoded, each by the thread that decodes it. Those of
-    /// a small one are given back by [`keep_file`](Kept::keep_file), if they are not needed any more.
+    /// Opens a bundle. A large file is not read until its sections are decoded, each by the thread that
+    /// decodes it. Return the bytes of a small one with [`keep_file`](Kept::keep_file) if they are no longer
+    /// needed.
     ///
     /// # Errors
-    /// [`Error::File`]; [`Error::Container`] when the beginning of a large file cannot be read.
+    /// [`Error::File`]; [`Error::Container`] if the beginning of a large file cannot be read.
     pub fn open(&self, path: &Path) -> Result<Stored<'static>> {
         let mut file = File::open(path).map_err(Error::file(path, "open"))?;
         let is = file.metadata().map_err(Error::file(path, "read"))?;
         if is_device(&is) {
-            // It may have no end.
+            // It may be endless.
             return Err(Error::file(path, "load")(ErrorKind::Unsupported.into()));
         }
         let len = usize::try_from(is.len()).unwrap_or(usize::MAX);
@@ -135,8 +137,8 @@ impl Kept {
         }
     }
 
-    /// Memory for `len` floats, of which hardly more is held: a task's bytes are counted by what it needs.
-    /// None where the system gives no more.
+    /// Memory for `len` floats and hardly more, since a task is accounted for by what it needs. `None` if the
+    /// allocation fails.
     pub fn memory(&self, len: usize) -> Option<Memory> {
         let mut memory = lock(&self.memory);
         let fits = |floats: &Floats| (len..=len.saturating_add(len / SLACK)).contains(&floats.room());
@@ -148,23 +150,25 @@ impl Kept {
         }
     }
 
-    /// Keeps the memory of a dropped task for the next one, unless it is more than [`MEMORY`]. What was kept before is freed.
+    /// Caches the memory of a dropped task for the next one, unless it exceeds [`MEMORY`]. Frees what was
+    /// cached before.
     pub fn keep_floats(&self, mut floats: Vec<Floats>) {
         let bytes: usize = floats.iter().map(|floats| size_of::<f32>() * floats.room()).sum();
         if bytes > MEMORY {
             floats.clear();
         }
-        // Freed behind the lock.
+        // Freed after the lock is released.
         let _before = std::mem::replace(&mut *lock(&self.memory), floats);
     }
 
-    /// The outline of a bundle with that digest, if one was loaded lately. It may differ in signatures.
+    /// The cached outline of a bundle with that digest, if there is one. Its signatures may differ.
     pub fn outline(&self, digest: &[u8; 32]) -> Option<Arc<Outline>> {
         let outlines = lock(&self.outlines);
         outlines.iter().find(|(known, _)| known == digest).map(|(_, outline)| Arc::clone(outline))
     }
 
-    /// Keeps an outline, as the latest, in the place of the one with its digest, or of the oldest.
+    /// Caches an outline as the most recent, replacing the one with the same digest and evicting the oldest
+    /// beyond [`OUTLINES`].
     pub fn keep_outline(&self, digest: [u8; 32], outline: &Arc<Outline>) {
         let mut outlines = lock(&self.outlines);
         outlines.retain(|(known, _)| *known != digest);
@@ -181,12 +185,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_used_again_where_it_fits() {
+    fn memory_is_reused_where_it_fits() {
         let kept = Kept::default();
         let mut left = Floats::zeros(100);
         left.fill(7.0);
         kept.keep_floats(vec![left]);
-        // Too long for it, and so short that a good part of it would lie idle.
+        // Too long for the cached memory, or so short that much of it would lie idle.
         for len in [0, 30, 90, 200] {
             assert_eq!(*kept.memory(len).unwrap().floats(), vec![0.0; len]);
         }
@@ -196,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_large_is_not_kept() {
+    fn large_buffers_are_not_kept() {
         let kept = Kept::default();
         let filled = |bytes: usize| {
             let mut floats = Floats::zeros(bytes / size_of::<f32>());
@@ -216,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_are_kept_for_two() {
+    fn two_readers_are_kept() {
         let kept = Kept::default();
         let readers: Vec<Reader> = (0..3).map(|_| kept.reader("t").unwrap()).collect();
         readers.into_iter().for_each(|reader| kept.keep_reader(reader));

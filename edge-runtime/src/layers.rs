@@ -1,4 +1,4 @@
-//! Where a frame's time goes: the kernel calls of a task, and the time of each.
+//! Profiling: the kernel calls of a task and the time each one takes.
 
 use crate::engine::Observer;
 use crate::engine::int8;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Layer {
-    /// The tensors it reads and what is fused into it, for example `layer1.0.conv2 + layer1.0.bn2 + add + relu`.
+    /// The tensors it reads and what is fused into it, e.g. `layer1.0.conv2 + layer1.0.bn2 + add + relu`.
     pub name: String,
-    /// The node it helps to compute: 0 the stem, `l` cell `l`, one more than the last cell the head.
+    /// The node it contributes to: 0 is the stem, `l` is cell `l`, one more than the last cell is the head.
     pub node: usize,
-    /// Inside a cell: the gates it belongs to (block or proxy, and the node that gate reads) with the
+    /// Inside a cell: the gates it belongs to (block or proxy, and the node that the gate reads) with the
     /// multiply-adds of each. Proxies of a node run as one call.
     pub gates: Vec<(Role, usize, u64)>,
-    /// Shape of what it reads.
+    /// Shape of its input.
     pub input: Shape,
-    /// Shape of what it writes.
+    /// Shape of its output.
     pub output: Shape,
     /// Multiply-adds of convolutions and linear layers; zero for everything else.
     pub macs: u64,
@@ -40,7 +40,7 @@ impl Task {
     }
 }
 
-/// Multiply-adds of a step, and what each gate has of them.
+/// Multiply-adds of a step, in total and per gate.
 fn macs(step: &Step) -> (u64, Vec<(Role, usize, u64)>) {
     let all = match &step.work {
         Work::Conv { shape, .. } => shape.macs(),
@@ -61,7 +61,7 @@ impl Session {
     /// [`Task::layers`].
     ///
     /// # Errors
-    /// As [`Session::run`].
+    /// As for [`Session::run`].
     pub fn time_layers(&mut self, task: &Task, input: &[f32], frames: usize) -> Result<Vec<Duration>> {
         let frames = frames.max(1);
         let mut watch =

@@ -1,9 +1,9 @@
 //! Runs tailored networks on the device: one backbone, mapped into memory once and shared by every task, and
-//! any number of small tasks that a robot switches between from one frame to the next.
+//! any number of small tasks that a robot can switch between from one frame to the next.
 //!
 //! A [`Backbone`] is opened once. A [`Task`] is loaded onto it from its bundle; all allocation happens there.
-//! A [`Runtime`] keeps tasks in slots and switches between them; frames allocate nothing. A [`Session`] is the
-//! part of it that runs one given task.
+//! A [`Runtime`] keeps tasks in slots and switches between them; frames do not allocate. A [`Session`] is the
+//! lower-level part that runs a given task.
 //!
 //! ```no_run
 //! use edge_runtime::{Backbone, Frame, Options, Runtime};
@@ -12,7 +12,7 @@
 //! let backbone = Backbone::open("store/net.backbone", &Options::default())?;
 //! let mut runtime = Runtime::new(backbone, 1);
 //! let signs = runtime.load("store/signs.task")?;
-//! // Another thread decodes this one while frames go on.
+//! Another thread decodes this one while frames continue.
 //! let doors = runtime.prefetch("store/doors.task")?;
 //!
 //! runtime.switch(signs)?;

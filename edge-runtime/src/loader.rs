@@ -1,4 +1,4 @@
-//! A thread that loads, fills and drops tasks while another one runs frames.
+//! The loader thread: loads, fills and drops tasks while another thread runs frames.
 
 use crate::backbone::Backbone;
 use crate::engine::Workspace;
@@ -12,68 +12,69 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
-/// Says which load a result belongs to, and lets the frame thread cancel it.
+/// Identifies the load that a result belongs to, and lets the frame thread cancel it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ticket(Arc<AtomicBool>);
 
 impl Ticket {
-    /// Asks the loader to give this load up.
+    /// Asks the loader to abort this load.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// True once [`cancel`](Ticket::cancel) was called.
+    /// Whether [`cancel`](Ticket::cancel) was called.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// True for a copy of the same ticket.
+    /// Whether `other` is a copy of the same ticket.
     pub fn is(&self, other: &Ticket) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-/// What the frame thread asks for.
+/// Requests of the frame thread.
 pub(crate) enum Job {
-    /// Load a bundle for slot `slot`. Waits until nothing else is asked for, and until there is room.
+    /// Load a bundle for slot `slot`. Waits until no other job is queued and there is room in the budget.
     Load { slot: usize, ticket: Ticket, path: PathBuf },
-    /// Make the parameters of a task whose plan is compiled; frames may already wait for them. Nothing when it is gone by then.
+    /// Make the parameters of a task whose plan is compiled; frames may already be waiting for them. A no-op
+    /// if the task is gone by then.
     Fill { slot: usize, ticket: Ticket, task: Weak<Task> },
-    /// Help another thread to make them.
+    /// Help another thread to make a task's parameters.
     Help { task: Weak<Task> },
     /// Free a task, so that the frame thread need not.
     Drop(Arc<Task>),
     /// Free memory.
     Free(Workspace),
-    /// See whether there is room for a load now.
+    /// Check again whether there is room for a load.
     Look,
 }
 
-/// What comes back.
+/// A result of the loader.
 pub(crate) struct Done {
     pub slot: usize,
     pub ticket: Ticket,
     pub outcome: Result<Loaded>,
 }
 
-/// A task, complete, and a larger workspace if the known one is too small for it.
+/// A complete task, and a larger workspace if the known one is too small for it.
 pub(crate) struct Loaded {
     pub task: Arc<Task>,
     pub space: Option<Workspace>,
 }
 
-/// What the frame thread and the loader know of each other's memory.
+/// Memory accounting shared by the frame thread and the loader.
 #[derive(Debug)]
 pub(crate) struct Room {
-    /// Floats of arena and scratch that the frame thread has.
+    /// Size of the frame thread's arena and scratch, in floats.
     arena: AtomicUsize,
     scratch: AtomicUsize,
-    /// Bytes that tasks may take, and that resident ones take.
+    /// Memory budget for tasks, and memory used by resident ones, in bytes.
     budget: AtomicUsize,
     used: AtomicUsize,
     /// Bytes of loaded tasks that the frame thread has not taken in yet.
     parked: AtomicUsize,
-    /// Whether the loader has a task to free.
+    /// Whether the loader still has a task to free.
     leaving: AtomicBool,
 }
 
@@ -92,34 +93,36 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Notes what the frame thread has.
+    /// Records the size of the frame thread's workspace.
     pub fn note(&self, space: &Workspace) {
         self.arena.fetch_max(space.arena.len(), Ordering::Relaxed);
         self.scratch.fetch_max(space.scratch.len(), Ordering::Relaxed);
     }
 
-    /// Notes what tasks may take, and what resident ones do.
+    /// Records the memory budget for tasks and the memory used by resident ones.
     pub fn note_tasks(&self, budget: usize, used: usize) {
         self.budget.store(budget, Ordering::Relaxed);
         self.used.store(used, Ordering::Relaxed);
     }
 
-    /// Notes that the frame thread has taken in a loaded task.
+    /// Records that the frame thread has taken in a loaded task.
     pub fn taken_in(&self, task: &Task) {
         self.parked.fetch_sub(task.resident_bytes(), Ordering::Relaxed);
     }
 
-    /// Whether the loader may be given a task to free: not where another one waits, for its memory would add up.
+    /// Claims the loader for freeing a task. False while another one waits to be freed, because their memory
+    /// would add up.
     pub fn lets_leave(&self) -> bool {
         !self.leaving.swap(true, Ordering::Relaxed)
     }
 
-    /// Most bytes of a task that can ever be taken in.
+    /// Maximum bytes of a task that can ever be taken in.
     fn budget(&self) -> usize {
         self.budget.load(Ordering::Relaxed)
     }
 
-    /// Whether another task may be loaded: always where none waits to be taken in, because others may leave for it then.
+    /// Whether another task may be loaded: always if none is waiting to be taken in, because others can then
+    /// be evicted for it.
     fn has_room(&self) -> bool {
         let parked = self.parked.load(Ordering::Relaxed);
         let used = self.used.load(Ordering::Relaxed).saturating_add(parked);
@@ -127,18 +130,18 @@ impl Room {
     }
 }
 
-/// The loader thread. Dropping it waits for the job under way.
+/// The loader thread. Dropping it waits for the job in progress.
 pub(crate) struct Loader {
     jobs: Option<Sender<Job>>,
     done: Receiver<Done>,
-    /// Results that lie in `done` whole.
+    /// Number of results that have been sent completely.
     ready: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Loader {
     /// # Errors
-    /// [`Error::File`] when the system gives no thread.
+    /// [`Error::File`] if the thread cannot be created.
     pub fn start(backbone: Arc<Backbone>, threads: usize, room: Arc<Room>) -> Result<Loader> {
         let (jobs, inbox) = channel();
         let (outbox, done) = channel();
@@ -163,7 +166,8 @@ impl Loader {
                         (slot, ticket, outcome)
                     }
                     Job::Fill { slot, ticket, task } => {
-                        // One that left its slot is nobody's any more, and a frame may have made all of another.
+                        // A task that has left its slot is no longer needed; a frame may have made all parts
+                        // of this one.
                         let Some(task) = task.upgrade() else { continue };
                         let outcome = guarded(&|| match task.source() {
                             Some(source) => fill(&task, &source, &ticket),
@@ -173,7 +177,7 @@ impl Loader {
                     }
                     Job::Help { task } => {
                         let Some(task) = task.upgrade() else { continue };
-                        // What goes wrong is for the thread that is helped to report.
+                        // Errors are reported by the thread that is being helped.
                         let _ = guarded(&|| {
                             let Some(source) = task.source() else { return Ok(Arc::clone(&task)) };
                             task.fill_from(&source.file, &source.bundle, || false)?;
@@ -201,7 +205,7 @@ impl Loader {
         Ok(Loader { jobs: Some(jobs), done, ready, thread: Some(thread) })
     }
 
-    /// Queues a job. Never waits.
+    /// Queues a job. Does not block.
     pub fn ask(&self, job: Job) -> Result<()> {
         let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
         match sent {
@@ -210,8 +214,8 @@ impl Loader {
         }
     }
 
-    /// The next finished job, if there is one. Never waits, not even for a loader that was stopped in the middle
-    /// of sending: it looks into the channel only for what was counted after it had been sent.
+    /// The next finished job, if there is one. Does not block, not even if the loader was preempted in the
+    /// middle of sending: it only receives results that were counted after they had been sent.
     pub fn finished(&self) -> Option<Done> {
         if self.ready.load(Ordering::Acquire) == 0 {
             return None;
@@ -220,10 +224,10 @@ impl Loader {
         self.done.try_recv().ok()
     }
 
-    /// The next finished job; waits for it. `None` when none can come any more.
+    /// Waits for the next finished job. `None` if there will be no more.
     pub fn wait(&self) -> Option<Done> {
         let done = self.done.recv().ok()?;
-        // It was sent; its count follows at once.
+        // It has been sent; its count follows immediately.
         while self.ready.load(Ordering::Acquire) == 0 {
             std::thread::yield_now();
         }
@@ -232,14 +236,14 @@ impl Loader {
     }
 }
 
-/// What the loader has been asked for. Loads that nobody waits for come last.
+/// Pending jobs. Loads, which nobody waits for, come last.
 struct Queue {
     inbox: Receiver<Job>,
     loads: VecDeque<Job>,
 }
 
 impl Queue {
-    /// The next job; waits for it. `None` when none can come any more.
+    /// Waits for the next job. `None` if there will be no more.
     fn next(&mut self, room: &Room) -> Option<Job> {
         loop {
             let job = match self.inbox.try_recv() {
@@ -258,10 +262,10 @@ impl Queue {
     }
 }
 
-/// What `load` says; a panic, which is a defect, ends the load that meets it, not the thread that others wait for.
+/// Runs `load`; a panic, which is a defect, ends only that load, not the thread that others wait for.
 #[inline(never)]
 fn guarded(load: &dyn Fn() -> Result<Arc<Task>>) -> Result<Arc<Task>> {
-    let defect = || Error::Internal { what: "a panic while a task was loaded".into() };
+    let defect = || Error::Internal { what: "panic while loading a task".into() };
     catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(defect()))
 }
 
@@ -289,7 +293,7 @@ fn fill(task: &Arc<Task>, source: &Source, ticket: &Ticket) -> Result<Arc<Task>>
     }
     let release = Release(task);
     let outcome = task.fill_from(&source.file, &source.bundle, || ticket.is_cancelled());
-    // A frame may have begun to make some.
+    // A frame may have started on some of them.
     let outcome = outcome.and_then(|()| task.complete());
     if let Err(error) = &outcome {
         task.fail(error.clone());
@@ -299,7 +303,7 @@ fn fill(task: &Arc<Task>, source: &Source, ticket: &Ticket) -> Result<Arc<Task>>
 }
 
 fn larger(task: &Task, threads: usize, room: &Room) -> Option<Workspace> {
-    // Where it is too much, the frame says so.
+    // If it exceeds the limit, the frame reports it.
     let (arena, scratch) = (task.program().arena_len, task.program().check_scratch(threads).ok()?);
     let known = (room.arena.load(Ordering::Relaxed), room.scratch.load(Ordering::Relaxed));
     if arena <= known.0 && scratch <= known.1 {
@@ -315,7 +319,7 @@ impl Drop for Loader {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // It answered all that it could.
+            // It has answered everything it could.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! The `edge-runtime` command: tailored networks on the device, from a shell.
+//! The `edge-runtime` command: runs tailored networks from a shell.
 
 mod cli;
 

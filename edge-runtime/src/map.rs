@@ -1,4 +1,4 @@
-//! The backbone's bytes: a file mapped once and read-only, or a copy in memory.
+//! The backbone's bytes: a read-only memory-mapped file, or a copy in memory.
 #![allow(unsafe_code)]
 
 use crate::{Error, Result};
@@ -6,7 +6,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-/// Read-only bytes that live as long as anything that reads kernels out of them.
+/// Read-only bytes that live as long as anything that reads kernels from them.
 pub(crate) struct Map {
     bytes: Bytes,
 }
@@ -25,13 +25,13 @@ impl Map {
         let file = File::open(path).map_err(Error::file(path, "open"))?;
         // SAFETY: the map is private to this process and never written through. The store's contract is that
         // a backbone file is immutable: installing writes a new file and renames it, so neither length nor
-        // contents of this inode change. Whoever breaks that contract from outside gets a bus error or
-        // wrong scores, as with any mapped file.
+        // contents of this inode change. Breaking that contract from outside results in a bus error or wrong
+        // scores, as with any mapped file.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::file(path, "map"))?;
         Ok(Map { bytes: Bytes::File(map) })
     }
 
-    /// Bytes that are already in memory.
+    /// Wraps bytes that are already in memory.
     pub fn memory(bytes: Vec<u8>) -> Map {
         Map { bytes: Bytes::Memory(bytes) }
     }
@@ -44,24 +44,24 @@ impl Map {
         }
     }
 
-    /// The floats in a range of bytes, in place. `None` when the range is outside, not aligned for floats,
-    /// or the machine is big-endian (files hold little-endian numbers).
+    /// The floats in a byte range, in place. `None` if the range is out of bounds or not aligned for floats,
+    /// or if the machine is big-endian (files hold little-endian numbers).
     pub fn floats(&self, range: Range<usize>) -> Option<&[f32]> {
         let bytes = self.bytes().get(range)?;
         let aligned = bytes.as_ptr().cast::<f32>().is_aligned() && bytes.len().is_multiple_of(4);
         if !aligned || cfg!(target_endian = "big") {
             return None;
         }
-        // SAFETY: the pointer is aligned for f32 and the length is whole floats of memory that `bytes` borrows
-        // from `self`; every bit pattern is a valid f32; nobody writes to the map.
+        // SAFETY: the pointer is aligned for f32 and the length is whole floats of memory that `bytes`
+        // borrows from `self`; every bit pattern is a valid f32; nobody writes to the map.
         Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / 4) })
     }
 
-    /// Tells the system that the pages are not needed for now. They come back from the file when read.
+    /// Tells the OS that the pages are not needed for now. They are read from the file again on access.
     pub fn release(&self) {
         if let Bytes::File(map) = &self.bytes {
             // SAFETY: for a read-only file mapping this drops clean pages, which later reads bring back
-            // unchanged; it is the private anonymous mappings whose contents it would destroy.
+            // unchanged; only the contents of private anonymous mappings would be destroyed.
             #[cfg(unix)]
             let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         }

@@ -1,4 +1,4 @@
-//! What a network will need of a device's memory, known before it is there.
+//! A network's memory requirements, computed without loading it.
 
 use crate::backbone::{Kernel, Kernel8, int8_shape};
 use crate::engine::Program;
@@ -9,35 +9,35 @@ use bundles::plan::{Conv, Plan};
 use std::cell::Cell;
 use std::sync::Arc;
 
-/// Memory of one network on one instruction set, in bytes.
+/// Memory requirements of one network on one instruction set, in bytes.
 ///
-/// All tasks of a [`Runtime`](crate::Runtime) share one workspace, as large as the largest of them needs.
+/// All tasks of a [`Runtime`](crate::Runtime) share one workspace, sized for the largest of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Needs {
-    /// Activations of a frame.
+    /// Activations (feature maps) of a frame.
     pub arena: usize,
-    /// Intermediate values of its convolutions.
+    /// Scratch buffers of its convolutions.
     pub scratch: usize,
-    /// The task's own parameters as they lie in memory, and its compiled plan.
+    /// The task's own parameters as stored in memory, and its compiled plan.
     pub task: usize,
-    /// The backbone kernels that it reads, in this instruction set's layout: mapped from a packed file, or repacked
-    /// at open. All tasks share them.
+    /// The backbone kernels that it reads, in this instruction set's layout: mapped from a packed file, or
+    /// repacked at open. All tasks share them.
     pub kernels: usize,
 }
 
 impl Needs {
-    /// Arena and scratch.
+    /// Arena plus scratch.
     pub fn workspace(&self) -> usize {
         self.arena + self.scratch
     }
 }
 
-/// What `plan` will need in f32 on `isa` with `threads` threads, without its bundle's header. This machine need not have that
-/// instruction set.
+/// What `plan` will need in f32 on `isa` with `threads` threads, excluding its bundle's header. This machine
+/// need not support that instruction set.
 ///
 /// # Errors
-/// What is wrong with the plan; [`Error::TooLarge`].
+/// If the plan is invalid; [`Error::TooLarge`].
 pub fn needs(plan: &Plan, isa: Isa, threads: usize) -> Result<Needs> {
     let floats = Cell::new(0);
     let nothing = Arc::new(Floats::default());
@@ -50,10 +50,10 @@ pub fn needs(plan: &Plan, isa: Isa, threads: usize) -> Result<Needs> {
     Ok(of(&program, threads, size_of::<f32>() * floats.get()))
 }
 
-/// As [`needs`], in int8.
+/// Like [`needs`], in int8.
 ///
 /// # Errors
-/// As [`needs`]; [`Error::Incompatible`] for what has no form on bytes.
+/// As for [`needs`]; [`Error::Incompatible`] for operations without an int8 form.
 pub fn needs_int8(plan: &Plan, isa: Isa, threads: usize) -> Result<Needs> {
     let bytes = Cell::new(0);
     let note = |conv: &Conv| {
@@ -62,7 +62,7 @@ pub fn needs_int8(plan: &Plan, isa: Isa, threads: usize) -> Result<Needs> {
         Ok(Kernel8::default())
     };
     plan.check().map_err(Error::container(&plan.arch))?;
-    // What a map's bytes stand for changes nothing of what it takes.
+    // The quantisation parameters do not affect memory.
     let grids = vec![Grid { scale: 1.0, zero: 0 }; plan.maps().len()];
     let program = Program::compile_int8(&plan.arch, plan, isa, &note, &grids)?;
     Ok(of(&program, threads, bytes.get()))

@@ -1,4 +1,4 @@
-//! What a task is but for its numbers: its bundle's header, checked against the backbone, and its compiled plan.
+//! A task without its parameters: its bundle's header, checked against the backbone, and its compiled plan.
 
 use crate::backbone::Backbone;
 use crate::engine::Program;
@@ -12,23 +12,24 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Outline {
     name: String,
-    /// None for a task that never was a bundle.
+    /// `None` for a task that was not loaded from a bundle.
     pub header: Option<Arc<Header>>,
     pub trust: Trust,
-    /// Universal blocks that are left, and cells of the backbone.
+    /// Number of universal blocks that remain, and of cells in the backbone.
     pub blocks: (usize, usize),
     pub preparation: Option<Preparation>,
     pub program: Program,
-    /// Bytes it holds on the heap, roughly.
+    /// Approximate heap usage in bytes.
     pub bytes: usize,
 }
 
 impl Outline {
-    /// Parses a task bundle, checks it and compiles its plan; or finds it known: loaded before onto
-    /// this backbone, and the same in everything but (perhaps) the contents of its sections.
+    /// Parses a task bundle, checks it and compiles its plan; or reuses the cached outline of a bundle that
+    /// was loaded onto this backbone before and is identical except (perhaps) for the contents of its
+    /// sections.
     ///
     /// # Errors
-    /// As [`Task::load`](crate::Task::load), but for what is wrong with tensors.
+    /// As for [`Task::load`](crate::Task::load), except for invalid tensors.
     pub fn open<'a>(
         backbone: &Backbone,
         file: &str,
@@ -43,7 +44,7 @@ impl Outline {
         let same = header.is_some_and(|header| Arc::ptr_eq(header, bundle.header()));
         let outline = match known.filter(|_| same) {
             Some(known) => {
-                // They are a part of the program, but lie in a section.
+                // The quantisation parameters are part of the program but stored in a section.
                 bundle::grids(file, &bundle)?;
                 known
             }
@@ -79,7 +80,7 @@ impl Outline {
         if grids.is_none() && backbone.is_int8() {
             return Err(Error::Incompatible {
                 file: file.into(),
-                want: "a backbone of f32 or f16 kernels, for it holds no scales of int8 maps".into(),
+                want: "an f32 or f16 backbone, as it holds no scales of int8 maps".into(),
                 got: "packing `int8`".into(),
             });
         }
@@ -94,16 +95,16 @@ impl Outline {
         })
     }
 
-    /// The outline of a task without bundle.
+    /// The outline of a task without a bundle.
     ///
     /// # Errors
-    /// What is wrong with the plan, or cannot be compiled.
+    /// If the plan is invalid or cannot be compiled.
     pub fn of_plan(backbone: &Backbone, name: &str, plan: &Plan, grids: Option<&[Grid]>) -> Result<Outline> {
         plan.check().map_err(Error::container(name))?;
         Outline::compile(backbone, name, plan, grids)
     }
 
-    /// From a plan that passed its checks.
+    /// Compiles a plan that has passed its checks.
     fn compile(backbone: &Backbone, name: &str, plan: &Plan, grids: Option<&[Grid]>) -> Result<Outline> {
         let program = match grids {
             None => {
@@ -126,13 +127,14 @@ impl Outline {
         })
     }
 
-    /// Bytes that a task with it holds in memory, without the backbone and the arena that all tasks share.
+    /// Memory that a task with this outline uses, in bytes, excluding the backbone and the arena that all
+    /// tasks share.
     pub fn resident_bytes(&self) -> usize {
         let parts: usize = self.program.parts.iter().map(|part| 4 * part.len).sum();
         parts + self.bytes
     }
 
-    /// Refuses a task of more than `most` bytes, before memory is taken for it.
+    /// Refuses a task of more than `most` bytes before allocating memory for it.
     ///
     /// # Errors
     /// [`Error::TooLarge`].

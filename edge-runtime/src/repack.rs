@@ -1,4 +1,4 @@
-//! Packing a backbone on the workstation: in the layout that a device's kernels read, or in fewer bits.
+//! Packing a backbone on the workstation: in the layout that a device's kernels read, or at lower precision.
 
 use crate::backbone::{INT8_REVISION, Kernel, LAYOUT_REVISION, int8_shape, isa_in_files};
 use crate::bundle;
@@ -16,13 +16,13 @@ use std::sync::Arc;
 /// How a backbone's kernels are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
-    /// f32 in the layout of an instruction set: mapped and used as they lie. Winograd kernels take up to four
-    /// times the room of plain ones.
+    /// f32 in the layout of an instruction set: mapped and used in place. Winograd kernels take up to four
+    /// times the space of plain ones.
     F32(Isa),
-    /// f16 in plain order: half the file, brought into the device's layout (as f32) at open.
+    /// f16 in plain order: half the file size, converted to the device's layout (as f32) at open.
     F16,
-    /// Bytes, with a scale per output channel, in the one order that all integer kernels read in place: a quarter
-    /// of the file. Runs tasks that were packed for it, and no others.
+    /// Bytes with a scale per output channel, in the one order that all integer kernels read in place: a
+    /// quarter of the file size. Runs only tasks that were packed for it.
     Int8,
 }
 
@@ -36,15 +36,15 @@ impl fmt::Display for Packing {
     }
 }
 
-/// The backbone `bytes` packed as `packing` says, for images of the size in its plan.
+/// Packs the backbone `bytes` as `packing`, for images of the size in its plan.
 ///
-/// Needs no machine with that instruction set. The id stays; the variant becomes the packing's name. f32 packings
-/// keep everything else in the file; the others keep what a device may use: the vectors that only training
-/// reads (companions of the source's norms) stay behind, and the source's own tensors are rounded too.
-/// Signed with `signers`, or the development key if there are none.
+/// The machine need not support the target instruction set. The id is unchanged; the variant becomes the
+/// packing's name. f32 packings keep everything else in the file; the others keep only what a device may use:
+/// vectors that only training reads (companions of the source's norms) are dropped, and the source's own
+/// tensors are rounded too. Signed with `signers`, or with the development key if there are none.
 ///
 /// # Errors
-/// What is wrong with the file; [`Error::Incompatible`] for kernels that are not plain f32.
+/// If the file is invalid; [`Error::Incompatible`] for kernels that are not plain f32.
 pub fn pack_backbone(file: &str, bytes: &[u8], packing: Packing, signers: &[SigningKey]) -> Result<Vec<u8>> {
     let container = || Error::container(file);
     let parsed = Bundle::parse(bytes).map_err(container())?;
@@ -70,7 +70,7 @@ pub fn pack_backbone(file: &str, bytes: &[u8], packing: Packing, signers: &[Sign
     writer.finish(signers).map_err(container())
 }
 
-/// Adds every section, kernels in the layout of `isa`.
+/// Adds every section, with kernels in the layout of `isa`.
 fn blocked(file: &str, parsed: &Bundle<'_>, isa: Isa, writer: &mut Writer) -> Result<()> {
     let container = || Error::container(file);
     let shapes = shapes(file, parsed, isa)?;
@@ -93,7 +93,8 @@ fn blocked(file: &str, parsed: &Bundle<'_>, isa: Isa, writer: &mut Writer) -> Re
     Ok(())
 }
 
-/// Adds the tensors of the plan rounded to f16, or to bytes in rows where `to_bytes` says so and there are rows.
+/// Adds the plan's tensors rounded to f16, or quantised to bytes by row if `to_bytes` is set and they have
+/// rows.
 fn rounded(file: &str, parsed: &Bundle<'_>, to_bytes: bool, writer: &mut Writer) -> Result<()> {
     let manifest = parsed.manifest();
     let kernels: HashMap<String, &Conv> = manifest
@@ -131,10 +132,10 @@ fn rounded(file: &str, parsed: &Bundle<'_>, to_bytes: bool, writer: &mut Writer)
     Ok(())
 }
 
-/// A tensor as bytes, rounded to that many bits, and the scale of each of its `rows`.
+/// Quantises a tensor to `bits` bits, and returns its bytes and the scale of each of its `rows`.
 ///
 /// # Errors
-/// [`Error::Kernel`] when its length is no multiple of `rows`.
+/// [`Error::Kernel`] if its length is not a multiple of `rows`.
 pub fn in_rows(name: &str, values: &[f32], rows: usize, bits: Bits) -> Result<(Vec<i8>, Vec<f32>)> {
     let (mut bytes, mut scales) = (vec![0; values.len()], vec![0.0; rows]);
     int8::quantise_rows(values, rows, bits, &mut bytes, &mut scales)
@@ -142,7 +143,7 @@ pub fn in_rows(name: &str, values: &[f32], rows: usize, bits: Bits) -> Result<(V
     Ok((bytes, scales))
 }
 
-/// The numbers of a section that is still as it was imported.
+/// The numbers of a section that is still as imported.
 fn plain(file: &str, parsed: &Bundle<'_>, section: &Section) -> Result<Vec<f32>> {
     if (section.dtype, section.layout) != (Dtype::F32, Layout::Canonical) {
         return Err(Error::Incompatible {
@@ -154,8 +155,8 @@ fn plain(file: &str, parsed: &Bundle<'_>, section: &Section) -> Result<Vec<f32>>
     parsed.decode_f32(&section.name).map_err(Error::container(file))
 }
 
-/// The shape each kernel runs in. A kernel that the plan uses in two ways that are packed differently is left
-/// out, so that it stays plain and is repacked at open.
+/// The shape each kernel runs in. A kernel that the plan uses in two ways with different packings is left
+/// out; it stays plain and is repacked at open.
 fn shapes(file: &str, bundle: &Bundle<'_>, isa: Isa) -> Result<HashMap<String, ConvShape>> {
     let used = RefCell::new(Vec::new());
     let empty = Arc::new(Floats::default());

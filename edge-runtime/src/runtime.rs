@@ -1,4 +1,5 @@
-//! Tasks in slots: load, prefetch, stream, switch, evict. Frames are in `frames`, what slots hold in `residents`.
+//! Tasks in slots: load, prefetch, stream, switch, evict. Frames are in `frames`, slot contents in
+//! `residents`.
 
 mod frames;
 mod residents;
@@ -22,7 +23,7 @@ use std::time::Duration;
 pub struct TaskId(pub(crate) usize);
 
 impl TaskId {
-    /// The refusal of a number that is no slot's.
+    /// The error for a number that is not a slot.
     fn unknown(self) -> Error {
         // From C it may be negative.
         Error::NotResident { task: Some(format!("number {}", self.0 as isize)) }
@@ -34,29 +35,29 @@ struct Slot {
     name: String,
     path: Option<PathBuf>,
     task: Option<Arc<Task>>,
-    /// The complete task that `task`, still being streamed in, is to replace.
+    /// The complete predecessor of `task` while `task` is still being streamed in.
     before: Option<Arc<Task>>,
-    /// The load under way. A result with another ticket comes too late to count.
+    /// The load in progress. Results with another ticket are out of date.
     loading: Option<Ticket>,
     /// Why the last load failed.
     error: Option<Error>,
-    /// When it was switched to last, for eviction.
+    /// When it was last switched to, for eviction.
     used: u64,
 }
 
-/// Bundles below this are loaded rather than streamed, because starting another thread's work takes longer.
+/// Smaller bundles are loaded rather than streamed, because waking another thread would take longer.
 const STREAM_FROM: usize = 256 * 1024;
 
 /// One backbone, many tasks, one camera.
 ///
 /// Everything is allocated when a task is loaded; [`frame`](Runtime::frame) and [`switch`](Runtime::switch)
-/// to a resident task allocate nothing and wait for nobody. (What the loader thread has finished is taken in by
-/// [`poll`](Runtime::poll), by `switch`, and by a frame that finds a switch to it requested: that moves it into its slot,
-/// and others out where the budget asks for it.) Loads run on a thread of their own
-/// ([`prefetch`](Runtime::prefetch), [`stream`](Runtime::stream)) or on the caller's
-/// ([`load`](Runtime::load)); either way the running task is not touched, and a load that fails or is
-/// cancelled ([`evict`](Runtime::evict)) leaves it where it was. Other threads ask for switches through a
-/// [`Switcher`]; they take place between frames.
+/// to a resident task neither allocate nor block. (Results of the loader thread are taken in by
+/// [`poll`](Runtime::poll), by `switch`, and by a frame that finds a switch requested to the loaded task:
+/// this moves the task into its slot and evicts others if the budget requires it.) Loads run on a thread of
+/// their own ([`prefetch`](Runtime::prefetch), [`stream`](Runtime::stream)) or on the caller's
+/// ([`load`](Runtime::load)); in both cases the running task is unaffected, and a load that fails or is
+/// cancelled ([`evict`](Runtime::evict)) leaves it in place. Other threads request switches through a
+/// [`Switcher`]; these take place between frames.
 #[derive(Debug)]
 pub struct Runtime {
     backbone: Arc<Backbone>,
@@ -64,13 +65,13 @@ pub struct Runtime {
     preparer: Preparer,
     slots: Vec<Slot>,
     current: Option<usize>,
-    /// The task to return to when a streamed one fails.
+    /// The task to return to if a streamed one fails.
     fallback: Option<usize>,
     budget: usize,
     deadline: Option<Duration>,
     stream_from: usize,
     switcher: Switcher,
-    /// A switch that was asked for by a [`Switcher`] while its task was still being loaded.
+    /// A switch requested through a [`Switcher`] whose task is still being loaded.
     wanted: Option<usize>,
     clock: u64,
     room: Arc<Room>,
@@ -79,7 +80,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime without tasks, on `threads` threads, the caller's included.
+    /// A runtime without tasks, on `threads` threads, including the caller.
     pub fn new(backbone: Arc<Backbone>, threads: usize) -> Runtime {
         Runtime {
             backbone,
@@ -100,31 +101,34 @@ impl Runtime {
         }
     }
 
-    /// Most bytes of resident tasks. The least recently used go first when a load exceeds it. A load takes its memory
-    /// before others leave, and so does one prefetched task that no [`poll`](Runtime::poll) has taken in yet: further ones wait
-    /// for that where the budget would be exceeded. One task that left may be waiting for the loader to free it. Memory of the last
-    /// task to leave is kept for the next load (at most 1 MiB), and so are headers and compiled plans of tasks that left, up to
-    /// 512 KiB, and the room of two readers, up to 4.25 MiB each and as a rule a tenth of that, and of a file, up to 256 KiB. Kernels of a generic
-    /// backbone that tasks of other image sizes need in another form are repacked beside the first ones, outside the budget.
+    /// Sets the memory budget for resident tasks, in bytes. If a load exceeds it, the least recently used
+    /// tasks are evicted. A load takes its memory before others are evicted, and so does one prefetched task
+    /// that no [`poll`](Runtime::poll) has taken in yet: further ones wait for that if they would exceed the
+    /// budget. One evicted task may still be waiting for the loader to free it.
+    ///
+    /// Not counted are caches for later loads: memory of the last evicted task (at most 1 MiB), headers and
+    /// compiled plans of evicted tasks (up to 512 KiB), the buffers of two readers (up to 4.25 MiB each,
+    /// usually a tenth of that) and a file buffer (up to 256 KiB); nor kernels of a generic backbone that
+    /// tasks of other image sizes need in another form, which are repacked in addition to the first ones.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
         self.tell();
     }
 
-    /// Time a frame may take. A later answer is marked and counted; a frame whose task is still being
-    /// streamed in gives up then instead of blocking, after the part that it is making.
+    /// Sets the time a frame may take. A later answer is marked and counted; a frame whose task is still
+    /// being streamed in gives up at its deadline instead of blocking, after finishing the part it is making.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.deadline = deadline;
     }
 
-    /// Smallest bundle, in bytes, that the loader's thread has a part in (256 KiB unless set): that
-    /// [`stream`](Runtime::stream) streams, and that [`load`](Runtime::load) decodes on two threads. Waking another
-    /// thread for a smaller one would take longer than it helps.
+    /// Sets the smallest bundle, in bytes, for which the loader thread is used (256 KiB by default):
+    /// [`stream`](Runtime::stream) streams such bundles, and [`load`](Runtime::load) decodes them on two
+    /// threads. For smaller ones, waking another thread takes longer than it saves.
     pub fn set_stream_from(&mut self, bytes: usize) {
         self.stream_from = bytes;
     }
 
-    /// A handle by which other threads ask for switches.
+    /// A handle through which other threads request switches.
     pub fn switcher(&self) -> Switcher {
         self.switcher.clone()
     }
@@ -134,12 +138,12 @@ impl Runtime {
         &self.backbone
     }
 
-    /// What happened so far.
+    /// Counters since the runtime was created.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// Counters and gauges as Prometheus text, and names and digests of resident tasks.
+    /// Counters and gauges as Prometheus text, with names and digests of resident tasks.
     pub fn metrics(&self) -> String {
         let gauges = Gauges {
             tasks: self.resident().count(),
@@ -155,10 +159,10 @@ impl Runtime {
         self.stats.prometheus(gauges, tasks)
     }
 
-    /// Loads a task bundle on this thread and makes it resident. A task of the same name is replaced.
+    /// Loads a task bundle on this thread and makes it resident, replacing a task of the same name.
     ///
     /// # Errors
-    /// As [`Task::load`]; [`Error::TooLarge`] when it does not fit the budget. The running task stays.
+    /// As for [`Task::load`]; [`Error::TooLarge`] if it does not fit the budget. The running task stays.
     pub fn load(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
         let task = self.counted(|this| {
@@ -168,13 +172,13 @@ impl Runtime {
         self.admit(task, Some(path))
     }
 
-    /// A whole task, made here, with the loader's help when there is enough to do for two.
+    /// Loads a complete task on this thread, with the loader's help if the bundle is large enough.
     fn make(&mut self, file: String, stored: Stored<'static>) -> Result<Arc<Task>> {
         if stored.len() < self.stream_from {
             return Task::from_stored(&self.backbone, &file, stored, self.budget).map(Arc::new);
         }
         let (task, source) = Task::begin(&self.backbone, file, stored, self.budget, true)?;
-        // Without a loader this thread does all of it.
+        // Without a loader, this thread does all the work.
         if let Ok(loader) = self.loader() {
             let _ = loader.ask(Job::Help { task: Arc::downgrade(&task) });
         }
@@ -183,10 +187,10 @@ impl Runtime {
         Ok(task)
     }
 
-    /// As [`load`](Runtime::load), from bytes in memory.
+    /// Like [`load`](Runtime::load), from bytes in memory.
     ///
     /// # Errors
-    /// As [`load`](Runtime::load).
+    /// As for [`load`](Runtime::load).
     pub fn load_bytes(&mut self, file: &str, bytes: &[u8]) -> Result<TaskId> {
         let task = self.counted(|this| Task::from_stored(&this.backbone, file, bytes.into(), this.budget))?;
         self.admit(Arc::new(task), None)
@@ -195,17 +199,18 @@ impl Runtime {
     /// Makes a task that was built in memory resident.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when it does not fit the budget.
+    /// [`Error::TooLarge`] if it does not fit the budget.
     pub fn insert(&mut self, task: Task) -> Result<TaskId> {
         self.admit(Arc::new(task), None)
     }
 
-    /// A hint that the bundle at `path` will be needed: begins to load it on the loader thread, unless a task from there is
-    /// resident. Its slot becomes resident at a later [`poll`](Runtime::poll) or [`switch`](Runtime::switch); until then the
-    /// path is its name. An idle task of the same name leaves then.
+    /// Hints that the bundle at `path` will be needed: starts loading it on the loader thread, unless a task
+    /// from that path is resident. Its slot becomes resident at a later [`poll`](Runtime::poll) or
+    /// [`switch`](Runtime::switch), replacing an idle task of the same name; until then the path serves as
+    /// its name.
     ///
     /// # Errors
-    /// Only when there is no loader thread; what is wrong with the bundle comes from `poll`.
+    /// Only if there is no loader thread; `poll` reports what is wrong with the bundle.
     pub fn prefetch(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
         let known = self.slots.iter().position(|slot| slot.path.as_deref() == Some(path));
@@ -219,11 +224,11 @@ impl Runtime {
     }
 
     /// Compiles a bundle's plan here and lets the loader thread make its parameters, first cells first. The
-    /// task can be switched to at once: a frame waits for each cell's parameters only when it gets there. Where the system gives no
-    /// further thread, all of it is made here.
+    /// task can be switched to at once: a frame waits for each cell's parameters only when it gets there. If
+    /// the system cannot create another thread, everything is made here.
     ///
     /// # Errors
-    /// As [`load`](Runtime::load). What is wrong with the parameters comes from the first
+    /// As for [`load`](Runtime::load). Invalid parameters are reported by the first
     /// [`frame`](Runtime::frame), which returns to the task that ran before.
     pub fn stream(&mut self, path: impl AsRef<Path>) -> Result<TaskId> {
         let path = path.as_ref();
@@ -241,16 +246,16 @@ impl Runtime {
         Ok(id)
     }
 
-    /// Makes `id` the task of the frames to come. A pointer move when it is resident.
+    /// Makes `id` the task of the frames to come. Only moves a pointer if it is resident.
     ///
     /// # Errors
-    /// [`Error::NotResident`]; or why its load failed.
+    /// [`Error::NotResident`], or why its load failed.
     pub fn switch(&mut self, id: TaskId) -> Result<()> {
         self.collect();
         self.change(id)
     }
 
-    /// [`switch`](Runtime::switch) without taking in what has been loaded.
+    /// [`switch`](Runtime::switch) without taking in the loader's results.
     fn change(&mut self, id: TaskId) -> Result<()> {
         let Some(slot) = self.slots.get_mut(id.0) else {
             return Err(id.unknown());
@@ -263,7 +268,7 @@ impl Runtime {
         slot.used = self.clock;
         self.wanted = None;
         if self.current != Some(id.0) {
-            // Back to one that is whole: a task that is still being streamed in may be broken, too.
+            // Fall back to a complete task only: one that is still being streamed in may be broken, too.
             let whole = self.current.filter(|&slot| self.task_in(slot).is_some_and(Task::is_complete));
             self.fallback = whole.or(self.fallback);
             self.current = Some(id.0);
@@ -272,10 +277,10 @@ impl Runtime {
         Ok(())
     }
 
-    /// Takes a task out of memory, and cancels its load if one is under way. Its slot stays known.
+    /// Evicts a task, and cancels its load if one is in progress. Its slot remains known.
     ///
     /// # Errors
-    /// [`Error::Usage`] for the running task; [`Error::NotResident`] for a number that is no slot's.
+    /// [`Error::Usage`] for the running task; [`Error::NotResident`] for a number that is not a slot.
     pub fn evict(&mut self, id: TaskId) -> Result<()> {
         let Some(slot) = self.slots.get_mut(id.0) else { return Err(id.unknown()) };
         if self.current == Some(id.0) {
@@ -301,11 +306,11 @@ impl Runtime {
         Ok(())
     }
 
-    /// Takes in what the loader has finished, without waiting. The first failure is returned; the others
-    /// come from [`switch`](Runtime::switch) or further calls.
+    /// Takes in the loader's results without blocking. Returns the first failure; the others are returned by
+    /// [`switch`](Runtime::switch) or by further calls.
     ///
     /// # Errors
-    /// Why a load failed, or a switch that a [`Switcher`] asked for.
+    /// Why a load, or a switch requested through a [`Switcher`], failed.
     pub fn poll(&mut self) -> Result<()> {
         self.collect();
         self.slots.iter_mut().find_map(|slot| slot.error.take()).map_or(Ok(()), Err)
@@ -325,12 +330,13 @@ impl Runtime {
         self.poll()
     }
 
-    /// True while the task in this slot is being loaded or streamed in, until a [`poll`](Runtime::poll) or a switch takes it in.
+    /// True while the task in this slot is being loaded or streamed in, until a [`poll`](Runtime::poll) or a
+    /// switch takes it in.
     pub fn is_loading(&self, id: TaskId) -> bool {
         self.slots.get(id.0).is_some_and(|slot| slot.loading.is_some())
     }
 
-    /// The slot of a task by its name; the one that was loaded or used last, should two have it.
+    /// The slot of a task by name; if two have it, the one that was loaded or used last.
     pub fn find(&self, name: &str) -> Option<TaskId> {
         let named = (0..self.slots.len()).filter(|&slot| self.slots[slot].name == name);
         named.max_by_key(|&slot| (self.slots[slot].task.is_some(), self.slots[slot].used)).map(TaskId)
@@ -351,7 +357,8 @@ impl Runtime {
         self.slots.get(slot)?.task.as_deref()
     }
 
-    /// Bytes of resident tasks, and of those that stay until their streamed successors are complete; without backbone and arena.
+    /// Bytes of resident tasks, and of predecessors kept until their streamed successors are complete;
+    /// excluding the backbone and the arena.
     pub fn resident_bytes(&self) -> usize {
         (0..self.slots.len()).map(|slot| self.bytes_in(slot)).sum()
     }
@@ -363,7 +370,7 @@ impl Runtime {
 }
 
 impl Drop for Runtime {
-    /// Gives up what was still to be loaded, so that only the load under way is waited for.
+    /// Cancels pending loads, so that dropping waits only for the one in progress.
     fn drop(&mut self) {
         self.slots.iter().filter_map(|slot| slot.loading.as_ref()).for_each(Ticket::cancel);
     }
@@ -376,7 +383,7 @@ mod tests {
     use std::collections::HashMap;
 
     #[test]
-    fn a_runtime_that_goes_gives_up_what_is_still_queued() {
+    fn dropping_a_runtime_cancels_queued_loads() {
         let backbone = Backbone::from_tensors(Isa::Portable, HashMap::new());
         let mut runtime = Runtime::new(backbone, 1);
         let ids = ["a.task", "b.task"].map(|path| runtime.prefetch(path).unwrap());

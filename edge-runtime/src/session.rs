@@ -1,4 +1,4 @@
-//! One thread that runs frames: its worker pool and the memory it works in.
+//! Execution of frames on one thread: its worker pool and workspace.
 
 use crate::engine::{Cpu, Executor, Observer, Workspace};
 use crate::pool::Pool;
@@ -6,27 +6,27 @@ use crate::task::Arriving;
 use crate::{Result, Task};
 use std::time::Instant;
 
-/// Runs tasks one frame at a time. All tasks share its arena, which is as large as the largest needs.
+/// Runs tasks one frame at a time. All tasks share its arena, which is sized for the largest of them.
 #[derive(Debug)]
 pub struct Session {
     pub(crate) cpu: Cpu,
 }
 
 impl Session {
-    /// A session on `threads` threads, the caller's included.
+    /// A session on `threads` threads, including the caller.
     pub fn new(threads: usize) -> Session {
         Session { cpu: Cpu { pool: Pool::new(threads), space: Workspace::default() } }
     }
 
-    /// Threads at work, the caller's included.
+    /// Number of threads, including the caller.
     pub fn threads(&self) -> usize {
         self.cpu.pool.threads()
     }
 
-    /// Makes room for `task`, so that running it allocates nothing.
+    /// Reserves memory for `task`, so that running it does not allocate.
     ///
     /// # Errors
-    /// [`Error::TooLarge`](crate::Error::TooLarge) for more scratch than a device may be asked for;
+    /// [`Error::TooLarge`](crate::Error::TooLarge) if the scratch exceeds the limit for a device;
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn reserve(&mut self, task: &Task) -> Result<()> {
         self.cpu.reserve(task.program())
@@ -34,15 +34,15 @@ impl Session {
 
     /// Scores (logits) of `input`, the preprocessed image `(c, h, w)`, row-major.
     ///
-    /// Allocates nothing after [`reserve`](Session::reserve) for this task.
+    /// Does not allocate after [`reserve`](Session::reserve) for this task.
     ///
     /// # Errors
-    /// [`Error::Input`](crate::Error::Input) when `input` does not have the size the task expects.
+    /// [`Error::Input`](crate::Error::Input) if `input` does not have the size the task expects.
     pub fn run<'a>(&'a mut self, task: &Task, input: &[f32]) -> Result<&'a [f32]> {
         self.run_observed(task, input, &mut ())
     }
 
-    /// [`run`](Session::run), telling `observer` when each step starts and ends.
+    /// Like [`run`](Session::run); calls `observer` before and after each step.
     pub(crate) fn run_observed<'a>(
         &'a mut self,
         task: &Task,
@@ -52,7 +52,8 @@ impl Session {
         self.run_until(task, input, None, observer)
     }
 
-    /// [`run_observed`](Session::run_observed) that gives up at `until` when parameters are still on their way.
+    /// Like [`run_observed`](Session::run_observed), but gives up at `until` if parameters are still
+    /// arriving.
     pub(crate) fn run_until<'a>(
         &'a mut self,
         task: &Task,

@@ -1,4 +1,4 @@
-//! Counters of a runtime, and their Prometheus text.
+//! Counters of a runtime, and their Prometheus exposition.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use std::time::Duration;
 const BOUNDS: [u64; 12] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
 
-/// What a runtime has done since it was made.
+/// Counters since the runtime was created.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Frames answered.
+    /// Frames that returned scores.
     pub frames: u64,
-    /// Frames that ended in an error, those that were no image among them.
+    /// Frames that ended in an error, including invalid images.
     pub failed_frames: u64,
-    /// Frames answered after their deadline, or given up at it.
+    /// Frames answered after their deadline, or aborted at it.
     pub missed_deadlines: u64,
     /// Switches from one task to another.
     pub switches: u64,
@@ -24,17 +24,17 @@ pub struct Stats {
     pub failed_loads: u64,
     /// Loads cancelled by an eviction before they finished.
     pub cancelled_loads: u64,
-    /// Switches asked for by a [`Switcher`](crate::Switcher) to tasks that were not resident.
+    /// Switches requested by a [`Switcher`](crate::Switcher) to tasks that were not resident.
     pub failed_switches: u64,
     /// Tasks evicted.
     pub evictions: u64,
-    /// Time of all answered frames.
+    /// Total time of all answered frames.
     pub busy: Duration,
-    /// Frames per bucket of the histogram, the last one for all slower.
+    /// Frames per histogram bucket; the last one counts all slower frames.
     buckets: [u64; BOUNDS.len() + 1],
 }
 
-/// What a runtime holds at the moment its metrics are written.
+/// What a runtime holds when its metrics are written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gauges {
     pub tasks: usize,
@@ -43,17 +43,17 @@ pub(crate) struct Gauges {
     pub backbone_bytes: usize,
 }
 
-/// A resident task, as metrics tell of it.
+/// A resident task, as shown in metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resident {
     pub name: String,
-    /// Hexadecimal; empty for a task that never was a bundle.
+    /// Hexadecimal; empty for a task that was not loaded from a bundle.
     pub digest: String,
     pub is_running: bool,
 }
 
 impl Stats {
-    /// Counts a frame; true when it missed its deadline.
+    /// Counts a frame; returns whether it missed its deadline.
     pub(crate) fn frame(&mut self, time: Duration, deadline: Option<Duration>, answered: bool) -> bool {
         let late = deadline.is_some_and(|deadline| time > deadline);
         self.missed_deadlines += u64::from(late);
@@ -75,12 +75,12 @@ impl Stats {
         let counters = [
             ("frames_total", "Frames answered.", self.frames),
             ("failed_frames_total", "Frames that ended in an error.", self.failed_frames),
-            ("missed_deadlines_total", "Frames later than their deadline.", self.missed_deadlines),
+            ("missed_deadlines_total", "Frames that missed their deadline.", self.missed_deadlines),
             ("switches_total", "Switches from one task to another.", self.switches),
             ("loads_total", "Tasks that became resident.", self.loads),
             ("failed_loads_total", "Loads that failed.", self.failed_loads),
             ("cancelled_loads_total", "Loads cancelled before they finished.", self.cancelled_loads),
-            ("failed_switches_total", "Switches asked for to tasks not resident.", self.failed_switches),
+            ("failed_switches_total", "Switches requested to tasks not resident.", self.failed_switches),
             ("evictions_total", "Tasks evicted from memory.", self.evictions),
         ];
         let mut text = String::new();
@@ -94,8 +94,8 @@ impl Stats {
         for (name, help, value) in [
             ("resident_tasks", "Tasks in memory.", gauges.tasks),
             ("resident_task_bytes", "Memory held by resident tasks.", gauges.task_bytes),
-            ("workspace_bytes", "Arena and scratch that all tasks share.", gauges.workspace_bytes),
-            ("backbone_bytes", "Backbone file and what was repacked of it.", gauges.backbone_bytes),
+            ("workspace_bytes", "Arena and scratch shared by all tasks.", gauges.workspace_bytes),
+            ("backbone_bytes", "Backbone file and kernels repacked from it.", gauges.backbone_bytes),
         ] {
             let _ = write!(
                 text,
@@ -103,8 +103,8 @@ impl Stats {
             );
         }
         let name = "edge_runtime_task_running";
-        let _ = write!(text, "# HELP {name} Resident tasks: 1 for the one that runs.\n# TYPE {name} gauge\n");
-        // A predecessor may stay until its successor is complete; a series of the same labels may come only once.
+        let _ = write!(text, "# HELP {name} Resident tasks: 1 for the running one.\n# TYPE {name} gauge\n");
+        // A predecessor may stay until its successor is complete; each set of labels may appear only once.
         let mut told: Vec<Resident> = Vec::new();
         for task in tasks {
             match told.iter_mut().find(|known| (&known.name, &known.digest) == (&task.name, &task.digest)) {

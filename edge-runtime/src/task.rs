@@ -17,25 +17,26 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// One tailored network, ready to run (or becoming so: parts arrive in execution order).
+/// One tailored network, ready to run or still loading (its parts arrive in execution order).
 #[derive(Debug)]
 pub struct Task {
     pub(crate) outline: Arc<Outline>,
     file_bytes: usize,
     backbone: Arc<Backbone>,
-    /// Parameters of stem, cells and head; `None` inside when they will never come.
+    /// Parameters of stem, cells and head; the inner `None` means that they will never arrive.
     parts: Vec<OnceLock<Option<Floats>>>,
-    /// Memory for those that nobody has begun to make. Taken by the thread that begins the task: the allocator gives each
-    /// thread an arena of its own, and would keep in all of them what evicted tasks leave.
+    /// Memory for the parts that no thread has started on. Reserved by the thread that begins the task: the
+    /// allocator gives each thread an arena of its own, and memory of evicted tasks would otherwise linger in
+    /// all of them.
     memory: Mutex<Vec<Option<Memory>>>,
-    /// Parts that some thread has begun to make.
+    /// Number of parts that some thread has started on.
     begun: AtomicUsize,
-    /// Which of them is made before the others, where none of them is wanted before all are there: the largest, so that the
-    /// thread that has it is not the last.
+    /// The part to make first if none is needed before all are there: the largest one, so that the thread
+    /// working on it is not the last to finish.
     first: Option<usize>,
-    /// That every part was seen to have come.
+    /// Set once all parts have been seen to be there.
     is_whole: AtomicBool,
-    /// Where they come from, while they are arriving.
+    /// The source of the parameters while they are arriving.
     source: Mutex<Option<Arc<Source>>>,
     failure: OnceLock<Error>,
 }
@@ -43,8 +44,9 @@ pub struct Task {
 impl Task {
     /// Loads the task bundle at `path` onto `backbone`. All of the task's memory is allocated here.
     ///
-    /// A bundle that was loaded onto this backbone not long ago, and whose file has not changed in front of its tensors, is
-    /// neither parsed nor compiled again, nor are its signatures verified again. Tensors always are.
+    /// If the bundle was recently loaded onto this backbone and nothing in the file before its tensors has
+    /// changed, it is not parsed and compiled again, nor are its signatures verified again. The tensors
+    /// always are.
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Container`] for a damaged bundle; [`Error::WrongBackbone`];
@@ -55,18 +57,18 @@ impl Task {
         Task::from_stored(backbone, &path.display().to_string(), backbone.kept.open(path)?, usize::MAX)
     }
 
-    /// As [`load`](Task::load), from bytes in memory; `file` stands for the path in messages.
+    /// Like [`load`](Task::load), from bytes in memory; `file` stands in for the path in messages.
     ///
     /// # Errors
-    /// As [`load`](Task::load).
+    /// As for [`load`](Task::load).
     pub fn from_bytes(backbone: &Arc<Backbone>, file: &str, bytes: &[u8]) -> Result<Task> {
         Task::from_stored(backbone, file, bytes.into(), usize::MAX)
     }
 
-    /// As [`load`](Task::load), from bytes wherever they are, for at most `most` bytes of memory.
+    /// Like [`load`](Task::load), from bytes of any origin, for a task of at most `most` bytes in memory.
     ///
     /// # Errors
-    /// As [`load`](Task::load).
+    /// As for [`load`](Task::load).
     pub(crate) fn from_stored(
         backbone: &Arc<Backbone>,
         file: &str,
@@ -77,7 +79,7 @@ impl Task {
         let (outline, bundle) = Outline::open(backbone, file, stored)?;
         outline.check_budget(most)?;
         let task = Task::new(backbone, outline, file_bytes);
-        // No other thread knows of it: this makes all of it.
+        // No other thread knows of this task yet, so this fills all of it.
         task.fill_from(file, &bundle, || false)?;
         if let Some(bytes) = bundle.into_bytes() {
             backbone.kept.keep_file(bytes);
@@ -85,11 +87,12 @@ impl Task {
         Ok(task)
     }
 
-    /// Everything but the parameters, for at most `most` bytes of memory; they come from the [`Source`] that is returned beside it, in execution order, or if it is to be
-    /// `whole` before it is used in whichever takes two threads the least time.
+    /// Creates a task of at most `most` bytes in memory without its parameters, which come from the returned
+    /// [`Source`]: in execution order, or, if the task must be `whole` before it is used, in the order that
+    /// two threads finish fastest.
     ///
     /// # Errors
-    /// As [`load`](Task::load), but for what is wrong with tensors.
+    /// As for [`load`](Task::load), except for invalid tensors.
     pub(crate) fn begin(
         backbone: &Arc<Backbone>,
         file: String,
@@ -109,11 +112,10 @@ impl Task {
         Ok((Arc::new(task), source))
     }
 
-    /// A task from a plan and its task-owned tensors, without labels or preprocessing.
+    /// Creates a task from a plan and its task-owned tensors, without labels or preprocessing.
     ///
     /// # Errors
-    /// What is wrong with the plan, [`Error::Tensor`] for tensors that are missing on either side,
-    /// [`Error::TooLarge`].
+    /// If the plan is invalid; [`Error::Tensor`] for missing task or backbone tensors; [`Error::TooLarge`].
     pub fn from_tensors(
         backbone: &Arc<Backbone>,
         name: &str,
@@ -123,11 +125,11 @@ impl Task {
         Task::of_plan(backbone, name, plan, tensors, None)
     }
 
-    /// As [`from_tensors`](Task::from_tensors), in int8: `grids` in the order of [`Plan::maps`]. Kernels in floats
-    /// are rounded now.
+    /// Like [`from_tensors`](Task::from_tensors), in int8, with the quantisation parameters `grids` in the
+    /// order of [`Plan::maps`]. f32 kernels are quantised here.
     ///
     /// # Errors
-    /// As [`from_tensors`](Task::from_tensors); [`Error::Tensor`] for another number of grids.
+    /// As for [`from_tensors`](Task::from_tensors); [`Error::Tensor`] if the number of grids is wrong.
     pub fn from_tensors_int8(
         backbone: &Arc<Backbone>,
         name: &str,
@@ -176,7 +178,7 @@ impl Task {
         self.outline.name()
     }
 
-    /// Class names, in the order of the scores. Empty for a task that never was a bundle.
+    /// Class names, in the order of the scores. Empty for a task that was not loaded from a bundle.
     pub fn labels(&self) -> &[String] {
         self.outline.manifest().map_or(&[], |manifest| &manifest.labels)
     }
@@ -186,13 +188,14 @@ impl Task {
         self.outline.manifest().map_or(&[], |manifest| &manifest.golden)
     }
 
-    /// What the bundle's signatures amount to.
+    /// The result of verifying the bundle's signatures.
     pub fn trust(&self) -> &Trust {
         &self.outline.trust
     }
 
-    /// The hash that names the bundle's contents, as `tailor inspect` prints it: two versions of a task differ in it, signing changes
-    /// nothing. None for a task that never was a bundle.
+    /// The hash that identifies the bundle's contents, as printed by `tailor inspect`: it differs between
+    /// versions of a task, and signing does not change it. `None` for a task that was not loaded from a
+    /// bundle.
     pub fn digest(&self) -> Option<[u8; 32]> {
         self.outline.header.as_ref().map(|header| header.digest())
     }
@@ -202,7 +205,7 @@ impl Task {
         self.program().classes
     }
 
-    /// Universal blocks that are left, and cells of the backbone.
+    /// Number of universal blocks that remain, and of cells in the backbone.
     pub fn blocks(&self) -> (usize, usize) {
         self.outline.blocks
     }
@@ -212,17 +215,17 @@ impl Task {
         self.program().input
     }
 
-    /// Bytes of the bundle.
+    /// Size of the bundle in bytes.
     pub fn file_bytes(&self) -> usize {
         self.file_bytes
     }
 
-    /// Bytes this task holds in memory, without the backbone and the arena that all tasks share.
+    /// Memory this task uses, in bytes, excluding the backbone and the arena that all tasks share.
     pub fn resident_bytes(&self) -> usize {
         self.outline.resident_bytes()
     }
 
-    /// Bytes of activations and scratch a frame needs on `threads` threads.
+    /// Bytes of activations and scratch that a frame needs on `threads` threads.
     pub fn workspace_bytes(&self, threads: usize) -> usize {
         4 * (self.program().arena_len + self.program().scratch_len(threads))
     }

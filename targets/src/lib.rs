@@ -1,24 +1,24 @@
 //! Device profiles: what a bundle can be packed for, as plain data.
 //!
-//! A profile says which instruction set the CPU engine will find, how much memory there is, and, for what
-//! comes later on the GPU, its CUDA architecture and JetPack release. Figures are the vendor's.
+//! A profile states the instruction set of the CPU engine, the memory, and, for future GPU support, the CUDA
+//! architecture and JetPack release. Figures are the vendor's.
 
 /// A kind of device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Profile {
     /// Name on the command line.
     pub name: &'static str,
-    /// What it is, for people.
+    /// Human-readable description.
     pub about: &'static str,
     /// Rust's target triple for `edge-runtime`.
     pub triple: &'static str,
-    /// Instruction set of the CPU kernels, as `edge-runtime probe` names it.
+    /// Instruction set of the CPU kernels, as printed by `edge-runtime probe`.
     pub isa: &'static str,
     /// Memory in MiB, shared by CPU and GPU on a Jetson.
     pub memory_mib: u32,
-    /// CUDA compute capability as in `sm_87`, where there is a CUDA GPU.
+    /// CUDA compute capability as in `sm_87`, if there is a CUDA GPU.
     pub cuda: Option<u16>,
-    /// Newest JetPack release that supports it, where that applies.
+    /// Newest JetPack release that supports it, if applicable.
     pub jetpack: Option<&'static str>,
 }
 
@@ -68,14 +68,14 @@ const fn x86(name: &'static str, about: &'static str, isa: &'static str) -> Prof
 }
 
 impl Profile {
-    /// The profile of that name.
+    /// Looks up a profile by name.
     ///
     /// # Errors
-    /// The names there are, as a sentence.
+    /// The known names, as a sentence.
     pub fn named(name: &str) -> Result<&'static Profile, String> {
         PROFILES.iter().find(|p| p.name == name).ok_or_else(|| {
             let names: Vec<&str> = PROFILES.iter().map(|p| p.name).collect();
-            format!("no target is called `{name}`; there are {}", names.join(", "))
+            format!("unknown target `{name}`; known: {}", names.join(", "))
         })
     }
 }

@@ -1,9 +1,10 @@
-"""What tailoring is worth to a frame: `tests/peers/run demo [--json] FOLDER`, after `tailor demo --out FOLDER`.
+"""What tailoring saves per frame: `tests/peers/run demo [--json] FOLDER`, after `tailor demo --out FOLDER`.
 
-The tailored networks of the demo on edge-runtime beside ONNX Runtime, which runs the fine-tuned teacher (what a user has
-without tailoring) and the same tailored network. A teacher is the backbone with other weights and another classifier, so the
-backbone's export stands for all of them: of its multiply-adds the classifier has less than 0.1 %. Batch 1; rounds alternate;
-medians over rounds of each round's median frame, ratios the medians of the rounds' ratios.
+Compares the demo's tailored networks on edge-runtime with ONNX Runtime, which runs the fine-tuned teacher
+(what a user has without tailoring) and the same tailored network. A teacher is the backbone with other
+weights and another classifier, so the backbone's export stands in for all of them: the classifier accounts
+for less than 0.1 % of its multiply-adds. Batch 1; rounds alternate; times are medians over rounds of each
+round's median frame, ratios are medians of the rounds' ratios.
 """
 
 import argparse
@@ -17,15 +18,15 @@ import time
 
 from engines import Network, OnnxRuntime
 
-# Of the demo: backbone, and a folder for each task.
+# From the demo: the backbone, and a folder per task.
 BACKBONE = "cifar100-resnet20.backbone"
 TASKS = ["digits", "fashion"]
-# Of each side, in each round: enough that the shortest ones, of some 30 microseconds, outlast the warming up.
+# Per side and round: enough that the fastest networks, at some 30 microseconds, run past the warm-up.
 FRAMES = 1000
 
 
 def session(options, folder, task, threads):
-    """ONNX Runtime with the backbone, or with a task's network."""
+    """An ONNX Runtime session of the backbone, or of a task's network."""
     import numpy
 
     path = os.path.join(folder, "net.onnx")
@@ -35,7 +36,7 @@ def session(options, folder, task, threads):
         model = file.read()
     image = numpy.random.default_rng(1).normal(size=(1, 3, 32, 32)).astype(numpy.float32)
     engine = OnnxRuntime(Network(folder, model, image, None), threads)
-    # Its input has the name that `tailor export` gave it.
+    # Its input has the name given by `tailor export`.
     engine.feed = {engine.session.get_inputs()[0].name: image}
     return engine
 
@@ -50,9 +51,9 @@ def ours(options, task, threads, frames):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tailor", required=True, help="the program (run builds it)")
+    parser.add_argument("--tailor", required=True, help="the tailor program (run builds it)")
     parser.add_argument("--edge-runtime", required=True, help="the device's program (run builds it)")
-    parser.add_argument("folder", help="what `tailor demo --out` was given")
+    parser.add_argument("folder", help="the folder given to `tailor demo --out`")
     parser.add_argument("--threads", type=int, action="append", help="default: 1 and 2")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", action="store_true", help="one JSON line per case")

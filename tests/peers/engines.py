@@ -1,6 +1,7 @@
-"""The engines that frames are measured beside. Each runs one network, batch 1, on one image.
+"""The engines to compare frame times with. Each runs one network, batch 1, on one image.
 
-`Engine(network, threads)`; `scores()` are those of its image, `median(frames)` the median milliseconds of so many frames.
+`Engine(network, threads)`; `scores()` returns the scores of its image, `median(frames)` the median of that
+many frames in milliseconds.
 """
 
 import importlib.util
@@ -11,10 +12,10 @@ import time
 
 
 class Network:
-    """What every engine is given."""
+    """The input of every engine."""
 
     def __init__(self, folder, model, image, scores):
-        # `model`: bytes of the ONNX graph, in the precision that is measured; `folder`: what the bench wrote.
+        # `model`: bytes of the ONNX graph, in the precision being measured; `folder`: the bench's output.
         self.folder, self.model, self.image, self.wanted = folder, model, image, scores
 
 
@@ -61,7 +62,7 @@ class OpenVino(InProcess):
 
         self.name = f"openvino {openvino.__version__.split('-')[0]}"
         core = openvino.Core()
-        # Cores with bfloat16 would compute f32 networks in it otherwise.
+        # Otherwise, cores with bfloat16 would compute f32 networks in it.
         settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         self.request = core.compile_model(core.read_model(network.model), "CPU", settings).create_infer_request()
         self.request.set_input_tensor(openvino.Tensor(network.image))
@@ -94,7 +95,7 @@ class Ncnn(InProcess):
                 setattr(self.net.opt, option, False)
         if self.net.load_param(paths[0]) or self.net.load_model(paths[1]):
             raise RuntimeError("ncnn cannot load the network")
-        # A copy of its own: a Mat of an array does not keep that alive.
+        # A copy, because a Mat made from an array does not keep the array alive.
         self.image = ncnn.Mat(network.image[0]).clone()
 
     def frame(self):
@@ -109,7 +110,7 @@ class Ncnn(InProcess):
 
 
 class Served:
-    """A program that answers every line `N` with median and best of N frames."""
+    """A program that answers every line `N` with the median and best of N frames."""
 
     def __init__(self, command, environment=None):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -129,7 +130,7 @@ class Served:
 
 class Candle(Served):
     package, precisions = None, ("f32", "f16")
-    # Its bench; set by who has it.
+    # Its bench; set by the caller that has it.
     program = None
 
     def __init__(self, network, threads):
@@ -141,6 +142,6 @@ PEERS = {"onnxruntime": OnnxRuntime, "openvino": OpenVino, "ncnn": Ncnn, "candle
 
 
 def is_here(peer):
-    """Whether it was installed, or built."""
+    """Whether it is installed or built."""
     engine = PEERS[peer]
     return engine.program is not None if engine is Candle else importlib.util.find_spec(engine.package) is not None

@@ -1,8 +1,8 @@
 """Exported models in ONNX Runtime beside edge-runtime: `tests/peers/run export [--json]`.
 
-Each model passes ONNX's own checker (full: shapes are inferred and compared) and is run by ONNX Runtime on the input
-whose scores the device's engine has computed. What is printed is the largest difference relative to the largest score;
-the exit status is 1 when one lies above 1e-4.
+Each model passes ONNX's own checker (full: shapes are inferred and compared) and is run by ONNX Runtime on
+the input for which edge-runtime has computed the scores. Prints the largest difference relative to the
+largest score; the exit status is 1 if one exceeds 1e-4.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def case(folder, entry):
     image = numpy.fromfile(base + ".input", "<f4").reshape([entry["batch"], *entry["dims"]])
     want = numpy.fromfile(base + ".scores", "<f4").reshape([entry["batch"], -1])
     got = session.run([entry["output"]], {entry["input"]: image})[0]
-    # A network of hardly any score at all is compared with a hundredth.
+    # If all scores are tiny, compare with a hundredth instead.
     size = max(float(numpy.abs(want).max()), 1e-2)
     difference = float(numpy.abs(got - want).max()) / size if got.shape == want.shape else float("inf")
     return {
@@ -48,7 +48,7 @@ def case(folder, entry):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", required=True, help="the compiled example `export_cases` (run finds it)")
-    parser.add_argument("--bundles", nargs=2, metavar=("BACKBONE", "TASK"), action="append", help="these too")
+    parser.add_argument("--bundles", nargs=2, metavar=("BACKBONE", "TASK"), action="append", help="also compare these")
     parser.add_argument("--json", action="store_true", help="one JSON line per model")
     options = parser.parse_args()
     worst, failed = 0.0, 0

@@ -1,7 +1,7 @@
-"""Any network of a plan as an ONNX graph, every affine and alpha folded into the convolution before it.
+"""Any plan as an ONNX graph, with every affine and alpha folded into the preceding convolution.
 
-That folding is what ONNX Runtime makes of batch-norms itself, so the peer is given its best form. The plan is the JSON
-that the benches of edge-runtime write beside the tensors.
+ONNX Runtime folds batch-norms in the same way, so the peer gets its best form. The plan is the JSON that
+edge-runtime's benches write next to the tensors.
 """
 
 
@@ -25,7 +25,7 @@ class Graph:
         return name
 
     def line(self, x, ops, factor=None):
-        """The operations of a path behind `x`, times `factor` if there is one."""
+        """The operations of a path applied to `x`, times `factor` if given."""
         import numpy
 
         ops = list(ops)
@@ -75,7 +75,9 @@ class Graph:
 
 
 def model(plan, tensors):
-    """ONNX bytes of `plan` over `tensors`; `test.image` and `test.scores` give the shapes of input and output."""
+    """ONNX bytes of `plan` over `tensors`; `test.image` and `test.scores` give the shapes of input and
+    output.
+    """
     from onnx import TensorProto, checker, helper
 
     graph = Graph(tensors)

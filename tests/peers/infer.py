@@ -1,11 +1,12 @@
-"""Frames of ours beside other engines', interleaved in one run: `tests/peers/run infer [--json]`.
+"""Our frame times compared with other engines', interleaved in one run: `tests/peers/run infer [--json]`.
 
-All sides run exactly the same network (batch 1) on the same image and must agree before any time counts: to 1e-4 in
-f32. In f16 ours stores halves and computes in f32, theirs is f32. In int8 theirs is the statically quantised form (QDQ,
-per channel) of onnxruntime.quantization; each side rounds in its own way, so their scores need only be near each other.
-The bench of edge-runtime writes plan and tensors; here they become an ONNX graph with every affine folded into its
-convolution, which is what the engines make of batch-norms themselves. Rounds alternate between all sides; a figure is the
-median over rounds of each round's median frame, the ratio the median of the rounds' ratios.
+All sides run exactly the same network (batch 1) on the same image and must agree before any time counts: to
+1e-4 in f32. In f16, ours stores halves and computes in f32, theirs is f32. In int8, theirs is the statically
+quantised form (QDQ, per channel) of onnxruntime.quantization; each side rounds differently, so scores need
+only be close. The bench of edge-runtime writes plan and tensors; they are converted to an ONNX graph with
+every affine folded into its convolution, as the engines do with batch-norms themselves. Rounds alternate
+between all sides; a figure is the median over rounds of each round's median frame, and the ratio is the
+median of the rounds' ratios.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from graph import model
 
 NETS = ["cifar-resnet20-b", "cifar-resnet56-b", "resnet18", "resnet34"]
 
-# Largest difference of scores, relative to the largest one.
+# Largest difference of scores, relative to the largest score.
 AGREEMENT = {"f32": 1e-4, "f16": 1e-2, "int8": 0.3}
 
 
@@ -54,7 +55,7 @@ def quantised(model, folder, feed):
 
 
 def agreement(peer, network):
-    """How far its scores are from ours, relative to the largest."""
+    """Largest difference of its scores from ours, relative to the largest score."""
     import numpy
 
     if isinstance(peer, Candle):
@@ -63,7 +64,7 @@ def agreement(peer, network):
 
 
 def case(options, net, threads, precision):
-    """The lines of one network, one for each peer."""
+    """The result lines of one network, one per peer."""
     from safetensors.numpy import load_file
 
     with tempfile.TemporaryDirectory() as folder:

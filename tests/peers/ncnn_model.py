@@ -1,11 +1,15 @@
-"""A residual network's ONNX graph in ncnn's own format (https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure)."""
+"""A residual network's ONNX graph in ncnn's own format
+(https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure).
+"""
 
-# Activation that a convolution applies itself.
+# An activation that is fused into a convolution.
 RELU = 1
 
 
 def convert(model, param, weights):
-    """Writes ONNX bytes `model` to the files `param` (text) and `weights` (binary). ReLUs behind convolutions become part of them."""
+    """Writes ONNX bytes `model` to the files `param` (text) and `weights` (binary). ReLUs after convolutions
+    are fused.
+    """
     import numpy
     import onnx
     from onnx import numpy_helper
@@ -13,7 +17,7 @@ def convert(model, param, weights):
     graph = onnx.load_model_from_string(model).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = [node for node in graph.node if node.op_type not in ("Identity", "Flatten")]
-    # A flattened or renamed blob is the one before it.
+    # A flattened or renamed blob is an alias of its input.
     same = {node.output[0]: node.input[0] for node in graph.node if node.op_type in ("Identity", "Flatten")}
 
     def source(name):
@@ -36,7 +40,7 @@ def convert(model, param, weights):
         return copies[name].pop() if copies.get(name) else name
 
     def split(name, uses):
-        """ncnn wants a blob of its own for each reader."""
+        """ncnn requires a separate blob for each reader."""
         nonlocal blobs
         if uses < 2:
             return
@@ -77,7 +81,7 @@ def convert(model, param, weights):
         elif node.op_type == "Add":
             options, kind = ["0=0"], "BinaryOp"
         else:
-            raise ValueError(f"ncnn_model: no operation called {node.op_type!r}")
+            raise ValueError(f"ncnn_model: unsupported operation {node.op_type!r}")
         name = "scores" if out == last else name
         layers.append([kind, f"layer_{out}", len(inputs), 1, *inputs, name, *options])
         blobs += 1

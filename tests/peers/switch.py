@@ -1,13 +1,14 @@
-"""Task switches of ours beside ONNX Runtime's new session, in one run: `tests/peers/run switch [--json]`.
+"""Our task switches compared with new ONNX Runtime sessions, in one run: `tests/peers/run switch [--json]`.
 
-Both sides switch to the same tailored network (a third of the blocks gone, proxies over the gaps, batch 1, f32), ours from
-a task bundle in the page cache, ONNX Runtime from ONNX bytes in memory, and must agree to 1e-4 before any time counts.
-What a switch is for ONNX Runtime: dropping the session, making the next, and its first run. For ours there are three:
-`resident` (the task is in memory: a pointer moves), `cold` (the task was evicted: read, checked, decoded, ready), `new` (the
-same for a bundle that this process has not loaded before, or not lately: signatures are verified and the plan is
-compiled, too), and `cold + first frame` (streamed: the frame begins while the rest is still decoded). `over_frame` is the last one over a plain frame, and
-`switch_only_ratio` what a cold, streamed switch adds to a frame over what it adds for ONNX Runtime. Rounds alternate; figures
-are medians.
+Both sides switch to the same tailored network (a third of the blocks removed, proxies over the gaps, batch 1,
+f32), ours from a task bundle in the page cache, ONNX Runtime from ONNX bytes in memory, and must agree to
+1e-4 before any time counts. For ONNX Runtime, a switch drops the session, creates the next one, and runs it
+once. Ours are `resident` (the task is in memory: only a pointer moves), `cold` (the task was evicted: read,
+checked, decoded, ready), `new` (the same for a bundle that this process has not loaded before, or not
+recently: signatures are verified and the plan is compiled, too), and `cold + first frame` (streamed: the
+frame starts while the rest is still being decoded). `over_frame` is the last one divided by a plain frame,
+and `switch_only_ratio` is what a cold, streamed switch adds to a frame divided by what a switch adds for ONNX
+Runtime. Rounds alternate; figures are medians.
 """
 
 import argparse
@@ -25,7 +26,7 @@ NETS = ["cifar-resnet20-a", "cifar-resnet56-a", "resnet18"]
 
 
 def case(bench, net, threads, rounds):
-    """The lines of one network."""
+    """The result lines of one network."""
     import numpy
     import onnxruntime
     from safetensors.numpy import load_file

@@ -1,7 +1,7 @@
-"""Training steps of ours beside PyTorch's, interleaved in one run: `tests/peers/run train [--json]`.
+"""Our training steps compared with PyTorch's, interleaved in one run: `tests/peers/run train [--json]`.
 
-Both sides run the same mathematics on the same number of threads, each in its own process, in turn; the best step of
-each side counts. Each line also has the peak resident memory of both.
+Both sides run the same computation on the same number of threads, each in its own process, in turn; the best
+step of each side counts. Each line also reports the peak resident memory of both.
 """
 
 import argparse
@@ -184,7 +184,7 @@ def main():
     p.add_argument("--bench", required=True, help="the compiled `train` bench")
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--seconds", type=float, default=4, help="per side and round")
-    p.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
+    p.add_argument("--rounds", type=int, default=3, help="number of rounds that the sides take turns")
     p.add_argument("--net")
     p.add_argument("--step", choices=["teacher", "student"])
     p.add_argument("--batch", type=int)
@@ -193,7 +193,7 @@ def main():
     if a.peer_only:
         print(json.dumps(peer(a.net, a.step, a.batch, a.threads, a.seconds)))
         return
-    # Both sides get the same threads through the variables they honour.
+    # Both sides get the same number of threads through the variables they honour.
     environment = dict(os.environ, RAYON_NUM_THREADS=str(a.threads), OMP_NUM_THREADS=str(a.threads))
     for net, step, batch in CASES:
         if (a.net or net, a.step or step, a.batch or batch) != (net, step, batch):

@@ -1,4 +1,4 @@
-//! Networks as a peer's script reads them: tensors as safetensors, the plan as JSON.
+//! Networks in a form that a peer's script can read: tensors as safetensors, the plan as JSON.
 
 use bundles::plan::{Op, Plan};
 use std::fmt::Write as _;
@@ -8,9 +8,9 @@ use std::path::Path;
 /// Name, shape, values.
 pub type Entry<'a> = (String, Vec<usize>, &'a [f32]);
 
-/// Writes `entries` to `NAME.safetensors` of a directory and the plan to `NAME.json`: `{"stem": line, "cells": [{"relu",
-/// "gates": [{"source", "alpha", "paths": [line]}]}], "head": line}`, a line being a list of operations and `alpha` an
-/// index into the cell's alpha tensor or null.
+/// Writes `entries` to `NAME.safetensors` in a directory and the plan to `NAME.json`: `{"stem": line,
+/// "cells": [{"relu", "gates": [{"source", "alpha", "paths": [line]}]}], "head": line}`, where a line is a
+/// list of operations and `alpha` an index into the cell's alpha tensor or null.
 pub fn write_network(
     directory: &Path,
     name: &str,

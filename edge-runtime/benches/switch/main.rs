@@ -1,15 +1,15 @@
-//! What does it cost to have many tasks? `cargo bench -p edge-runtime --bench switch [-- ARCH...]`
+//! Measures the cost of having many tasks: `cargo bench -p edge-runtime --bench switch [-- ARCH...]`
 //!
-//! For each architecture (default: ResNet-20 and -56 at 32 px, ResNet-18 at 224 px), over files of random numbers in
-//! the form `tailor` gives them, in the page cache: a plain frame, a warm switch, a cold switch (to a task that was
-//! evicted, and to one that this process has never loaded, or not lately), and a cold switch with its first frame, loaded
-//! and streamed; the first frame of a fresh process; memory with fifty resident tasks, on a plain and on a packed
-//! backbone, and shared by several processes; growth over ten thousand random switches. One JSON line each, times
-//! in milliseconds, memory in bytes.
+//! For each architecture (default: ResNet-20 and -56 at 32 px, ResNet-18 at 224 px), on files of random
+//! numbers in `tailor`'s formats, in the page cache: a plain frame, a warm switch, a cold switch (to an
+//! evicted task, and to one that this process has never, or not recently, loaded), and a cold switch with its
+//! first frame, loaded and streamed; the first frame of a fresh process; memory with fifty resident tasks, on
+//! a plain and on a packed backbone, and shared by several processes; memory growth over ten thousand random
+//! switches. Prints one JSON line each, times in milliseconds, memory in bytes.
 //!
-//! `--serve DIR --net ARCH [--threads N]` is for a peer's script: it writes the store and the first task's network to
-//! DIR, then answers every line `frame N`, `warm N`, `cold N`, `new N`, `loaded N` or `streamed N` on stdin with the median of
-//! N rounds in milliseconds.
+//! `--serve DIR --net ARCH [--threads N]` is for a peer's script: it writes the store and the first task's
+//! network to DIR, then answers every line `frame N`, `warm N`, `cold N`, `new N`, `loaded N` or `streamed N`
+//! on stdin with the median of N rounds in milliseconds.
 
 #[path = "../peer/mod.rs"]
 mod peer;
@@ -49,16 +49,16 @@ fn main() {
     }
 }
 
-/// Two resident tasks and files of others, on the packed backbone.
+/// Two resident tasks and the files of others, on the packed backbone.
 struct Bench {
     runtime: Runtime,
     tasks: [TaskId; 2],
     cold: [PathBuf; 2],
-    /// More of them than headers are kept: each is forgotten when its turn comes again.
+    /// More files than outlines are cached: each is forgotten by the time it is loaded again.
     new: Vec<PathBuf>,
     input: Vec<f32>,
     round: usize,
-    /// How many of `new` were loaded.
+    /// Number of loads from `new`.
     fresh: usize,
 }
 
@@ -71,14 +71,14 @@ impl Bench {
         let cold = [2, 3].map(|i| store::task(directory, i));
         let new = (4..store::TASKS).map(|i| store::task(directory, i)).collect();
         let mut bench = Bench { runtime, tasks, cold, new, input, round: 0, fresh: 0 };
-        // Not the first time that the loader's thread is asked for something.
+        // Warm-up: the first request to the loader thread is not measured.
         for what in ["frame", "loaded", "streamed"] {
             bench.time(what);
         }
         bench
     }
 
-    /// One measurement of `what`, beginning with the first task running and the other files not in memory.
+    /// One measurement of `what`, starting with the first task running and the other files not loaded.
     fn time(&mut self, what: &str) -> Duration {
         const SWITCHES: u32 = 10_000;
         self.round += 1;
@@ -211,7 +211,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// VmRSS in bytes, zero where there is no /proc.
+/// VmRSS in bytes; zero if there is no /proc.
 fn resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,4 +1,4 @@
-//! Figures that need a process of their own: its first frame, and memory that several share.
+//! Measurements that need separate processes: the first frame of a process, and memory that several share.
 
 use crate::store::{TASKS, backbones, task};
 use crate::{frame, median, millis, resident};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Processes that share one backbone.
 pub const SHARING: usize = 4;
 
-/// From `exec` of the `edge-runtime` command to its first answer on standard output, plain backbone and packed.
+/// Time from `exec` of the `edge-runtime` command to its first output, on the plain and the packed backbone.
 pub fn first_frame(directory: &Path, rounds: usize) -> [f64; 2] {
     let image = directory.join("frame.ppm");
     std::fs::write(&image, [b"P6 320 240 255\n".as_slice(), &vec![90; 320 * 240 * 3]].concat())
@@ -35,7 +35,8 @@ fn once(backbone: &Path, directory: &Path, image: &Path) -> Duration {
     time
 }
 
-/// Resident and proportional bytes of each of several processes that have the packed backbone and all tasks open.
+/// Resident and proportional bytes of each of several processes that have the packed backbone and all tasks
+/// open.
 pub fn sharing(directory: &Path) -> Vec<(u64, u64)> {
     let mut children: Vec<Child> = (0..SHARING)
         .map(|_| {
@@ -54,14 +55,14 @@ pub fn sharing(directory: &Path) -> Vec<(u64, u64)> {
     });
     let figures = figures.collect();
     for mut child in children {
-        // Closing its standard input ends it.
+        // Closing its stdin ends it.
         drop(child.stdin.take());
         child.wait().expect("an end");
     }
     figures
 }
 
-/// What each of them does: everything open, one frame, then wait.
+/// Body of each of these processes: open everything, run one frame, then wait.
 pub fn hold(directory: &Path) {
     let mut runtime = open(directory, true);
     let input = vec![0.25; runtime.current().expect("a task").1.input().len()];
@@ -81,12 +82,12 @@ fn open(directory: &Path, packed: bool) -> Runtime {
     runtime
 }
 
-/// Memory of a process with every task resident, as a line of JSON: on the packed backbone, or the plain one.
+/// Memory of a process with every task resident, on the packed or the plain backbone, as a line of JSON.
 pub fn memory(directory: &Path, packed: bool) {
     let mut runtime = open(directory, packed);
     let input = vec![0.25; runtime.current().expect("a task").1.input().len()];
     frame(&mut runtime, &input);
-    // Reading it takes memory, too, and a page of that is new to the process the first time.
+    // Reading `resident` allocates too, and faults in a new page the first time.
     resident();
     let rss = resident();
     let ids: Vec<_> = runtime.resident().map(|(id, _)| id).collect();
@@ -113,7 +114,7 @@ pub fn memory(directory: &Path, packed: bool) {
     );
 }
 
-/// Runs this program with `option` on `directory` in a process of its own and gives its line of JSON.
+/// Runs this program with `option` on `directory` in a separate process and returns its line of JSON.
 pub fn apart(option: &str, directory: &Path) -> String {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     let output = command.arg(option).arg(directory).stderr(Stdio::inherit()).output().expect("a process");

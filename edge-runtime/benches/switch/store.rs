@@ -1,4 +1,4 @@
-//! A store of random numbers in the form `tailor` gives it: a backbone, plain and packed, and many tailored tasks.
+//! A store of random numbers in `tailor`'s formats: a backbone, plain and packed, and many tailored tasks.
 
 use crate::peer::{Entry, write_network};
 use bundles::container::{Bundle, Kind, Preprocess, Resize, Writer};
@@ -13,7 +13,7 @@ type Tensors = HashMap<String, Vec<f32>>;
 /// Tasks in the store.
 pub const TASKS: usize = 50;
 
-/// The backbone as `tailor import` writes it, and as `tailor pack` does for this machine.
+/// The backbone as written by `tailor import`, and as packed by `tailor pack` for this machine.
 pub fn backbones(directory: &Path) -> [PathBuf; 2] {
     ["net.backbone", "packed.backbone"].map(|name| directory.join(name))
 }
@@ -23,7 +23,8 @@ pub fn task(directory: &Path, i: usize) -> PathBuf {
     directory.join(format!("task{i}.task"))
 }
 
-/// Every third block goes, and all proxies but those over the gaps: about what a task of middling difficulty keeps.
+/// Drops every third block, and all proxies except those over the gaps: about what a task of medium
+/// difficulty keeps.
 fn tailored(source: &Plan, arch: Arch) -> Plan {
     let student = source.with_proxies(Skips::Nearest(3), arch.proxy_form()).expect("a student");
     let alpha = |node: usize, role, source: usize| match role {

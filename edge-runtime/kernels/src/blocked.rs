@@ -1,27 +1,27 @@
-//! The blocked layout: into it, out of it, and moves that only copy.
+//! Conversion to and from the blocked layout, and operations that only copy.
 
 use super::isa::{Isa, KernelError, take, take_mut};
 use crate::pool::Pool;
 use bundles::plan::Shape;
 
-/// Floats of a blocked map of shape `x`, saturating.
+/// Number of floats in a blocked map of shape `x`, saturating.
 pub fn blocked_len(isa: Isa, x: Shape) -> usize {
     Shape::new(isa.padded(x.c), x.h, x.w).len()
 }
 
-/// [`blocked_len`] of a map that kernels accept: no empty axis, none beyond 2^24 (which keeps every index
-/// computation far from overflow).
+/// [`blocked_len`] of a map that kernels accept: every axis from 1 to 2^24, which keeps all index
+/// computations far from overflow.
 pub(super) fn checked_len(isa: Isa, x: Shape) -> Result<usize, KernelError> {
     if [x.c, x.h, x.w].into_iter().any(|axis| axis == 0 || axis > 1 << 24) {
-        return Err(KernelError::Shape { what: "a map with an axis of zero or above 2^24" });
+        return Err(KernelError::Shape { what: "map axis is zero or above 2^24" });
     }
     Ok(blocked_len(isa, x))
 }
 
-/// `(c, h, w)` plain to blocked; padded channels become zero.
+/// Converts plain `(c, h, w)` to the blocked layout; padding channels become zero.
 ///
 /// # Errors
-/// A slice shorter than its shape.
+/// If a slice is shorter than its shape requires.
 pub fn to_blocked(isa: Isa, x: Shape, nchw: &[f32], out: &mut [f32], pool: &Pool) -> Result<(), KernelError> {
     let len = checked_len(isa, x)?;
     let nchw = take("input", nchw, x.len())?;
@@ -38,10 +38,10 @@ pub fn to_blocked(isa: Isa, x: Shape, nchw: &[f32], out: &mut [f32], pool: &Pool
     Ok(())
 }
 
-/// Blocked to plain `(c, h, w)`.
+/// Converts the blocked layout to plain `(c, h, w)`.
 ///
 /// # Errors
-/// A slice shorter than its shape.
+/// If a slice is shorter than its shape requires.
 pub fn from_blocked(
     isa: Isa,
     x: Shape,
@@ -64,7 +64,7 @@ pub fn from_blocked(
 /// Keeps every `stride`-th row and column of `x`, starting with the first.
 ///
 /// # Errors
-/// A stride of zero, or a slice shorter than its shape.
+/// If the stride is zero or a slice is shorter than its shape requires.
 pub fn subsample(
     isa: Isa,
     x: Shape,
@@ -89,10 +89,10 @@ pub fn subsample(
     Ok(())
 }
 
-/// Adds `front` channels of zeros before and `back` behind the channels of `x`.
+/// Adds `front` channels of zeros before and `back` after the channels of `x`.
 ///
 /// # Errors
-/// A slice shorter than its shape.
+/// If a slice is shorter than its shape requires.
 pub fn pad_channels(
     isa: Isa,
     x: Shape,

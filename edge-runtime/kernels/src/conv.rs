@@ -1,11 +1,11 @@
-//! Convolution: shapes, packing, and the choice of a kernel per shape.
+//! Convolution: shapes, packing, and the choice of a method per shape.
 
 use super::isa::{Isa, KernelError, take, take_mut};
 use super::winograd::{self, F2, F4};
 use super::{direct, plain};
 use crate::pool::Pool;
 
-/// A convolution's shape: square kernel, no dilation, no groups, batch 1.
+/// A convolution's shape: square kernel, no dilation, no groups, batch size 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConvShape {
     /// Input channels (true count; the buffer is padded to whole blocks).
@@ -22,22 +22,22 @@ pub struct ConvShape {
     pub stride: usize,
     /// Zeros added on every side.
     pub pad: usize,
-    /// The input lies plain, `[c_in][h][w]`, as an image does; otherwise blocked.
+    /// Whether the input is plain, `[c_in][h][w]`, like an image; otherwise it is blocked.
     pub input_nchw: bool,
 }
 
-/// What happens to a convolution's sums on their way to memory.
+/// What is applied to a convolution's sums before they are stored.
 ///
 /// `t = acc * scale + shift; t += coef * add; if accumulate { t += out }; if relu { t = max(t, 0) }; out = t`
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Epilogue<'a> {
-    /// Per output channel, padded to whole blocks; absent means one.
+    /// Per output channel, padded to whole blocks; `None` means one.
     pub scale: Option<&'a [f32]>,
-    /// Per output channel, padded to whole blocks; absent means zero.
+    /// Per output channel, padded to whole blocks; `None` means zero.
     pub shift: Option<&'a [f32]>,
-    /// A map of the output's shape and layout, and its coefficient.
+    /// A map of the output's shape and layout to add, and its coefficient.
     pub add: Option<(&'a [f32], f32)>,
-    /// Adds what the output holds.
+    /// Adds the previous contents of the output.
     pub accumulate: bool,
     /// Ends with ReLU.
     pub relu: bool,
@@ -54,7 +54,7 @@ impl ConvShape {
         self.windows(self.w)
     }
 
-    /// Multiply-adds, saturating.
+    /// Number of multiply-adds, saturating.
     pub fn macs(&self) -> usize {
         [self.out_h(), self.out_w(), self.c_in, self.c_out, self.kernel, self.kernel]
             .into_iter()
@@ -78,25 +78,25 @@ impl ConvShape {
     pub(super) fn check(&self) -> Result<(), KernelError> {
         let wrong = |what| Err(KernelError::Shape { what });
         match () {
-            () if self.c_in == 0 || self.c_out == 0 => wrong("a convolution without channels"),
-            () if self.kernel == 0 || self.stride == 0 => wrong("a convolution with kernel or stride zero"),
-            () if self.out_h() == 0 || self.out_w() == 0 => wrong("a kernel larger than its padded map"),
+            () if self.c_in == 0 || self.c_out == 0 => wrong("convolution without channels"),
+            () if self.kernel == 0 || self.stride == 0 => wrong("convolution kernel or stride is zero"),
+            () if self.out_h() == 0 || self.out_w() == 0 => wrong("kernel larger than its padded map"),
             // Keeps every index computation far from overflow.
             () if [self.c_in, self.c_out, self.h, self.w].into_iter().any(|axis| axis > 1 << 24) => {
-                wrong("a convolution with an axis above 2^24")
+                wrong("convolution axis above 2^24")
             }
             () if self.kernel.max(self.pad).max(self.stride) > 1 << 12 => {
-                wrong("a convolution with kernel, stride or padding above 4096")
+                wrong("kernel, stride or padding above 4096")
             }
             () if self.input_len(Isa::Avx512).max(self.output_len(Isa::Avx512)) > 1 << 40 => {
-                wrong("a convolution over maps of more than 2^40 floats")
+                wrong("convolution over maps of more than 2^40 floats")
             }
             () => Ok(()),
         }
     }
 }
 
-/// How a shape is computed. The weights' packing and the scratch depend on it.
+/// How a shape is computed. Determines the packing of the weights and the scratch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     /// Loops over pixels: see `plain.rs`.
@@ -109,18 +109,19 @@ pub(super) enum Method {
     Winograd4,
 }
 
-/// How much longer than the fastest method one may take whose transformed weights are smaller.
+/// How much slower than the fastest method a method with smaller transformed weights may be.
 const LEANER: f64 = 1.1;
 
 impl Method {
     /// The rule that packing and running share: a function of instruction set and shape alone.
     ///
-    /// The least estimated time, in cycles of a core that does 16 multiply-adds in each: products, transforms
-    /// (their vector operations were counted per tile and block of 16 channels), and the weights' way from
-    /// memory where they do not stay in the second-level cache. Of methods within [`LEANER`] of the fastest, the one
-    /// with the fewest weights. Measured on AVX-512 and AVX2, it takes F(4x4) down to 8 px while weights are few and
-    /// at 56 and 28 px, F(2x2) at 14 px and 256 channels (on AVX-512 1.5 % of ResNet-18's time with one thread, for 17 % of its kernels' memory)
-    /// and at 7 px and 512 channels (where direct convolution would take 10 % more of the whole network's time).
+    /// Estimates time in cycles of a core that does 16 multiply-adds per cycle: products, transforms (their
+    /// vector operations were counted per tile and block of 16 channels), and streaming the weights from
+    /// memory if they do not fit the L2 cache. Among the methods within [`LEANER`] of the fastest, picks the
+    /// one with the fewest weights. Measured on AVX-512 and AVX2: F(4x4) down to 8 px while weights are few
+    /// and at 56 and 28 px; F(2x2) at 14 px and 256 channels (on AVX-512 this costs 1.5 % of ResNet-18's time
+    /// with one thread and saves 17 % of its kernels' memory) and at 7 px and 512 channels (where direct
+    /// convolution would make the whole network 10 % slower).
     fn of(isa: Isa, s: &ConvShape) -> Method {
         if isa == Isa::Portable || !direct::handles(s) {
             return Method::Plain;
@@ -141,12 +142,12 @@ impl Method {
             (Method::Winograd4, cycles(36.0, tiles(4), 250.0, 200.0)),
         ];
         let fastest = estimates.iter().fold(f64::INFINITY, |least, (_, cycles)| least.min(*cycles));
-        // From the leanest weights to the largest.
+        // From the smallest weights to the largest.
         let found = estimates.into_iter().find(|(_, cycles)| *cycles <= LEANER * fastest);
         found.map_or(Method::Direct, |(method, _)| method)
     }
 
-    /// Every method that computes `s` on `isa`, the plain one last.
+    /// Every method that supports `s` on `isa`; [`Method::Plain`] comes last.
     pub(super) fn all(isa: Isa, s: &ConvShape) -> impl Iterator<Item = Method> {
         let (direct, transformed) = (direct::handles(s), winograd::handles(s));
         let methods = [Method::Direct, Method::Winograd2, Method::Winograd4, Method::Plain];
@@ -158,15 +159,15 @@ impl Method {
         })
     }
 
-    /// The method that reads `len` floats of packed weights, the [fastest](Method::of) where it does or none does: files are
-    /// packed for maps of one size, and tasks come with others.
+    /// The method that reads `len` floats of packed weights; the [fastest](Method::of) if it does or if none
+    /// does. Files are packed for one map size, but tasks may run the same kernel on other sizes.
     fn with(isa: Isa, s: &ConvShape, len: usize) -> Method {
         let fastest = Method::of(isa, s);
         let reads = |method: &Method| method.packed_len(isa, s) == len;
         std::iter::once(fastest).chain(Method::all(isa, s)).find(reads).unwrap_or(fastest)
     }
 
-    /// As [`packed_len`], by this method.
+    /// Like [`packed_len`], for this method.
     pub(super) fn packed_len(self, isa: Isa, s: &ConvShape) -> usize {
         match self {
             Method::Plain | Method::Direct => plain::packed_len(isa.block(), s),
@@ -175,7 +176,7 @@ impl Method {
         }
     }
 
-    /// As [`pack`], by this method.
+    /// Like [`pack`], for this method.
     pub(super) fn pack(self, isa: Isa, s: &ConvShape, w: &[f32], out: &mut [f32]) -> Result<(), KernelError> {
         s.check()?;
         let len = [s.c_out, s.c_in, s.kernel, s.kernel].into_iter().fold(1, usize::saturating_mul);
@@ -189,7 +190,7 @@ impl Method {
         Ok(())
     }
 
-    /// As [`scratch_len`], by this method.
+    /// Like [`scratch_len`], for this method.
     pub(super) fn scratch_len(self, isa: Isa, s: &ConvShape, threads: usize) -> usize {
         match self {
             _ if s.check().is_err() => 0,
@@ -200,7 +201,7 @@ impl Method {
         }
     }
 
-    /// As [`conv`], by this method.
+    /// Like [`conv`], by this method.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn conv(
         self,
@@ -241,27 +242,27 @@ impl Method {
     }
 }
 
-/// Floats of `s`'s packed weights, saturating.
+/// Number of floats of `s`'s packed weights, saturating.
 pub fn packed_len(isa: Isa, s: &ConvShape) -> usize {
     Method::of(isa, s).packed_len(isa, s)
 }
 
-/// Whether [`conv`] can compute `s` with `len` floats of packed weights: those of this shape, or of the same kernel over maps
-/// of another size.
+/// Whether [`conv`] can compute `s` with `len` floats of packed weights: those packed for this shape, or for
+/// the same kernel over maps of another size.
 pub fn accepts(isa: Isa, s: &ConvShape, len: usize) -> bool {
     Method::with(isa, s, len).packed_len(isa, s) == len
 }
 
-/// Packs weights `w`, plain `(c_out, c_in, kernel, kernel)`, into the order [`conv`] reads.
+/// Packs plain weights `w`, `(c_out, c_in, kernel, kernel)`, into the order [`conv`] reads.
 ///
 /// # Errors
-/// An impossible shape, or a slice shorter than its shape.
+/// If the shape is invalid or a slice is shorter than its shape requires.
 pub fn pack(isa: Isa, s: &ConvShape, w: &[f32], out: &mut [f32]) -> Result<(), KernelError> {
     Method::of(isa, s).pack(isa, s, w, out)
 }
 
-/// Output channels whose packed weights lie together, so that [`pack_run`] can pack them without the others; `None` where a
-/// shape's weights are packed all at once.
+/// Granularity at which [`pack_run`] can pack output channels independently, in channels; `None` if a shape's
+/// weights can only be packed all at once.
 pub fn run(isa: Isa, s: &ConvShape) -> Option<usize> {
     match Method::of(isa, s) {
         Method::Plain | Method::Direct => Some(isa.block()),
@@ -269,11 +270,12 @@ pub fn run(isa: Isa, s: &ConvShape) -> Option<usize> {
     }
 }
 
-/// As [`pack`], for the weights `w` of whole output channels from the `first`-th on, which is a multiple of [`run`]; so is
-/// their number, unless they are the last. Writes only what is theirs of `out`.
+/// Like [`pack`], for the weights `w` of whole output channels starting at channel `first`, which is a
+/// multiple of [`run`]; so is their number, unless they include the last channel. Writes only the part of
+/// `out` that belongs to them.
 ///
 /// # Errors
-/// As [`pack`]; channels that cannot be packed without others.
+/// As for [`pack`]; also if the channels cannot be packed independently.
 pub fn pack_run(
     isa: Isa,
     s: &ConvShape,
@@ -282,7 +284,7 @@ pub fn pack_run(
     out: &mut [f32],
 ) -> Result<(), KernelError> {
     s.check()?;
-    let refused = Err(KernelError::Shape { what: "output channels that are not packed by themselves" });
+    let refused = Err(KernelError::Shape { what: "output channels cannot be packed separately" });
     let Some(run) = run(isa, s) else { return refused };
     // No overflow: the shape was checked.
     let per_channel = s.c_in * s.kernel * s.kernel;
@@ -301,22 +303,23 @@ pub fn pack_run(
     Ok(())
 }
 
-/// Floats of scratch that [`conv`] needs with `weights` floats of packed weights and a pool of `threads` threads; its contents
-/// need not be kept.
+/// Floats of scratch that [`conv`] needs with `weights` floats of packed weights on a pool of `threads`
+/// threads. Its contents need not be preserved.
 ///
 /// Zero for shapes that [`conv`] refuses.
 pub fn scratch_len(isa: Isa, s: &ConvShape, weights: usize, threads: usize) -> usize {
     Method::with(isa, s, weights).scratch_len(isa, s, threads)
 }
 
-/// The convolution `s` of `input` with `weights` as packed by [`pack`], for maps of this size or of
-/// [another](accepts), finished by `e`, into `out` (blocked).
+/// Computes the convolution `s` of `input`, applies the epilogue `e`, and writes the blocked result to `out`.
+/// `weights` were packed by [`pack`] for maps of this size or of [another](accepts).
 ///
-/// Padded channels of `out` come out zero as long as scale, shift and add hold zeros (or finite values, for
-/// scale) there. Fastest when all slices start on a cache line (64 bytes).
+/// Padding channels of `out` come out zero as long as shift and add hold zeros there and scale holds zeros or
+/// finite values. Fastest when all slices are aligned to a cache line (64 bytes).
 ///
 /// # Errors
-/// An impossible shape, a missing instruction set, or a slice shorter than its shape.
+/// If the shape is invalid, the machine does not support `isa`, or a slice is shorter than its shape
+/// requires.
 #[allow(clippy::too_many_arguments)]
 pub fn conv(
     isa: Isa,
@@ -336,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rule_picks_what_was_measured_to_be_fastest() {
+    fn the_rule_picks_the_methods_measured_fastest() {
         let cases = [
             (64, 56, 64, 3, 1, Method::Winograd4),
             (128, 28, 128, 3, 1, Method::Winograd4),
@@ -358,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_channels_are_packed_as_all_of_them() {
+    fn packing_in_runs_equals_packing_at_once() {
         for isa in Isa::ALL {
             for (c_in, c_out, kernel, plain) in [(5, 3, 1, false), (64, 50, 1, false), (9, 40, 5, true)] {
                 let s = ConvShape { c_in, h: 9, w: 9, c_out, kernel, stride: 2, pad: 0, input_nchw: plain };
@@ -374,7 +377,7 @@ mod tests {
                     }
                     assert_eq!(out, all, "{isa}, {s:?} in runs of {step}");
                 }
-                // Half a channel, channels beyond the last, half a run, and a beginning inside of one.
+                // Half a channel, channels past the last, half a run, and a start in the middle of a run.
                 let whole = &w[..run.min(c_out) * per_channel];
                 for (first, w) in
                     [(0, &w[..1]), (c_out.next_multiple_of(run), whole), (usize::MAX, whole), (1, whole)]

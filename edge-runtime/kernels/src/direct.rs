@@ -1,10 +1,11 @@
 //! Direct convolution with register tiles over a zero-padded copy of the input.
 //!
-//! Weights as the plain kernel's: `[c_out / cb][blocks][kernel][kernel][width][cb]`, where a blocked input has
-//! blocks of `width = cb` channels and a plain one blocks of a single channel. Along a kernel row the taps of
-//! a block are contiguous in both, so the innermost loop runs over `kernel * width` floats.
+//! Weights are packed as for the plain kernel: `[c_out / cb][blocks][kernel][kernel][width][cb]`, where a
+//! blocked input has blocks of `width = cb` channels and a plain input blocks of a single channel. In both,
+//! the taps of a block along a kernel row are contiguous, so the innermost loop runs over `kernel * width`
+//! floats.
 #![allow(unsafe_code)]
-// Loops over constant bounds with indices unroll into registers; iterator chains do not always.
+// Index loops over constant bounds unroll into registers; iterator chains do not always.
 #![allow(clippy::needless_range_loop)]
 
 use super::conv::{ConvShape, Epilogue};
@@ -14,10 +15,10 @@ use super::simd::{Simd, Work, run};
 use super::tile::{Finish, MOST, Reach, next_run, sums, with_pixels};
 use crate::pool::{Pool, share};
 
-/// Floats of weights that one pass over the rows may touch, so that they stay in a 1 MiB second-level cache.
+/// Floats of weights that one pass over the rows may touch, so that they stay in a 1 MiB L2 cache.
 const PASS: usize = 96 * 1024;
 
-/// The padded input's extent and the split of the work.
+/// The padded input's extent and how the work is split.
 #[derive(Clone, Copy)]
 struct Layout {
     /// Rows and columns of the padded input that are read.
@@ -37,7 +38,8 @@ impl Layout {
         let cb = isa.block();
         let (width, blocks) = input_blocks(cb, s);
         let out_blocks = s.c_out.div_ceil(cb);
-        // Four blocks need fewer pixels per tile: right for narrow maps, where two would leave registers idle.
+        // Four blocks need fewer pixels per tile: better for narrow maps, where two would leave registers
+        // idle.
         let group = match (s.out_w(), out_blocks) {
             (w, b) if b >= 4 && (isa == Isa::Neon || (isa == Isa::Avx512 && w <= 8)) => 4,
             (_, b) if b >= 2 => 2,
@@ -63,18 +65,18 @@ impl Layout {
     }
 }
 
-/// True when [`conv`] computes this shape.
+/// Whether [`conv`] supports this shape.
 pub(super) fn handles(s: &ConvShape) -> bool {
     s.stride <= 2
 }
 
-/// Floats of scratch; saturates where the shape could not be computed anyway.
+/// Floats of scratch; the shape must be valid.
 pub(super) fn scratch_len(isa: Isa, s: &ConvShape, threads: usize) -> usize {
     let layout = Layout::new(isa, s);
     layout.copy_len(s) + threads * layout.partial_len(isa, s)
 }
 
-/// As [`super::conv`], slices already checked and of exact length.
+/// Like [`super::conv`]; slices are already checked and have their exact length.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn conv(
     isa: Isa,
@@ -107,12 +109,13 @@ pub(super) fn conv(
         partial_len: layout.partial_len(isa, s),
         threads: pool.threads(),
     };
-    // SAFETY: `super::conv` checked that the machine runs `isa` and that every slice has the length its shape
-    // needs; the padded copy reaches as far as the last window, and without padding the input itself does.
+    // SAFETY: `super::conv` checked that the machine supports `isa` and that every slice has the length its
+    // shape requires; the padded copy extends to the end of the last window, and without padding the input
+    // itself does.
     unsafe { run(isa, &work, pool.threads(), pool) }
 }
 
-/// Copies `input` into `copy`, zeros around it.
+/// Copies `input` into `copy`, surrounded by zeros.
 fn pad_input(s: &ConvShape, layout: &Layout, input: &[f32], copy: &mut [f32], pool: &Pool) {
     let (from_row, to_row) = (s.w * layout.width, layout.columns * layout.width);
     let left = (s.pad * layout.width).min(to_row);
@@ -141,13 +144,13 @@ struct Direct {
     /// Weights per output block.
     per_block: usize,
     finish: Finish,
-    /// Sums between passes, one area per thread.
+    /// Partial sums between passes, one area per thread.
     partial: *mut f32,
     partial_len: usize,
     threads: usize,
 }
 
-// SAFETY: the pointers come from slices borrowed for the whole run; threads read the inputs and write
+// SAFETY: the pointers come from slices borrowed for the whole run; threads only read the inputs, and write
 // disjoint rows of the output and their own area of `partial`.
 unsafe impl Sync for Direct {}
 
@@ -164,7 +167,8 @@ impl Work for Direct {
             let rows = units.start % oh..(units.start % oh + units.len()).min(oh);
             units.start += rows.len();
             let count = group.min(blocks - first);
-            // SAFETY: the caller's promise; rows and blocks are the output's, and only this part has them.
+            // SAFETY: guaranteed by the caller; rows and blocks lie inside the output, and only this part
+            // writes them.
             unsafe {
                 match (self.s.input_nchw, self.s.stride) {
                     (false, 1) => self.rows::<V, 1, false>(part, first, count, rows),
@@ -177,7 +181,7 @@ impl Work for Direct {
     }
 }
 
-/// One tile's place: everything but the number of pixels and blocks.
+/// One tile's position: everything but the number of pixels and blocks.
 struct Spot {
     x: *const f32,
     w: *const f32,
@@ -215,7 +219,7 @@ impl Direct {
                 w_next: self.per_block,
                 ahead: 0,
             };
-            // SAFETY: the features are the caller's promise.
+            // SAFETY: the caller guarantees the CPU features.
             let mut sums = unsafe { [V::splat(0.0); 4 * MOST] };
             for y in rows.clone() {
                 let (mut block, mut left) = (first, count);
@@ -230,8 +234,8 @@ impl Direct {
                         let pixels = next_run(ow - column, most);
                         let at = y * ow + column;
                         let step = if PLAIN { STEP } else { STEP * V::LANES };
-                        // SAFETY: offsets inside the input, weights, output and this part's partial sums: see
-                        // `Layout`, whose lengths the callers of this file checked.
+                        // SAFETY: the offsets lie inside the input, weights, output and this part's partial
+                        // sums: see `Layout`, whose lengths the callers of this file checked.
                         unsafe {
                             let weights = block * self.per_block
                                 + pass_start * self.s.kernel * self.s.kernel * width * V::LANES;
@@ -284,8 +288,8 @@ impl Direct {
     }
 }
 
-/// Sums of `P` pixels of `Q` blocks, into `out[q * MOST + p]`; `map` floats per block. There is one such function
-/// for each size of tile, so what follows the sums happens outside, once for all sizes.
+/// Sums of `P` pixels of `Q` blocks, into `out[q * MOST + p]`; `map` floats per block. Instantiated for every
+/// tile size, so the epilogue is kept outside, where it is compiled only once.
 #[inline(always)]
 unsafe fn tile<V: Simd, const P: usize, const Q: usize, const STEP: usize, const PLAIN: bool>(
     (map, spot, out): (usize, &Spot, &mut [V; 4 * MOST]),

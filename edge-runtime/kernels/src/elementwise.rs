@@ -1,4 +1,4 @@
-//! Kernels that map pixel to pixel: affine, ReLU, scaled sums.
+//! Elementwise kernels: affine, ReLU, scaled sums.
 #![allow(unsafe_code)]
 
 use super::blocked::checked_len;
@@ -7,13 +7,14 @@ use super::simd::{ChunkWork, Simd, load, run_chunks, store};
 use crate::pool::Pool;
 use bundles::plan::Shape;
 
-/// Floats per part where the position in the map does not matter.
+/// Floats per chunk where the position in the map does not matter.
 const CHUNK: usize = 8192;
 
-/// `out = scale[c] * x + shift[c]`, then ReLU if `relu`. `scale` and `shift` are padded to whole blocks.
+/// `out = scale[c] * x + shift[c]`, followed by ReLU if `relu`. `scale` and `shift` are padded to whole
+/// blocks.
 ///
 /// # Errors
-/// A slice shorter than its shape.
+/// If a slice is shorter than its shape requires.
 #[allow(clippy::too_many_arguments)]
 pub fn affine(
     isa: Isa,
@@ -48,7 +49,7 @@ impl ChunkWork for Affine<'_> {
     unsafe fn chunk<V: Simd>(&self, index: usize, out: &mut [f32]) {
         let channel = index / self.height * V::LANES;
         let input = &self.input[index * self.row..];
-        // SAFETY: the features are the caller's promise.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe {
             let (scale, shift) = (load::<V>(self.scale, channel), load::<V>(self.shift, channel));
             for at in (0..out.len()).step_by(V::LANES) {
@@ -59,10 +60,10 @@ impl ChunkWork for Affine<'_> {
     }
 }
 
-/// `max(x, 0)` in place; a length that is no multiple of the channel block is fine.
+/// `max(x, 0)` in place; the length need not be a multiple of the channel block.
 ///
 /// # Errors
-/// An instruction set that this machine does not have.
+/// If this machine does not support `isa`.
 pub fn relu(isa: Isa, data: &mut [f32], pool: &Pool) -> Result<(), KernelError> {
     run_chunks(isa, data, CHUNK, &Relu, pool)
 }
@@ -74,7 +75,7 @@ impl ChunkWork for Relu {
     unsafe fn chunk<V: Simd>(&self, _index: usize, out: &mut [f32]) {
         let whole = out.len() / V::LANES * V::LANES;
         for at in (0..whole).step_by(V::LANES) {
-            // SAFETY: the features are the caller's promise.
+            // SAFETY: the caller guarantees the CPU features.
             unsafe { store(load::<V>(out, at).max(V::splat(0.0)), out, at) };
         }
         for x in &mut out[whole..] {
@@ -83,10 +84,11 @@ impl ChunkWork for Relu {
     }
 }
 
-/// `out = coef * x`, plus what `out` held if `accumulate`, then ReLU if `relu`; both of `len` floats.
+/// `out = coef * x`, plus the previous `out` if `accumulate`, followed by ReLU if `relu`; both of `len`
+/// floats.
 ///
 /// # Errors
-/// A slice shorter than `len`.
+/// If a slice is shorter than `len`.
 #[allow(clippy::too_many_arguments)]
 pub fn add_scaled(
     isa: Isa,
@@ -115,7 +117,7 @@ impl ChunkWork for AddScaled<'_> {
     unsafe fn chunk<V: Simd>(&self, index: usize, out: &mut [f32]) {
         let input = &self.input[index * CHUNK..];
         let whole = out.len() / V::LANES * V::LANES;
-        // SAFETY: the features are the caller's promise.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe {
             let (coef, zero) = (V::splat(self.coef), V::splat(0.0));
             for at in (0..whole).step_by(V::LANES) {

@@ -1,4 +1,4 @@
-//! A buffer of floats that starts on a cache line, and floats seen as the bytes they lie in.
+//! A buffer of floats aligned to a cache line, and views of floats as bytes.
 #![allow(unsafe_code)]
 
 use std::ops::{Deref, DerefMut};
@@ -6,10 +6,10 @@ use std::ops::{Deref, DerefMut};
 /// Floats per cache line of 64 bytes.
 const LINE: usize = 16;
 
-/// Floats whose first lies on a cache line, so that no vector straddles two.
+/// Floats aligned to a cache line, so that no vector access straddles two lines.
 ///
-/// What activations, scratch and packed weights should live in: the allocator aligns a `Vec<f32>` to 16 bytes
-/// at best, and then every AVX-512 access touches two lines.
+/// Use it for activations, scratch and packed weights: the allocator aligns a `Vec<f32>` to 16 bytes at best,
+/// and then every AVX-512 access touches two lines.
 #[derive(Debug, Default)]
 pub struct Floats {
     memory: Vec<f32>,
@@ -23,7 +23,7 @@ impl Floats {
         Floats::of(vec![0.0; len + LINE - 1], len)
     }
 
-    /// `len` zeros, if there is memory for them.
+    /// `len` zeros, or `None` if the allocation fails.
     pub fn try_zeros(len: usize) -> Option<Floats> {
         let mut memory = Vec::new();
         memory.try_reserve_exact(len.checked_add(LINE - 1)?).ok()?;
@@ -32,26 +32,27 @@ impl Floats {
     }
 
     fn of(memory: Vec<f32>, len: usize) -> Floats {
-        // `align_offset` may decline to answer; then the buffer works unaligned.
+        // `align_offset` may give no answer; the buffer then works unaligned.
         let skip = Some(memory.as_ptr().align_offset(4 * LINE)).filter(|&skip| skip < LINE).unwrap_or(0);
         Floats { memory, skip, len }
     }
 
-    /// Most floats that [`resized`](Floats::resized) can make of it, wherever its lines begin.
+    /// Capacity: the most floats that [`resized`](Floats::resized) can yield, wherever the aligned start
+    /// falls.
     pub fn room(&self) -> usize {
         self.memory.len().saturating_sub(LINE - 1)
     }
 
-    /// The same memory as `len` floats, cut to its [`room`](Floats::room); contents stay what they were.
+    /// The same memory as `len` floats, capped at its [`room`](Floats::room); contents are kept.
     pub fn resized(self, len: usize) -> Floats {
         let len = len.min(self.room());
         Floats { len, ..self }
     }
 }
 
-/// Memory for floats that the allocator has given, but nobody has written to.
+/// Memory for floats that has been allocated but not yet written.
 ///
-/// Whoever takes it decides which of the allocator's arenas it comes from; another thread may fill it.
+/// The thread that reserves it determines the allocator's arena; another thread may fill it.
 #[derive(Debug)]
 pub struct Reserved {
     memory: Vec<f32>,
@@ -59,14 +60,14 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// Memory for `len` floats, if there is any.
+    /// Reserves memory for `len` floats, or returns `None` if the allocation fails.
     pub fn new(len: usize) -> Option<Reserved> {
         let mut memory = Vec::new();
         memory.try_reserve_exact(len.checked_add(LINE - 1)?).ok()?;
         Some(Reserved { memory, len })
     }
 
-    /// Zeros in that memory.
+    /// Fills the memory with zeros.
     pub fn zeros(self) -> Floats {
         let Reserved { mut memory, len } = self;
         memory.resize(len + LINE - 1, 0.0);
@@ -96,28 +97,29 @@ impl DerefMut for Floats {
     }
 }
 
-/// The memory of `floats`, as bytes: room for a u8 map.
+/// The memory of `floats` as bytes, for use as a u8 map.
 pub fn bytes(floats: &[f32]) -> &[u8] {
-    // SAFETY: four initialised bytes per float, borrowed for as long as the floats are; bytes need no alignment.
+    // SAFETY: every float is four initialised bytes, borrowed for as long as the floats are; bytes need no
+    // alignment.
     unsafe { std::slice::from_raw_parts(floats.as_ptr().cast(), size_of_val(floats)) }
 }
 
-/// The memory of `floats`, as bytes to write: room for a u8 map.
+/// The memory of `floats` as mutable bytes, for use as a u8 map.
 pub fn bytes_mut(floats: &mut [f32]) -> &mut [u8] {
     let len = size_of_val(floats);
-    // SAFETY: as in `bytes`, borrowed mutably; any four bytes are a float.
+    // SAFETY: as in `bytes`, borrowed mutably; any four bytes are a valid float.
     unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), len) }
 }
 
-/// Bytes as signed ones.
+/// Reinterprets bytes as signed.
 pub fn signed(bytes: &[u8]) -> &[i8] {
-    // SAFETY: both types have one byte, any of which is valid for either.
+    // SAFETY: both types are one byte in size, and every bit pattern is valid for either.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
 }
 
-/// Bytes as signed ones, to write.
+/// Reinterprets mutable bytes as signed.
 pub fn signed_mut(bytes: &mut [u8]) -> &mut [i8] {
-    // SAFETY: both types have one byte, any of which is valid for either; borrowed mutably.
+    // SAFETY: both types are one byte in size, and every bit pattern is valid for either; borrowed mutably.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
 }
 
@@ -126,14 +128,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_that_no_machine_has_is_not_given() {
+    fn impossible_allocations_return_none() {
         for len in [usize::MAX, usize::MAX / 8] {
             assert!(Floats::try_zeros(len).is_none() && Reserved::new(len).is_none());
         }
     }
 
     #[test]
-    fn buffers_start_on_a_line_and_hold_what_was_put_in() {
+    fn buffers_are_line_aligned_and_hold_their_data() {
         for len in [0, 1, 15, 16, 17, 1000, 1 << 20] {
             let data: Vec<f32> = (0..len).map(|i| i as f32).collect();
             let floats = Floats::from(data.as_slice());

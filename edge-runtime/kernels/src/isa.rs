@@ -1,11 +1,11 @@
-//! Instruction sets the kernels exist for, and which of them this machine has.
+//! The instruction sets that kernels exist for, and detection of those this machine supports.
 
 use std::fmt;
 
-/// An instruction set, and with it the layout of activations and packed weights.
+/// An instruction set; determines the layout of activations and packed weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// Plain Rust, any machine.
+    /// Plain Rust; runs on any machine.
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,
@@ -16,20 +16,20 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Every instruction set, the plain one first.
+    /// Every instruction set, starting with [`Isa::Portable`].
     pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Neon];
 
-    /// The fastest one this machine runs.
+    /// The fastest instruction set that this machine supports.
     pub fn detect() -> Isa {
         [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find(|isa| isa.runs_here()).unwrap_or(Isa::Portable)
     }
 
-    /// All that this machine runs, the plain one first.
+    /// All instruction sets that this machine supports, starting with [`Isa::Portable`].
     pub fn available() -> Vec<Isa> {
         Isa::ALL.into_iter().filter(|isa| isa.runs_here()).collect()
     }
 
-    /// True when this machine has the instructions.
+    /// Whether this machine supports it.
     pub fn runs_here(self) -> bool {
         match self {
             Isa::Portable => true,
@@ -49,7 +49,8 @@ impl Isa {
         }
     }
 
-    /// Channels per block, `cb`: activations lie as `[ceil(C / cb)][H][W][cb]`, padded channels zero.
+    /// Channels per block, `cb`: activations are stored as `[ceil(C / cb)][H][W][cb]`, padding channels are
+    /// zero.
     pub const fn block(self) -> usize {
         match self {
             Isa::Portable | Isa::Avx2 => 8,
@@ -87,15 +88,15 @@ impl std::str::FromStr for Isa {
         Isa::ALL
             .into_iter()
             .find(|isa| isa.name() == name)
-            .ok_or(KernelError::Shape { what: "the instruction set's name (portable, avx2, avx512, neon)" })
+            .ok_or(KernelError::Shape { what: "unknown instruction set (portable, avx2, avx512, neon)" })
     }
 }
 
-/// What a kernel was given and cannot work on.
+/// Why a kernel refused its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// A slice holds fewer floats than its shape needs.
+    /// A slice holds fewer floats than its shape requires.
     Short {
         /// Which slice.
         what: &'static str,
@@ -104,14 +105,14 @@ pub enum KernelError {
         /// Floats found.
         got: usize,
     },
-    /// A shape that no kernel computes: a zero axis, a window larger than its padded map.
+    /// A shape that no kernel supports, for example a zero axis or a window larger than its padded map.
     Shape {
-        /// Which part of it.
+        /// What is wrong with it.
         what: &'static str,
     },
-    /// The machine lacks the instructions.
+    /// The machine does not support the instruction set.
     Isa {
-        /// What was asked for.
+        /// The requested instruction set.
         isa: Isa,
     },
 }
@@ -124,7 +125,7 @@ impl fmt::Display for KernelError {
             }
             KernelError::Shape { what } => write!(f, "no kernel for this shape: {what}"),
             KernelError::Isa { isa } => {
-                write!(f, "this machine has no {isa}; it has {:?}, choose one of them", Isa::available())
+                write!(f, "this machine does not support {isa}; choose one of {:?}", Isa::available())
             }
         }
     }
@@ -137,7 +138,7 @@ pub(super) fn take<'a>(what: &'static str, data: &'a [f32], want: usize) -> Resu
     data.get(..want).ok_or(KernelError::Short { what, want, got: data.len() })
 }
 
-/// The first `want` floats of `data`, to write.
+/// The first `want` floats of `data`, mutably.
 pub(super) fn take_mut<'a>(
     what: &'static str,
     data: &'a mut [f32],

@@ -1,13 +1,13 @@
 //! Kernels over channel-blocked activations: one frame at a time, f32.
 //!
-//! **Layout.** A feature map `(c, h, w)` lies as `[ceil(c / cb)][h][w][cb]` with `cb =` [`Isa::block`];
-//! channels that only fill the last block hold zeros, and every kernel keeps them zero. Convolution weights
-//! are packed by [`pack`] into whatever order the kernel chosen for the shape reads; that choice is a static
-//! rule, so a file packed for an instruction set stays valid.
+//! **Layout.** A feature map `(c, h, w)` is stored as `[ceil(c / cb)][h][w][cb]` with `cb =` [`Isa::block`];
+//! the padding channels of the last block hold zeros, and every kernel keeps them zero. [`pack`] reorders
+//! convolution weights for the kernel chosen for the shape; that choice is a static rule, so a file packed
+//! for an instruction set stays valid.
 //!
-//! **Contract.** Every function checks its slices once and answers [`KernelError`] instead of panicking;
-//! longer slices than needed are fine. Nothing allocates. Work is split statically over a
-//! [`Pool`](pool::Pool), and results do not depend on the number of threads.
+//! **Contract.** Every function checks its slices once and returns a [`KernelError`] instead of panicking;
+//! slices may be longer than needed. Nothing allocates. Work is split statically over a [`Pool`](pool::Pool),
+//! and results do not depend on the number of threads.
 
 mod blocked;
 mod conv;

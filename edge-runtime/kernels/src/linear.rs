@@ -5,18 +5,19 @@ use super::isa::{Isa, KernelError, take, take_mut};
 use super::simd::{ChunkWork, Simd, load, run_chunks, store};
 use crate::pool::Pool;
 
-/// Outputs per part.
+/// Outputs per chunk.
 const ROWS: usize = 16;
 
-/// Independent partial sums of a dot product, to hide the latency of an addition.
+/// Independent partial sums of a dot product, to hide the latency of additions.
 const CHAINS: usize = 4;
 
-/// `out[o] = bias[o] + sum_i weight[o][i] * x[i]`; weights plain `(c_out, c_in)`, `x` and `out` plain vectors.
+/// `out[o] = bias[o] + sum_i weight[o][i] * x[i]`; weights are plain `(c_out, c_in)`, `x` and `out` plain
+/// vectors.
 ///
-/// A blocked `(c, 1, 1)` map is a plain vector of its channels, so pooled features go in as they are.
+/// A blocked `(c, 1, 1)` map is a plain vector of its channels, so pooled features can be passed as they are.
 ///
 /// # Errors
-/// A slice shorter than its shape.
+/// If a slice is shorter than its shape requires.
 #[allow(clippy::too_many_arguments)]
 pub fn linear(
     isa: Isa,
@@ -29,7 +30,7 @@ pub fn linear(
     pool: &Pool,
 ) -> Result<(), KernelError> {
     if c_in == 0 || c_out == 0 {
-        return Err(KernelError::Shape { what: "a linear layer without inputs or outputs" });
+        return Err(KernelError::Shape { what: "linear layer without inputs or outputs" });
     }
     let weight = take("weight", weight, c_in.saturating_mul(c_out))?;
     let bias = bias.map(|bias| take("bias", bias, c_out)).transpose()?;
@@ -52,7 +53,7 @@ impl ChunkWork for Rows<'_> {
         for (o, out) in out.iter_mut().enumerate() {
             let row = &self.weight[(index * ROWS + o) * n..][..n];
             let mut lanes = [0.0f32; 16];
-            // SAFETY: the features are the caller's promise.
+            // SAFETY: the caller guarantees the CPU features.
             unsafe {
                 let mut sums = [V::splat(0.0); CHAINS];
                 for at in (0..whole).step_by(CHAINS * V::LANES) {

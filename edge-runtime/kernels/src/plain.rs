@@ -1,12 +1,13 @@
-//! The plain convolution: loops one can check by eye. Faster kernels are tested against it.
+//! Reference convolution in plain loops, simple enough to verify by eye. Faster kernels are tested against
+//! it.
 //!
-//! Weights are packed `[c_out / cb][blocks][kernel][kernel][width][cb]`: a blocked input has blocks of
-//! `width = cb` channels, a plain (NCHW) one blocks of a single channel.
+//! Weights are packed as `[c_out / cb][blocks][kernel][kernel][width][cb]`: a blocked input has blocks of
+//! `width = cb` channels, a plain (NCHW) input has blocks of a single channel.
 
 use super::conv::{ConvShape, Epilogue};
 use crate::pool::Pool;
 
-/// Input channels per block and number of blocks, as the weights are packed.
+/// Channels per input block and the number of blocks, as the weights are packed.
 pub(super) fn input_blocks(cb: usize, s: &ConvShape) -> (usize, usize) {
     if s.input_nchw { (1, s.c_in) } else { (cb, s.c_in.div_ceil(cb)) }
 }
@@ -16,13 +17,13 @@ pub(super) fn packed_len(cb: usize, s: &ConvShape) -> usize {
     [s.c_out.div_ceil(cb), blocks, s.kernel, s.kernel, width, cb].into_iter().fold(1, usize::saturating_mul)
 }
 
-/// Rows that packing reads side by side: they divide every block.
+/// Rows that packing reads side by side; divides every block size.
 pub(super) const LANES: usize = 4;
 
-/// Groups of so many rows in the largest block.
+/// Groups of [`LANES`] rows in the largest block.
 const MOST_GROUPS: usize = 4;
 
-/// Writes all of `out`: what is beyond the last channel becomes zero.
+/// Writes all of `out`; positions past the last channel become zero.
 pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
     let (width, blocks) = input_blocks(cb, s);
     let taps = s.kernel * s.kernel;
@@ -47,8 +48,8 @@ pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Rows of a pointwise kernel that make up a block, in squares: several times as fast as one number after the other, and
-/// each line of `out` is written once.
+/// Transposes the rows of a pointwise kernel that make up a block, in squares: several times faster than one
+/// element at a time, and each cache line of `out` is written once.
 fn transpose(cb: usize, w: &[f32], per_channel: usize, out: &mut [f32]) {
     let squares_of =
         |group: usize| rows_of(w, per_channel, group * LANES).map(|row| row.as_chunks::<LANES>().0);
@@ -64,7 +65,7 @@ fn transpose(cb: usize, w: &[f32], per_channel: usize, out: &mut [f32]) {
     }
 }
 
-/// Rows `first` and following of the kernels of one block; those beyond the last channel are empty.
+/// Rows `first..` of the kernels of one block; rows past the last channel are empty.
 pub(super) fn rows_of(w: &[f32], per_channel: usize, first: usize) -> [&[f32]; LANES] {
     let mut rows = [&[][..]; LANES];
     rows.iter_mut().zip(w.chunks_exact(per_channel).skip(first)).for_each(|(row, w)| *row = w);
@@ -145,7 +146,7 @@ fn pixel<const CB: usize>(s: &ConvShape, weights: &[f32], input: &[f32], oy: usi
     acc
 }
 
-/// The epilogue of one pixel; `at` is its place in the output map.
+/// Applies the epilogue to one pixel; `at` is its offset in the output map.
 fn finish<const CB: usize>(acc: &[f32; CB], block: usize, at: usize, e: &Epilogue<'_>, out: &mut [f32; CB]) {
     for (c, (out, acc)) in out.iter_mut().zip(acc).enumerate() {
         let channel = block * CB + c;

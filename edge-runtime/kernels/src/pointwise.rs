@@ -1,10 +1,11 @@
-//! Sums of 1x1 convolutions over several maps: all proxies of a node as one product, their inputs side by side.
+//! Sums of 1x1 convolutions over several maps: all proxies of a node as one matrix product with concatenated
+//! inputs.
 //!
-//! Weights of each term as the plain kernel's. The terms' channels follow each other in the sum, so that the
-//! output is written once; nothing is copied to bring them together. Maps are taken as rows of pixels, whatever
-//! their height and width.
+//! The weights of each term are packed as for the plain kernel. The terms' channels are summed one after the
+//! other, so that the output is written once and nothing is copied to concatenate the inputs. Maps are
+//! treated as rows of pixels, regardless of height and width.
 #![allow(unsafe_code)]
-// Loops over constant bounds with indices unroll into registers; iterator chains do not always.
+// Index loops over constant bounds unroll into registers; iterator chains do not always.
 #![allow(clippy::needless_range_loop)]
 
 use super::blocked::checked_len;
@@ -15,31 +16,32 @@ use super::tile::{Finish, MOST, Reach, next_run, sums, with_pixels};
 use crate::pool::Pool;
 use bundles::plan::Shape;
 
-/// Most terms of one sum.
+/// Maximum number of terms in one sum.
 pub const MAX_TERMS: usize = 8;
 
-/// Pixels of one part of the work: whole tiles on every instruction set. Parts of the same pixels follow each other, so that a
-/// thread reads those that it most likely wrote.
+/// Pixels per part of the work: whole tiles on every instruction set. Parts of the same pixels are adjacent,
+/// so a thread mostly reads pixels that it wrote itself.
 const PIXELS: usize = 56;
 
-/// Lanes of the instruction set (NEON) on which four blocks are computed together; for others no such code is made.
+/// Lanes of the instruction set (NEON) on which four blocks are computed together; no such code is generated
+/// for others.
 const NARROW: usize = 4;
 
-/// One term: a map and the kernel it goes through.
+/// One term: a map and the kernel applied to it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Term<'a> {
     /// Channels of the map (true count; the buffer is padded to whole blocks).
     pub channels: usize,
     /// `(c_out, channels, 1, 1)`, packed by [`pack`](super::pack).
     pub weights: &'a [f32],
-    /// The map, blocked, of the output's height and width.
+    /// The map, blocked, with the output's height and width.
     pub input: &'a [f32],
 }
 
 /// `out = epilogue(sum of terms)`, a map of shape `y`.
 ///
 /// # Errors
-/// No term or more than [`MAX_TERMS`]; a slice shorter than its shape.
+/// If there are no terms or more than [`MAX_TERMS`], or a slice is shorter than its shape requires.
 pub fn pointwise(
     isa: Isa,
     y: Shape,
@@ -52,7 +54,7 @@ pub fn pointwise(
         return Err(KernelError::Isa { isa });
     }
     if terms.is_empty() || terms.len() > MAX_TERMS {
-        return Err(KernelError::Shape { what: "a sum of no or too many 1x1 convolutions" });
+        return Err(KernelError::Shape { what: "no or too many 1x1 convolutions in a sum" });
     }
     let out = take_mut("output", out, checked_len(isa, y)?)?;
     let (cb, channels, pixels) = (isa.block(), isa.padded(y.c), y.h * y.w);
@@ -81,12 +83,12 @@ pub fn pointwise(
     let runs = pixels.div_ceil(PIXELS);
     let finish = Finish::new(&e, out);
     let work = Pointwise { terms: placed, count: terms.len(), pixels, blocks, group, finish };
-    // SAFETY: the machine runs `isa`, and every slice has the length its shape needs.
+    // SAFETY: the machine supports `isa`, and every slice has the length its shape requires.
     unsafe { run(isa, &work, blocks.div_ceil(group) * runs, pool) }
     Ok(())
 }
 
-/// A term by its pointers and its number of channel blocks.
+/// A term as pointers and its number of channel blocks.
 #[derive(Clone, Copy)]
 struct Placed {
     x: *const f32,
@@ -117,7 +119,7 @@ impl Work for Pointwise {
         let start = part / groups * PIXELS;
         let end = self.pixels.min(start + PIXELS);
         let map = self.pixels * V::LANES;
-        // SAFETY: the features are the caller's promise.
+        // SAFETY: the caller guarantees the CPU features.
         let mut sums = unsafe { [V::splat(0.0); 4 * MOST] };
         while left > 0 {
             let (q, most) = match left {
@@ -128,8 +130,8 @@ impl Work for Pointwise {
             let mut pixel = start;
             while pixel < end {
                 let pixels = next_run(end - pixel, most);
-                // SAFETY: pixels and blocks of the maps, and of this part alone; the features are the caller's
-                // promise.
+                // SAFETY: the pixels and blocks lie inside the maps and belong to this part alone; the caller
+                // guarantees the CPU features.
                 unsafe {
                     let place = (self, block, pixel, &mut sums);
                     match q {
@@ -153,8 +155,8 @@ impl Work for Pointwise {
     }
 }
 
-/// Sums of `P` pixels of `Q` blocks over all terms, into `out[q * MOST + p]`. There is one such function for each
-/// size of tile, so what follows the sums happens outside, once for all sizes.
+/// Sums of `P` pixels of `Q` blocks over all terms, into `out[q * MOST + p]`. Instantiated for every tile
+/// size, so the epilogue is kept outside, where it is compiled only once.
 #[inline(always)]
 unsafe fn tile<V: Simd, const P: usize, const Q: usize>(
     (work, block, pixel, out): (&Pointwise, usize, usize, &mut [V; 4 * MOST]),

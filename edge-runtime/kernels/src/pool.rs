@@ -1,8 +1,8 @@
 //! A small persistent thread pool with static splits, for work that lasts microseconds.
 //!
-//! Each thread has a share of the parts of a run and claims it when it comes; a thread that has finished its own
-//! takes over those that nobody has claimed. So a worker that the system does not schedule delays a frame only
-//! when it is stopped in the middle of its share.
+//! Each thread owns a share of the parts of a run and claims it when it wakes up; a thread that has finished
+//! its own share takes over unclaimed ones. A worker that the OS does not schedule therefore delays a frame
+//! only if it is preempted in the middle of its share.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -13,25 +13,25 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 /// How long a worker spins before it parks: longer than the gap between two layers of a frame, much shorter
-/// than the gap between two frames, and short enough to be no burden where no core is free for it.
+/// than the gap between two frames, and short enough not to matter when no core is free for it.
 const SPIN: Duration = Duration::from_micros(60);
 
-/// Most threads of a pool, the caller included.
+/// Maximum number of threads in a pool, including the caller.
 pub const MOST_THREADS: usize = 256;
 
-/// Spins between two looks at the clock.
+/// Spins between two reads of the clock.
 const SPINS: usize = 64;
 
-/// The current run: valid while `Shared::pending` is above zero.
+/// The current run; valid while `Shared::pending` is above zero.
 #[derive(Clone, Copy)]
 struct Job {
-    /// The closure, its lifetime erased.
+    /// The closure, with its lifetime erased.
     f: *const (dyn Fn(usize) + Sync),
     parts: usize,
     threads: usize,
 }
 
-/// A counter on a cache line of its own.
+/// A counter on its own cache line.
 #[derive(Default)]
 #[repr(align(64))]
 struct Counter(AtomicUsize);
@@ -39,38 +39,38 @@ struct Counter(AtomicUsize);
 struct Shared {
     /// Written by the caller of [`Pool::run`] while no part is pending; read by whoever has claimed a share.
     job: UnsafeCell<Option<Job>>,
-    /// Per thread, the caller first: 1 while it has a share that nobody has claimed.
+    /// Per thread, the caller first: 1 while its share is unclaimed.
     unclaimed: Box<[Counter]>,
     /// Shares of the current run that are not finished.
     pending: Counter,
-    /// Counts runs, so that workers see a new one.
+    /// Counts runs, so that workers notice a new one.
     epoch: AtomicUsize,
     /// Set when a part of the current run panicked.
     panicked: AtomicBool,
     stop: AtomicBool,
-    /// Workers that have begun to live.
+    /// Workers that have started.
     started: AtomicUsize,
     /// Per worker: true while it is parked or about to be.
     parked: Box<[AtomicBool]>,
 }
 
-// SAFETY: `job` is the only field that is not Sync by itself. It is written only under `Pool::turn` while
-// nothing is pending, and read only between a claim and the moment its share is counted out of `pending`.
+// SAFETY: `job` is the only field that is not `Sync` by itself. It is written only under `Pool::turn` while
+// nothing is pending, and read only between claiming a share and counting it out of `pending`.
 unsafe impl Sync for Shared {}
-// SAFETY: the raw closure pointer inside is `Sync` by its type, so it may be called from any thread.
+// SAFETY: the raw pointer inside points to a `Sync` closure, so it may be called from any thread.
 unsafe impl Send for Shared {}
 
 /// Persistent worker threads; the thread that calls [`run`](Pool::run) works too.
 ///
-/// Nothing is allocated after construction. A run started while another is under way (from a second
-/// thread, or from inside a part) is done by its caller alone, so nesting is slow but never a deadlock.
+/// Nothing is allocated after construction. A run started while another is in progress (from a second thread,
+/// or from inside a part) is executed by its caller alone, so nesting is slow but cannot deadlock.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<(JoinHandle<()>, Thread)>,
     turn: Mutex<()>,
 }
 
-/// Indices that thread `t` of `n` takes from `parts`: contiguous, and never more than one apart in size.
+/// The indices of `parts` that thread `t` of `n` takes: contiguous, with sizes differing by at most one.
 pub(crate) fn share(parts: usize, t: usize, n: usize) -> std::ops::Range<usize> {
     let (each, rest) = (parts / n, parts % n);
     let start = t * each + t.min(rest);
@@ -78,13 +78,13 @@ pub(crate) fn share(parts: usize, t: usize, n: usize) -> std::ops::Range<usize> 
 }
 
 impl Pool {
-    /// A pool of `threads` threads, the caller included, and never more than [`MOST_THREADS`]. Where the system refuses a thread the pool
-    /// is smaller; [`threads`](Pool::threads) tells.
+    /// A pool of `threads` threads, including the caller, capped at [`MOST_THREADS`]. If the system refuses
+    /// to create a thread, the pool is smaller; see [`threads`](Pool::threads).
     pub fn new(threads: usize) -> Pool {
         Pool::start(threads, work)
     }
 
-    /// A pool whose workers live by `work`.
+    /// A pool whose workers run `work`.
     fn start(threads: usize, work: impl Fn(&Shared, usize) + Clone + Send + 'static) -> Pool {
         let count = threads.clamp(1, MOST_THREADS) - 1;
         let shared = Arc::new(Shared {
@@ -109,7 +109,7 @@ impl Pool {
             let thread = handle.thread().clone();
             workers.push((handle, thread));
         }
-        // What a new thread allocates for itself belongs here, not into the first frame.
+        // A new thread's own allocations should happen here, not during the first frame.
         while shared.started.load(Ordering::Acquire) < workers.len() {
             thread::yield_now();
         }
@@ -121,17 +121,17 @@ impl Pool {
         Pool::new(1)
     }
 
-    /// Threads that share a run, the caller included.
+    /// Number of threads that share a run, including the caller.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1
     }
 
     /// Calls `f(0)` to `f(parts - 1)`, each exactly once, and returns when all are done.
     ///
-    /// Thread `t` takes a contiguous range of parts, the same one at every call, so caches stay warm.
+    /// Thread `t` takes a contiguous range of parts, the same one on every call, so caches stay warm.
     ///
     /// # Panics
-    /// When a part panicked, after all others have finished.
+    /// If a part panicked, after all others have finished.
     pub fn run(&self, parts: usize, f: &(dyn Fn(usize) + Sync)) {
         let n = self.threads();
         let turn = if n > 1 && parts > 1 { self.turn.try_lock().ok() } else { None };
@@ -139,12 +139,12 @@ impl Pool {
             (0..parts).for_each(f);
             return;
         };
-        // SAFETY: only the lifetime changes. The pointer is used only between a claim and the moment its share
-        // leaves `pending`, and this function does not return or unwind before `pending` is zero.
+        // SAFETY: only the lifetime changes. The pointer is used only between claiming a share and counting
+        // it out of `pending`, and this function does not return or unwind before `pending` is zero.
         let f_static: *const (dyn Fn(usize) + Sync) =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(f) };
         let shared = &*self.shared;
-        // SAFETY: `turn` is held and nothing is pending or to be claimed, so no other thread reads the job.
+        // SAFETY: `turn` is held and no share is pending or claimable, so no other thread reads the job.
         unsafe { *shared.job.get() = Some(Job { f: f_static, parts, threads: n }) };
         let shares = n.min(parts);
         shared.pending.0.store(shares, Ordering::Relaxed);
@@ -191,7 +191,7 @@ impl Pool {
         self.run(len.div_ceil(chunk), &|index| {
             let start = index * chunk;
             // SAFETY: `start < len` because `index < ceil(len / chunk)`; the range ends at `len` at most; and
-            // `run` hands out every index once, so no two of these slices overlap. `data` stays mutably
+            // `run` passes every index exactly once, so no two of these slices overlap. `data` stays mutably
             // borrowed until `run` has returned.
             let part = unsafe { std::slice::from_raw_parts_mut(base.at(start), chunk.min(len - start)) };
             f(index, part);
@@ -199,7 +199,7 @@ impl Pool {
     }
 }
 
-/// A pointer that may cross threads: its user keeps what each thread touches disjoint.
+/// A pointer that may cross threads; its user keeps the elements touched by each thread disjoint.
 struct Base<T>(*mut T);
 
 impl<T> Base<T> {
@@ -208,8 +208,8 @@ impl<T> Base<T> {
     }
 }
 
-// SAFETY: see the type: the only user, `for_each_chunk`, gives each thread its own range of elements
-// that may be sent there.
+// SAFETY: see the type: the only user, `for_each_chunk`, gives each thread its own range of elements, which
+// are `Send`.
 unsafe impl<T: Send> Sync for Base<T> {}
 
 impl Drop for Pool {
@@ -218,7 +218,7 @@ impl Drop for Pool {
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         for (handle, thread) in self.workers.drain(..) {
             thread.unpark();
-            // A worker catches the panics of its parts, so joining cannot fail in a way worth reporting.
+            // A worker catches the panics of its parts, so `join` cannot fail in a way worth reporting.
             let _ = handle.join();
         }
     }
@@ -231,29 +231,31 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Shared {
-    /// Claims and runs shares until none is left: first thread `first`'s, then the others'.
+    /// Claims and runs shares until none is left, starting with that of thread `first`.
     ///
     /// # Errors
-    /// The payload of the first part that panicked here.
+    /// The payload of the first part that panicked on this thread.
     fn work_off(&self, first: usize) -> thread::Result<()> {
         let mut outcome = Ok(());
         let n = self.unclaimed.len();
         for t in (first..n).chain(0..first) {
-            // A look first: mostly there is nothing, and looking does not take the cache line from its owner. Acquire:
-            // whoever claims parts sees the job they are of.
+            // Check with a plain load first: usually there is nothing, and a load does not take the cache
+            // line from its owner. The swap is Acquire so that whoever claims a share sees its job.
             let unclaimed = &self.unclaimed[t].0;
             if unclaimed.load(Ordering::Relaxed) == 0 || unclaimed.swap(0, Ordering::Acquire) == 0 {
                 continue;
             }
-            // SAFETY: this share is claimed and not yet counted out, so the caller of `run` is waiting: the job is set,
-            // and nobody writes it. It may be a later run than the one this loop began with.
+            // SAFETY: this share is claimed and not yet counted out, so the caller of `run` is waiting: the
+            // job is set and nobody writes it. It may belong to a later run than the one this loop started
+            // with.
             if let Some(job) = unsafe { *self.job.get() } {
                 let parts = share(job.parts, t, job.threads);
                 // SAFETY: as above, the closure outlives this call.
                 let f = unsafe { &*job.f };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| parts.for_each(f))) {
                     self.panicked.store(true, Ordering::Relaxed);
-                    // Further payloads are not dropped: that could panic again, and the caller of `run` would not be waited for.
+                    // Further payloads are not dropped: that could panic again, and the caller of `run` would
+                    // wait forever.
                     match outcome {
                         Ok(()) => outcome = Err(panic),
                         Err(_) => std::mem::forget(panic),
@@ -266,7 +268,7 @@ impl Shared {
     }
 }
 
-/// A worker's life: wait for the epoch to move, then help.
+/// A worker's main loop: wait for the epoch to change, then work off shares.
 fn work(shared: &Shared, index: usize) {
     let mut seen = 0;
     loop {
@@ -286,9 +288,9 @@ fn work(shared: &Shared, index: usize) {
             if now < *until.get_or_insert(now + SPIN) {
                 continue;
             }
-            // The order matters: flag, then look again. `run` moves the epoch, then looks at the flag, so
-            // one of the two always sees the other. A swap, because QEMU lets an aarch64 store and the load
-            // behind it change places on x86, whatever their ordering.
+            // The order matters: set the flag, then check the epoch again. `run` advances the epoch, then
+            // checks the flag, so at least one of the two sees the other. A swap, because QEMU lets an
+            // aarch64 store and the following load be reordered on x86, whatever their ordering.
             shared.parked[index].swap(true, Ordering::SeqCst);
             if shared.epoch.load(Ordering::SeqCst) == seen {
                 thread::park();
@@ -298,7 +300,8 @@ fn work(shared: &Shared, index: usize) {
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        // A panic is noted in `panicked`, for the caller of `run`; dropping its payload could end this thread.
+        // The panic is recorded in `panicked` for the caller of `run`; dropping its payload could end this
+        // thread.
         if let Err(panic) = shared.work_off(index + 1) {
             std::mem::forget(panic);
         }

@@ -14,14 +14,15 @@ pub struct Window {
     pub kernel: usize,
     /// Step in both directions.
     pub stride: usize,
-    /// Padding on every side; never wins a max-pool. Average pools take none.
+    /// Padding on every side; never wins a max-pool. Average pools do not support it.
     pub pad: usize,
 }
 
 /// Maximum over each window of `x`; padding never wins.
 ///
 /// # Errors
-/// A window that does not fit, padding above half the kernel, or a slice shorter than its shape.
+/// If the window does not fit, the padding exceeds half the kernel, or a slice is shorter than its shape
+/// requires.
 pub fn max_pool(
     isa: Isa,
     x: Shape,
@@ -33,7 +34,7 @@ pub fn max_pool(
     let Window { kernel, stride, pad } = window;
     let y = Op::MaxPool { kernel, stride, pad }
         .output(x)
-        .map_err(|_| KernelError::Shape { what: "a max-pool window that does not fit its map" })?;
+        .map_err(|_| KernelError::Shape { what: "max-pool window does not fit its map" })?;
     let input = take("input", input, checked_len(isa, x)?)?;
     let out = take_mut("output", out, blocked_len(isa, y))?;
     let row = y.w * isa.block();
@@ -43,7 +44,7 @@ pub fn max_pool(
 /// Mean over each window of `x`, without padding.
 ///
 /// # Errors
-/// A window that does not fit or has padding, or a slice shorter than its shape.
+/// If the window does not fit or has padding, or a slice is shorter than its shape requires.
 pub fn avg_pool(
     isa: Isa,
     x: Shape,
@@ -53,7 +54,7 @@ pub fn avg_pool(
     pool: &Pool,
 ) -> Result<(), KernelError> {
     let Window { kernel, stride, pad } = window;
-    let misfit = KernelError::Shape { what: "an average-pool window that does not fit its map" };
+    let misfit = KernelError::Shape { what: "average-pool window does not fit its map" };
     if pad != 0 {
         return Err(misfit);
     }
@@ -67,7 +68,7 @@ pub fn avg_pool(
 /// Mean over height and width: `(c, h, w)` to a blocked `(c, 1, 1)`.
 ///
 /// # Errors
-/// A map without pixels, or a slice shorter than its shape.
+/// If the map has no pixels or a slice is shorter than its shape requires.
 pub fn global_avg_pool(
     isa: Isa,
     x: Shape,
@@ -90,7 +91,7 @@ impl ChunkWork for Mean<'_> {
     #[inline(always)]
     unsafe fn chunk<V: Simd>(&self, index: usize, out: &mut [f32]) {
         let input = &self.input[index * self.pixels * V::LANES..][..self.pixels * V::LANES];
-        // SAFETY: the features are the caller's promise.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe {
             let mut sum = V::splat(0.0);
             for at in (0..input.len()).step_by(V::LANES) {
@@ -110,7 +111,7 @@ struct Windows<'a, const MAX: bool> {
 }
 
 impl<const MAX: bool> Windows<'_, MAX> {
-    /// First and end of the part of the window at output `o` that lies inside `n` pixels.
+    /// The part of the window at output `o` that lies inside `n` pixels, as `(start, end)`.
     #[inline(always)]
     fn inside(&self, o: usize, n: usize) -> (usize, usize) {
         let Window { kernel, stride, pad } = self.window;
@@ -126,7 +127,7 @@ impl<const MAX: bool> ChunkWork for Windows<'_, MAX> {
         let row = self.x.w * V::LANES;
         let map = &self.input[block * self.x.h * row..][..self.x.h * row];
         let (top, bottom) = self.inside(oy, self.x.h);
-        // SAFETY: the features are the caller's promise.
+        // SAFETY: the caller guarantees the CPU features.
         unsafe {
             for ox in 0..self.y.w {
                 let (left, right) = self.inside(ox, self.x.w);

@@ -1,9 +1,9 @@
-//! The register tile: sums for a few pixels times a few output channel blocks, and their way to memory.
+//! The register tile: sums for a few pixels times a few output channel blocks, and storing them.
 //!
-//! Every fast convolution ends here: direct ones with `rows` taps of `inner` contiguous floats, Winograd's
+//! Every fast convolution ends up here: direct ones with `rows` taps of `inner` contiguous floats, Winograd
 //! products with one tap of one channel block.
 #![allow(unsafe_code)]
-// Loops over constant bounds with indices unroll into registers; iterator chains do not always.
+// Index loops over constant bounds unroll into registers; iterator chains do not always.
 #![allow(clippy::needless_range_loop)]
 
 use super::conv::Epilogue;
@@ -23,7 +23,7 @@ pub(super) struct Reach {
     /// Distance between the weights of two output blocks. Within one block weights are contiguous:
     /// `[blocks][rows][inner][LANES]`.
     pub(super) w_next: usize,
-    /// How far ahead weights are asked for, where they are.
+    /// How many floats ahead weights are prefetched, if they are.
     pub(super) ahead: usize,
 }
 
@@ -32,11 +32,11 @@ const LINE: usize = 16;
 
 /// `acc[p][q] += sum x[p * step + ...] * w[q][...]` for `P` pixels and `Q` output blocks.
 ///
-/// With `AHEAD`, the weights that come next are asked for meanwhile: a large kernel then comes from memory while all tiles of
-/// pixels that share a part of it are computed, and not all during the first of them.
+/// With `AHEAD`, the following weights are prefetched meanwhile: a large kernel then streams from memory
+/// while all pixel tiles that share a part of it are computed, not only during the first of them.
 ///
 /// # Safety
-/// The features of `V`; `x` and `w` valid wherever `reach` leads from them.
+/// The CPU supports the features of `V`; `x` and `w` are valid for every offset that `reach` describes.
 #[inline(always)]
 pub(super) unsafe fn sums<
     V: Simd,
@@ -53,7 +53,7 @@ pub(super) unsafe fn sums<
 ) -> [[V; Q]; P] {
     let step = if PLAIN { STEP } else { STEP * V::LANES };
     let mut w = w;
-    // SAFETY: the pointers stay inside what `reach` describes, which the caller promises is valid.
+    // SAFETY: the pointers stay inside what `reach` describes, which the caller guarantees to be valid.
     unsafe {
         for block in 0..reach.blocks {
             for row in 0..reach.rows {
@@ -62,7 +62,7 @@ pub(super) unsafe fn sums<
                     let mut weights = [V::splat(0.0); Q];
                     for q in 0..Q {
                         weights[q] = V::load(w.add(q * reach.w_next));
-                        // With one block, loads are what limits a tile.
+                        // With one block, loads already are the bottleneck.
                         if AHEAD && Q > 1 && i * V::LANES % LINE == 0 {
                             V::prefetch(w.wrapping_add(q * reach.w_next + reach.ahead));
                         }
@@ -94,7 +94,7 @@ pub(super) struct Finish {
 }
 
 impl Finish {
-    /// `e`'s slices cover all output blocks and `out` is the whole output map.
+    /// `e`'s slices must cover all output blocks, and `out` must be the whole output map.
     pub(super) fn new(e: &Epilogue<'_>, out: &mut [f32]) -> Finish {
         let pointer = |v: Option<&[f32]>| v.map_or(std::ptr::null(), <[f32]>::as_ptr);
         Finish {
@@ -111,10 +111,10 @@ impl Finish {
     /// Scale and shift of the output block whose first channel is `channel`.
     ///
     /// # Safety
-    /// The features of `V`; the block is one of the output's.
+    /// The CPU supports the features of `V`; the block belongs to the output.
     #[inline(always)]
     pub(super) unsafe fn factors<V: Simd>(&self, channel: usize) -> (V, V) {
-        // SAFETY: not null means a slice of all the output's channels, whole blocks of them.
+        // SAFETY: a non-null pointer comes from a slice of all the output's channels, in whole blocks.
         unsafe {
             let scale = if self.scale.is_null() { V::splat(1.0) } else { V::load(self.scale.add(channel)) };
             let shift = if self.shift.is_null() { V::splat(0.0) } else { V::load(self.shift.add(channel)) };
@@ -122,13 +122,14 @@ impl Finish {
         }
     }
 
-    /// Finishes the sums of one pixel of one block and stores them `at` floats into the map.
+    /// Applies the epilogue to the sums of one pixel of one block and stores them at offset `at` of the map.
     ///
     /// # Safety
-    /// The features of `V`; `at + LANES` inside the map; no other thread touches these floats.
+    /// The CPU supports the features of `V`; `at + LANES` lies inside the map; no other thread touches these
+    /// floats.
     #[inline(always)]
     pub(super) unsafe fn store<V: Simd>(&self, sum: V, (scale, shift): (V, V), at: usize) {
-        // SAFETY: inside the output map, and the added map has its size.
+        // SAFETY: inside the output map; the added map has the same size.
         unsafe {
             let mut t = shift.fma(sum, scale);
             if !self.add.is_null() {
@@ -145,7 +146,7 @@ impl Finish {
     }
 }
 
-/// Numbers of pixels that tiles are built for. Few, because each is code of its own in every kernel.
+/// Pixel counts that tiles are built for. Few, because each one is compiled separately in every kernel.
 const SIZES: [usize; 8] = [14, 8, 7, 6, 4, 3, 2, 1];
 
 /// The largest of them.
@@ -169,9 +170,10 @@ macro_rules! with_pixels {
 }
 pub(super) use with_pixels;
 
-/// The next tile's pixels when `left` are still to do and a tile may have `most`: about `left` split evenly.
+/// Number of pixels for the next tile when `left` remain and a tile may have at most `most`: splits `left`
+/// about evenly.
 ///
-/// No closure here or elsewhere around vector code: a closure is a function of its own, compiled without the
+/// No closures here or elsewhere around vector code: a closure is a function of its own, compiled without the
 /// instruction set's features.
 #[inline(always)]
 pub(super) fn next_run(left: usize, most: usize) -> usize {

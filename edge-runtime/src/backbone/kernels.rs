@@ -1,4 +1,4 @@
-//! A backbone's kernels as this machine reads them: where they lie in the file, or repacked once.
+//! A backbone's kernels as this machine reads them: in place in the file, or repacked once.
 
 use super::{Backbone, Contents, isa_in_files};
 use crate::kernels::{self, ConvShape, Floats, int8};
@@ -13,11 +13,11 @@ use std::time::Instant;
 /// Revision of the packed order of int8 kernels, which is the same for every instruction set.
 pub const INT8_REVISION: u32 = 1;
 
-/// Revision of the packed kernel order, written into files packed for an instruction set. It changes when
-/// [`kernels::pack`] changes what it writes.
+/// Revision of the packed kernel order, written to files packed for an instruction set. Bumped whenever the
+/// output of [`kernels::pack`] changes.
 pub const LAYOUT_REVISION: u32 = 2;
 
-/// A convolution kernel in the layout its kernel function reads.
+/// A convolution kernel in the layout that its compute kernel reads.
 #[derive(Debug, Clone)]
 pub(crate) enum Kernel {
     /// In place, in the mapped file.
@@ -30,14 +30,14 @@ impl Kernel {
     /// The packed weights.
     pub fn floats(&self) -> &[f32] {
         match self {
-            // The range was checked when this value was made.
+            // The range was checked when this value was created.
             Kernel::Mapped { map, range } => map.floats(range.clone()).unwrap_or(&[]),
             Kernel::Packed(floats) => floats,
         }
     }
 }
 
-/// A convolution kernel as bytes in the order that [`int8::conv`] reads, with the scale of each output channel.
+/// A convolution kernel as bytes in the order that [`int8::conv`] reads, with a scale per output channel.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kernel8 {
     bytes: Bytes8,
@@ -60,7 +60,7 @@ impl Kernel8 {
     /// The packed weights.
     pub fn weights(&self) -> &[i8] {
         match &self.bytes {
-            // The range was checked when this value was made.
+            // The range was checked when this value was created.
             Bytes8::Mapped { map, range } => kernels::signed(map.bytes().get(range.clone()).unwrap_or(&[])),
             Bytes8::Packed(bytes) => bytes,
         }
@@ -71,8 +71,8 @@ impl Backbone {
     /// The kernel of `conv`, packed for `shape`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it has another shape or is packed
-    /// for another machine.
+    /// [`Error::Tensor`] if the backbone has no such kernel; [`Error::Incompatible`] if its shape differs or
+    /// it is packed for another machine.
     pub(crate) fn kernel(&self, conv: &Conv, shape: &ConvShape) -> Result<Kernel> {
         let len = kernels::packed_len(self.isa, shape);
         let key = (format!("{}.weight", conv.name), len, shape.input_nchw);
@@ -98,7 +98,8 @@ impl Backbone {
         Ok(kernel)
     }
 
-    /// Refuses a convolution that takes the file's kernel for one of another shape, which may have as many numbers.
+    /// Refuses a convolution that expects a kernel of another shape than the file's, even with as many
+    /// elements.
     fn check_shape(&self, name: &str, conv: &Conv) -> Result<()> {
         let Some((contents, section, _)) = self.in_file(name) else { return Ok(()) };
         let shape = [conv.c_out, conv.c_in, conv.kernel, conv.kernel];
@@ -108,11 +109,11 @@ impl Backbone {
         Err(Error::Incompatible {
             file: contents.file.clone(),
             want: format!("tensor `{name}` as {:?}", section.shape),
-            got: format!("a network that takes it for {shape:?}"),
+            got: format!("a network that expects {shape:?}"),
         })
     }
 
-    /// A kernel that lies in the file as this machine reads it; `None` when it lies there in plain order.
+    /// A kernel that the file stores in this machine's layout; `None` if it is stored in plain order.
     fn mapped(&self, name: &str, on: &ConvShape) -> Result<Option<Kernel>> {
         let Some((contents, section, range)) = self.in_file(name) else { return Ok(None) };
         let Layout::Blocked { isa, revision } = section.layout else { return Ok(None) };
@@ -135,11 +136,11 @@ impl Backbone {
         Ok(Some(Kernel::Mapped { map: Arc::clone(&contents.map), range: range.clone() }))
     }
 
-    /// The kernel of `conv` as bytes: where it lies in the file, or rounded from plain numbers.
+    /// The kernel of `conv` as bytes: in place in the file, or quantised from plain numbers.
     ///
     /// # Errors
-    /// [`Error::Tensor`] when the backbone has no such kernel, [`Error::Incompatible`] when it has another shape or is packed
-    /// in another order, [`Error::Container`] for scales that are none.
+    /// [`Error::Tensor`] if the backbone has no such kernel; [`Error::Incompatible`] if its shape differs or
+    /// it is packed in another order; [`Error::Container`] for invalid scales.
     pub(crate) fn kernel8(&self, conv: &Conv) -> Result<Kernel8> {
         let name = format!("{}.weight", conv.name);
         self.check_shape(&name, conv)?;
@@ -168,7 +169,7 @@ impl Backbone {
         Ok(kernel)
     }
 
-    /// An int8 kernel that lies in the file; `None` when it lies there as plain numbers.
+    /// A kernel that the file stores in int8; `None` if it is stored as plain numbers.
     fn mapped8(&self, name: &str, conv: &Conv, len: usize) -> Result<Option<Kernel8>> {
         let Some((contents, section, range)) = self.in_file(name) else { return Ok(None) };
         if section.dtype != Dtype::I8 {
@@ -189,7 +190,7 @@ impl Backbone {
         Ok(Some(Kernel8 { bytes, scales: Arc::new(scales.into_owned()) }))
     }
 
-    /// The file's section of that name, and where its bytes lie; `None` where there is no file or no such section.
+    /// The file's section of that name and its byte range; `None` if there is no file or no such section.
     fn in_file(&self, name: &str) -> Option<(&Contents, &Section, &Range<usize>)> {
         let contents = self.contents()?;
         let (index, range) = contents.tensors.get(name)?;
@@ -197,7 +198,7 @@ impl Backbone {
     }
 }
 
-/// The part of a convolution's shape that the order of its int8 weights depends on.
+/// The part of a convolution's shape that determines the order of its int8 weights.
 pub(crate) fn int8_shape(conv: &Conv) -> ConvShape {
     let &Conv { c_in, c_out, kernel, stride, pad, .. } = conv;
     ConvShape { c_in, h: kernel, w: kernel, c_out, kernel, stride, pad, input_nchw: false }

@@ -1,13 +1,14 @@
-//! Liveness and offsets: every value of a frame in one allocation, values sharing room when they never meet.
+//! Liveness and offsets: all values of a frame in one allocation; values that are never alive together share
+//! memory.
 
 use super::step::{Step, ValueId, Work};
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// Floats per cache line: values start on one, so that no kernel straddles two.
+/// Floats per cache line. Values are aligned to one, so that no vector access straddles two.
 const LINE: usize = 16;
 
-/// Where each value lies, and how much room all of them need.
+/// The offset of each value, and the total size.
 #[derive(Debug)]
 pub(crate) struct Layout {
     /// Range of floats per value; empty for values that no step writes.
@@ -16,7 +17,7 @@ pub(crate) struct Layout {
     pub len: usize,
 }
 
-/// Values a step touches besides the one it writes.
+/// Values a step accesses besides the one it writes.
 fn reads(step: &Step) -> impl Iterator<Item = ValueId> {
     let (add, sum) = match &step.work {
         Work::Int8(work) => work.reads(),
@@ -29,10 +30,10 @@ fn reads(step: &Step) -> impl Iterator<Item = ValueId> {
     [Some(step.reads), add, sum].into_iter().flatten().chain(terms.iter().map(|term| term.reads))
 }
 
-/// Places values of `sizes` floats so that two values alive at one step never overlap.
+/// Places values of `sizes` floats so that no two values alive in the same step overlap.
 ///
-/// Largest first, each at the lowest offset free over its whole life. `input` is left out: it lies in a
-/// buffer of its own. `result` stays alive to the end.
+/// Largest first, each at the lowest offset that is free over its whole lifetime. `input` is left out,
+/// because it has a buffer of its own. `result` stays alive to the end.
 ///
 /// # Errors
 /// [`Error::TooLarge`] beyond `limit` floats.
@@ -43,7 +44,7 @@ pub(crate) fn place(
     result: ValueId,
     limit: usize,
 ) -> Result<Layout> {
-    // First and last step of each value's life, inclusive.
+    // First and last step of each value's lifetime, inclusive.
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; sizes.len()];
     for (at, step) in steps.iter().enumerate() {
         for value in reads(step).chain([step.writes]) {
@@ -68,7 +69,7 @@ pub(crate) fn place(
         let Some(life) = lives[value] else { continue };
         let need = sizes[value].next_multiple_of(LINE);
         let mut start = 0usize;
-        // `placed` is sorted by offset: walk the gaps between values that live at the same time.
+        // `placed` is sorted by offset: walk the gaps between values that are alive at the same time.
         for (taken, other) in &placed {
             if other.1 < life.0 || life.1 < other.0 {
                 continue;
@@ -118,15 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn values_that_meet_do_not_overlap_and_others_share() {
+    fn values_alive_together_do_not_overlap_and_others_share() {
         // links, sizes, expected arena length in lines
         type Case = (&'static [(ValueId, ValueId)], &'static [usize], usize);
         let cases: [Case; 3] = [
-            // A plain chain needs room for two.
+            // A plain chain needs space for two values.
             (&[(0, 1), (1, 2), (2, 3), (3, 4)], &[0, 16, 16, 16, 16], 2),
             // Value 1 is read again at the end: three.
             (&[(0, 1), (1, 2), (2, 3), (1, 3)], &[0, 16, 16, 16], 3),
-            // A small value fits into the room a large one left.
+            // A small value fits into the space of a large one that is dead.
             (&[(0, 1), (1, 2), (2, 3), (3, 4)], &[0, 160, 16, 32, 16], 11),
         ];
         for (links, sizes, lines) in cases {

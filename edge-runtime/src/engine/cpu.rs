@@ -1,4 +1,4 @@
-//! Steps on this machine's processor: one kernel call each, nothing allocated.
+//! Steps on the CPU: one kernel call each, without allocation.
 
 use super::Program;
 use super::exec::Executor;
@@ -9,7 +9,7 @@ use crate::pool::Pool;
 use crate::{Error, Result};
 use std::ops::Range;
 
-/// Memory a frame works in. Allocated when a task is loaded, never during a frame.
+/// A frame's working memory. Allocated when a task is loaded, never during a frame.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     pub arena: Floats,
@@ -17,7 +17,7 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Takes over what is larger in `other` and gives the rest back, for another thread to free.
+    /// Takes the larger of each buffer, and returns the rest for another thread to free.
     pub fn replace(&mut self, mut other: Workspace) -> Workspace {
         let pairs = [(&mut self.arena, &mut other.arena), (&mut self.scratch, &mut other.scratch)];
         for (memory, other) in pairs {
@@ -28,7 +28,7 @@ impl Workspace {
         other
     }
 
-    /// Makes room; nothing happens when there is enough.
+    /// Grows the buffers to the given sizes; does nothing if they are large enough.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -43,7 +43,7 @@ impl Workspace {
     }
 }
 
-/// This machine's processor: worker threads and the memory they work in.
+/// The CPU executor: worker threads and their workspace.
 #[derive(Debug)]
 pub(crate) struct Cpu {
     pub pool: Pool,
@@ -107,11 +107,11 @@ impl Executor for Cpu {
             Work::GlobalAvgPool => kernels::global_avg_pool(isa, x, from, out, pool),
             Work::Linear { weight, bias } => {
                 let (weight, bias) = (weight.of(part), Some(bias.of(part)));
-                // Channels that only fill the last block stay zero, as every kernel expects.
+                // Padding channels of the last block stay zero, as every kernel expects.
                 out.iter_mut().skip(step.to.c).for_each(|padding| *padding = 0.0);
                 kernels::linear(isa, x.c, step.to.c, weight, bias, from, out, pool)
             }
-            // Done above.
+            // Handled above.
             Work::Int8(_) => Ok(()),
             Work::Sum { factor, accumulate, relu } => {
                 let len = out.len();
@@ -127,7 +127,7 @@ impl Executor for Cpu {
 }
 
 impl Program {
-    /// The map that `step` writes, and all others to read.
+    /// The map that `step` writes, and all others for reading.
     pub(super) fn maps<'a>(
         &'a self,
         step: &'a Step,
@@ -142,7 +142,7 @@ impl Program {
     }
 }
 
-/// What a step may read: the image, and the arena before and behind the map it writes.
+/// What a step may read: the image, and the arena before and after the map it writes.
 pub(super) struct Maps<'a> {
     step: &'a Step,
     ranges: &'a [Range<usize>],

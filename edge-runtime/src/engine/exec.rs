@@ -1,32 +1,32 @@
-//! The loop over a compiled network's steps, and what it asks of whatever computes them.
+//! The loop over a compiled network's steps, and the interface to what computes them.
 
 use super::Program;
 use super::step::Step;
 use crate::{Error, Result};
 
-/// What computes the steps of a program: the seam between the engine and the hardware.
+/// Computes the steps of a program: the interface between the engine and the hardware.
 ///
-/// [`Cpu`](super::cpu::Cpu) is the one there is. Steps come in order, each behind the ones whose values it reads, and
-/// the arena's layout says which values may share memory; a device that runs them later than they are asked for
-/// waits in [`scores`](Executor::scores).
+/// [`Cpu`](super::cpu::Cpu) is the only implementation. Steps are issued in order, each after those whose
+/// values it reads, and the arena's layout determines which values may share memory; a device that executes
+/// them asynchronously waits in [`scores`](Executor::scores).
 pub(crate) trait Executor {
-    /// Makes room for the values and intermediates of `program`, so that its steps allocate nothing.
+    /// Reserves memory for the values and intermediates of `program`, so that its steps do not allocate.
     ///
     /// # Errors
     /// [`Error::TooLarge`]; [`Error::OutOfMemory`].
     fn reserve(&mut self, program: &Program) -> Result<()>;
 
-    /// Computes `step`. `part` are the task's parameters of the step's part, laid out by its spans; `image` is the
-    /// network's input, plain `(c, h, w)`.
+    /// Computes `step`. `part` holds the task's parameters for the step's part, laid out by its spans;
+    /// `image` is the network's input, plain `(c, h, w)`.
     ///
     /// # Errors
-    /// [`Error::Kernel`] and [`Error::Internal`], defects of this program.
+    /// [`Error::Kernel`] and [`Error::Internal`], which are defects of this program.
     fn step(&mut self, program: &Program, step: &Step, part: &[f32], image: &[f32]) -> Result<()>;
 
-    /// The scores, once every step was asked for.
+    /// Returns the scores after every step has been issued.
     ///
     /// # Errors
-    /// What went wrong on a device since.
+    /// Any failure on the device since then.
     fn scores<'a>(&'a mut self, program: &Program) -> Result<&'a [f32]>;
 }
 
@@ -35,11 +35,11 @@ pub(crate) trait Parts {
     /// The floats of part `p`.
     ///
     /// # Errors
-    /// When they will never come.
+    /// If they will never become available.
     fn part(&self, p: usize) -> Result<&[f32]>;
 }
 
-/// Told the time of every step, when somebody wants to know.
+/// Observes the execution of every step, for profiling.
 pub(crate) trait Observer {
     /// Called before step `index`.
     fn before(&mut self, index: usize);
@@ -53,12 +53,12 @@ impl Observer for () {
 }
 
 impl Program {
-    /// Computes the scores of `input`, plain `(c, h, w)` as [`Program::input`] says, on `executor`, which has room
-    /// for this program.
+    /// Computes the scores of `input`, plain `(c, h, w)` of shape [`Program::input`], on `executor`, which
+    /// has reserved memory for this program.
     ///
     /// # Errors
-    /// [`Error::Input`] when `input` has another size; [`Error::Kernel`] and [`Error::Internal`] for defects
-    /// of this program; whatever `parts` answers.
+    /// [`Error::Input`] if `input` has another size; [`Error::Kernel`] and [`Error::Internal`] for defects of
+    /// this program; any error of `parts`.
     pub fn run(
         &self,
         executor: &mut impl Executor,

@@ -1,5 +1,5 @@
-//! From plan to steps: straight lines become kernel calls, and each cell's sum is spread over the epilogues
-//! of the convolutions that feed it.
+//! Lowering a plan to steps: straight lines become kernel calls, and each cell's sum is distributed over the
+//! epilogues of the convolutions that feed it.
 
 mod proxies;
 
@@ -11,17 +11,17 @@ use crate::{Error, Result};
 use bundles::plan::{Affine, Cell, Conv, Op, Owner, Plan, Role, Shape};
 use std::collections::HashMap;
 
-/// Most steps of one network. Bounds the work of planning for a hostile file; ResNet-1202 has 1,300.
+/// Maximum steps of one network. Bounds the planning work for a hostile file; ResNet-1202 has 1,300.
 const MAX_STEPS: usize = 16_384;
 
-/// Where packed backbone kernels come from.
+/// The source of packed backbone kernels.
 pub(crate) type KernelSource<'a> = &'a dyn Fn(&Conv, &ConvShape) -> Result<Kernel>;
 
-/// What [`lower`] makes of a plan.
+/// The result of [`lower`].
 #[derive(Debug)]
 pub(crate) struct Lowered {
     pub steps: Vec<Step>,
-    /// Floats each value takes in the arena; value 0 is the network's input, plain `(c, h, w)`.
+    /// Floats of each value in the arena; value 0 is the network's input, plain `(c, h, w)`.
     pub sizes: Vec<usize>,
     /// The value that holds the scores.
     pub result: ValueId,
@@ -29,17 +29,16 @@ pub(crate) struct Lowered {
     pub parts: Vec<PartSpec>,
 }
 
-/// Compiles `plan`, which [`Plan::check`] has accepted.
+/// Compiles `plan`, which [`Plan::check`] must have accepted.
 ///
-/// A convolution, the norm and the ReLU behind it become one step. In a cell, the alpha of a gate goes into
-/// the scale and shift of the convolution that ends its path; every such convolution adds onto the node, folded
-/// proxies all at once, the
-/// other terms (identity shortcuts, padded shortcuts) ride along as the `add` of one of them. What fits no
-/// epilogue becomes a step of its own. Pools and norms that several paths apply to one value are computed
-/// once.
+/// A convolution and the norm and ReLU that follow it become one step. In a cell, the alpha of a gate is
+/// multiplied into the scale and shift of the convolution that ends its path; every such convolution
+/// accumulates into the node, folded proxies all at once, and each remaining term (identity and padded
+/// shortcuts) is fused into one of them as its `add`. Whatever fits no epilogue becomes a step of its own.
+/// Pools and norms that several paths apply to the same value are computed once.
 ///
 /// # Errors
-/// [`Error::TooLarge`] beyond a fixed number of steps; whatever `kernels` finds.
+/// [`Error::TooLarge`] for too many steps; any error of `kernels`.
 pub(crate) fn lower(plan: &Plan, isa: Isa, kernels: KernelSource<'_>) -> Result<Lowered> {
     check_size(plan)?;
     let mut lowering = Lowering {
@@ -70,7 +69,7 @@ pub(crate) fn lower(plan: &Plan, isa: Isa, kernels: KernelSource<'_>) -> Result<
     Ok(Lowered { steps, sizes, result, parts })
 }
 
-/// Refuses plans that would take too many steps.
+/// Refuses plans that would need too many steps.
 pub(super) fn check_size(plan: &Plan) -> Result<()> {
     let paths = plan.cells.iter().flat_map(|cell| &cell.gates).flat_map(|gate| &gate.paths).count();
     let need = plan.ops().count() + paths + plan.cells.len();
@@ -81,10 +80,10 @@ pub(super) fn check_size(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// The value that the caller of a frame fills: the image, plain `(c, h, w)`.
+/// The value that the caller of a frame provides: the image, plain `(c, h, w)`.
 pub(crate) const INPUT: ValueId = 0;
 
-/// Operations that become one step.
+/// Operations fused into one step.
 #[derive(Clone, Copy)]
 enum Group<'p> {
     Conv { conv: &'p Conv, affine: Option<&'p Affine>, relu: bool },
@@ -117,7 +116,7 @@ fn groups(ops: &[Op]) -> Vec<Group<'_>> {
     out
 }
 
-/// One path's contribution to a cell: the value before its last convolution, and that convolution; or a
+/// One path's contribution to a cell: the value before its last convolution and that convolution, or a
 /// finished value.
 struct Term<'p> {
     gate: (Role, usize),
@@ -138,7 +137,7 @@ fn named(convs: String, affine: Option<&Affine>, epilogue: &Fused) -> String {
     fused.iter().filter(|(_, there)| *there).fold(convs, |name, (part, _)| name + " + " + part)
 }
 
-/// A step that other paths may share: what it reads and what it does.
+/// A step that other paths may share: what it does and what it writes.
 type Known = (Vec<Op>, ValueId);
 
 struct Lowering<'a> {
@@ -193,7 +192,7 @@ impl Lowering<'_> {
         if let (0, [(value, Factor::One)], false) = (with_epilogue, &finished[..], cell.relu) {
             return Ok(*value);
         }
-        // Terms beyond the number of convolutions open the sum; one rides along with each convolution.
+        // Surplus terms open the sum; the others ("riders") are fused into one convolution each.
         let opening = finished.len().saturating_sub(with_epilogue);
         let count = opening + with_epilogue;
         let mut riders = finished.split_off(opening).into_iter();
@@ -244,7 +243,7 @@ impl Lowering<'_> {
             Group::Single(op) => vec![op.clone()],
         };
         let value = self.blocked(value)?;
-        // Looking at the latest few is enough for the paths of one cell, and bounds the search.
+        // Checking the most recent few suffices for the paths of one cell, and bounds the search.
         let known = self.known.get(&value).into_iter().flatten().rev().take(16);
         if let Some((_, out)) = known.clone().find(|(ops, _)| *ops == key) {
             return Ok(*out);
@@ -254,7 +253,7 @@ impl Lowering<'_> {
         Ok(out)
     }
 
-    /// A step that is no convolution.
+    /// A step other than a convolution.
     fn single(&mut self, value: ValueId, group: &Group<'_>) -> Result<ValueId> {
         let from = self.values[value];
         let (name, to, work) = match group {
@@ -301,14 +300,14 @@ impl Lowering<'_> {
                 }
                 Work::Linear { weight, bias }
             }
-            // These two never stand alone: see `groups`.
+            // These two never stand alone; see `groups`.
             Op::Conv(_) | Op::Affine(_) => {
                 return Err(Error::Internal { what: format!("a lone {}", op.kind()) });
             }
         })
     }
 
-    /// A convolution with everything that its epilogue takes in, onto `onto` or a value of its own.
+    /// A convolution with everything fused into its epilogue; writes to `onto` or a new value.
     fn conv(
         &mut self,
         input: ValueId,
@@ -318,7 +317,7 @@ impl Lowering<'_> {
         alpha: Option<usize>,
         mut epilogue: Fused,
     ) -> Result<ValueId> {
-        // A kernel over a few channels reads the image as it is; a blocked image would be mostly padding.
+        // A kernel over few channels reads the image as it is; a blocked image would be mostly padding.
         let plain = input == INPUT && conv.c_in < self.isa.block();
         let input = if plain { input } else { self.blocked(input)? };
         let from = self.values[input];
@@ -362,7 +361,7 @@ impl Lowering<'_> {
         Ok(out)
     }
 
-    /// The value in blocked layout: the image is blocked when something other than a first convolution
+    /// The value in blocked layout. The image is blocked only if something other than a first convolution
     /// reads it.
     fn blocked(&mut self, value: ValueId) -> Result<ValueId> {
         if value != INPUT {
@@ -398,7 +397,7 @@ impl Lowering<'_> {
         self.parts[self.part].recipes.push(recipe);
     }
 
-    /// Room for one number per channel, padded to whole blocks.
+    /// Allocates one number per channel, padded to whole blocks.
     fn channels(&mut self, channels: usize) -> Span {
         self.span(self.isa.padded(channels))
     }

@@ -1,7 +1,7 @@
 //! The engine: a plan compiled to kernel calls over one arena, and the loop that makes those calls.
 //!
 //! Compiling ([`Program::compile`]) and loading parameters ([`params::fill`]) allocate; running a frame
-//! ([`Program::run`]) does not. What computes the steps is an [`Executor`]; [`Cpu`] is the one there is.
+//! ([`Program::run`]) does not. Steps are computed by an [`Executor`]; [`Cpu`] is the only implementation.
 
 mod arena;
 mod cpu;
@@ -22,16 +22,16 @@ use lower::{INPUT, KernelSource, Lowered};
 use std::ops::Range;
 use step::{PartSpec, Step, Work};
 
-/// Largest arena or parameter set of one task, in floats (1 GiB): a hostile file cannot ask for more.
+/// Largest arena or parameter set of one task, in floats (1 GiB), so that a hostile file cannot demand more.
 const MAX_FLOATS: usize = 1 << 28;
 
-/// The refusal of more than [`MAX_FLOATS`].
+/// The error for more than [`MAX_FLOATS`].
 fn too_large(what: String, floats: usize) -> Error {
     let (need, limit) = (floats.saturating_mul(4), MAX_FLOATS * 4);
     Error::TooLarge { what: what + ", in bytes", need, limit }
 }
 
-/// A compiled network: steps, where their values lie, and what parameters they need.
+/// A compiled network: its steps, the arena layout of their values, and the parameters they need.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub isa: Isa,
@@ -47,7 +47,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Compiles `plan`, which [`Plan::check`] has accepted (that of a bundle has), for `isa`.
+    /// Compiles `plan` for `isa`. [`Plan::check`] must have accepted it (as for every parsed bundle).
     ///
     /// # Errors
     /// [`Error::TooLarge`], and the errors of `kernels`.
@@ -55,11 +55,12 @@ impl Program {
         Program::assemble(file, plan, isa, lower::lower(plan, isa, kernels)?)
     }
 
-    /// Compiles `plan` to steps on bytes, its maps on `grids` (in the order of [`Plan::maps`]).
+    /// Compiles `plan` to int8 steps, with the quantisation parameters `grids` of its maps (in the order of
+    /// [`Plan::maps`]).
     ///
     /// # Errors
-    /// As [`compile`](Program::compile); [`Error::Tensor`] for another number of grids than the plan has maps;
-    /// [`Error::Incompatible`] for what has no form on bytes.
+    /// As for [`compile`](Program::compile); [`Error::Tensor`] if the number of grids differs from the plan's
+    /// number of maps; [`Error::Incompatible`] for operations without an int8 form.
     pub fn compile_int8(
         file: &str,
         plan: &Plan,
@@ -82,7 +83,7 @@ impl Program {
         if let Some(&size) = sizes.iter().find(|&&size| size > MAX_FLOATS) {
             return Err(too_large(format!("{file}: one feature map"), size));
         }
-        // They stay for as long as the task does.
+        // They live as long as the task.
         lowered.steps.shrink_to_fit();
         lowered.parts.iter_mut().for_each(|part| part.recipes.shrink_to_fit());
         let layout = arena::place(&lowered.steps, &sizes, INPUT, lowered.result, MAX_FLOATS)?;
@@ -100,7 +101,7 @@ impl Program {
         Ok(program)
     }
 
-    /// Refuses a pool of so many threads where it would need more scratch than a device may be asked for.
+    /// Refuses a number of threads whose scratch would exceed the limit for a device.
     ///
     /// # Errors
     /// [`Error::TooLarge`].
@@ -112,7 +113,7 @@ impl Program {
         Err(too_large(format!("scratch of {threads} threads"), floats))
     }
 
-    /// Floats of scratch that a pool of `threads` threads needs.
+    /// Floats of scratch needed on `threads` threads.
     pub fn scratch_len(&self, threads: usize) -> usize {
         let convs = self.steps.iter().filter_map(|step| match &step.work {
             Work::Conv { shape, kernel, .. } => {
@@ -124,7 +125,7 @@ impl Program {
         convs.max().unwrap_or(0)
     }
 
-    /// Bytes this structure holds on the heap, roughly.
+    /// Approximate heap usage in bytes.
     pub fn bytes(&self) -> usize {
         let steps: usize = self.steps.iter().map(|step| size_of::<Step>() + step.name.capacity()).sum();
         let recipes: usize = self.parts.iter().map(|part| part.recipes.len()).sum();
@@ -133,7 +134,7 @@ impl Program {
         steps + recipes + size_of_val(&self.parts[..]) + size_of_val(&self.ranges[..])
     }
 
-    /// The scores, once [`run`](Program::run) has returned.
+    /// The scores, after [`run`](Program::run) has returned.
     pub fn scores<'a>(&self, arena: &'a [f32]) -> &'a [f32] {
         let start = self.ranges.get(self.result).map_or(0, |range| range.start);
         arena.get(start..start + self.classes).unwrap_or(&[])

@@ -6,7 +6,8 @@ use crate::{Error, Result};
 use bundles::plan::Owner;
 use std::borrow::Cow;
 
-/// Floats of a kernel that are read before they are packed: what a core's first cache holds beside where they go.
+/// Floats of a kernel that are read before they are packed: they fit a core's L1 cache together with their
+/// destination.
 const RUN: usize = 4096;
 
 /// A range of floats inside one part of a task's parameters.
@@ -17,7 +18,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// The floats, empty when the part is shorter than promised (kernels then refuse the slice).
+    /// The floats; empty if the part is shorter than expected (kernels then refuse the slice).
     pub fn of(self, part: &[f32]) -> &[f32] {
         part.get(self.start..self.start + self.len).unwrap_or(&[])
     }
@@ -32,21 +33,20 @@ pub(crate) type Shared<'a> = &'a dyn Fn(&str, usize) -> Result<Cow<'a, [f32]>>;
 
 /// A source of named f32 tensors: a bundle, or a table in memory.
 pub trait Tensors {
-    /// Name of the source for messages.
+    /// Name of the source, for messages.
     fn name(&self) -> String;
 
-    /// Writes the numbers of tensor `name`, row-major, into `out`.
+    /// Writes the elements of tensor `name`, row-major, to `out`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] when it is absent or does not hold `out.len()` numbers; whatever the source finds
-    /// wrong with its bytes.
+    /// [`Error::Tensor`] if it is missing or does not have `out.len()` elements; any problem with its bytes.
     fn read(&self, name: &str, out: &mut [f32]) -> Result<()>;
 
-    /// Gives the `len` numbers of tensor `name`, row-major, to `take`: in runs of `run` (the last may be shorter), each with
-    /// the position of its first. `room` is working memory.
+    /// Passes the `len` elements of tensor `name`, row-major, to `take`, in runs of `run` (the last may be
+    /// shorter), each with the position of its first element. `room` is a scratch buffer.
     ///
     /// # Errors
-    /// As [`read`](Tensors::read); what `take` reports.
+    /// As for [`read`](Tensors::read), and any error of `take`.
     fn read_runs(
         &self,
         name: &str,
@@ -61,10 +61,10 @@ pub trait Tensors {
         room.chunks(run).enumerate().try_for_each(|(i, numbers)| take(i * run, numbers))
     }
 
-    /// Writes tensor `name` as bytes, and the scale of each of its rows: as they are stored, or rounded now.
+    /// Writes tensor `name` as bytes with a scale per row: as stored, or quantised on the fly.
     ///
     /// # Errors
-    /// As [`read`](Tensors::read).
+    /// As for [`read`](Tensors::read).
     fn read_rows(&self, name: &str, out: &mut [i8], scales: &mut [f32]) -> Result<()> {
         let mut plain = vec![0.0; out.len()];
         self.read(name, &mut plain)?;
@@ -72,7 +72,7 @@ pub trait Tensors {
     }
 }
 
-/// Rounds a tensor that is stored in floats to bytes, each row by a scale of its own.
+/// Quantises an f32 tensor to bytes, each row with its own scale.
 pub(crate) fn round_rows(name: &str, plain: &[f32], out: &mut [i8], scales: &mut [f32]) -> Result<()> {
     int8::quantise_rows(plain, scales.len(), int8::Bits::ALL, out, scales)
         .map_err(|source| Error::Kernel { step: name.into(), source })
@@ -100,31 +100,31 @@ impl Tensors for std::collections::HashMap<String, Vec<f32>> {
     }
 }
 
-/// Reads a tensor into memory of its own.
+/// Reads a tensor into a new vector.
 pub(crate) fn read(from: &dyn Tensors, name: &str, len: usize) -> Result<Vec<f32>> {
     let mut numbers = vec![0.0; len];
     from.read(name, &mut numbers)?;
     Ok(numbers)
 }
 
-/// As [`read`], into memory that is used again.
+/// Like [`read`], into a reused buffer.
 fn read_into<'a>(
     from: &dyn Tensors,
     name: &str,
     len: usize,
     into: &'a mut Vec<f32>,
 ) -> Result<&'a mut [f32]> {
-    // What was there is overwritten.
+    // Old contents are overwritten.
     into.resize(len, 0.0);
     from.read(name, into)?;
     Ok(into)
 }
 
-/// Makes one part's parameters in `part`, which has its length and any contents: every recipe writes all of its
-/// spans. `room` is working memory, kept by the caller from one part to the next.
+/// Computes one part's parameters in `part`, which has its length and arbitrary contents: the recipes write
+/// every span in full. `room` is a scratch buffer that the caller reuses for the next part.
 ///
 /// # Errors
-/// Whatever [`Tensors::read`] finds.
+/// Any error of [`Tensors::read`].
 pub(crate) fn fill(
     isa: Isa,
     spec: &PartSpec,
@@ -137,7 +137,7 @@ pub(crate) fn fill(
         Some((name, len)) => read(task, name, *len)?,
         None => Vec::new(),
     };
-    // Indices come from the same plan as the tensor's length, so the fallback is never taken.
+    // Indices come from the same plan as the tensor's length, so the fallback is never used.
     let alpha = |index: Option<usize>| index.map_or(1.0, |i| alphas.get(i).copied().unwrap_or(0.0));
     for recipe in &spec.recipes {
         match recipe {
@@ -175,7 +175,7 @@ pub(crate) fn fill(
     Ok(part)
 }
 
-/// See [`Recipe::Affine`]: read in place, then the bias, then alpha.
+/// See [`Recipe::Affine`]: reads the affine in place, then applies the bias, then alpha.
 pub(super) fn affine(
     recipe: &AffineRecipe,
     alpha: f32,

@@ -6,7 +6,7 @@ use crate::backbone::Kernel;
 use crate::kernels::{ConvShape, Window};
 use bundles::plan::{Owner, Role, Shape};
 
-/// Index of a value (a feature map held in the arena for part of a frame).
+/// Index of a value (a feature map that lives in the arena for part of a frame).
 pub(crate) type ValueId = usize;
 
 /// One kernel call.
@@ -14,10 +14,10 @@ pub(crate) type ValueId = usize;
 pub(crate) struct Step {
     /// What it computes, with the names of the tensors it reads.
     pub name: String,
-    /// Whose parameters it reads: 0 the stem, `l` cell `l`, the last one the head.
+    /// The part whose parameters it reads: 0 is the stem, `l` is cell `l`, the last one is the head.
     pub part: usize,
-    /// The gate it belongs to, inside a cell: block or proxy, and the source node. None for proxies that run as
-    /// one.
+    /// The gate it belongs to, inside a cell: block or proxy, and the source node. `None` for proxies that
+    /// run as one step.
     pub gate: Option<(Role, usize)>,
     pub reads: ValueId,
     pub writes: ValueId,
@@ -27,7 +27,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// What happens to its sums on their way to memory, for steps that have an epilogue.
+    /// The fused epilogue, for steps that have one.
     pub fn epilogue(&self) -> Option<&Fused> {
         match &self.work {
             Work::Conv { epilogue, .. } | Work::Proxies { epilogue, .. } => Some(epilogue),
@@ -37,7 +37,7 @@ impl Step {
 }
 
 impl Weights {
-    /// Packed floats.
+    /// Number of packed floats.
     pub fn len(&self) -> usize {
         match self {
             Weights::Backbone(kernel) => kernel.floats().len(),
@@ -46,7 +46,7 @@ impl Weights {
     }
 }
 
-/// What a step does with its input. Spans lie in the step's part of the task's parameters.
+/// What a step does with its input. Spans refer to the step's part of the task's parameters.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Plain `(c, h, w)` to blocked; reads the network's input.
@@ -80,13 +80,13 @@ pub(crate) enum Work {
         weight: Span,
         bias: Span,
     },
-    /// `out = factor * x`, plus what `out` held if `accumulate`, then ReLU if `relu`.
+    /// `out = factor * x`, plus the previous `out` if `accumulate`, followed by ReLU if `relu`.
     Sum {
         factor: Factor,
         accumulate: bool,
         relu: bool,
     },
-    /// On bytes.
+    /// An int8 step.
     Int8(int8::Work),
 }
 
@@ -95,13 +95,13 @@ pub(crate) enum Work {
 pub(crate) struct ProxyTerm {
     /// The node that its gate reads.
     pub source: usize,
-    /// The value its convolution reads: that node, pooled where it is larger.
+    /// The value its convolution reads: that node, pooled if it is larger.
     pub reads: ValueId,
     pub c_in: usize,
     pub weights: Span,
 }
 
-/// Where a convolution's packed kernel lies.
+/// Location of a convolution's packed kernel.
 #[derive(Debug)]
 pub(crate) enum Weights {
     /// In the backbone, shared by every task.
@@ -120,15 +120,15 @@ pub(crate) struct Fused {
     pub relu: bool,
 }
 
-/// A factor on a whole map.
+/// A factor for a whole map.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Factor {
     One,
-    /// A single float of the parameters.
+    /// A single float among the parameters.
     At(Span),
 }
 
-/// How one piece of a part's parameters is made from the bundle's tensors.
+/// How one piece of a part's parameters is computed from the bundle's tensors.
 #[derive(Debug)]
 pub(crate) enum Recipe {
     /// A task-owned convolution kernel, packed.
@@ -137,15 +137,15 @@ pub(crate) enum Recipe {
     Affine(AffineRecipe),
     /// The sum of several tensors.
     Sum { tensors: Vec<String>, len: usize, at: Span },
-    /// A tensor as it is.
+    /// A verbatim copy of a tensor.
     Copy { tensor: String, at: Span },
     /// One alpha.
     Alpha { index: usize, at: Span },
-    /// Factors of a step on bytes, and its kernel where the task owns it.
+    /// Factors of an int8 step, and its kernel if the task owns it.
     Int8(Box<int8::Recipe>),
 }
 
-/// See [`Recipe::Affine`]. Absent factors are one, absent summands zero.
+/// See [`Recipe::Affine`]. Missing factors are one, missing terms zero.
 #[derive(Debug, Default)]
 pub(crate) struct AffineRecipe {
     pub channels: usize,
@@ -170,7 +170,7 @@ pub(crate) struct PartSpec {
 }
 
 impl PartSpec {
-    /// Room for `len` floats, starting on a cache line.
+    /// Allocates `len` floats, aligned to a cache line.
     pub fn span(&mut self, len: usize) -> Span {
         let start = self.len;
         self.len = start.saturating_add(len).checked_next_multiple_of(16).unwrap_or(usize::MAX);

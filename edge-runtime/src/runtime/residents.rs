@@ -1,4 +1,4 @@
-//! What a runtime's slots hold: admission within the budget, results of the loader, and what leaves.
+//! The contents of a runtime's slots: admission within the budget, results of the loader, and eviction.
 
 use super::{Runtime, Slot, TaskId};
 use crate::loader::{Done, Job, Loader};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl Runtime {
-    /// Counts a failed load.
+    /// Runs `load` and counts it if it fails.
     pub(super) fn counted<T>(&mut self, load: impl FnOnce(&mut Runtime) -> Result<T>) -> Result<T> {
         let outcome = load(self);
         self.stats.failed_loads += u64::from(outcome.is_err());
@@ -41,7 +41,7 @@ impl Runtime {
         self.tell();
     }
 
-    /// Lets the loader know how much room there is, which it may have waited for.
+    /// Tells the loader how much room there is, which it may be waiting for.
     pub(super) fn tell(&self) {
         self.room.note_tasks(self.budget, self.resident_bytes());
         if self.slots.iter().any(|slot| slot.loading.is_some()) {
@@ -49,9 +49,9 @@ impl Runtime {
         }
     }
 
-    /// Puts a result of the loader where it belongs.
+    /// Moves a result of the loader into its slot.
     fn place(&mut self, done: Done) {
-        // The loader counts on this memory from now on, whatever becomes of the task.
+        // The loader accounts for this workspace from now on, whatever becomes of the task.
         let outcome = done.outcome.map(|loaded| {
             if let Some(space) = loaded.space {
                 let old = self.session.cpu.space.replace(space);
@@ -61,7 +61,7 @@ impl Runtime {
         });
         let slot = &mut self.slots[done.slot];
         if !slot.loading.as_ref().is_some_and(|ticket| ticket.is(&done.ticket)) {
-            // Cancelled or overtaken: nobody waits for it any more.
+            // Cancelled or superseded: nobody is waiting for it any more.
             self.discard(outcome.ok());
             return;
         }
@@ -79,7 +79,7 @@ impl Runtime {
         let streamed = slot.task.as_ref().is_some_and(|own| Arc::ptr_eq(own, &task));
         let before = slot.before.take();
         self.discard(before);
-        // A streamed task sits in its slot already.
+        // A streamed task is in its slot already.
         if streamed {
             return;
         }
@@ -88,8 +88,8 @@ impl Runtime {
         }
     }
 
-    /// Takes a streamed task that turned out broken out of its slot. What was there before returns; where nothing was, and it was
-    /// running, so does the task that ran before.
+    /// Removes a streamed task that turned out to be broken from its slot. Its predecessor in the slot comes
+    /// back; if there was none and the broken task was running, the task that ran before it does.
     pub(super) fn without_broken(&mut self, index: usize) -> Option<Arc<Task>> {
         let slot = &mut self.slots[index];
         let broken = slot.task.take_if(|task| task.has_failed())?;
@@ -104,7 +104,8 @@ impl Runtime {
         Some(broken)
     }
 
-    /// Gives up a task. The loader frees it, so that this thread need not, when there is one that has freed the last one.
+    /// Drops a task; on the loader thread, to spare this one, if there is a loader and it has freed the last
+    /// one.
     pub(super) fn discard(&self, task: Option<Arc<Task>>) {
         if let Some(task) = task.filter(|_| self.loader.is_some() && self.room.lets_leave()) {
             self.leave(Job::Drop(task));
@@ -114,7 +115,7 @@ impl Runtime {
     /// Hands `job` to the loader if there is one; otherwise it is dropped here.
     fn leave(&self, job: Job) {
         if let Some(loader) = &self.loader {
-            // Without a loader thread it is freed here after all.
+            // If the loader thread is gone, it is freed here after all.
             let _ = loader.ask(job);
         }
     }
@@ -128,7 +129,7 @@ impl Runtime {
         })?;
         self.room.note(&self.session.cpu.space);
         self.settle_in(slot, task)?;
-        // What is on its way from the same file to another slot is older, and would take this one's place.
+        // A load under way from the same file to another slot is older, and would replace this one.
         let twins = self.slots.iter_mut().enumerate();
         for (_, twin) in
             twins.filter(|(i, twin)| *i != slot && path.is_some() && twin.path.as_deref() == path)
@@ -143,20 +144,21 @@ impl Runtime {
         Ok(TaskId(slot))
     }
 
-    /// Bytes of the task in this slot, and of the one that it is to replace.
+    /// Bytes of the task in this slot and of its predecessor, if that is still there.
     pub(super) fn bytes_in(&self, slot: usize) -> usize {
         let Some(Slot { task, before, .. }) = self.slots.get(slot) else { return 0 };
         [task, before].into_iter().flatten().map(|task| task.resident_bytes()).sum()
     }
 
-    /// Slots whose tasks stay: that of the running one, of the one that was asked for, and while the running one is still arriving,
-    /// of the one to fall back to.
+    /// Slots that must not be evicted: the running task's, the requested one's, and, while the running task
+    /// is still arriving, that of the task to fall back to.
     fn kept(&self) -> [Option<usize>; 3] {
         let arriving = self.current().is_some_and(|(_, task)| !task.is_complete());
         [self.current, self.wanted, self.fallback.filter(|_| arriving)]
     }
 
-    /// What is in slot `slot` and stays there when `task` comes: a whole one that runs, until its streamed successor is whole.
+    /// Bytes in slot `slot` that stay when `task` is admitted: those of a complete, needed task until its
+    /// streamed successor is complete.
     fn stays_beside(&self, slot: usize, task: &Task) -> usize {
         let Slot { task: old, before, .. } = &self.slots[slot];
         let is_needed = self.kept().contains(&Some(slot)) && !task.is_complete();
@@ -164,7 +166,7 @@ impl Runtime {
         whole.filter(|_| is_needed).map_or(0, |whole| whole.resident_bytes())
     }
 
-    /// Refuses a task for which there is no room beside those that stay.
+    /// Refuses a task that does not fit the budget together with those that must stay.
     fn check_budget(&self, slot: usize, task: &Task) -> Result<()> {
         let kept = self.kept();
         let others = (0..self.slots.len()).filter(|i| *i != slot && kept.contains(&Some(*i)));
@@ -180,9 +182,10 @@ impl Runtime {
         Ok(())
     }
 
-    /// Puts a task into its slot in the place of idle ones of the same name, and evicts others until the budget is kept.
+    /// Puts a task into its slot, replacing idle ones of the same name, and evicts others until the budget is
+    /// met.
     fn settle_in(&mut self, slot: usize, task: Arc<Task>) -> Result<()> {
-        // Before anything leaves for nothing.
+        // Check first, so that nothing is evicted in vain.
         self.counted(|this| this.check_budget(slot, &task))?;
         let need = task.resident_bytes().saturating_add(self.stays_beside(slot, &task));
         let kept = self.kept();
@@ -200,7 +203,7 @@ impl Runtime {
             if taken.saturating_add(need) <= self.budget {
                 break rest;
             }
-            // Those that would only return if a successor turned out broken go first.
+            // Predecessors that are kept only in case a successor turns out to be broken go first.
             if let Some(other) = (0..self.slots.len()).find(|i| !stays(i) && self.slots[*i].before.is_some())
             {
                 let before = self.slots[other].before.take();
@@ -221,7 +224,7 @@ impl Runtime {
         let (complete, needed) = (task.is_complete(), kept.contains(&Some(slot)));
         let old = entry.task.replace(Arc::clone(&task));
         let kept = old.and_then(|old| {
-            // What was there stays until a streamed successor is complete, if there is room for both.
+            // The old task stays until its streamed successor is complete, if there is room for both.
             let fits = needed || old.resident_bytes() <= spare;
             if complete || !old.is_complete() || !fits {
                 return Some(old);
@@ -238,7 +241,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// The slot of this name or path, a new one if there is none.
+    /// The slot of this name or path; a new one if there is none.
     fn slot(&mut self, name: &str, path: Option<&Path>) -> usize {
         let of_path = || self.slots.iter().position(|slot| path.is_some() && slot.path.as_deref() == path);
         let known = self.find(name).map(|id| id.0).or_else(of_path);

@@ -1,5 +1,5 @@
-//! How a task's parameters come: part by part in execution order, made by any number of threads, while a frame may
-//! already be running on those that are there.
+//! How a task's parameters arrive: part by part in execution order, made by any number of threads, while a
+//! frame may already be running on the parts that are there.
 
 use super::Task;
 use crate::bundle::BundleTensors;
@@ -12,10 +12,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a thread waits for a part that another one is making before it makes it, too.
+/// How long a thread waits for a part that another thread is making before it makes the part as well.
 const PATIENCE: Duration = Duration::from_micros(50);
 
-/// A task's bundle, while its parameters are being made.
+/// A task's bundle while its parameters are being made.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub file: String,
@@ -23,7 +23,7 @@ pub(crate) struct Source {
 }
 
 impl Task {
-    /// Says where parameters come from, so that whoever waits for some can make them.
+    /// Sets the source of the parameters, so that a thread waiting for them can make them itself.
     pub(super) fn expect(&self, source: &Arc<Source>) {
         self.set_source(Some(Arc::clone(source)));
     }
@@ -32,12 +32,12 @@ impl Task {
         *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
     }
 
-    /// Where parameters come from, until all of them are there.
+    /// The source of the parameters, until all of them are there.
     pub(crate) fn source(&self) -> Option<Arc<Source>> {
         self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// [`fill`](Task::fill) from its bundle, with one of the backbone's readers.
+    /// Like [`fill`](Task::fill), from the task's bundle with one of the backbone's readers.
     pub(crate) fn fill_from(
         &self,
         file: &str,
@@ -52,8 +52,8 @@ impl Task {
         outcome
     }
 
-    /// Makes the parameters that no other thread makes, in execution order, until `cancelled`. Those that others
-    /// have begun may still be on their way when this returns; see [`complete`](Task::complete).
+    /// Makes the parameters that no other thread is making, in execution order, until `cancelled`. Those that
+    /// other threads have started may still be pending when this returns; see [`complete`](Task::complete).
     pub(super) fn fill(
         &self,
         tensors: &dyn Tensors,
@@ -74,7 +74,7 @@ impl Task {
         }
     }
 
-    /// Makes the next part; false when all have been begun.
+    /// Makes the next part; returns false if all have been started.
     fn fill_next(&self, tensors: &dyn Tensors, room: &mut Vec<f32>) -> bool {
         let n = self.begun.fetch_add(1, Ordering::Relaxed);
         if n >= self.parts.len() {
@@ -89,9 +89,9 @@ impl Task {
         true
     }
 
-    /// Makes part `p`, unless another thread is faster.
+    /// Makes part `p`, unless another thread finishes it first.
     fn make(&self, p: usize, tensors: &dyn Tensors, room: &mut Vec<f32>) {
-        /// Even if this thread panics, nobody waits for its part for good.
+        /// Even if this thread panics, nobody waits for its part forever.
         struct Release<'a>(&'a Task, usize);
         impl Drop for Release<'_> {
             fn drop(&mut self) {
@@ -103,26 +103,26 @@ impl Task {
         let (Some(spec), Some(slot)) = (self.program().parts.get(p), self.parts.get(p)) else { return };
         let _release = Release(self, p);
         let shared = |name: &str, len| self.backbone.tensor(name, len);
-        // None is left when another thread has begun the part, and may never end, or where the system had none to give.
+        // `None` if another thread has started the part (and may never finish), or if the allocation failed.
         let memory = self.reserved(p).or_else(|| self.backbone.kept.memory(spec.len));
         let bytes = spec.len.saturating_mul(size_of::<f32>());
         let part = memory
             .ok_or(Error::OutOfMemory { bytes })
             .and_then(|part| params::fill(self.program().isa, spec, part.floats(), tensors, &shared, room));
         match part {
-            // Refused when it is there already, or when the load was cancelled, which `fail` has noted.
+            // Ignored if the part is there already, or if the load was cancelled, which `fail` has recorded.
             Ok(part) => drop(slot.set(Some(part))),
             Err(error) => self.fail(error),
         }
     }
 
-    /// The memory that was taken for part `p`, for the first who asks.
+    /// The memory reserved for part `p`; only the first caller gets it.
     fn reserved(&self, p: usize) -> Option<Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).get_mut(p).and_then(Option::take)
     }
 
-    /// Does something about part `p`, rather than wait for it: makes the next one that nobody has begun, or else `p`,
-    /// whose maker may have lost its processor. False when this thread cannot.
+    /// Works towards part `p` instead of waiting for it: makes the next part that no thread has started, or
+    /// else `p` itself, whose maker may have been preempted. Returns false if this thread cannot help.
     fn help(&self, p: usize) -> bool {
         let Some(source) = self.source() else { return false };
         let kept = &self.backbone.kept;
@@ -141,20 +141,20 @@ impl Task {
         true
     }
 
-    /// True when part `p` has come, or will not.
+    /// True if part `p` has arrived or never will.
     fn is_there(&self, p: usize) -> bool {
         self.parts.get(p).is_none_or(|slot| slot.get().is_some())
     }
 
-    /// Sees to it that the parts that other threads have begun are there.
+    /// Waits for, or makes, the parts that other threads have started.
     pub(crate) fn complete(&self) -> Result<()> {
         let outcome = (0..self.parts.len()).try_for_each(|p| self.arrived(p).map(drop));
-        // It holds the bundle's bytes.
+        // The source holds the bundle's bytes.
         self.set_source(None);
         outcome
     }
 
-    /// Part `p`, when it has come.
+    /// Returns part `p` once it has arrived.
     fn arrived(&self, p: usize) -> Result<&[f32]> {
         let slot = self.parts.get(p).ok_or_else(|| Error::Internal { what: format!("no part {p}") })?;
         while !self.is_there(p) && self.help(p) {}
@@ -164,7 +164,7 @@ impl Task {
         }
     }
 
-    /// Ends the wait of whoever waits for parameters: they will not come.
+    /// Ends all waiting for parameters: they will never arrive.
     pub(crate) fn fail(&self, error: Error) {
         let _ = self.failure.set(error);
         self.set_source(None);
@@ -175,7 +175,7 @@ impl Task {
 
     /// True when every parameter is there.
     pub fn is_complete(&self) -> bool {
-        // What has come stays, and a switch asks.
+        // Parts that have arrived stay, and every switch calls this.
         if self.is_whole.load(Ordering::Relaxed) {
             return true;
         }
@@ -184,24 +184,25 @@ impl Task {
         whole
     }
 
-    /// True when its parameters will never be complete. (A load can be given up when all of them are there.)
+    /// True if its parameters will never be complete. (A load may also be cancelled when all of them are
+    /// there already.)
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.get().is_some() && !self.is_complete()
     }
 
-    /// Why they will not be.
+    /// Why the parameters will never be complete.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.failure.get().filter(|_| self.has_failed())
     }
 }
 
-/// A task's parameters for one frame, which makes or waits for those still on their way until `until`, if that is set: what has been
-/// begun then is made to its end, and one part is begun whatever the time, so that the last one comes in the end, however busy
-/// the loader is and however late the frame.
+/// A task's parameters for one frame. Makes or waits for those still pending until `until`, if set. A part
+/// started before then is finished, and one part is started regardless of the time, so that the last one
+/// arrives eventually, however busy the loader is and however late the frame.
 pub(crate) struct Arriving<'a> {
     task: &'a Task,
     until: Option<Instant>,
-    /// Whether this frame has done something about a part.
+    /// Whether this frame has already helped with a part.
     has_helped: Cell<bool>,
 }
 
@@ -211,8 +212,7 @@ impl Arriving<'_> {
     }
 }
 
-/// Pause between two looks at parameters that are on their way, where this thread cannot make them and a deadline forbids to wait
-/// for good.
+/// Polling interval for pending parameters that this thread cannot make, when a deadline rules out blocking.
 const PAUSE: Duration = Duration::from_micros(50);
 
 impl Parts for Arriving<'_> {

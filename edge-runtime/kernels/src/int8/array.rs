@@ -1,4 +1,4 @@
-//! Dot products as plain arrays: the definition that the others are tested against.
+//! Dot products on plain arrays: the reference that the others are tested against.
 #![allow(unsafe_code)]
 
 use super::dot::Dot;
@@ -17,17 +17,17 @@ fn map2(mut a: [f32; BLOCK], b: [f32; BLOCK], f: impl Fn(f32, f32) -> f32) -> [f
     a
 }
 
-/// Nearest whole number of `x`, which lies in 0..=255; ties go to the even one.
+/// `x`, which lies in 0..=255, rounded to the nearest integer; ties to even.
 ///
 /// Adding 1.5 * 2^23 leaves no bits for the fraction, so the addition itself rounds. (`round_ties_even` is a
-/// call where the baseline has no instruction for it.)
+/// library call where the baseline has no instruction for it.)
 #[inline(always)]
 pub(super) fn round(x: f32) -> u8 {
     const SHIFT: f32 = 12_582_912.0;
     ((x + SHIFT).to_bits() & 0xff) as u8
 }
 
-/// `x` clamped to what a byte holds; a number that is none becomes 0.
+/// `x` clamped to the range of a byte; NaN becomes 0.
 #[inline(always)]
 pub(super) fn clamp(x: f32) -> f32 {
     let x = if x > 0.0 { x } else { 0.0 };
@@ -58,7 +58,7 @@ impl Dot for Array {
     unsafe fn dot(mut self, x: Self::Spread, w: Self::Weights) -> Self {
         for (sum, w) in self.0.iter_mut().zip(w) {
             for (x, w) in x.into_iter().zip(w) {
-                // Wrapping, as the instructions do; no real layer comes near 2^31 (see `conv::MOST_PRODUCTS`).
+                // Wrapping, like the instructions; no real layer comes near 2^31 (see `conv::MOST_PRODUCTS`).
                 *sum = sum.wrapping_add(i32::from(x) * i32::from(w));
             }
         }

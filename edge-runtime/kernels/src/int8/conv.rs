@@ -1,6 +1,6 @@
 //! Convolution of u8 maps with i8 weights: register tiles of dot products over a padded copy of the input.
 #![allow(unsafe_code)]
-// Loops over constant bounds with indices unroll into registers; iterator chains do not always.
+// Index loops over constant bounds unroll into registers; iterator chains do not always.
 #![allow(clippy::needless_range_loop)]
 
 use super::dot::{Dot, DotWork, Machine, run};
@@ -10,27 +10,27 @@ use crate::pool::{Pool, share};
 use crate::tile::{MOST, next_run, with_pixels};
 use crate::{ConvShape, Isa, KernelError};
 
-/// Most products in one sum: 255 * 127 times as many stay below 2^31.
+/// Maximum products in one sum: 255 * 127 times as many stay below 2^31.
 const MOST_PRODUCTS: usize = 1 << 16;
 
-/// Refuses shapes that no integer kernel computes.
+/// Refuses shapes that no integer kernel supports.
 ///
 /// # Errors
-/// [`KernelError::Shape`], saying why.
+/// [`KernelError::Shape`], with the reason.
 pub fn check(s: &ConvShape) -> Result<(), KernelError> {
     s.check()?;
     match () {
         () if s.c_in.saturating_mul(s.kernel * s.kernel) > MOST_PRODUCTS => {
-            Err(KernelError::Shape { what: "an int8 convolution with more than 65536 products in a sum" })
+            Err(KernelError::Shape { what: "int8 convolution with more than 65536 products in a sum" })
         }
         () if s.input_nchw && s.c_in > IMAGE => {
-            Err(KernelError::Shape { what: "an int8 image of more than four channels" })
+            Err(KernelError::Shape { what: "int8 image with more than four channels" })
         }
         () => Ok(()),
     }
 }
 
-/// Where the padded input lies, in bytes.
+/// The layout of the padded input, in bytes.
 #[derive(Clone, Copy)]
 struct Layout {
     /// Bytes per pixel.
@@ -51,7 +51,8 @@ impl Layout {
             blocks: s.c_in.div_ceil(BLOCK),
             rows: (s.out_h() - 1) * s.stride + s.kernel,
             columns: (s.out_w() - 1) * s.stride + s.kernel,
-            // Four blocks need fewer pixels per tile: right for narrow maps, where two leave registers idle.
+            // Four blocks need fewer pixels per tile: better for narrow maps, where two would leave registers
+            // idle.
             group: match out_blocks {
                 4.. if s.out_w() <= 8 => 4,
                 2.. => 2,
@@ -70,13 +71,15 @@ pub fn scratch_len(s: &ConvShape) -> usize {
     if check(s).is_err() { 0 } else { Layout::new(s).copy_len(s) }
 }
 
-/// The convolution `s` of `input` with `weights` as packed by [`pack`](super::pack), finished by `e`, into `out`.
+/// Computes the convolution `s` of `input` with `weights` as packed by [`pack`](super::pack), applies the
+/// epilogue `e`, and writes the result to `out`.
 ///
-/// `input` is a u8 map (an image, `[h][w][4]`, if `s.input_nchw`), `zero` the byte that stands for zero in it. The
-/// sums are those of bytes times weights: the share of `zero` in them is the caller's to take off in `e.shift`.
+/// `input` is a u8 map (an image, `[h][w][4]`, if `s.input_nchw`), and `zero` its zero point. The sums are
+/// those of raw bytes times weights: the caller subtracts the contribution of `zero` through `e.shift`.
 ///
 /// # Errors
-/// An impossible shape, a missing instruction set, or a slice shorter than its shape.
+/// If the shape is invalid, the machine does not support `isa`, or a slice is shorter than its shape
+/// requires.
 #[allow(clippy::too_many_arguments)]
 pub fn conv(
     isa: Isa,
@@ -95,7 +98,7 @@ pub fn conv(
     conv_on(Machine::of(isa), s, weights, input, zero, e, out, scratch, pool)
 }
 
-/// As [`conv`], by the kernels of `machine`, which must be this one.
+/// Like [`conv`], by the kernels of `machine`, which this machine must support.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn conv_on(
     machine: Machine,
@@ -124,7 +127,7 @@ pub(super) fn conv_on(
         (scratch.as_ptr(), row, layout.rows * row)
     };
     let (blocks, groups) = input_blocks(s);
-    // Where a pixel is read whole, the taps of a kernel row are one run of bytes.
+    // If whole pixels are read, the taps of a kernel row are one contiguous run of bytes.
     let whole = groups * GROUP == layout.pixel;
     let work = Conv {
         s: *s,
@@ -141,13 +144,13 @@ pub(super) fn conv_on(
         finish: Store::new(e, out),
         threads: pool.threads(),
     };
-    // SAFETY: the machine is this one; every slice has the length its shape needs; the padded copy reaches as
-    // far as the last window, and without padding the input itself does.
+    // SAFETY: this machine supports `machine`; every slice has the length its shape requires; the padded copy
+    // extends to the end of the last window, and without padding the input itself does.
     unsafe { run(machine, &work, work.threads, pool) }
     Ok(())
 }
 
-/// Copies `input` into `copy`, `zero` around it.
+/// Copies `input` into `copy`, surrounded by `zero`.
 fn pad_input(s: &ConvShape, layout: &Layout, input: &[u8], zero: u8, copy: &mut [u8], pool: &Pool) {
     let (from_row, to_row) = (s.w * layout.pixel, layout.columns * layout.pixel);
     let left = (s.pad * layout.pixel).min(to_row);
@@ -175,7 +178,7 @@ struct Conv {
     /// Bytes from one tap to the next.
     pixel: usize,
     blocks: usize,
-    /// Runs of bytes per kernel row, and groups of four in each.
+    /// Runs of bytes per kernel row, and groups of four bytes in each.
     taps: usize,
     run: usize,
     w: *const i8,
@@ -184,11 +187,11 @@ struct Conv {
     threads: usize,
 }
 
-// SAFETY: the pointers come from slices borrowed for the whole run; threads read the inputs and write disjoint
-// rows of the output.
+// SAFETY: the pointers come from slices borrowed for the whole run; threads read the inputs and write
+// disjoint rows of the output.
 unsafe impl Sync for Conv {}
 
-/// One tile's place.
+/// One tile's position.
 struct Spot {
     x: *const u8,
     w: *const i8,
@@ -207,7 +210,8 @@ impl DotWork for Conv {
             let rows = units.start % oh..(units.start % oh + units.len()).min(oh);
             units.start += rows.len();
             let count = self.group.min(blocks - first);
-            // SAFETY: the caller's promise; rows and blocks are the output's, and only this part has them.
+            // SAFETY: guaranteed by the caller; rows and blocks lie inside the output, and only this part
+            // writes them.
             unsafe {
                 match (self.pixel, self.s.stride) {
                     (BLOCK, 1) => self.rows::<D, BLOCK>(first, count, rows),
@@ -222,8 +226,8 @@ impl DotWork for Conv {
 }
 
 impl Conv {
-    /// Output rows `rows` of `count` blocks from block `first` on. `STEP` bytes lie between the inputs of two
-    /// neighbouring pixels; 0 where that is not known beforehand.
+    /// Output rows `rows` of `count` blocks starting at block `first`. The inputs of two neighbouring pixels
+    /// are `STEP` bytes apart; 0 if that is not known at compile time.
     #[inline(always)]
     unsafe fn rows<D: Dot, const STEP: usize>(
         &self,
@@ -234,7 +238,7 @@ impl Conv {
         let ow = self.s.out_w();
         let map = self.s.out_h() * ow * BLOCK;
         let step = self.pixel * self.s.stride;
-        // SAFETY: the features are the caller's promise.
+        // SAFETY: the caller guarantees the CPU features.
         let mut sums = unsafe { [D::splat(0.0); 4 * MOST] };
         for y in rows {
             let (mut block, mut left) = (first, count);
@@ -248,7 +252,7 @@ impl Conv {
                 let mut column = 0;
                 while column < ow {
                     let pixels = next_run(ow - column, most);
-                    // SAFETY: offsets inside the input and the weights, whose lengths `conv` checked.
+                    // SAFETY: the offsets lie inside the input and the weights, whose lengths `conv` checked.
                     let spot = unsafe {
                         Spot {
                             x: self.x.add(y * self.s.stride * self.x_row + column * step),
@@ -285,8 +289,8 @@ impl Conv {
     }
 }
 
-/// Sums of `P` pixels of `Q` blocks, into `out[q * MOST + p]`. There is one such function for each size of tile, so
-/// what follows the sums happens outside, once for all sizes.
+/// Sums of `P` pixels of `Q` blocks, into `out[q * MOST + p]`. Instantiated for every tile size, so the
+/// epilogue is kept outside, where it is compiled only once.
 #[inline(always)]
 unsafe fn tile<D: Dot, const P: usize, const Q: usize, const STEP: usize>(
     (work, spot, out): (&Conv, &Spot, &mut [D::Floats; 4 * MOST]),
@@ -329,7 +333,8 @@ unsafe fn tile<D: Dot, const P: usize, const Q: usize, const STEP: usize>(
     }
 }
 
-/// [`Finish`] and [`Out`] as pointers into whole maps, for kernels that write pieces of them from several threads.
+/// [`Finish`] and [`Out`] as pointers into whole maps, for kernels that write pieces of them from several
+/// threads.
 #[derive(Clone, Copy)]
 pub(super) struct Store {
     scale: *const f32,
@@ -343,7 +348,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// The slices were checked against the output's shape.
+    /// `e` and `out` must already be checked against the output's shape.
     pub(super) fn new(e: &Finish<'_>, out: &mut Out<'_>) -> Store {
         let mut store = Store {
             scale: e.scale.as_ptr(),
@@ -370,20 +375,21 @@ impl Store {
     /// Scale and shift of the output block whose first channel is `channel`.
     ///
     /// # Safety
-    /// The features of `D`; the block is one of the output's.
+    /// The CPU supports the features of `D`; the block belongs to the output.
     #[inline(always)]
     pub(super) unsafe fn factors<D: Dot>(&self, channel: usize) -> (D::Floats, D::Floats) {
-        // SAFETY: both slices hold all the output's channels, whole blocks of them.
+        // SAFETY: both slices hold all the output's channels, in whole blocks.
         unsafe { (D::load(self.scale.add(channel)), D::load(self.shift.add(channel))) }
     }
 
-    /// Finishes one pixel of one block and stores it `at` elements into the output.
+    /// Applies the epilogue to one pixel of one block and stores it at element `at` of the output.
     ///
     /// # Safety
-    /// The features of `D`; `at + 16` inside the map; no other thread touches these elements.
+    /// The CPU supports the features of `D`; `at + 16` lies inside the map; no other thread touches these
+    /// elements.
     #[inline(always)]
     pub(super) unsafe fn store<D: Dot>(&self, x: D::Floats, scale: D::Floats, shift: D::Floats, at: usize) {
-        // SAFETY: inside the output map, and what is added has its size.
+        // SAFETY: inside the output map; the added maps have the same size.
         unsafe {
             let mut t = D::add(D::mul(x, scale), shift);
             if !self.add.is_null() {

@@ -1,26 +1,27 @@
-//! Dot products of four bytes at a time, on every instruction set, and the way into code built for each.
+//! Dot products of four bytes at a time, for every instruction set, and dispatch to code compiled for each.
 #![allow(unsafe_code)]
 
 use crate::Isa;
 use crate::pool::Pool;
 
-/// Sixteen sums (one per output channel of a block), and sixteen floats made of them.
+/// Sixteen sums (one per output channel of a block), and sixteen floats made from them.
 ///
 /// # Safety of the methods
-/// Every method may only be called in a function that has the machine's features; pointers must be valid for
-/// what is read: 64 bytes of weights or sums, 4 of a map to [`spread`](Dot::spread), 16 elements otherwise.
-/// No alignment is needed.
+/// Every method must be called only from a function compiled with the machine's features; pointers must be
+/// valid for what is read or written: 64 bytes of weights or sums, 4 bytes of a map for
+/// [`spread`](Dot::spread), 16 elements otherwise. No alignment is needed.
 pub(super) trait Dot: Copy {
-    /// Most pixels that a register tile of 1, 2 and 4 blocks keeps in registers; 0 where there is no such tile.
+    /// Maximum pixels for which a register tile of 1, 2 and 4 blocks fits into registers; 0 if there is no
+    /// such tile.
     const PIXELS: [usize; 3];
     /// Weights of sixteen output channels for four input channels.
     type Weights: Copy;
-    /// Four input channels of one pixel, in every lane.
+    /// Four input channels of one pixel, broadcast to all lanes.
     type Spread: Copy;
     /// Sixteen floats.
     type Floats: Copy;
 
-    /// What sums start from; `sums` are those of the weights, i32 little-endian.
+    /// The initial value of the sums; `sums` points to the row sums of the weights, i32 little-endian.
     unsafe fn start(sums: *const i8) -> Self;
     unsafe fn weights(from: *const i8) -> Self::Weights;
     unsafe fn spread(from: *const u8) -> Self::Spread;
@@ -34,27 +35,28 @@ pub(super) trait Dot: Copy {
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn add(a: Self::Floats, b: Self::Floats) -> Self::Floats;
     unsafe fn store(x: Self::Floats, to: *mut f32);
-    /// Clamps to 0..=255, rounds to nearest with ties to even.
+    /// Clamps to 0..=255 and rounds to nearest, ties to even.
     unsafe fn store_bytes(x: Self::Floats, to: *mut u8);
 }
 
 /// Work in parts, generic over the machine.
 pub(super) trait DotWork: Sync {
-    /// Does part `part`. Implementations are `#[inline(always)]`.
+    /// Executes part `part`. Implementations are `#[inline(always)]`.
     ///
     /// # Safety
-    /// The caller has the features of `D`; what the work's pointers promise holds; no part runs twice at once.
+    /// The caller has the CPU features of `D`; the guarantees behind the work's pointers hold; no part runs
+    /// twice at once.
     unsafe fn part<D: Dot>(&self, part: usize);
 }
 
-/// What a machine multiplies bytes with.
+/// The instructions a machine multiplies bytes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Machine {
     /// Plain Rust.
     Portable,
-    /// 16-bit products of AVX2.
+    /// 16-bit products on AVX2.
     Avx2,
-    /// Byte dot products of AVX-512.
+    /// Byte dot products of AVX-512 VNNI.
     Vnni,
     /// Plain Rust, compiled for Advanced SIMD.
     Neon,
@@ -63,7 +65,7 @@ pub(super) enum Machine {
 }
 
 impl Machine {
-    /// The fastest one for `isa`, which this machine runs.
+    /// The fastest one for `isa`, which this machine must support.
     pub(super) fn of(isa: Isa) -> Machine {
         match isa {
             Isa::Portable => Machine::Portable,
@@ -75,7 +77,7 @@ impl Machine {
         }
     }
 
-    /// Every one that this machine runs.
+    /// All that this machine supports.
     #[cfg(test)]
     pub(super) fn available() -> Vec<Machine> {
         let all = [Machine::Portable, Machine::Avx2, Machine::Vnni, Machine::Neon, Machine::NeonDot];
@@ -99,13 +101,13 @@ impl Machine {
     }
 }
 
-/// Does all `parts` of `work` on `pool`, compiled for `machine`.
+/// Executes all `parts` of `work` on `pool`, compiled for `machine`.
 ///
 /// # Safety
-/// The machine is this one, and what the work's pointers promise holds.
+/// This machine supports `machine`, and the guarantees behind the work's pointers hold.
 pub(super) unsafe fn run(machine: Machine, work: &impl DotWork, parts: usize, pool: &Pool) {
     pool.run(parts, &|part| {
-        // SAFETY: the features are here by this function's contract; `run` hands every part out once.
+        // SAFETY: this function's contract guarantees the CPU features; `run` passes every part exactly once.
         unsafe {
             match machine {
                 #[cfg(target_arch = "x86_64")]

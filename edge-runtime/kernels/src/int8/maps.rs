@@ -1,4 +1,4 @@
-//! Everything but convolution on u8 maps: making them, pooling them, and mapping pixel to pixel.
+//! Operations on u8 maps other than convolution: quantisation, pooling, and elementwise operations.
 #![allow(unsafe_code)]
 
 use super::array::{clamp, round};
@@ -10,32 +10,32 @@ use crate::{Isa, KernelError, Window};
 use bundles::plan::{Op, Shape};
 use std::ops::Range;
 
-/// Bytes of a u8 map, and floats of a sum, of shape `x`; saturating.
+/// Bytes of a u8 map, or floats of a sum, of shape `x`; saturating.
 pub fn map_len(x: Shape) -> usize {
     Shape::new(padded(x.c), x.h, x.w).len()
 }
 
-/// The numbers that a map's bytes stand for: `scale * (q - zero)`.
+/// Quantisation parameters of a map: its bytes stand for `scale * (q - zero)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Grid {
-    /// Step from one byte to the next, positive.
+    /// Difference between two adjacent bytes; positive.
     pub scale: f32,
-    /// The byte that stands for zero.
+    /// The zero point: the byte that stands for zero.
     pub zero: u8,
 }
 
-/// [`map_len`] of a map that kernels accept: no empty axis, none beyond 2^24.
+/// [`map_len`] of a map that kernels accept: every axis from 1 to 2^24.
 fn checked_len(x: Shape) -> Result<usize, KernelError> {
     if [x.c, x.h, x.w].into_iter().any(|axis| axis == 0 || axis > 1 << 24) {
-        return Err(KernelError::Shape { what: "a map with an axis of zero or above 2^24" });
+        return Err(KernelError::Shape { what: "map axis is zero or above 2^24" });
     }
     Ok(map_len(x))
 }
 
-/// Rounds a plain f32 `(c, h, w)` to bytes: an image (`[h][w][4]`) if `image`, otherwise blocks.
+/// Quantises a plain f32 `(c, h, w)`: to an image (`[h][w][4]`) if `image`, otherwise to blocks.
 ///
 /// # Errors
-/// An image of more than four channels, or a slice shorter than its shape.
+/// If an image has more than four channels or a slice is shorter than its shape requires.
 pub fn quantise(
     isa: Isa,
     x: Shape,
@@ -62,14 +62,14 @@ pub fn quantise(
         return Ok(());
     }
     if x.c > IMAGE {
-        return Err(KernelError::Shape { what: "an int8 image of more than four channels" });
+        return Err(KernelError::Shape { what: "int8 image with more than four channels" });
     }
     let out = take_mut("output", out, IMAGE * pixels)?;
-    // Channels that are not there repeat the first one: their weights are zero, and every pixel is one word.
+    // Missing channels repeat the first one: their weights are zero, and every pixel is one word.
     let channels = std::array::from_fn(|c| &input[if c < x.c { c * pixels } else { 0 }..][..pixels]);
     let work = Words { channels, inverse, zero, out: out.as_mut_ptr(), pixels, threads: pool.threads() };
     let machine = if isa.runs_here() { Machine::of(isa) } else { Machine::Portable };
-    // SAFETY: the machine is this one; `out` stays borrowed until `run` returns.
+    // SAFETY: this machine supports `machine`; `out` stays borrowed until `run` returns.
     unsafe { run(machine, &work, work.threads, pool) };
     Ok(())
 }
@@ -84,7 +84,7 @@ struct Words<'a> {
     threads: usize,
 }
 
-// SAFETY: every part makes a slice of its own pixels of `out` and of nothing else.
+// SAFETY: every part accesses only its own pixels of `out`.
 unsafe impl Sync for Words<'_> {}
 
 impl DotWork for Words<'_> {
@@ -107,10 +107,10 @@ impl DotWork for Words<'_> {
     }
 }
 
-/// `e` applied to each element of a u8 map of shape `x`: another scale, per-channel affines, terms of a sum.
+/// Applies `e` to each element of a u8 map of shape `x`: requantisation, per-channel affines, terms of a sum.
 ///
 /// # Errors
-/// A slice shorter than its shape.
+/// If a slice is shorter than its shape requires.
 pub fn remap(
     isa: Isa,
     x: Shape,
@@ -125,12 +125,13 @@ pub fn remap(
     out.check(len)?;
     let machine = if isa.runs_here() { Machine::of(isa) } else { Machine::Portable };
     let work = Remap { input, row: x.w, height: x.h, finish: Store::new(e, out) };
-    // SAFETY: the machine is this one; every slice was checked and stays borrowed until `run` returns.
+    // SAFETY: this machine supports `machine`; every slice was checked and stays borrowed until `run`
+    // returns.
     unsafe { run(machine, &work, len / (x.w * BLOCK), pool) };
     Ok(())
 }
 
-/// Parts are rows of one block.
+/// Each part is one row of one block.
 struct Remap<'a> {
     input: &'a [u8],
     row: usize,
@@ -146,7 +147,7 @@ impl DotWork for Remap<'_> {
     unsafe fn part<D: Dot>(&self, part: usize) {
         let start = part * self.row * BLOCK;
         let input = &self.input[start..][..self.row * BLOCK];
-        // SAFETY: the row lies inside every map, and only this part has it.
+        // SAFETY: the row lies inside every map, and only this part writes it.
         unsafe {
             let (scale, shift) = self.finish.factors::<D>(part / self.height * BLOCK);
             for at in (0..input.len()).step_by(BLOCK) {
@@ -160,7 +161,7 @@ impl DotWork for Remap<'_> {
 /// Maximum over each window of `x`; padding never wins.
 ///
 /// # Errors
-/// A window that does not fit, or a slice shorter than its shape.
+/// If the window does not fit or a slice is shorter than its shape requires.
 pub fn max_pool(
     x: Shape,
     window: Window,
@@ -171,7 +172,7 @@ pub fn max_pool(
     let Window { kernel, stride, pad } = window;
     let y = Op::MaxPool { kernel, stride, pad }
         .output(x)
-        .map_err(|_| KernelError::Shape { what: "a max-pool window that does not fit its map" })?;
+        .map_err(|_| KernelError::Shape { what: "max-pool window does not fit its map" })?;
     windows(x, y, window, input, out, pool, |view| {
         let mut most = [0; BLOCK];
         for i in view.rows {
@@ -188,7 +189,7 @@ pub fn max_pool(
 /// Mean over each window of `x`, without padding, rounded to the nearest byte (ties to even).
 ///
 /// # Errors
-/// A window that does not fit or has padding, or a slice shorter than its shape.
+/// If the window does not fit or has padding, or a slice is shorter than its shape requires.
 pub fn avg_pool(
     x: Shape,
     window: Window,
@@ -197,7 +198,7 @@ pub fn avg_pool(
     pool: &Pool,
 ) -> Result<(), KernelError> {
     let Window { kernel, stride, pad } = window;
-    let misfit = KernelError::Shape { what: "an average-pool window that does not fit its map" };
+    let misfit = KernelError::Shape { what: "average-pool window does not fit its map" };
     if pad != 0 {
         return Err(misfit);
     }
@@ -223,7 +224,7 @@ struct View<'a> {
     columns: Range<usize>,
 }
 
-/// Fills every pixel of the output with what `f` makes of its window.
+/// Writes `f` of its window to every pixel of the output.
 fn windows(
     x: Shape,
     y: Shape,
@@ -251,7 +252,7 @@ fn windows(
 /// Keeps every `stride`-th row and column of `x`, starting with the first.
 ///
 /// # Errors
-/// A stride of zero, or a slice shorter than its shape.
+/// If the stride is zero or a slice is shorter than its shape requires.
 pub fn subsample(
     x: Shape,
     stride: usize,
@@ -265,10 +266,10 @@ pub fn subsample(
     windows(x, y, window, input, out, pool, |view| view.map[view.rows.start * x.w + view.columns.start])
 }
 
-/// Adds `front` channels of `zero` before and `back` behind the channels of `x`.
+/// Adds `front` channels of `zero` before and `back` after the channels of `x`.
 ///
 /// # Errors
-/// A slice shorter than its shape.
+/// If a slice is shorter than its shape requires.
 #[allow(clippy::too_many_arguments)]
 pub fn pad_channels(
     x: Shape,
@@ -301,7 +302,7 @@ pub fn pad_channels(
 /// Mean over height and width, as floats: a u8 map `(c, h, w)` to a plain vector of `c`.
 ///
 /// # Errors
-/// A map without pixels, or a slice shorter than its shape.
+/// If the map has no pixels or a slice is shorter than its shape requires.
 pub fn global_avg_pool(
     x: Shape,
     of: Grid,

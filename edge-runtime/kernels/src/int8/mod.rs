@@ -1,14 +1,16 @@
-//! Integer kernels: u8 maps, i8 weights, exact i32 sums; the same integers on every instruction set.
+//! Integer kernels: u8 maps, i8 weights, exact i32 sums; results are identical on every instruction set.
 //!
-//! **Maps.** A u8 map `(c, h, w)` lies as `[ceil(c / 16)][h][w][16]`, an image of at most four channels as
-//! `[h][w][4]`; what fills the last block may hold anything, because weights are zero there. Element `q` of a map
-//! stands for `scale * (q - zero)`. f32 maps that collect the terms of a sum lie as `[ceil(c / 16)][h][w][16]` too.
+//! **Maps.** A u8 map `(c, h, w)` is stored as `[ceil(c / 16)][h][w][16]`, an image of at most four channels
+//! as `[h][w][4]`; the padding of the last block may hold anything, because its weights are zero. Element `q`
+//! of a map stands for `scale * (q - zero)`. f32 maps that accumulate the terms of a sum are stored as
+//! `[ceil(c / 16)][h][w][16]` too.
 //!
-//! **Weights** lie the same way for every instruction set ([`pack`]), so a packed file is read in place by all of
-//! them: what differs is only how four products are added at a time (`dot.rs`).
+//! **Weights** have the same layout on every instruction set ([`pack`]), so a packed file is read in place by
+//! all of them; only the code that adds four products at a time differs (`dot.rs`).
 //!
-//! **Arithmetic.** Sums of products are exact. What follows ([`Finish`]) is single precision, element by element,
-//! every operation rounded on its own (no fused multiply-add), so that it too is the same everywhere.
+//! **Arithmetic.** Sums of products are exact. The epilogue ([`Finish`]) is elementwise in single precision;
+//! every operation is rounded separately (no fused multiply-add), so it gives the same results everywhere
+//! too.
 
 mod array;
 mod conv;
@@ -33,10 +35,10 @@ use super::isa::KernelError;
 /// Channels per block of a map.
 pub const BLOCK: usize = 16;
 
-/// Input channels that one dot product takes in.
+/// Input channels per dot product.
 const GROUP: usize = 4;
 
-/// Most channels of an image, which lies as `[h][w][4]`.
+/// Maximum channels of an image, which is stored as `[h][w][4]`.
 pub const IMAGE: usize = GROUP;
 
 /// `channels` rounded up to whole blocks.
@@ -44,10 +46,13 @@ pub const fn padded(channels: usize) -> usize {
     channels.div_ceil(BLOCK).saturating_mul(BLOCK)
 }
 
-/// What happens to sums on their way to memory: `t = sum * scale[c] + shift[c]; t += k * add; t += k * terms`.
+/// The epilogue applied to sums before they are stored.
 ///
-/// A u8 output is `t` clamped to 0..=255 and rounded to nearest, ties to even: scale and shift carry the output's
-/// own scale and zero point, and where that is zero, clamping is ReLU. An f32 output is `t`.
+/// `t = sum * scale[c] + shift[c]; t += k * add; t += k * terms`
+///
+/// A u8 output is `t` clamped to 0..=255 and rounded to nearest, ties to even: scale and shift include the
+/// output's own scale and zero point, and if the zero point is zero, clamping acts as ReLU. An f32 output is
+/// `t`.
 #[derive(Debug, Clone, Copy)]
 pub struct Finish<'a> {
     /// Per output channel, padded to whole blocks.
@@ -65,9 +70,9 @@ pub struct Finish<'a> {
 pub enum Out<'a> {
     /// To a u8 map.
     Bytes(&'a mut [u8]),
-    /// Into a sum: a u8 map will be made of it later.
+    /// Into a new f32 sum, to be quantised to a u8 map later.
     Floats(&'a mut [f32]),
-    /// Onto a sum.
+    /// Added to an existing f32 sum.
     Onto(&'a mut [f32]),
 }
 
@@ -76,14 +81,14 @@ fn take<'a, T>(what: &'static str, data: &'a [T], want: usize) -> Result<&'a [T]
     data.get(..want).ok_or(KernelError::Short { what, want, got: data.len() })
 }
 
-/// The first `want` elements of `data`, to write.
+/// The first `want` elements of `data`, mutably.
 fn take_mut<'a, T>(what: &'static str, data: &'a mut [T], want: usize) -> Result<&'a mut [T], KernelError> {
     let got = data.len();
     data.get_mut(..want).ok_or(KernelError::Short { what, want, got })
 }
 
 impl Finish<'_> {
-    /// Checks every slice against an output of `channels` whole-block channels and `len` elements.
+    /// Checks every slice against an output of `channels` channels (whole blocks) and `len` elements.
     fn check(&self, channels: usize, len: usize) -> Result<(), KernelError> {
         take("scale", self.scale, channels)?;
         take("shift", self.shift, channels)?;

@@ -1,4 +1,4 @@
-//! aarch64 dot products: `sdot` of Armv8.2, where the core has it.
+//! aarch64 dot products: `sdot` of Armv8.2, if the core supports it.
 #![allow(unsafe_code)]
 
 use super::dot::{Dot, DotWork};
@@ -7,8 +7,8 @@ use std::arch::asm;
 
 /// Sixteen sums in four registers.
 ///
-/// The instruction takes signed bytes on both sides, so a map's bytes go in as `x - 128`, and the sums start from
-/// 128 times the sums of the weights.
+/// The instruction takes signed bytes on both sides, so a map's bytes are passed as `x - 128`, and the sums
+/// start from 128 times the sums of the weights.
 #[derive(Clone, Copy)]
 pub(super) struct NeonDot([int32x4_t; 4]);
 
@@ -46,8 +46,8 @@ impl Dot for NeonDot {
     #[inline(always)]
     unsafe fn dot(mut self, x: Self::Spread, w: Self::Weights) -> Self {
         for (sum, w) in self.0.iter_mut().zip(w) {
-            // SAFETY: the caller has the features, by the trait's contract; registers only. (The intrinsic for
-            // this instruction is not stable.)
+            // SAFETY: the caller has the features, by the trait's contract; registers only. (The intrinsic
+            // for this instruction is not stable.)
             unsafe {
                 asm!(
                     "sdot {sum:v}.4s, {w:v}.16b, {x:v}.16b",
@@ -122,7 +122,7 @@ impl Dot for NeonDot {
     #[inline(always)]
     unsafe fn store_bytes(x: Self::Floats, to: *mut u8) {
         // SAFETY: the caller has the features, and the pointer is valid, by the trait's contract. Conversion
-        // to unsigned saturates below at zero (and takes what is no number for zero), narrowing above at 255.
+        // to unsigned saturates below at zero (and turns NaN into zero), narrowing above at 255.
         unsafe {
             let a = vqmovn_u32(vcvtnq_u32_f32(x[0]));
             let b = vqmovn_u32(vcvtnq_u32_f32(x[1]));
@@ -134,22 +134,22 @@ impl Dot for NeonDot {
     }
 }
 
-/// [`DotWork::part`] compiled for dot products.
+/// [`DotWork::part`] compiled with the dot product extension.
 ///
 /// # Safety
-/// As [`DotWork::part`].
+/// As for [`DotWork::part`].
 #[target_feature(enable = "neon,dotprod")]
 pub(super) unsafe fn part_dot<W: DotWork>(work: &W, part: usize) {
-    // SAFETY: this function has the features; the rest is the caller's promise.
+    // SAFETY: this function has the features; the rest is guaranteed by the caller.
     unsafe { work.part::<NeonDot>(part) }
 }
 
-/// [`DotWork::part`] in plain arrays, compiled for Advanced SIMD.
+/// [`DotWork::part`] on plain arrays, compiled for Advanced SIMD.
 ///
 /// # Safety
-/// As [`DotWork::part`].
+/// As for [`DotWork::part`].
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn part_neon<W: DotWork>(work: &W, part: usize) {
-    // SAFETY: this function has the features; the rest is the caller's promise.
+    // SAFETY: this function has the features; the rest is guaranteed by the caller.
     unsafe { work.part::<super::array::Array>(part) }
 }

@@ -1,4 +1,4 @@
-//! Integer kernels against loops over plain maps, on every machine this one can be; integers must be equal.
+//! Integer kernels against plain loops, on every `Machine` this one supports; results must be equal.
 
 use super::conv::conv_on;
 use super::dot::Machine;
@@ -12,12 +12,12 @@ fn bytes(random: &mut Random, len: usize) -> Vec<u8> {
     (0..len).map(|_| random.next() as u8).collect()
 }
 
-/// Bytes as weights have them: -127..=127.
+/// Bytes in the range of weights: -127..=127.
 fn weights(random: &mut Random, len: usize) -> Vec<i8> {
     bytes(random, len).into_iter().map(|b| (b as i8).max(-127)).collect()
 }
 
-/// Blocks (or an image) from plain `(c, h, w)`; what fills up is noise, which no kernel may see.
+/// Blocks (or an image) from plain `(c, h, w)`; the padding is noise that must not affect any kernel.
 fn map<T: Copy>(x: Shape, width: usize, plain: &[T], mut noise: impl FnMut() -> T) -> Vec<T> {
     let pixels = x.h * x.w;
     let mut out = Vec::new();
@@ -39,7 +39,7 @@ fn plain<T: Copy>(x: Shape, map: &[T]) -> Vec<T> {
         .collect()
 }
 
-/// The sums of products, over plain maps, outside the input `zero`.
+/// The sums of products over plain maps; `zero` outside the input.
 fn sums(s: &ConvShape, w: &[i8], x: &[u8], zero: u8) -> Vec<i32> {
     let (oh, ow) = (s.out_h(), s.out_w());
     let mut out = Vec::with_capacity(s.c_out * oh * ow);
@@ -66,7 +66,7 @@ fn to_byte(t: f32) -> u8 {
     t.clamp(0.0, 255.0).round_ties_even() as u8
 }
 
-/// A random convolution with everything that may be fused into it, on `machine`.
+/// A random convolution on `machine` with everything that can be fused into it.
 fn check_conv(machine: Machine, s: &ConvShape, random: &mut Random, pool: &Pool) {
     let (x, y) = (Shape::new(s.c_in, s.h, s.w), Shape::new(s.c_out, s.out_h(), s.out_w()));
     let w = weights(random, s.c_out * s.c_in * s.kernel * s.kernel);
@@ -133,7 +133,7 @@ fn check_conv(machine: Machine, s: &ConvShape, random: &mut Random, pool: &Pool)
 }
 
 #[test]
-fn convolution_gives_the_integers_of_its_definition_on_random_shapes() {
+fn convolution_matches_its_definition_on_random_shapes() {
     let pools = [Pool::single(), Pool::new(2), Pool::new(3)];
     for machine in Machine::available() {
         let mut random = Random(5);
@@ -156,7 +156,7 @@ fn convolution_gives_the_integers_of_its_definition_on_random_shapes() {
 }
 
 #[test]
-fn convolution_gives_the_integers_of_its_definition_on_the_shapes_of_real_networks() {
+fn convolution_matches_its_definition_on_the_shapes_of_real_networks() {
     let shape = |c_in, size, c_out, kernel, stride| ConvShape {
         c_in,
         h: size,
@@ -184,7 +184,7 @@ fn convolution_gives_the_integers_of_its_definition_on_the_shapes_of_real_networ
     }
 }
 
-/// The largest sums there are: where products of bytes, added in pairs, no longer fit 16 bits.
+/// The largest possible sums: products of bytes, added in pairs, no longer fit 16 bits.
 #[test]
 fn the_largest_bytes_and_weights_do_not_saturate() {
     let s = ConvShape { c_in: 64, h: 5, w: 5, c_out: 16, kernel: 3, stride: 1, pad: 0, input_nchw: false };
@@ -306,7 +306,7 @@ fn images_and_maps_are_rounded_to_the_nearest_byte() {
 }
 
 #[test]
-fn rows_are_rounded_by_scales_of_their_own() {
+fn rows_are_quantised_with_their_own_scales() {
     let w = [0.5, -1.0, 0.25, 0.0, 0.0, 0.0, 1e-42, -1e-42, 0.0, f32::MAX, -f32::MAX, 1.0];
     let (mut q, mut scales) = ([9; 12], [9.0; 4]);
     quantise_rows(&w, 4, Bits::ALL, &mut q, &mut scales).unwrap();
@@ -328,7 +328,7 @@ fn rows_are_rounded_by_scales_of_their_own() {
 }
 
 #[test]
-fn row_sums_are_those_of_the_weights() {
+fn row_sums_match_the_weights() {
     let s = ConvShape { c_in: 21, h: 5, w: 5, c_out: 19, kernel: 3, stride: 1, pad: 1, input_nchw: false };
     let w = weights(&mut Random(1), 19 * 21 * 9);
     let (mut packed, mut sums) = (vec![0; packed_len(&s)], vec![7; 32]);

@@ -1,16 +1,16 @@
-//! Kernels as bytes: rounding them, and the order that the convolution reads.
+//! Kernels as bytes: quantising them, and packing them in the order that the convolution reads.
 //!
-//! Packed weights lie `[ceil(c_out / 16)]` times: the sums of the block's sixteen rows (i32, little-endian), then
-//! `[blocks][kernel][kernel][groups][16][4]`: four input channels of sixteen output channels at a time. A block has
-//! four groups, or, where it is the only one, as many as its channels need.
+//! Packed weights hold, `ceil(c_out / 16)` times: the sums of the block's sixteen rows (i32, little-endian),
+//! then `[blocks][kernel][kernel][groups][16][4]`: four input channels of sixteen output channels at a time.
+//! A block has four groups, or, if it is the only one, as many as its channels need.
 
 use super::{BLOCK, GROUP, take, take_mut};
 use crate::{ConvShape, KernelError};
 
-/// Bytes of the sums that each output block starts with.
+/// Bytes of row sums at the start of each output block.
 pub(super) const SUMS: usize = 4 * BLOCK;
 
-/// Input blocks, and groups of four channels in each.
+/// Number of input blocks, and groups of four channels in each.
 pub(super) fn input_blocks(s: &ConvShape) -> (usize, usize) {
     match s.c_in.div_ceil(BLOCK) {
         1 => (1, s.c_in.div_ceil(GROUP)),
@@ -31,10 +31,10 @@ pub fn packed_len(s: &ConvShape) -> usize {
     s.c_out.div_ceil(BLOCK).saturating_mul(per_block(s))
 }
 
-/// Packs weights `w`, plain `(c_out, c_in, kernel, kernel)`, into the order that the convolution reads.
+/// Packs plain weights `w`, `(c_out, c_in, kernel, kernel)`, into the order that the convolution reads.
 ///
 /// # Errors
-/// An impossible shape, or a slice shorter than its shape.
+/// If the shape is invalid or a slice is shorter than its shape requires.
 pub fn pack(s: &ConvShape, w: &[i8], out: &mut [i8]) -> Result<(), KernelError> {
     super::conv::check(s)?;
     let taps = s.kernel * s.kernel;
@@ -62,10 +62,10 @@ pub fn pack(s: &ConvShape, w: &[i8], out: &mut [i8]) -> Result<(), KernelError> 
     Ok(())
 }
 
-/// The sum of each output channel's weights, out of packed ones; `sums` is padded to whole blocks.
+/// The sum of each output channel's weights, read from packed weights; `sums` is padded to whole blocks.
 ///
 /// # Errors
-/// A slice shorter than its shape.
+/// If a slice is shorter than its shape requires.
 pub fn row_sums(s: &ConvShape, packed: &[i8], sums: &mut [i32]) -> Result<(), KernelError> {
     let packed = take("packed weight", packed, packed_len(s))?;
     let sums = take_mut("sums", sums, super::padded(s.c_out))?;
@@ -77,27 +77,27 @@ pub fn row_sums(s: &ConvShape, packed: &[i8], sums: &mut [i32]) -> Result<(), Ke
     Ok(())
 }
 
-/// The least number of eight significant bits that is not below `x`, which is not negative.
+/// The smallest number with eight significant bits that is not below `x`, which must not be negative.
 fn short(x: f32) -> f32 {
     const REST: u32 = 0xffff;
     f32::from_bits(x.to_bits().saturating_add(REST) & !REST)
 }
 
-/// How finely weights are rounded: bits of each, its sign among them. All are kept in bytes and cost the same to compute with;
-/// those of fewer bits compress better.
+/// Bits per quantised weight, including the sign. All widths are stored as bytes and cost the same to compute
+/// with; fewer bits compress better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bits(u8);
 
 impl Bits {
-    /// As finely as bytes allow: -127..=127.
+    /// The full range of a byte: -127..=127.
     pub const ALL: Bits = Bits(8);
 
-    /// `None` for fewer than two bits and more than eight.
+    /// `None` below two or above eight bits.
     pub fn new(bits: u8) -> Option<Bits> {
         (2..=8).contains(&bits).then_some(Bits(bits))
     }
 
-    /// How many.
+    /// The number of bits.
     pub fn count(self) -> u8 {
         self.0
     }
@@ -108,13 +108,14 @@ impl Bits {
     }
 }
 
-/// Rounds `rows` rows of `w` to whole numbers of `bits` bits, each row by a scale of its own, so that `w` is about `q * scale`.
+/// Quantises `rows` rows of `w` to integers of `bits` bits, each row with its own scale, so that `w` is about
+/// `q * scale`.
 ///
-/// A row of zeros (or of numbers too small for a scale) gets the scale 1. Scales have eight significant bits: that makes
-/// steps 0.8 % larger at most, and half of what a file holds of scales is zeros.
+/// A row of zeros (or of numbers too small for a scale) gets the scale 1. Scales have eight significant bits:
+/// steps become at most 0.8 % larger, and half of the bytes that scales take in a file are zeros.
 ///
 /// # Errors
-/// A length that is no multiple of `rows`, or a slice of another length.
+/// If the length is not a multiple of `rows`, or a slice is too short.
 pub fn quantise_rows(
     w: &[f32],
     rows: usize,
@@ -123,7 +124,7 @@ pub fn quantise_rows(
     scales: &mut [f32],
 ) -> Result<(), KernelError> {
     if rows == 0 || !w.len().is_multiple_of(rows) {
-        return Err(KernelError::Shape { what: "weights that are no whole rows" });
+        return Err(KernelError::Shape { what: "weights are not whole rows" });
     }
     let q = take_mut("rounded weight", q, w.len())?;
     let scales = take_mut("scales", scales, rows)?;
@@ -133,7 +134,7 @@ pub fn quantise_rows(
         let most = w.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         *scale = Some(short(most / range)).filter(|scale| scale.is_normal()).unwrap_or(1.0);
         for (q, w) in q.iter_mut().zip(w) {
-            // The cast saturates, and takes what is no number for zero.
+            // The cast saturates and turns NaN into zero.
             *q = (w / *scale).round_ties_even().clamp(-range, range) as i8;
         }
     }

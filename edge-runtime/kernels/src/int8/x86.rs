@@ -1,4 +1,4 @@
-//! x86-64 dot products: AVX-512 VNNI, and 16-bit products of AVX2.
+//! x86-64 dot products: AVX-512 VNNI, and 16-bit products on AVX2.
 #![allow(unsafe_code)]
 
 use super::dot::{Dot, DotWork};
@@ -71,8 +71,8 @@ impl Dot for Vnni {
     }
     #[inline(always)]
     unsafe fn store_bytes(x: Self::Floats, to: *mut u8) {
-        // SAFETY: the caller has the features, and the pointer is valid, by the trait's contract. `max` gives
-        // its second operand where the first is no number; conversion rounds ties to even (the default mode,
+        // SAFETY: the caller has the features, and the pointer is valid, by the trait's contract. `max`
+        // returns its second operand if the first is NaN; conversion rounds ties to even (the default mode,
         // which Rust code never leaves).
         unsafe {
             let x = _mm512_min_ps(_mm512_max_ps(x, _mm512_setzero_ps()), _mm512_set1_ps(255.0));
@@ -87,8 +87,8 @@ pub(super) struct Avx2([__m256i; 2]);
 
 impl Dot for Avx2 {
     const PIXELS: [usize; 3] = [4, 0, 0];
-    /// Each register of bytes as its even and its odd bytes, widened to 16 bits: products of bytes added in
-    /// pairs do not fit into 16 bits (as `vpmaddubsw` would have them), products of 16 bits fit into 32.
+    /// Each register of bytes as its even and its odd bytes, widened to 16 bits: sums of two byte products
+    /// (as `vpmaddubsw` computes them) do not fit into 16 bits, sums of 16-bit products fit into 32.
     type Weights = [[__m256i; 2]; 2];
     type Spread = [__m256i; 2];
     type Floats = [__m256; 2];
@@ -171,12 +171,14 @@ impl Dot for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_bytes(x: Self::Floats, to: *mut u8) {
-        // SAFETY: the caller has the features, and the pointer is valid, by the trait's contract. As for `Vnni`.
+        // SAFETY: the caller has the features, and the pointer is valid, by the trait's contract. As for
+        // `Vnni`.
         unsafe {
             let clamp = _mm256_set1_ps(255.0);
             let a = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(x[0], _mm256_setzero_ps()), clamp));
             let b = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(x[1], _mm256_setzero_ps()), clamp));
-            // Packing works within halves of registers: a0 b0 a1 b1 in groups of four, put right behind it.
+            // Packing works within register halves, giving a0 b0 a1 b1 in groups of four; the permute
+            // restores order.
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
             let low = _mm256_castsi256_si128(words);
             let high = _mm256_extracti128_si256::<1>(words);
@@ -188,19 +190,19 @@ impl Dot for Avx2 {
 /// [`DotWork::part`] compiled for AVX-512 with VNNI.
 ///
 /// # Safety
-/// As [`DotWork::part`].
+/// As for [`DotWork::part`].
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma")]
 pub(super) unsafe fn part_vnni<W: DotWork>(work: &W, part: usize) {
-    // SAFETY: this function has the features; the rest is the caller's promise.
+    // SAFETY: this function has the features; the rest is guaranteed by the caller.
     unsafe { work.part::<Vnni>(part) }
 }
 
 /// [`DotWork::part`] compiled for AVX2.
 ///
 /// # Safety
-/// As [`DotWork::part`].
+/// As for [`DotWork::part`].
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn part_avx2<W: DotWork>(work: &W, part: usize) {
-    // SAFETY: this function has the features; the rest is the caller's promise.
+    // SAFETY: this function has the features; the rest is guaranteed by the caller.
     unsafe { work.part::<Avx2>(part) }
 }

@@ -1,4 +1,4 @@
-//! Every part once, whatever panics.
+//! Every part runs exactly once, whatever panics.
 
 use super::*;
 use std::sync::atomic::AtomicU32;
@@ -27,10 +27,10 @@ fn every_part_runs_once_in_every_run() {
 }
 
 #[test]
-fn a_worker_that_does_not_come_is_not_waited_for() {
+fn a_worker_that_never_wakes_is_not_waited_for() {
     let (sender, gate) = std::sync::mpsc::channel::<()>();
     let gate = Arc::new(Mutex::new(gate));
-    // This pool's worker sleeps until the gate opens, as one does that finds no free core.
+    // This pool's worker sleeps until the gate opens, like one that finds no free core.
     let pool = Pool::start(2, move |shared, index| {
         let _ = gate.lock().unwrap().recv();
         work(shared, index);
@@ -95,7 +95,7 @@ fn a_panicking_part_reaches_the_caller_and_leaves_the_pool_usable() {
 }
 
 #[test]
-fn a_payload_that_panics_when_it_is_dropped_ends_no_wait() {
+fn a_payload_that_panics_on_drop_does_not_end_the_wait() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -120,7 +120,7 @@ fn a_payload_that_panics_when_it_is_dropped_ends_no_wait() {
             std::panic::panic_any(Bomb);
         };
         let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(3, &part)));
-        assert!(!inside.load(Ordering::SeqCst), "came back before a worker had left the closure");
+        assert!(!inside.load(Ordering::SeqCst), "returned before a worker had left the closure");
         std::mem::forget(outcome.unwrap_err());
     }
 }

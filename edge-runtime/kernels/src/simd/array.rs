@@ -2,7 +2,7 @@
 
 use super::Simd;
 
-/// Eight floats; the compiler makes of them what the baseline of the target has.
+/// Eight floats; the compiler lowers them to whatever the target's baseline offers.
 #[derive(Clone, Copy)]
 pub(super) struct Array8([f32; 8]);
 
@@ -54,7 +54,7 @@ impl Simd for Array8 {
     }
     #[inline(always)]
     unsafe fn fma(self, a: Self, b: Self) -> Self {
-        // Not `mul_add`: without the instruction it is a slow call.
+        // Not `mul_add`: without the instruction it is a slow library call.
         self.map2(a.map2(b, |a, b| a * b), |sum, product| sum + product)
     }
     #[inline(always)]

@@ -59,7 +59,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
-        // SAFETY: a hint; no address can fault, and nothing but the cache changes.
+        // SAFETY: only a hint; no address can fault, and nothing but the cache changes.
         unsafe { asm!("prfm pldl2keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) }
     }
 }
@@ -67,9 +67,9 @@ impl Simd for Neon {
 /// [`Work::part`] compiled for Advanced SIMD.
 ///
 /// # Safety
-/// As [`Work::part`].
+/// As for [`Work::part`].
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn part_neon<W: Work>(work: &W, part: usize) {
-    // SAFETY: this function has the features; the rest is the caller's promise.
+    // SAFETY: this function has the features; the rest is guaranteed by the caller.
     unsafe { work.part::<Neon>(part) }
 }

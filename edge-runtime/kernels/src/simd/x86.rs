@@ -58,7 +58,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
-        // SAFETY: a hint; no address can fault.
+        // SAFETY: only a hint; no address can fault.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
@@ -118,7 +118,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn prefetch(at: *const f32) {
-        // SAFETY: a hint; no address can fault.
+        // SAFETY: only a hint; no address can fault.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
@@ -126,19 +126,19 @@ impl Simd for Avx2 {
 /// [`Work::part`] compiled for AVX-512.
 ///
 /// # Safety
-/// As [`Work::part`].
+/// As for [`Work::part`].
 #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
 pub(super) unsafe fn part_avx512<W: Work>(work: &W, part: usize) {
-    // SAFETY: this function has the features; the rest is the caller's promise.
+    // SAFETY: this function has the features; the rest is guaranteed by the caller.
     unsafe { work.part::<Avx512>(part) }
 }
 
 /// [`Work::part`] compiled for AVX2 and FMA.
 ///
 /// # Safety
-/// As [`Work::part`].
+/// As for [`Work::part`].
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn part_avx2<W: Work>(work: &W, part: usize) {
-    // SAFETY: this function has the features; the rest is the caller's promise.
+    // SAFETY: this function has the features; the rest is guaranteed by the caller.
     unsafe { work.part::<Avx2>(part) }
 }

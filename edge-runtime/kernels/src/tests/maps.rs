@@ -1,4 +1,4 @@
-//! What is not a convolution: pools, moves between layouts, pixelwise kernels, the classifier.
+//! Everything but convolutions: pools, layout conversions, elementwise kernels, the classifier.
 
 use super::*;
 use bundles::plan::Op;

@@ -1,4 +1,4 @@
-//! Every kernel against loops over plain `(c, h, w)` maps, on every instruction set of this machine.
+//! Every kernel against loops over plain `(c, h, w)` maps, on every instruction set this machine supports.
 
 mod conv;
 mod maps;
@@ -41,11 +41,11 @@ fn blocked(isa: Isa, x: Shape, plain: &[f32]) -> Vec<f32> {
     out
 }
 
-/// Back to plain, after checking that padded channels are zero.
+/// Back to plain, after checking that padding channels are zero.
 fn plain(isa: Isa, x: Shape, data: &[f32]) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.len()];
     from_blocked(isa, x, data, &mut out, &Pool::single()).unwrap();
-    assert_eq!(blocked(isa, x, &out), data, "padded channels of {x} on {isa} are zero");
+    assert_eq!(blocked(isa, x, &out), data, "padding channels of {x} on {isa} are not zero");
     out
 }
 

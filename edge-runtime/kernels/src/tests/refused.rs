@@ -1,4 +1,4 @@
-//! What kernels refuse: slices and shapes that do not fit, instruction sets of other machines.
+//! What kernels refuse: slices and shapes that do not fit, instruction sets this machine does not support.
 
 use super::*;
 
@@ -75,7 +75,7 @@ fn short_slices_and_impossible_shapes_are_refused() {
 }
 
 #[test]
-fn other_machines_kernels_are_refused() {
+fn unsupported_instruction_sets_are_refused() {
     let pool = Pool::single();
     for isa in Isa::ALL.into_iter().filter(|isa| !isa.runs_here()) {
         let n = isa.block();

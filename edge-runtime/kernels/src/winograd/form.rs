@@ -1,20 +1,21 @@
 //! Winograd's minimal filtering for 3x3 kernels: the three transforms of F(2x2) and F(4x4).
 //!
 //! After Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016): for an `m x m` output
-//! tile, `Y = A^T [ (G g G^T) * (B^T d B) ] A` with `d` the `(m + 2) x (m + 2)` input tile. The points are 0, ±1
-//! (and ±2 for F(4x4)); F(4x4) multiplies 4 times less than the definition, F(2x2) 2.25 times.
+//! tile, `Y = A^T [ (G g G^T) * (B^T d B) ] A` with `d` the `(m + 2) x (m + 2)` input tile. The points are 0,
+//! ±1 (and ±2 for F(4x4)); F(4x4) multiplies 4 times less than the definition, F(2x2) 2.25 times.
 #![allow(unsafe_code)]
 
 use super::super::simd::Simd;
 use std::ops::{Add, Mul, Sub};
 
-/// One of the two sizes. One-dimensional transforms work on arrays of six, of which `A` count.
+/// One of the two tile sizes. One-dimensional transforms work on arrays of six, of which the first `A` are
+/// used.
 pub(in super::super) trait Form {
     /// Output pixels per tile side.
     const M: usize;
     /// Input pixels per tile side, `M + 2`.
     const A: usize;
-    /// Whether it is chosen for large kernels, which come from memory at every frame.
+    /// Whether this form is chosen for large kernels, which are streamed from memory on every frame.
     const LARGE: bool;
 
     /// `G g`: from three taps to `A` values, of `N` kernels at once.
@@ -23,13 +24,13 @@ pub(in super::super) trait Form {
     /// `B^T d`.
     ///
     /// # Safety
-    /// The features of `V`.
+    /// The caller has the CPU features of `V`.
     unsafe fn input<V: Simd>(d: [V; 6]) -> [V; 6];
 
     /// `A^T m`: from `A` values to `M`.
     ///
     /// # Safety
-    /// The features of `V`.
+    /// The caller has the CPU features of `V`.
     unsafe fn output<V: Simd>(m: [V; 6]) -> [V; 4];
 }
 
@@ -52,13 +53,13 @@ impl Form for F2 {
 
     #[inline(always)]
     unsafe fn input<V: Simd>(d: [V; 6]) -> [V; 6] {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3]), d[4], d[5]] }
     }
 
     #[inline(always)]
     unsafe fn output<V: Simd>(m: [V; 6]) -> [V; 4] {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
             [m[0].add(sum), difference.sub(m[3]), m[4], m[5]]
@@ -80,7 +81,7 @@ impl Form for F4 {
 
     #[inline(always)]
     unsafe fn input<V: Simd>(d: [V; 6]) -> [V; 6] {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (two, minus_four, minus_five) = (V::splat(2.0), V::splat(-4.0), V::splat(-5.0));
             let four = V::splat(4.0);
@@ -99,7 +100,7 @@ impl Form for F4 {
 
     #[inline(always)]
     unsafe fn output<V: Simd>(m: [V; 6]) -> [V; 4] {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
             let (sum2, difference2) = (m[3].add(m[4]), m[3].sub(m[4]));
@@ -113,12 +114,12 @@ impl Form for F4 {
     }
 }
 
-/// One number of each of `N` kernels, as the weights' transform has them: in f64, since it happens once.
+/// One element of each of `N` kernels during the weight transform; in f64, since it runs only once.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Lanes<const N: usize>(pub [f64; N]);
 
 impl<const N: usize> Lanes<N> {
-    /// In f32.
+    /// Rounded to f32.
     #[inline(always)]
     pub fn rounded(&self) -> [f32; N] {
         let mut rounded = [0.0; N];

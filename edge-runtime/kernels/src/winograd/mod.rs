@@ -1,15 +1,15 @@
 //! Winograd convolution: 3x3, stride 1, blocked input.
 //!
-//! Three steps over tiles of `M x M` output pixels: input tiles are transformed into `A * A` planes, each plane
-//! is multiplied by its own `c_in x c_out` matrix with the register tile that direct convolution uses, and the
-//! products are transformed back, finished and stored.
+//! Three steps over tiles of `M x M` output pixels: input tiles are transformed into `A * A` planes, each
+//! plane is multiplied by its own `c_in x c_out` matrix with the register tile that direct convolution uses,
+//! and the products are transformed back, run through the epilogue and stored.
 //!
-//! Weights: `[c_out / cb][A * A][c_in padded][cb]`. Planes: `[A * A][c_in / cb][tiles][cb]`; products the same
-//! with the output blocks of one group. Where weights are small, each thread takes bands of tile rows through all
-//! three steps while they stay in its cache. Where they are large, all tiles are transformed first, so
-//! that every weight is read once.
+//! Weights: `[c_out / cb][A * A][c_in padded][cb]`. Planes: `[A * A][c_in / cb][tiles][cb]`; products
+//! likewise with the output blocks of one group. If the weights are small, each thread takes bands of tile
+//! rows through all three steps while they stay in its cache. If they are large, all tiles are transformed
+//! first, so that every weight is read once.
 #![allow(unsafe_code)]
-// Loops over constant bounds with indices unroll into registers; iterator chains do not always.
+// Index loops over constant bounds unroll into registers; iterator chains do not always.
 #![allow(clippy::needless_range_loop)]
 
 mod form;
@@ -26,16 +26,16 @@ use crate::pool::{Pool, share};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Weights up to this many floats stay in a 1 MiB second-level cache beside one band's planes.
+/// Weights up to this many floats stay in a 1 MiB L2 cache next to one band's planes.
 const SMALL_WEIGHTS: usize = 160 * 1024;
 
 /// Floats of one band's planes.
 const BAND: usize = 40 * 1024;
 
-/// How tiles are grouped, and what that needs.
+/// How tiles are grouped, and the sizes that follow.
 #[derive(Clone, Copy)]
 struct Layout {
-    /// Tile rows and columns of the map, tile rows per band.
+    /// Tile rows and columns of the map; tile rows per band.
     tiles_y: usize,
     tiles_x: usize,
     band: usize,
@@ -43,7 +43,7 @@ struct Layout {
     blocks: usize,
     out_blocks: usize,
     group: usize,
-    /// All tiles are transformed before the first product, by all threads.
+    /// Whether all tiles are transformed, by all threads, before the first product.
     shared: bool,
 }
 
@@ -63,8 +63,8 @@ impl Layout {
         Layout { tiles_y, tiles_x, band, blocks, out_blocks, group, shared }
     }
 
-    /// Floats between two planes of `n` vectors: an odd number of vectors, because the planes of one tile would
-    /// otherwise compete for the same few lines of the first-level cache.
+    /// Distance in floats between two planes of `n` vectors: an odd number of vectors, because the planes of
+    /// one tile would otherwise compete for the same few lines of the L1 cache.
     fn pitch(n: usize, cb: usize) -> usize {
         (n | 1) * cb
     }
@@ -78,7 +78,7 @@ impl Layout {
     }
 }
 
-/// True when [`conv`] computes this shape.
+/// Whether [`conv`] supports this shape.
 pub(super) fn handles(s: &ConvShape) -> bool {
     s.kernel == 3 && s.stride == 1 && !s.input_nchw
 }
@@ -90,7 +90,7 @@ pub(super) fn scratch_len<F: Form>(isa: Isa, s: &ConvShape, threads: usize) -> u
     planes + layout.products_len::<F>(cb) * threads
 }
 
-/// As [`super::conv`], slices already checked and of exact length.
+/// Like [`super::conv`]; slices are already checked and have their exact length.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn conv<F: Form>(
     isa: Isa,
@@ -120,8 +120,8 @@ pub(super) fn conv<F: Form>(
         finish: Finish::new(e, out),
         form: PhantomData,
     };
-    // SAFETY: `super::conv` checked that the machine runs `isa` and that every slice has the length its shape
-    // needs; `scratch` has `scratch_len` floats, split as its parts are counted above.
+    // SAFETY: `super::conv` checked that the machine supports `isa` and that every slice has the length its
+    // shape requires; `scratch` has `scratch_len` floats, split according to the lengths computed above.
     unsafe {
         if layout.shared {
             work.phase = Phase::Transform;
@@ -132,7 +132,7 @@ pub(super) fn conv<F: Form>(
     }
 }
 
-/// What a run over the parts does.
+/// What a pass over the parts does.
 #[derive(Clone, Copy)]
 enum Phase {
     /// All three steps, band by band, each thread its own tile rows.
@@ -151,7 +151,7 @@ struct Winograd<F> {
     x: *const f32,
     w: *const f32,
     planes: *mut f32,
-    /// Floats of one thread's planes (of the only ones when shared).
+    /// Floats of one thread's planes (of the single set of planes when shared).
     planes_len: usize,
     products: *mut f32,
     products_len: usize,
@@ -159,11 +159,11 @@ struct Winograd<F> {
     form: PhantomData<F>,
 }
 
-// SAFETY: the pointers come from slices borrowed for the whole run; threads read the inputs and write disjoint
-// rows or blocks of the output, their own products, and their own or disjoint planes.
+// SAFETY: the pointers come from slices borrowed for the whole run; threads read the inputs and write
+// disjoint rows or blocks of the output, their own products, and their own or disjoint planes.
 unsafe impl<F> Sync for Winograd<F> {}
 
-/// A band of tile rows and where its intermediate values lie.
+/// A band of tile rows and its intermediate buffers.
 struct Band {
     rows: Range<usize>,
     tiles: usize,
@@ -174,12 +174,13 @@ struct Band {
 impl<F: Form> Work for Winograd<F> {
     const PORTABLE: bool = false;
 
-    // One call of each step: all that is called is inlined here, and would be there once more for every call.
+    // Each step is called in one place only: everything is inlined here, and another call site would
+    // duplicate it.
     #[inline(always)]
     unsafe fn part<V: Simd>(&self, part: usize) {
         let Layout { tiles_y, tiles_x, blocks, out_blocks, group, .. } = self.layout;
         let groups = out_blocks.div_ceil(group);
-        // A band of the whole map where phases are separate; then planes are everyone's.
+        // With separate phases, the band is the whole map and the planes are shared.
         let (mut rows, planes) = match self.phase {
             Phase::Whole => (share(tiles_y, part, self.threads), part * self.planes_len),
             Phase::Transform | Phase::Multiply => (0..tiles_y, 0),
@@ -199,7 +200,8 @@ impl<F: Form> Work for Winograd<F> {
                 Phase::Transform => (share(blocks * count, part, self.threads), 0..0),
                 Phase::Multiply => (0..0, share(groups, part, self.threads)),
             };
-            // SAFETY: the caller's promise; bands, blocks and rows lie inside the map and belong to this part alone.
+            // SAFETY: guaranteed by the caller; bands, blocks and rows lie inside the map and belong to this
+            // part alone.
             unsafe {
                 for unit in transforms {
                     self.transform::<V>(&band, unit / count, band.rows.start + unit % count);
@@ -219,8 +221,8 @@ impl<F: Form> Winograd<F> {
     unsafe fn transform<V: Simd>(&self, band: &Band, block: usize, row: usize) {
         let ConvShape { h, w, pad, .. } = self.s;
         let pitch = Layout::pitch(self.layout.blocks * band.tiles, V::LANES);
-        // SAFETY: an inner tile lies inside the input, a tile at the border is copied pixel by pixel; the planes
-        // hold this band's tiles for every block.
+        // SAFETY: an inner tile lies inside the input, a tile at the border is copied pixel by pixel; the
+        // planes hold this band's tiles for every block.
         unsafe {
             let zero = V::splat(0.0);
             let map = self.x.add(block * h * w * V::LANES);
@@ -259,12 +261,13 @@ impl<F: Form> Winograd<F> {
         }
     }
 
-    /// Products and output transforms of `count` output blocks from block `first` on.
+    /// Products and output transforms of `count` output blocks starting at block `first`.
     #[inline(always)]
     unsafe fn multiply<V: Simd>(&self, band: &Band, first: usize, count: usize) {
         let (mut block, mut left) = (first, count);
         while left > 0 {
-            // SAFETY: the caller's promise; `q` is at most `count`, which the products have room for.
+            // SAFETY: guaranteed by the caller; `q` is at most `count`, and the products buffer is large
+            // enough for that.
             unsafe {
                 let q = match left {
                     4.. if V::PIXELS[2] > 0 => {
@@ -310,7 +313,7 @@ impl<F: Form> Winograd<F> {
             let mut tile = 0;
             while tile < band.tiles {
                 let pixels = next_run(band.tiles - tile, most);
-                // SAFETY: inside the planes, the weights and the products, by their lengths.
+                // SAFETY: the lengths of the planes, weights and products cover these offsets.
                 unsafe {
                     let place = (
                         band.planes.add(plane * from_pitch + tile * V::LANES).cast_const(),
@@ -331,12 +334,14 @@ impl<F: Form> Winograd<F> {
         }
     }
 
-    /// `A^T m A` for every tile of output block `block`, the `offset`-th of `q` in the products; then finish.
+    /// `A^T m A` and the epilogue for every tile of output block `block`, the `offset`-th of `q` in the
+    /// products.
     #[inline(always)]
     unsafe fn restore<V: Simd>(&self, band: &Band, block: usize, offset: usize, q: usize) {
         let pitch = Layout::pitch(q * band.tiles, V::LANES);
         let (oh, ow) = (self.s.out_h(), self.s.out_w());
-        // SAFETY: reads inside the products; writes only pixels of the map, in rows or blocks of this part.
+        // SAFETY: reads stay inside the products; writes only touch pixels of the map, in rows or blocks of
+        // this part.
         unsafe {
             let zero = V::splat(0.0);
             let factors = self.finish.factors::<V>(block * V::LANES);
@@ -371,12 +376,12 @@ impl<F: Form> Winograd<F> {
     }
 }
 
-/// One register tile of one plane's product; `reach` spans the input blocks, `to` advances by tiles.
+/// One register tile of one plane's product; `reach` covers the input blocks, `to` advances by tiles.
 #[inline(always)]
 unsafe fn product<V: Simd, const P: usize, const Q: usize, F: Form>(
     (x, w, to, reach): (*const f32, *const f32, *mut f32, &Reach),
 ) {
-    // SAFETY: the caller placed the tile inside planes, weights and products.
+    // SAFETY: the caller placed the tile inside the planes, weights and products.
     unsafe {
         let acc = [[V::splat(0.0); Q]; P];
         let acc = if F::LARGE {

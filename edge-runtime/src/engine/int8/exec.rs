@@ -1,4 +1,4 @@
-//! Runs steps on bytes.
+//! Executes int8 steps.
 
 use super::step::{Finish, To, Weights, Work};
 use crate::engine::step::Step;
@@ -62,7 +62,7 @@ impl Program {
                 int8::pad_channels(x, front, back, zero, bytes, kernels::bytes_mut(floats), pool)
             }
             Work::GlobalAvgPool { of } => {
-                // Channels that only fill the last block stay zero, as every kernel on floats expects.
+                // Padding channels of the last block stay zero, as every f32 kernel expects.
                 floats.iter_mut().skip(x.c).for_each(|padding| *padding = 0.0);
                 int8::global_avg_pool(x, *of, bytes, floats, pool)
             }
@@ -71,7 +71,7 @@ impl Program {
     }
 }
 
-/// A [`Finish`] with its maps.
+/// A [`Finish`] with its maps resolved.
 struct Terms<'a> {
     e: Finish,
     add: Option<(&'a [u8], f32)>,

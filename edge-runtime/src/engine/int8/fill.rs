@@ -1,4 +1,5 @@
-//! Factors of steps on bytes: grids, scales of kernels, norms and alphas multiplied into one scale and shift.
+//! Factors of int8 steps: grids, kernel scales, norms and alphas combined into one scale and shift per
+//! channel.
 
 use super::step::{Add, Kernel, Recipe};
 use crate::engine::Tensors;
@@ -7,12 +8,12 @@ use crate::kernels::int8::{self, padded};
 use crate::kernels::{self, ConvShape};
 use crate::{Error, Result};
 
-/// Makes what one recipe asks for. With `s` and `z` scale and zero point of the input and `w` the kernel's scale,
-/// `(scale, shift)` of a convolution become `(scale s w, shift - scale s w z sum of weights)`, then everything is
-/// brought onto the output's grid.
+/// Computes what one recipe describes. With scale `s` and zero point `z` of the input and kernel scale `w`,
+/// the `(scale, shift)` of a convolution become `(scale s w, shift - scale s w z sum of weights)`, which is
+/// then converted to the output's grid.
 ///
 /// # Errors
-/// Whatever [`Tensors`] finds.
+/// Any error of [`Tensors`].
 pub(crate) fn fill(
     recipe: &Recipe,
     alpha: &dyn Fn(Option<usize>) -> f32,
@@ -44,8 +45,7 @@ pub(crate) fn fill(
     Ok(())
 }
 
-/// For each channel the kernel's scale and the sum of its weights: what one step of the input, and its zero point,
-/// amount to.
+/// Per channel, the kernel's scale and the sum of its weights; both 1 without a kernel.
 fn rows(kernel: &Kernel, channels: usize, part: &mut [f32], task: &dyn Tensors) -> Result<Vec<(f64, f64)>> {
     match kernel {
         Kernel::None => Ok(vec![(1.0, 1.0); channels]),

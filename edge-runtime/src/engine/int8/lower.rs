@@ -1,4 +1,4 @@
-//! From plan to steps on bytes: every fused group one step, each cell's sum collected in floats.
+//! Lowering a plan to int8 steps: every fused group is one step, each cell's sum is accumulated in f32.
 
 use super::step::{Add, Finish, Kernel, Recipe, To, Weights, Work};
 use crate::backbone::{Kernel8, int8_shape};
@@ -11,14 +11,14 @@ use crate::{Error, Result};
 use bundles::plan::{Affine, Cell, Conv, Op, Owner, Place, Plan, Role, Shape, fused, is_term};
 use std::collections::HashMap;
 
-/// Where packed kernels of the backbone come from.
+/// The source of packed backbone kernels.
 pub(crate) type KernelSource<'a> = &'a dyn Fn(&Conv) -> Result<Kernel8>;
 
-/// Compiles `plan`, which [`Plan::check`] has accepted, to steps on bytes.
+/// Compiles `plan`, which [`Plan::check`] must have accepted, to int8 steps.
 ///
 /// # Errors
-/// [`Error::TooLarge`] beyond a fixed number of steps; [`Error::Tensor`] for another number of grids than the plan
-/// has maps; [`Error::Incompatible`] for a head that convolves pooled features; whatever `kernels` finds.
+/// [`Error::TooLarge`] for too many steps; [`Error::Tensor`] if the number of grids differs from the plan's
+/// number of maps; [`Error::Incompatible`] for a head that convolves pooled features; any error of `kernels`.
 pub(crate) fn lower(
     file: &str,
     plan: &Plan,
@@ -61,7 +61,7 @@ pub(crate) fn lower(
     Ok(Lowered { steps, sizes, result, parts })
 }
 
-/// A feature map and the form it has.
+/// A feature map and its representation.
 #[derive(Clone, Copy)]
 struct Value {
     shape: Shape,
@@ -70,15 +70,15 @@ struct Value {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    /// The network's input: floats, plain.
+    /// The network's input: plain f32.
     Input,
     /// Bytes, `[h][w][4]`.
     Image,
     /// Bytes in blocks.
     Bytes(Grid),
-    /// A sum on its way: floats in blocks of the bytes'.
+    /// An unfinished sum: f32 in the blocks of u8 maps.
     Sum,
-    /// Pooled features: floats.
+    /// Pooled features: f32.
     Floats,
 }
 
@@ -94,8 +94,8 @@ impl Value {
     }
 }
 
-/// One path's contribution to a cell: the value before its last convolution, and that convolution; or a finished
-/// value.
+/// One path's contribution to a cell: the value before its last convolution and that convolution, or a
+/// finished value.
 struct Term<'p> {
     gate: (Role, usize),
     alpha: Option<usize>,
@@ -112,21 +112,21 @@ struct Lowering<'a> {
     parts: Vec<PartSpec>,
     part: usize,
     gate: Option<(Role, usize)>,
-    /// Pools and moves of a value, which several paths may share; and the input as bytes.
+    /// Results of pools, subsamples and padding that several paths may share; and the quantised input.
     known: HashMap<ValueId, Vec<(Option<Op>, ValueId)>>,
 }
 
-/// What a step on bytes is made of beside its input.
+/// What makes up an int8 step besides its input.
 #[derive(Default)]
 struct Dress<'p> {
     conv: Option<&'p Conv>,
     affine: Option<&'p Affine>,
     alpha: Option<usize>,
-    /// A map of bytes that rides along, and its alpha.
+    /// A u8 map to add, and its alpha.
     add: Option<(ValueId, Option<usize>)>,
-    /// The sum so far, when this step ends it.
+    /// The sum so far, if this step completes it.
     terms: Option<ValueId>,
-    /// Where it goes when that is a sum that exists already.
+    /// The existing sum to add to, if the output goes there.
     onto: Option<ValueId>,
 }
 
@@ -159,7 +159,7 @@ impl Lowering<'_> {
                 if term.last.is_some() { convs.push(term) } else { finished.push(term) }
             }
         }
-        // Terms beyond the number of convolutions open the sum; one rides along with each convolution.
+        // Surplus terms open the sum; the others ("riders") are fused into one convolution each.
         let opening = finished.len().saturating_sub(convs.len());
         let riders = finished.split_off(opening);
         let mut riders = riders.into_iter();
@@ -211,27 +211,27 @@ impl Lowering<'_> {
                     self.step(value, Dress::default(), Some(grid))?
                 }
                 ([op @ Op::Linear(_)], _) => {
-                    // The plan allows it on a single pixel, whose mean is itself.
+                    // The plan allows this on a single pixel, whose mean is itself.
                     let pooled = self.shared(value, &Op::GlobalAvgPool)?;
                     self.floats(pooled, std::slice::from_ref(op))?
                 }
                 ([op], _) => self.shared(value, op)?,
-                _ => return Err(Error::Internal { what: "a group of operations that none is".into() }),
+                _ => return Err(Error::Internal { what: "an unknown group of operations".into() }),
             };
         }
         Ok(value)
     }
 
-    /// A step that moves or pools bytes, once for all who want it.
+    /// A pool, subsample or padding step, computed once for all paths that need it.
     fn shared(&mut self, value: ValueId, op: &Op) -> Result<ValueId> {
         let value = self.bytes(value, false)?;
-        // Looking at the latest few is enough for the paths of one cell, and bounds the search.
+        // Checking the most recent few suffices for the paths of one cell, and bounds the search.
         let mut known = self.known.get(&value).into_iter().flatten().rev().take(16);
         if let Some((_, out)) = known.find(|(known, _)| known.as_ref() == Some(op)) {
             return Ok(*out);
         }
         let Value { shape, kind: Kind::Bytes(grid) } = self.values[value] else {
-            return Err(Error::Internal { what: format!("{} of what is no map of bytes", op.kind()) });
+            return Err(Error::Internal { what: format!("{} of a non-u8 map", op.kind()) });
         };
         let misfit = |want| Error::Internal { what: format!("{} got {shape}, needs {want}", op.kind()) };
         let to = op.output(shape).map_err(misfit)?;
@@ -257,7 +257,7 @@ impl Lowering<'_> {
         Ok(out)
     }
 
-    /// A group behind the pooled features, in floats.
+    /// A group after the pooled features, in f32.
     fn floats(&mut self, value: ValueId, group: &[Op]) -> Result<ValueId> {
         let (name, c, work) = match group {
             [Op::Linear(linear)] => {
@@ -275,7 +275,7 @@ impl Lowering<'_> {
                 let kind = other.first().map_or("nothing", Op::kind);
                 return Err(Error::Incompatible {
                     file: self.file.into(),
-                    want: format!("{kind} behind the global average pool"),
+                    want: format!("{kind} after the global average pool"),
                     got: "int8, which has only linear and relu there".into(),
                 });
             }
@@ -285,10 +285,10 @@ impl Lowering<'_> {
         Ok(out)
     }
 
-    /// One step on bytes, onto `grid` or, without one, into a sum.
+    /// One int8 step, requantised to `grid` or, without one, into an f32 sum.
     fn step(&mut self, value: ValueId, dress: Dress<'_>, grid: Option<Grid>) -> Result<ValueId> {
         let Dress { conv, affine, alpha, add, terms, onto } = dress;
-        // A kernel over a few channels reads the image as it is; in blocks it would be mostly padding.
+        // A kernel over few channels reads the image as it is; in blocks it would be mostly padding.
         let image = value == INPUT && conv.is_some_and(|conv| conv.c_in <= int8::IMAGE);
         let value = self.bytes(value, image)?;
         let Value { shape: x, kind } = self.values[value];
@@ -296,7 +296,7 @@ impl Lowering<'_> {
             Kind::Bytes(grid) => grid,
             Kind::Image => self.grid(Place::Input)?,
             Kind::Input | Kind::Sum | Kind::Floats => {
-                return Err(Error::Internal { what: "a step on what is no map of bytes".into() });
+                return Err(Error::Internal { what: "a step on a non-u8 map".into() });
             }
         };
         let (to, mut name, kernel, work_kernel) = match conv {
@@ -327,7 +327,7 @@ impl Lowering<'_> {
             None => None,
             Some((value, alpha)) => match self.values[value].kind {
                 Kind::Bytes(from) => Some((value, Add { from, alpha, at: self.span(1) })),
-                _ => return Err(Error::Internal { what: "a rider that is no map of bytes".into() }),
+                _ => return Err(Error::Internal { what: "an addend that is not a u8 map".into() }),
             },
         };
         self.recipe(step::Recipe::Int8(Box::new(Recipe {
@@ -370,7 +370,7 @@ impl Lowering<'_> {
         Ok(out)
     }
 
-    /// The value as bytes: the network's input is rounded when the first step reads it.
+    /// The value as bytes. The network's input is quantised when the first step reads it.
     fn bytes(&mut self, value: ValueId, image: bool) -> Result<ValueId> {
         if value != INPUT {
             return Ok(value);

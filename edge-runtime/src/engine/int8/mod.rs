@@ -1,9 +1,10 @@
-//! The int8 form of a network: maps as bytes between layers, kernels as bytes, exact sums.
+//! The int8 form of a network: activations and kernels as bytes, exact integer sums.
 //!
-//! Every map that [`Plan::maps`](bundles::plan::Plan::maps) lists has a grid: the numbers its bytes stand for. The
-//! grids belong to the task, because its norms, proxies and alphas shape its maps; the kernels' scales belong to
-//! whoever owns the kernel. At load both are multiplied into one scale and shift per output channel, so that a
-//! convolution goes from bytes to bytes, and bits differ on no machine.
+//! Every map that [`Plan::maps`](bundles::plan::Plan::maps) lists has a `Grid`: its quantisation parameters,
+//! scale and zero point. The grids belong to the task, because its norms, proxies and alphas shape its
+//! activations; a kernel's scales belong to the kernel's owner. At load both are combined into one scale and
+//! shift per output channel, so that a convolution maps bytes to bytes, with bit-identical results on every
+//! machine.
 
 mod exec;
 mod fill;

@@ -1,4 +1,4 @@
-//! Steps on bytes, and the recipes for their factors.
+//! Int8 steps, and the recipes for their factors.
 
 use crate::backbone::Kernel8;
 use crate::engine::params::Span;
@@ -6,10 +6,10 @@ use crate::engine::step::{AffineRecipe, ValueId};
 use crate::kernels::int8::{self, Grid};
 use crate::kernels::{ConvShape, Window};
 
-/// What a step does. Spans lie in the step's part of the task's parameters.
+/// What a step does. Spans refer to the step's part of the task's parameters.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// The network's input to bytes: an image (`[h][w][4]`) or blocks.
+    /// Quantises the network's input: to an image (`[h][w][4]`) or to blocks.
     Quantise {
         to: Grid,
         image: bool,
@@ -17,11 +17,11 @@ pub(crate) enum Work {
     Conv {
         shape: ConvShape,
         kernel: Weights,
-        /// The byte that stands for zero in the input.
+        /// The input's zero point.
         zero: u8,
         finish: Finish,
     },
-    /// Element by element: another grid, an affine, a term of a sum.
+    /// Elementwise: requantisation, an affine, a term of a sum.
     Remap(Finish),
     MaxPool(Window),
     AvgPool(Window),
@@ -33,13 +33,13 @@ pub(crate) enum Work {
         back: usize,
         zero: u8,
     },
-    /// To floats, which is what the layers behind it compute in.
+    /// To f32, in which all later layers compute.
     GlobalAvgPool {
         of: Grid,
     },
 }
 
-/// Where a convolution's packed bytes lie.
+/// Location of a convolution's packed bytes.
 #[derive(Debug)]
 pub(crate) enum Weights {
     Backbone(Kernel8),
@@ -51,9 +51,9 @@ pub(crate) enum Weights {
 pub(crate) struct Finish {
     pub scale: Span,
     pub shift: Span,
-    /// A map of bytes, and where its factor lies.
+    /// A u8 map, and the location of its factor.
     pub add: Option<(ValueId, Span)>,
-    /// A sum in floats, and its factor.
+    /// An f32 sum, and its factor.
     pub terms: Option<(ValueId, f32)>,
     pub to: To,
 }
@@ -64,12 +64,12 @@ pub(crate) enum To {
     Bytes,
     /// A new sum.
     Floats,
-    /// The sum that the step's value holds.
+    /// The sum that the step's value holds already.
     Onto,
 }
 
 impl Work {
-    /// Values it reads beside its input.
+    /// Values it reads besides its input.
     pub fn reads(&self) -> (Option<ValueId>, Option<ValueId>) {
         match self {
             Work::Conv { finish, .. } | Work::Remap(finish) => {
@@ -88,19 +88,19 @@ impl Work {
     }
 }
 
-/// How a step's factors come from the tensors of bundle and backbone.
+/// How a step's factors are computed from the tensors of bundle and backbone.
 #[derive(Debug)]
 pub(crate) struct Recipe {
-    /// The step's norm, bias and alpha in floats, and where scale and shift lie.
+    /// The step's norm, bias and alpha in f32, and the location of its scale and shift.
     pub affine: AffineRecipe,
     pub kernel: Kernel,
     pub from: Grid,
-    /// The output's grid; `None` for a sum in floats.
+    /// The output's grid; `None` for an f32 sum.
     pub to: Option<Grid>,
     pub add: Option<Add>,
 }
 
-/// A map of bytes that rides along: its grid, its alpha, and where its factor lies.
+/// A fused u8 addend ("rider"): its grid, its alpha, and the location of its factor.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Add {
     pub from: Grid,
@@ -108,7 +108,7 @@ pub(crate) struct Add {
     pub at: Span,
 }
 
-/// The kernel whose scales and sums enter the factors.
+/// The kernel whose scales and row sums enter the factors.
 #[derive(Debug)]
 pub(crate) enum Kernel {
     /// The step has none.

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 use bundles::plan::{Conv, Owner, Role, Shape};
 
 impl Term<'_> {
-    /// True for a folded proxy: its 1x1 convolution can be summed with those of others before any epilogue.
+    /// True for a folded proxy: its 1x1 convolution can be summed with others before any epilogue.
     pub(super) fn joins(&self) -> bool {
         let plain = |conv: &Conv| (conv.kernel, conv.stride, conv.pad, conv.owner) == (1, 1, 0, Owner::Task);
         self.gate.0 == Role::Proxy
@@ -23,7 +23,7 @@ fn one_by_one(conv: &Conv, h: usize, w: usize) -> ConvShape {
 }
 
 impl Lowering<'_> {
-    /// Proxies of one node as one sum of 1x1 convolutions.
+    /// Computes the proxies of one node as a single sum of 1x1 convolutions.
     pub(super) fn proxies(
         &mut self,
         proxies: &[Term<'_>],
@@ -47,7 +47,7 @@ impl Lowering<'_> {
             to = Some(Shape::new(conv.c_out, h, w));
         }
         let (Some(to), Some(reads)) = (to, terms.first().map(|term| term.reads)) else {
-            return Err(Error::Internal { what: "a sum of no proxies".into() });
+            return Err(Error::Internal { what: "an empty sum of proxies".into() });
         };
         if !biases.is_empty() {
             let at = self.channels(to.c);
@@ -55,7 +55,7 @@ impl Lowering<'_> {
             epilogue.shift = Some(at);
         }
         let name = named(names.join(" + "), None, &epilogue);
-        // One proxy is known by its gate; several share their step.
+        // A single proxy keeps its gate; several share one step.
         self.gate = (terms.len() == 1).then_some(proxies.first().map(|proxy| proxy.gate)).flatten();
         let out = onto.unwrap_or_else(|| self.value(to));
         self.push(name, reads, out, Work::Proxies { terms, epilogue });
