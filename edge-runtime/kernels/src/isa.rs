@@ -84,10 +84,7 @@ impl std::str::FromStr for Isa {
     type Err = KernelError;
 
     fn from_str(name: &str) -> Result<Isa, KernelError> {
-        Isa::ALL
-            .into_iter()
-            .find(|isa| isa.name() == name)
-            .ok_or(KernelError::Shape { what: "the instruction set's name (portable, avx2, avx512, neon)" })
+        Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or(KernelError::UnknownIsa)
     }
 }
 
@@ -109,6 +106,8 @@ pub enum KernelError {
         /// Which part of it.
         what: &'static str,
     },
+    /// A name that is no instruction set's.
+    UnknownIsa,
     /// The machine lacks the instructions.
     Isa {
         /// What was asked for.
@@ -123,6 +122,9 @@ impl fmt::Display for KernelError {
                 write!(f, "{what}: {got} floats found, {want} needed")
             }
             KernelError::Shape { what } => write!(f, "no kernel for this shape: {what}"),
+            KernelError::UnknownIsa => {
+                f.write_str("no such instruction set; choose portable, avx2, avx512 or neon")
+            }
             KernelError::Isa { isa } => {
                 write!(f, "this machine has no {isa}; it has {:?}, choose one of them", Isa::available())
             }
@@ -145,4 +147,18 @@ pub(super) fn take_mut<'a>(
 ) -> Result<&'a mut [f32], KernelError> {
     let got = data.len();
     data.get_mut(..want).ok_or(KernelError::Short { what, want, got })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_name_is_answered_with_the_right_ones() {
+        let error = "mmx".parse::<Isa>().unwrap_err().to_string();
+        for isa in Isa::ALL {
+            assert_eq!(isa.name().parse(), Ok(isa));
+            assert!(error.contains(isa.name()), "{error}");
+        }
+    }
 }
