@@ -1,6 +1,6 @@
 //! From a camera frame to a network's input, as the task's bundle prescribes.
 
-use crate::{Error, Result};
+use crate::{Error, Result, bundle};
 use bundles::container::{Preprocess, Resize};
 use bundles::preprocess::{MAX_AREA, MAX_SIDE, Normaliser, Resizer, Size};
 
@@ -46,15 +46,11 @@ pub(crate) struct Preparation {
 
 impl Preparation {
     /// # Errors
-    /// [`Error::Incompatible`] for a filter that this runtime does not have, [`Error::Container`] for a
-    /// normalisation that is none.
+    /// [`Error::Container`] for a filter that this runtime does not have, or a normalisation that is none.
     pub fn new(file: &str, preprocess: &Preprocess) -> Result<Preparation> {
         if preprocess.resize != Resize::Bilinear {
-            return Err(Error::Incompatible {
-                file: file.into(),
-                want: format!("resizing by {:?}", preprocess.resize),
-                got: "a program that resizes by Bilinear".into(),
-            });
+            let got = format!("{:?}", preprocess.resize);
+            return Err(bundle::unsupported(file, "filter of resizing", "Bilinear".into(), got));
         }
         let normaliser = Normaliser::new(preprocess.mean, preprocess.std).map_err(Error::container(file))?;
         let to = Size { height: preprocess.height, width: preprocess.width };
