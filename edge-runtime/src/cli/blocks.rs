@@ -105,7 +105,7 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
             .text("precision", if backbone.is_int8() { "int8" } else { "f32" })
             .number("threads", session.threads() as f64)
             .raw("rows", &json::array(&lines));
-        object.end() + "\n"
+        object.line()
     } else {
         format!("node\tsource\trole\tus\n{}", lines.concat())
     };

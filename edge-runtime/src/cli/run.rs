@@ -228,7 +228,7 @@ fn line(as_json: bool, file: &str, scores: &Scores<'_>, time: Duration) -> Strin
             .number("us", (us * 10.0).round() / 10.0)
             .text("file", file)
             .raw("late", if scores.late { "true" } else { "false" });
-        return object.end() + "\n";
+        return object.line();
     }
     format!("{file}\t{}\t{}\t{:.4}\t{us:.0} us\n", scores.task, scores.label, scores.score)
 }

@@ -82,7 +82,7 @@ fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
             .number("bytes", bytes.len() as f64)
             .text("digest", &digest)
             .text("signature", &trust.to_string());
-        return Ok(object.end() + "\n");
+        return Ok(object.line());
     }
     Ok(format!(
         "{}\t{}\t{blocks}/{cells}\t{proxies}\t{input}\t{}\t{:.16}\t{trust}\n",
