@@ -104,9 +104,7 @@ impl Runtime {
             self.wanted = Some(slot);
         } else if let Err(error) = self.change(TaskId(slot)) {
             self.stats.failed_switches += 1;
-            if let Some(slot) = self.slots.get_mut(slot) {
-                slot.error = Some(error);
-            }
+            *self.slots.get_mut(slot).map_or(&mut self.refused, |slot| &mut slot.error) = Some(error);
         }
     }
 

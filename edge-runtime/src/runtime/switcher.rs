@@ -16,8 +16,9 @@ pub struct Switcher {
 
 impl Switcher {
     /// Makes `id` the task of the next frame. Where it is still being loaded, frames go on with the running
-    /// task until it is ready. A task that is not resident is not switched to: the running one stays, and
-    /// [`Stats::failed_switches`](crate::Stats::failed_switches) counts it.
+    /// task until it is ready. A task that is not resident is not switched to: the running one stays,
+    /// [`Stats::failed_switches`](crate::Stats::failed_switches) counts it, and
+    /// [`Runtime::poll`](super::Runtime::poll) says why.
     pub fn switch(&self, id: TaskId) {
         self.asked.store(id.0 + 1, Ordering::Release);
     }
