@@ -5,6 +5,9 @@ use bundles::container::{Preprocess, Resize};
 use bundles::preprocess::{MAX_AREA, MAX_SIDE, Normaliser, Resizer, Size};
 
 /// An image in memory: `u8` in `(height, width, channels)` order, 1 channel (grey) or 3 (red, green, blue).
+///
+/// Rows lie one behind the other, with nothing between them. Nothing can tell BGR from RGB: it
+/// gives wrong answers, and no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// Width in pixels.
