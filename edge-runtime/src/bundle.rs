@@ -54,24 +54,26 @@ pub(crate) fn check_kind(file: &str, manifest: &Manifest, want: Kind) -> Result<
         });
     }
     if manifest.abi != RUNTIME_ABI {
-        return Err(Error::Incompatible {
-            file: file.into(),
-            want: format!("runtime ABI {}", manifest.abi),
-            got: format!("runtime ABI {RUNTIME_ABI}"),
-        });
+        return Err(unsupported(file, "runtime ABI", RUNTIME_ABI.to_string(), manifest.abi.to_string()));
     }
     Ok(())
+}
+
+/// [`Error::Container`] for something that another version of this program may support.
+pub(crate) fn unsupported(file: &str, what: &str, want: String, got: String) -> Error {
+    Error::Container {
+        file: file.into(),
+        source: bundles::Error::Unsupported { what: what.into(), want, got },
+    }
 }
 
 /// Refuses task tensors that are not in plain order. (Parsing has checked that each of the plan's tensors is
 /// present with its shape.)
 pub(crate) fn check_tensors(file: &str, manifest: &Manifest) -> Result<()> {
     match manifest.sections.iter().find(|section| section.layout != Layout::Canonical) {
-        Some(section) => Err(Error::Incompatible {
-            file: file.into(),
-            want: format!("tensor `{}` in {:?} order", section.name, section.layout),
-            got: "a program that reads task tensors in plain order".into(),
-        }),
+        Some(section) => {
+            Err(unsupported(file, &section.name, "plain order".into(), format!("{:?}", section.layout)))
+        }
         None => Ok(()),
     }
 }

@@ -221,7 +221,7 @@ impl fmt::Display for Error {
                 write!(f, "{file}: {trust}; sign it with a key that this device trusts (`tailor sign`)")
             }
             Error::NotResident { task: Some(task) } => {
-                write!(f, "task `{task}` is not in memory; load it before switching to it")
+                write!(f, "task `{task}` is not in memory; load it first")
             }
             Error::NotResident { task: None } => f.write_str("no task selected; switch to one first"),
             Error::Deadline { task } => {

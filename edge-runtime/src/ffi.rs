@@ -7,10 +7,11 @@
 mod border;
 mod tasks;
 
-pub use border::{DEADLINE, INPUT, NOT_RESIDENT, edge_runtime_last_error};
+pub use border::{DEADLINE, INPUT, NOT_RESIDENT, edge_runtime_last_error, edge_runtime_version};
 pub use tasks::{
-    edge_runtime_classes, edge_runtime_is_loading, edge_runtime_is_resident, edge_runtime_label,
-    edge_runtime_task_digest, edge_runtime_task_name,
+    edge_runtime_classes, edge_runtime_current, edge_runtime_find, edge_runtime_is_loading,
+    edge_runtime_is_resident, edge_runtime_label, edge_runtime_self_test, edge_runtime_task_digest,
+    edge_runtime_task_name,
 };
 
 use crate::{Backbone, Error, Frame, Options, Result, Runtime, Switcher, TaskId, trusted_key};
@@ -109,25 +110,26 @@ fn number(id: TaskId) -> Result<c_int> {
     c_int::try_from(id.0).map_err(|_| Error::Internal { what: "too many tasks".into() })
 }
 
-/// The task of a number; of none when it is negative.
+/// The task of a number; of none when it is negative, which errors tell of as it is.
 fn task(number: c_int) -> TaskId {
-    TaskId(usize::try_from(number).unwrap_or(usize::MAX - 1))
+    TaskId(usize::try_from(number).unwrap_or(usize::MAX - number.unsigned_abs() as usize))
 }
 
-/// Calls `load` with the runtime and the path: the task's number, or a negative exit code.
+/// Calls `act` with the runtime and a path or name: the number of the task that it answers, or a negative
+/// exit code.
 ///
 /// # Safety
-/// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time; `path` NULL or a string that
+/// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time; `name` NULL or a string that
 /// ends in a zero.
-unsafe fn loaded(
+unsafe fn named(
     runtime: *mut EdgeRuntime,
-    path: *const c_char,
-    load: impl FnOnce(&mut Runtime, &str) -> Result<TaskId>,
+    name: *const c_char,
+    act: impl FnOnce(&mut Runtime, &str) -> Result<TaskId>,
 ) -> c_int {
     guarded(|| {
         // SAFETY: the caller's promises are this function's.
-        let (this, path) = unsafe { (borrowed(runtime)?, string(path, "path")?) };
-        number(load(&mut this.runtime, path)?)
+        let (this, name) = unsafe { (borrowed(runtime)?, string(name, "path or name")?) };
+        number(act(&mut this.runtime, name)?)
     })
 }
 
@@ -151,7 +153,31 @@ unsafe fn acted(runtime: *mut EdgeRuntime, act: impl FnOnce(&mut Runtime) -> Res
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_load(runtime: *mut EdgeRuntime, path: *const c_char) -> c_int {
     // SAFETY: the caller's promises are this function's.
-    unsafe { loaded(runtime, path, |runtime, path| runtime.load(path)) }
+    unsafe { named(runtime, path, |runtime, path| runtime.load(path)) }
+}
+
+/// Loads a task bundle that lies in memory ([`Runtime::load_bytes`]): its number. `name` stands for its path
+/// in messages.
+///
+/// # Safety
+/// As [`edge_runtime_load`] for `runtime` and `name`; `bytes` NULL or `len` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_load_bytes(
+    runtime: *mut EdgeRuntime,
+    name: *const c_char,
+    bytes: *const u8,
+    len: usize,
+) -> c_int {
+    let load = |runtime: &mut Runtime, name: &str| {
+        if bytes.is_null() || isize::try_from(len).is_err() {
+            let got = format!("{len} bytes at {bytes:p}");
+            return Err(Error::Usage { got, want: "a bundle in memory".into() });
+        }
+        // SAFETY: not NULL, and the caller promises `len` readable bytes; `len` is no more than isize::MAX.
+        runtime.load_bytes(name, unsafe { std::slice::from_raw_parts(bytes, len) })
+    };
+    // SAFETY: the caller's promises are this function's.
+    unsafe { named(runtime, name, load) }
 }
 
 /// Begins to load the task bundle at `path` on another thread ([`Runtime::prefetch`]): its number.
@@ -161,7 +187,7 @@ pub unsafe extern "C" fn edge_runtime_load(runtime: *mut EdgeRuntime, path: *con
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_prefetch(runtime: *mut EdgeRuntime, path: *const c_char) -> c_int {
     // SAFETY: the caller's promises are this function's.
-    unsafe { loaded(runtime, path, |runtime, path| runtime.prefetch(path)) }
+    unsafe { named(runtime, path, |runtime, path| runtime.prefetch(path)) }
 }
 
 /// Makes the task bundle at `path` ready to be switched to while it is still being decoded
@@ -172,7 +198,7 @@ pub unsafe extern "C" fn edge_runtime_prefetch(runtime: *mut EdgeRuntime, path: 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_stream(runtime: *mut EdgeRuntime, path: *const c_char) -> c_int {
     // SAFETY: the caller's promises are this function's.
-    unsafe { loaded(runtime, path, |runtime, path| runtime.stream(path)) }
+    unsafe { named(runtime, path, |runtime, path| runtime.stream(path)) }
 }
 
 /// Makes `task` answer the frames to come: 0, or a negative exit code.

@@ -1,10 +1,13 @@
 //! Preprocessing: from a camera frame to a network's input, as the task's bundle specifies.
 
-use crate::{Error, Result};
+use crate::{Error, Result, bundle};
 use bundles::container::{Preprocess, Resize};
 use bundles::preprocess::{MAX_AREA, MAX_SIDE, Normaliser, Resizer, Size};
 
 /// An image in memory: `u8` in `(height, width, channels)` order, 1 channel (grey) or 3 (red, green, blue).
+///
+/// Rows lie one behind the other, with nothing between them. Nothing can tell BGR from RGB: it
+/// gives wrong answers, and no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// Width in pixels.
@@ -46,15 +49,11 @@ pub(crate) struct Preparation {
 
 impl Preparation {
     /// # Errors
-    /// [`Error::Incompatible`] for a filter that this runtime does not support, [`Error::Container`] for an
-    /// invalid normalisation.
+    /// [`Error::Container`] for a filter that this runtime does not support, or an invalid normalisation.
     pub fn new(file: &str, preprocess: &Preprocess) -> Result<Preparation> {
         if preprocess.resize != Resize::Bilinear {
-            return Err(Error::Incompatible {
-                file: file.into(),
-                want: format!("resizing by {:?}", preprocess.resize),
-                got: "a program that resizes by Bilinear".into(),
-            });
+            let got = format!("{:?}", preprocess.resize);
+            return Err(bundle::unsupported(file, "filter of resizing", "Bilinear".into(), got));
         }
         let normaliser = Normaliser::new(preprocess.mean, preprocess.std).map_err(Error::container(file))?;
         let to = Size { height: preprocess.height, width: preprocess.width };

@@ -56,6 +56,6 @@ pub use layers::Layer;
 pub use needs::{Needs, needs, needs_int8};
 pub use repack::{Packing, in_rows, pack_backbone};
 pub use runtime::{Runtime, Scores, Switcher, TaskId};
-pub use session::Session;
+pub use session::{Replayed, Session};
 pub use stats::Stats;
 pub use task::Task;

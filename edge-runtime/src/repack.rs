@@ -44,7 +44,7 @@ impl fmt::Display for Packing {
 /// tensors are rounded too. Signed with `signers`, or with the development key if there are none.
 ///
 /// # Errors
-/// If the file is invalid; [`Error::Incompatible`] for kernels that are not plain f32.
+/// If the file is invalid; [`Error::Usage`] for a file that is already packed.
 pub fn pack_backbone(file: &str, bytes: &[u8], packing: Packing, signers: &[SigningKey]) -> Result<Vec<u8>> {
     let container = || Error::container(file);
     let parsed = Bundle::parse(bytes).map_err(container())?;
@@ -146,10 +146,12 @@ pub fn in_rows(name: &str, values: &[f32], rows: usize, bits: Bits) -> Result<(V
 /// The numbers of a section that is still as imported.
 fn plain(file: &str, parsed: &Bundle<'_>, section: &Section) -> Result<Vec<f32>> {
     if (section.dtype, section.layout) != (Dtype::F32, Layout::Canonical) {
-        return Err(Error::Incompatible {
-            file: file.into(),
-            want: format!("tensor `{}` as {:?}, {:?}", section.name, section.dtype, section.layout),
-            got: "a packer of plain F32 tensors (pack the imported backbone)".into(),
+        return Err(Error::Usage {
+            got: format!(
+                "{file} is already packed (tensor `{}` is {:?}, {:?})",
+                section.name, section.dtype, section.layout
+            ),
+            want: "the file that `tailor import`, `pretrain` or `fit` made".into(),
         });
     }
     parsed.decode_f32(&section.name).map_err(Error::container(file))

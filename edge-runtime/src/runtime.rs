@@ -25,8 +25,9 @@ pub struct TaskId(pub(crate) usize);
 impl TaskId {
     /// The error for a number that is not a slot.
     fn unknown(self) -> Error {
-        // From C it may be negative.
-        Error::NotResident { task: Some(format!("number {}", self.0 as isize)) }
+        // From C it may be negative, see `ffi::task`.
+        let number = isize::try_from(self.0).unwrap_or_else(|_| -(!self.0 as isize));
+        Error::NotResident { task: Some(format!("{number}")) }
     }
 }
 
@@ -73,6 +74,8 @@ pub struct Runtime {
     switcher: Switcher,
     /// A switch requested through a [`Switcher`] whose task is still being loaded.
     wanted: Option<usize>,
+    /// Why a switch to what is no slot was refused, when a [`Switcher`] asked for it.
+    refused: Option<Error>,
     clock: u64,
     room: Arc<Room>,
     loader: Option<Loader>,
@@ -94,6 +97,7 @@ impl Runtime {
             stream_from: STREAM_FROM,
             switcher: Switcher::default(),
             wanted: None,
+            refused: None,
             clock: 0,
             room: Arc::default(),
             loader: None,
@@ -313,7 +317,8 @@ impl Runtime {
     /// Why a load, or a switch requested through a [`Switcher`], failed.
     pub fn poll(&mut self) -> Result<()> {
         self.collect();
-        self.slots.iter_mut().find_map(|slot| slot.error.take()).map_or(Ok(()), Err)
+        let mut errors = self.slots.iter_mut().map(|slot| &mut slot.error).chain([&mut self.refused]);
+        errors.find_map(Option::take).map_or(Ok(()), Err)
     }
 
     /// Waits until nothing is being loaded.

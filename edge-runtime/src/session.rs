@@ -3,13 +3,27 @@
 use crate::engine::{Cpu, Executor, Observer, Workspace};
 use crate::pool::Pool;
 use crate::task::Arriving;
-use crate::{Result, Task};
+use crate::{Error, Result, Task};
+use bundles::container::{Golden, golden_input};
 use std::time::Instant;
 
 /// Runs tasks one frame at a time. All tasks share its arena, which is sized for the largest of them.
 #[derive(Debug)]
 pub struct Session {
     pub(crate) cpu: Cpu,
+}
+
+/// What became of a golden vector.
+#[derive(Debug, Clone, Copy)]
+pub struct Replayed<'a> {
+    /// The task that it belongs to.
+    pub task: &'a Task,
+    /// Its input and scores.
+    pub golden: &'a Golden,
+    /// How far from them the scores are here ([`Golden::distance`]).
+    pub distance: f32,
+    /// True when that is within its tolerance.
+    pub passed: bool,
 }
 
 impl Session {
@@ -40,6 +54,33 @@ impl Session {
     /// [`Error::Input`](crate::Error::Input) if `input` does not have the size the task expects.
     pub fn run<'a>(&'a mut self, task: &Task, input: &[f32]) -> Result<&'a [f32]> {
         self.run_observed(task, input, &mut ())
+    }
+
+    /// Replays the golden vectors of `task` and passes each result to `told`.
+    ///
+    /// # Errors
+    /// [`Error::Health`] for the first that failed, after all were replayed, and for a task without any, since a
+    /// test that compares nothing has not passed. Otherwise as [`run`](Session::run).
+    pub fn replay(&mut self, task: &Task, mut told: impl FnMut(Replayed<'_>)) -> Result<()> {
+        let failed = |why| Error::Health { task: task.name().into(), why };
+        if task.golden().is_empty() {
+            return Err(failed("it has none to replay; pack it again".into()));
+        }
+        let mut outcome = Ok(());
+        let mut input = vec![0.0; task.input().len()];
+        for golden in task.golden() {
+            golden_input(golden.seed, &mut input);
+            let distance = golden.distance(self.run(task, &input)?);
+            let passed = distance <= golden.tolerance;
+            told(Replayed { task, golden, distance, passed });
+            if !passed && outcome.is_ok() {
+                let (isa, tolerance) = (task.backbone().isa(), golden.tolerance);
+                outcome = Err(failed(format!(
+                    "on {isa} a score is {distance:.3e} from its golden value, {tolerance:.1e} is allowed"
+                )));
+            }
+        }
+        outcome
     }
 
     /// Like [`run`](Session::run); calls `observer` before and after each step.

@@ -9,7 +9,7 @@ mod random;
 #[allow(dead_code, reason = "the tests in `runtime` use the rest")]
 mod store;
 
-use bundles::container::{SigningKey, TrustedKey, sign};
+use bundles::container::{Manifest, SigningKey, TrustedKey, sign};
 use edge_runtime::{Backbone, Frame, Options, Runtime};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,7 +58,18 @@ fn a_c_program_loads_switches_streams_evicts_and_gets_the_same_answers() {
     std::fs::write(at("signed.backbone"), sign(&packed.backbone, &key).unwrap()).unwrap();
     std::fs::write(at("signed.task"), sign(&packed.tasks[0].1, &key).unwrap()).unwrap();
 
+    let wrong = |manifest: &mut Manifest| {
+        manifest.name = "wrong".into();
+        manifest.golden[0].scores[0] += 1.0;
+    };
+    std::fs::write(at("wrong.task"), store::changed(&packed.tasks[0].1, wrong)).unwrap();
+    std::fs::write(at("untold.task"), store::constant(&packed, "untold", &packed.tasks[0].2)).unwrap();
+
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let header = std::fs::read_to_string(here.join("include/edge_runtime.h")).unwrap();
+    let version = format!("#define EDGE_RUNTIME_VERSION \"{}\"\n", env!("CARGO_PKG_VERSION"));
+    assert!(header.contains(&version), "the header does not say {version}");
+
     let program = at("tasks");
     let compiled = Command::new(std::env::var("CC").unwrap_or("cc".into()))
         .args(["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-D_POSIX_C_SOURCE=200809L"])
@@ -74,9 +85,13 @@ fn a_c_program_loads_switches_streams_evicts_and_gets_the_same_answers() {
 
     let files = ["net.backbone", "digits.task", "fashion.task", "signs.task", "damaged.task"];
     let signed = ["key.pub", "signed.backbone", "signed.task"];
-    let ran = Command::new(program).args(files.map(at)).args(signed.map(at)).output().unwrap();
+    let golden = ["wrong.task", "untold.task"];
+    let ran =
+        Command::new(program).args([&files[..], &signed, &golden].concat().into_iter().map(at)).output();
+    let ran = ran.unwrap();
     let errors = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{:?}: {errors}", ran.status);
-    let want = answers(directory.path(), &["digits", "fashion", "signs", "signs", "digits", "digits"]);
+    let want =
+        answers(directory.path(), &["digits", "fashion", "signs", "signs", "digits", "digits", "digits"]);
     assert_eq!(String::from_utf8(ran.stdout).unwrap(), want, "{errors}");
 }

@@ -85,10 +85,7 @@ impl std::str::FromStr for Isa {
     type Err = KernelError;
 
     fn from_str(name: &str) -> Result<Isa, KernelError> {
-        Isa::ALL
-            .into_iter()
-            .find(|isa| isa.name() == name)
-            .ok_or(KernelError::Shape { what: "unknown instruction set (portable, avx2, avx512, neon)" })
+        Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or(KernelError::UnknownIsa)
     }
 }
 
@@ -110,6 +107,8 @@ pub enum KernelError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// Not the name of an instruction set.
+    UnknownIsa,
     /// The machine does not support the instruction set.
     Isa {
         /// The requested instruction set.
@@ -124,6 +123,9 @@ impl fmt::Display for KernelError {
                 write!(f, "{what}: {got} floats found, {want} needed")
             }
             KernelError::Shape { what } => write!(f, "no kernel for this shape: {what}"),
+            KernelError::UnknownIsa => {
+                f.write_str("no such instruction set; choose portable, avx2, avx512 or neon")
+            }
             KernelError::Isa { isa } => {
                 write!(f, "this machine does not support {isa}; choose one of {:?}", Isa::available())
             }
@@ -146,4 +148,18 @@ pub(super) fn take_mut<'a>(
 ) -> Result<&'a mut [f32], KernelError> {
     let got = data.len();
     data.get_mut(..want).ok_or(KernelError::Short { what, want, got })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_name_is_answered_with_the_right_ones() {
+        let error = "mmx".parse::<Isa>().unwrap_err().to_string();
+        for isa in Isa::ALL {
+            assert_eq!(isa.name().parse(), Ok(isa));
+            assert!(error.contains(isa.name()), "{error}");
+        }
+    }
 }

@@ -131,7 +131,7 @@ fn run(args: &Args) -> Result<()> {
             .number("rss_bytes", rss as f64)
             .number("pss_bytes", pss as f64)
             .raw("tasks", &json::array(&tasks));
-        object.end() + "\n"
+        object.line()
     } else {
         let mut text =
             "task\tframe\tleast\twarm switch\tcold switch\tcold switch + first frame\tresident\n".to_owned();
@@ -254,7 +254,7 @@ fn layers(task: &Task, threads: usize, frames: usize, as_json: bool) -> Result<(
                 .number("us", (us * 100.0).round() / 100.0)
                 .number("gflops", (rate * 10.0).round() / 10.0)
                 .number("macs", layer.macs as f64);
-            text += &(object.end() + "\n");
+            text += &object.line();
         } else {
             let (from, to) = (layer.input, layer.output);
             text += &format!("{node}\t{us:.1}\t{rate:.1}\t{from}\t{to}\t{name}\n");

@@ -40,8 +40,14 @@ type Gate = (usize, Option<usize>, &'static str);
 /// lines have no source. A max-pool that several proxies share counts for the first of them.
 ///
 /// # Errors
-/// [`Error::Usage`] when the backbone's architecture is unknown; [`Error::File`].
+/// [`Error::Usage`] when `place` is a container, or the backbone's architecture unknown; [`Error::File`].
 pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place: &str) -> Result<()> {
+    // A slip of the hand must not cost a backbone.
+    let is_file = std::fs::metadata(place).is_ok_and(|there| there.is_file());
+    if is_file && std::fs::read(place).is_ok_and(|there| there.starts_with(b"\x89TLR")) {
+        let got = format!("--blocks {place}, which is a backbone or task");
+        return Err(Error::Usage { got, want: "a file for the table".into() });
+    }
     let Some(manifest) = backbone.manifest() else {
         return Err(Error::Internal { what: "a backbone without a manifest".into() });
     };
@@ -105,7 +111,7 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
             .text("precision", if backbone.is_int8() { "int8" } else { "f32" })
             .number("threads", session.threads() as f64)
             .raw("rows", &json::array(&lines));
-        object.end() + "\n"
+        object.line()
     } else {
         format!("node\tsource\trole\tus\n{}", lines.concat())
     };

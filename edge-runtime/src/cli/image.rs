@@ -1,5 +1,6 @@
 //! Frames from files and streams: raw bytes, PGM and PPM (P5, P6), PNG with feature `png`.
 
+use bundles::preprocess::{MAX_AREA, MAX_SIDE};
 use edge_runtime::{Error, Frame, Result};
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -20,17 +21,21 @@ pub struct Raw {
 
 impl Raw {
     /// # Errors
-    /// [`Error::Usage`] for anything but three numbers whose product is sensible.
+    /// [`Error::Usage`] for anything but three numbers that frames can have.
     pub fn parse(text: &str) -> Result<Raw> {
-        let wrong = || Error::Usage { got: format!("--raw {text}"), want: "WxHxC, such as 640x480x3".into() };
+        let wrong = || Error::Usage {
+            got: format!("--raw {text}"),
+            want: "WxHxC, such as 640x480x3: sides up to 32768, 2^26 pixels, C 1 (grey) or 3 (RGB)".into(),
+        };
         let numbers: Vec<usize> =
             text.split('x').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
         let &[width, height, channels] = &numbers[..] else { return Err(wrong()) };
-        let size = width.checked_mul(height).and_then(|area| area.checked_mul(channels));
-        match size {
-            Some(1..=MAX_BYTES) => Ok(Raw { width, height, channels }),
-            _ => Err(wrong()),
+        let sides = [width, height].iter().all(|side| (1..=MAX_SIDE).contains(side));
+        // What no task takes would be refused frame by frame, without end.
+        if sides && width * height <= MAX_AREA && matches!(channels, 1 | 3) {
+            return Ok(Raw { width, height, channels });
         }
+        Err(wrong())
     }
 }
 
@@ -272,8 +277,10 @@ mod tests {
             assert!(matches!(error, Error::Input { .. }), "{error}");
             assert!(error.to_string().contains("t (frame 1)"), "{error}");
         }
-        for text in ["", "1x1", "0x1x1", "axbxc", "1x1x1x1", "99999999x99999999x99999999"] {
+        let shapes = ["", "1x1", "0x1x1", "axbxc", "1x1x1x1", "99999999999x99999999999x3", "32769x1x3"];
+        for text in shapes.into_iter().chain(["8193x8192x1", "4x4x0", "4x4x2", "4x4x4"]) {
             assert!(Raw::parse(text).is_err(), "{text}");
         }
+        assert!(["8192x8192x3", "32768x2048x1"].iter().all(|text| Raw::parse(text).is_ok()));
     }
 }

@@ -71,6 +71,12 @@ impl Object {
         if self.0.is_empty() { "{}".into() } else { self.0 + "}" }
     }
 
+    /// The finished object on a line of its own.
+    #[inline(never)] // As `text`.
+    pub fn line(self) -> String {
+        self.end() + "\n"
+    }
+
     fn key(&mut self, key: &str) {
         self.0.push(if self.0.is_empty() { '{' } else { ',' });
         quote(&mut self.0, key);

@@ -31,7 +31,7 @@ fn run(args: &Args) -> Result<()> {
             .number("cores", cores as f64)
             .number("memory_bytes", total as f64)
             .number("memory_available_bytes", free as f64);
-        return json::print(&(object.end() + "\n"));
+        return json::print(&object.line());
     }
     let mib = |bytes: u64| bytes / (1 << 20);
     json::print(&format!(

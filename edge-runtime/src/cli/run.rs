@@ -85,7 +85,7 @@ fn run(args: &Args) -> Result<()> {
         switch(&mut runtime, &order, 0)?;
         outcome = frames(args, &mut runtime, &order, raw, &mut metrics);
     }
-    metrics.write(&runtime)?;
+    metrics.write(&runtime);
     outcome
 }
 
@@ -95,28 +95,38 @@ struct Metrics<'a> {
     /// A file, which is replaced; standard output, a device or a pipe takes them once, at the end.
     is_file: bool,
     written: Option<Instant>,
+    /// That it cannot be written was said.
+    failed: bool,
 }
 
 impl<'a> Metrics<'a> {
     fn new(place: Option<&'a str>) -> Metrics<'a> {
         let is_file =
             |place| place != "stdout" && std::fs::metadata(place).map_or(true, |there| there.is_file());
-        Metrics { place, is_file: place.is_some_and(is_file), written: None }
+        Metrics { place, is_file: place.is_some_and(is_file), written: None, failed: false }
     }
 
-    /// After a frame: renews the file where a second has passed. Frames go on when that fails; the end tells.
+    /// After a frame: renews the file where a second has passed.
     fn renew(&mut self, runtime: &Runtime) {
         if self.is_file && self.written.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-            let _ = self.write(runtime);
+            self.write(runtime);
         }
     }
 
-    fn write(&mut self, runtime: &Runtime) -> Result<()> {
-        let Some(place) = self.place else { return Ok(()) };
+    /// Frames go on when that fails. It is said the first time: an endless stream has no end to say it at.
+    fn write(&mut self, runtime: &Runtime) {
+        let Some(place) = self.place else { return };
         self.written = Some(Instant::now());
-        let text = runtime.metrics();
+        if let Err(error) = self.put(place, &runtime.metrics())
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            complain(&error);
+        }
+    }
+
+    fn put(&self, place: &str, text: &str) -> Result<()> {
         if place == "stdout" {
-            return json::print(&text);
+            return json::print(text);
         }
         let write = if self.is_file {
             // Nobody reads half of it.
@@ -228,7 +238,7 @@ fn line(as_json: bool, file: &str, scores: &Scores<'_>, time: Duration) -> Strin
             .number("us", (us * 10.0).round() / 10.0)
             .text("file", file)
             .raw("late", if scores.late { "true" } else { "false" });
-        return object.end() + "\n";
+        return object.line();
     }
     format!("{file}\t{}\t{}\t{:.4}\t{us:.0} us\n", scores.task, scores.label, scores.score)
 }

@@ -2,10 +2,9 @@
 
 use super::args::{Args, spec};
 use super::{Command, complain, json, store};
-use bundles::container::golden_input;
 use edge_runtime::kernels::Isa;
 use edge_runtime::pool::MOST_THREADS;
-use edge_runtime::{Error, Result, Session, Task};
+use edge_runtime::{Error, Replayed, Result, Runtime};
 
 pub const COMMAND: Command = Command {
     name: "self-test",
@@ -37,7 +36,6 @@ fn run(args: &Args) -> Result<()> {
     if !args.flag("--json") {
         json::print("task\tisa\tseed\tlargest difference\ttolerance\tresult\n")?;
     }
-    let mut worst: Option<Error> = None;
     // Why no instruction set could be tested so far.
     let mut untested = None;
     let mut is_tested = false;
@@ -51,52 +49,42 @@ fn run(args: &Args) -> Result<()> {
             opened => opened?,
         };
         is_tested = true;
-        let mut session = Session::new(threads);
+        let mut runtime = Runtime::new(backbone, threads);
+        let mut loaded = Vec::new();
         for path in files.some_tasks()? {
-            let task = match Task::load(&backbone, path) {
-                Ok(task) => task,
+            let id = match runtime.load(path) {
+                Ok(id) => id,
                 // The others are tested all the same.
                 Err(error) => {
                     complain(&error);
                     continue;
                 }
             };
-            if task.golden().is_empty() {
-                // A test that compares nothing is not passed.
-                let why = "it has none to replay; pack it again".to_owned();
-                complain(&Error::Health { task: task.name().into(), why });
-            }
-            let mut input = vec![0.0; task.input().len()];
-            for golden in task.golden() {
-                golden_input(golden.seed, &mut input);
-                let distance = golden.distance(session.run(&task, &input)?);
-                let passed = distance <= golden.tolerance;
-                let line = if args.flag("--json") {
-                    json::Object::new()
-                        .text("task", task.name())
-                        .text("isa", isa.name())
-                        .raw("seed", &golden.seed.to_string())
-                        .number("difference", f64::from(distance))
-                        .number("tolerance", f64::from(golden.tolerance))
-                        .raw("passed", if passed { "true" } else { "false" })
-                        .end()
-                } else {
-                    let result = if passed { "ok" } else { "FAILED" };
-                    let (name, seed, tolerance) = (task.name(), golden.seed, golden.tolerance);
-                    format!("{name}\t{isa}\t{seed}\t{distance:.3e}\t{tolerance:.1e}\t{result}")
-                };
-                json::print(&(line + "\n"))?;
-                if !passed {
-                    worst.get_or_insert(Error::Health {
-                        task: task.name().into(),
-                        why: format!(
-                            "on {isa} a score is {distance:.3e} from its golden value, {:.1e} is allowed",
-                            golden.tolerance
-                        ),
-                    });
-                }
-            }
+            loaded.push((id, path.clone()));
+            let mut text = String::new();
+            let outcome = runtime.self_test(id, |replayed| text += &line(args.flag("--json"), replayed));
+            json::print(&text)?;
+            outcome.unwrap_or_else(|error| complain(&error));
+            runtime.evict(id)?;
         }
+        store::check_distinct(&loaded)?;
     }
-    untested.filter(|_| !is_tested).or(worst).map_or(Ok(()), Err)
+    untested.filter(|_| !is_tested).map_or(Ok(()), Err)
+}
+
+fn line(as_json: bool, replayed: Replayed<'_>) -> String {
+    let Replayed { task, golden, distance, passed } = replayed;
+    let (name, isa, seed, tolerance) = (task.name(), task.backbone().isa(), golden.seed, golden.tolerance);
+    if as_json {
+        let object = json::Object::new()
+            .text("task", name)
+            .text("isa", isa.name())
+            .raw("seed", &seed.to_string())
+            .number("difference", f64::from(distance))
+            .number("tolerance", f64::from(tolerance))
+            .raw("passed", if passed { "true" } else { "false" });
+        return object.line();
+    }
+    let result = if passed { "ok" } else { "FAILED" };
+    format!("{name}\t{isa}\t{seed}\t{distance:.3e}\t{tolerance:.1e}\t{result}\n")
 }

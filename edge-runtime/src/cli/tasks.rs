@@ -11,8 +11,9 @@ pub const COMMAND: Command = Command {
     about: "Lists task bundles: name, classes, blocks, bytes, digest, signature",
     options: &[store::STORE, TRUST, spec("--json", None, "one JSON object per task")],
     files: Some(" [FILE...]"),
-    help: "Files and directories may be given, too. The digest names a bundle's contents, as `tailor inspect` shows it:\n\
-           another version has another, signing changes nothing. Its first 16 digits are listed; --json has all.\n\n\
+    help: "Files and directories may be given, too; every byte of a bundle is checked. The digest names\n\
+           its contents, as `tailor inspect` shows it: another version has another, signing changes nothing.\n\
+           Its first 16 digits are listed; --json has all.\n\n\
            Example:\n  edge-runtime tasks --store store/\n",
     run,
 };
@@ -66,7 +67,7 @@ fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
             want: "a task".into(),
         });
     }
-    let trust = bundle.verify(trusted).map_err(failed)?;
+    let trust = bundle.verify_sections().and_then(|()| bundle.verify(trusted)).map_err(failed)?;
     let digest = hex(&bundle.digest());
     let (blocks, proxies) = (manifest.plan.blocks(), manifest.plan.proxies());
     let (cells, input) = (manifest.plan.cells.len(), manifest.plan.input);
@@ -82,7 +83,7 @@ fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
             .number("bytes", bytes.len() as f64)
             .text("digest", &digest)
             .text("signature", &trust.to_string());
-        return Ok(object.end() + "\n");
+        return Ok(object.line());
     }
     Ok(format!(
         "{}\t{}\t{blocks}/{cells}\t{proxies}\t{input}\t{}\t{:.16}\t{trust}\n",

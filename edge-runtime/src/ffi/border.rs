@@ -52,8 +52,7 @@ pub(super) unsafe fn string<'a>(text: *const c_char, what: &str) -> Result<&'a s
     }
     // SAFETY: not NULL, and the caller promises a string that ends in a zero.
     let text = unsafe { CStr::from_ptr(text) };
-    text.to_str()
-        .map_err(|_| Error::Usage { got: format!("{what} is not UTF-8"), want: "a UTF-8 path".into() })
+    text.to_str().map_err(|_| Error::Usage { got: format!("{what} is not UTF-8"), want: "UTF-8".into() })
 }
 
 /// Writes `from`, cut to fit and ending in a zero: the bytes of all of it without that zero.
@@ -70,6 +69,12 @@ pub(super) unsafe fn put(from: &str, text: *mut c_char, size: usize) -> Result<c
         }
     }
     c_int::try_from(from.len()).map_err(|_| Error::Internal { what: "a text of 2 GiB".into() })
+}
+
+/// The version of this library, as `EDGE_RUNTIME_VERSION` in its header.
+#[unsafe(no_mangle)]
+pub extern "C" fn edge_runtime_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
 /// What went wrong last on this thread; empty when nothing did. Valid until this thread's next call.

@@ -1,12 +1,51 @@
-//! What C asks about tasks: whether they are there, their names, classes and labels.
+//! What C asks about tasks: which one runs, whether they are there and in order, names, classes and labels.
 #![allow(unsafe_code)]
 
 use super::border::put;
-use super::{EdgeRuntime, acted, task};
+use super::{EdgeRuntime, acted, named, number, task};
 use crate::{Error, Result, Runtime, Task};
 use bundles::container::hex;
 use std::borrow::Cow;
 use std::ffi::{c_char, c_int};
+
+/// The number of the running task ([`Runtime::current`]), or a negative exit code:
+/// [`NOT_RESIDENT`](super::NOT_RESIDENT) when there is none.
+///
+/// # Safety
+/// As [`edge_runtime_switch`](super::edge_runtime_switch).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_current(runtime: *mut EdgeRuntime) -> c_int {
+    let running = |runtime: &mut Runtime| {
+        let (id, _) = runtime.current().ok_or(Error::NotResident { task: None })?;
+        number(id)
+    };
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, running) }
+}
+
+/// The number of the task of that name, in memory or not ([`Runtime::find`]), or a negative exit code:
+/// [`NOT_RESIDENT`](super::NOT_RESIDENT) when none has it.
+///
+/// # Safety
+/// As [`edge_runtime_load`](super::edge_runtime_load).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_find(runtime: *mut EdgeRuntime, name: *const c_char) -> c_int {
+    let find = |runtime: &mut Runtime, name: &str| {
+        runtime.find(name).ok_or_else(|| Error::NotResident { task: Some(name.into()) })
+    };
+    // SAFETY: the caller's promises are this function's.
+    unsafe { named(runtime, name, find) }
+}
+
+/// Replays the golden vectors of a task in memory ([`Runtime::self_test`]): 0, or a negative exit code.
+///
+/// # Safety
+/// As [`edge_runtime_switch`](super::edge_runtime_switch).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn edge_runtime_self_test(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
+    // SAFETY: the caller's promise is this function's.
+    unsafe { acted(runtime, |runtime| runtime.self_test(task(number), |_| ()).map(|()| 0)) }
+}
 
 /// 1 when `task` is in memory, 0 when it is not, or a negative exit code.
 ///

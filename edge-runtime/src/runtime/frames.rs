@@ -2,7 +2,7 @@
 
 use super::{Runtime, Slot, TaskId};
 use crate::input::Frame;
-use crate::{Error, Result, Task};
+use crate::{Error, Replayed, Result, Task};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,6 +50,18 @@ impl Runtime {
         self.answer(|this, task, until| this.session.run_until(task, input, until, &mut ()).map(drop))
     }
 
+    /// Replays the golden vectors of a task in memory, as [`Session::replay`](crate::Session::replay) does.
+    /// The running task stays, and no frame is counted.
+    ///
+    /// # Errors
+    /// [`Error::NotResident`]; as [`Session::replay`](crate::Session::replay).
+    pub fn self_test(&mut self, id: TaskId, told: impl FnMut(Replayed<'_>)) -> Result<()> {
+        let slot = self.slots.get(id.0).ok_or_else(|| id.unknown())?;
+        let absent = || Error::NotResident { task: Some(slot.name.clone()) };
+        let task = Arc::clone(slot.task.as_ref().ok_or_else(absent)?);
+        self.session.replay(&task, told)
+    }
+
     /// The running task's answer, which `run` leaves in the arena.
     fn answer(
         &mut self,
@@ -92,9 +104,7 @@ impl Runtime {
             self.wanted = Some(slot);
         } else if let Err(error) = self.change(TaskId(slot)) {
             self.stats.failed_switches += 1;
-            if let Some(slot) = self.slots.get_mut(slot) {
-                slot.error = Some(error);
-            }
+            *self.slots.get_mut(slot).map_or(&mut self.refused, |slot| &mut slot.error) = Some(error);
         }
     }
 

@@ -16,8 +16,9 @@ pub struct Switcher {
 
 impl Switcher {
     /// Makes `id` the task of the next frame. If it is still being loaded, frames continue with the running
-    /// task until it is ready. A request for a task that is not resident is ignored and counted in
-    /// [`Stats::failed_switches`](crate::Stats::failed_switches).
+    /// task until it is ready. If it is not resident, the running task stays,
+    /// [`Stats::failed_switches`](crate::Stats::failed_switches) counts the request, and
+    /// [`Runtime::poll`](super::Runtime::poll) says why.
     pub fn switch(&self, id: TaskId) {
         self.asked.store(id.0 + 1, Ordering::Release);
     }

@@ -175,16 +175,22 @@ fn failures_have_their_exit_codes() {
     let stranger = file("stranger.bin", &store::packed("cifar-resnet20-b", 12, 24).tasks[0].1);
     let image = file("x.ppm", b"P6 1 1 255 abc");
     let copy = file("copy.bin", &packed.tasks[0].1);
+    let newer = file("newer.bin", &store::changed(&packed.tasks[0].1, |manifest| manifest.abi += 1));
     let original = directory.path().join("digits.task");
-    let twice = ["--task", original.to_str().unwrap(), "--task", &copy];
+    let original = original.to_str().unwrap();
+    let twice = ["--task", original, "--task", &copy];
     let backbone = ["--backbone", &format!("{at}/net.backbone")];
-    let cases: [(&[&str], i32, &str); 16] = [
+    let cases: [(&[&str], i32, &str); 20] = [
         (&["run", "--store", at, "--deadline-ms", "-1", &image], 2, "milliseconds"),
         (&["frobnicate"], 2, "self-test"),
         (&["run", "--store", at], 2, "image files"),
         (&["run", "--store", at, "--task", "nothing", &image], 2, "digits"),
         (&["run", "--store", at, "--task", &damaged, &image], 3, "damaged.bin"),
         (&["run", "--store", at, "--task", &stranger, &image], 4, "backbone"),
+        (&["run", "--store", at, "--task", &newer, &image], 4, "of the same version"),
+        (&["run", "--store", at, "--raw", "4x4x2", &image], 2, "1 (grey) or 3 (RGB)"),
+        (&["bench", "--store", at, "--blocks", original], 2, "digits.task"),
+        (&["bench", backbone[0], backbone[1], "--blocks", backbone[1]], 2, "net.backbone"),
         (&["run", "--store", at, &damaged], 2, "damaged.bin (frame 1)"),
         (&["run", "--store", "/nowhere", &image], 1, "/nowhere"),
         (&["bench", "--frames", "0", "--store", at], 2, "from 1"),
@@ -204,6 +210,12 @@ fn failures_have_their_exit_codes() {
         assert!(failure.contains(words), "{arguments:?}: {err}");
         assert!(out.is_empty(), "{arguments:?}: {out}");
     }
+    assert!(std::fs::read(backbone[1]).unwrap() == packed.backbone, "nothing was written over it");
+    // Each is tested all the same, and the store refused.
+    let output = edge_runtime(&[&["self-test"], &backbone[..], &twice].concat(), b"");
+    let (out, err) = text(&output);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(out.matches("digits\t").count() == 2 && err.contains("copy.bin"), "{out}{err}");
     for command in ["run", "tasks", "self-test", "bench", "probe"] {
         assert!(ok(&[command, "--help"], b"").contains("Example"), "{command}");
     }
@@ -251,16 +263,35 @@ fn one_bad_bundle_does_not_hide_the_others() {
     assert_eq!(output.status.code(), Some(3), "{err}");
     assert!(store::NAMES.iter().all(|name| out.contains(name)) && err.contains("cut.task"), "{out}{err}");
 
-    // Nor one that has nothing to replay, which is no test passed.
-    std::fs::remove_file(directory.path().join("cut.task")).unwrap();
-    let untold = store::constant(&packed, "untold", &packed.tasks[0].2);
-    std::fs::write(directory.path().join("untold.task"), untold).unwrap();
-    let output = edge_runtime(&["self-test", "--store", at], b"");
+    // Nor one whose head is in order and whose numbers are damaged.
+    let cut = directory.path().join("cut.task");
+    std::fs::write(&cut, store::damaged(&packed.tasks[0].1)).unwrap();
+    let output = edge_runtime(&["tasks", "--store", at], b"");
     let (out, err) = text(&output);
-    assert_eq!(output.status.code(), Some(6), "{err}");
-    assert!(store::NAMES.iter().all(|name| out.contains(name)) && err.contains("`untold`"), "{out}{err}");
-    std::fs::remove_file(directory.path().join("untold.task")).unwrap();
-    std::fs::write(directory.path().join("cut.task"), b"TAILOR").unwrap();
+    assert_eq!(output.status.code(), Some(3), "{err}");
+    assert!(out.lines().count() == 4 && err.contains("cut.task: "), "{out}{err}");
+    std::fs::remove_file(&cut).unwrap();
+
+    // Nor one that answers otherwise than it promises, or promises nothing, which is no test passed.
+    let wrong = store::changed(&packed.tasks[0].1, |manifest| {
+        manifest.name = "amiss".into();
+        manifest.golden[0].scores[0] += 1.0;
+    });
+    for (name, bundle) in
+        [("amiss", wrong), ("untold", store::constant(&packed, "untold", &packed.tasks[0].2))]
+    {
+        let place = directory.path().join("amiss.task");
+        std::fs::write(&place, bundle).unwrap();
+        let output = edge_runtime(&["self-test", "--store", at], b"");
+        let (out, err) = text(&output);
+        assert_eq!(output.status.code(), Some(6), "{err}");
+        let failed = out.lines().filter(|line| line.starts_with("amiss\t") && line.ends_with("\tFAILED"));
+        assert_eq!(failed.count(), if name == "amiss" { Isa::available().len() } else { 0 }, "{out}");
+        let passed = |name: &&str| out.lines().any(|line| line.starts_with(*name) && line.ends_with("\tok"));
+        assert!(store::NAMES.iter().all(passed) && err.contains(&format!("`{name}`")), "{out}{err}");
+        std::fs::remove_file(place).unwrap();
+    }
+    std::fs::write(&cut, b"TAILOR").unwrap();
 
     // Nor does a bad image among others, and frames go on; the first error is the exit code.
     let image = |name: &str, bytes: &[u8]| {
@@ -342,13 +373,18 @@ fn metrics_are_there_while_frames_run() {
     let out = ok(&["run", "--store", arguments[2], "--metrics", device.to_str().unwrap(), "-"], &frames);
     assert!(std::fs::symlink_metadata(&device).unwrap().is_symlink());
     assert_eq!(out.matches("\nedge_runtime_frames_total ").count(), 1, "{out}");
-    // A place that cannot be written to stops no frame, and is told of.
+    // A place that cannot be written to stops no frame, and is told of once, before the stream ends.
     let nowhere = directory.path().join("gone/m.prom");
-    let output =
-        edge_runtime(&["run", "--store", arguments[2], "--metrics", nowhere.to_str().unwrap(), "-"], &frames);
-    let (out, err) = text(&output);
-    assert_eq!((out.lines().count(), output.status.success()), (3, false), "{out}{err}");
-    assert!(err.contains("m.prom"), "{err}");
+    let images = directory.path().join("frames.ppm");
+    std::fs::write(&images, frames).unwrap();
+    let both = std::fs::File::create(directory.path().join("said")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+    command.args(["run", "--store", arguments[2], "--metrics"]).arg(nowhere).arg(images);
+    let status = command.stdout(both.try_clone().unwrap()).stderr(both).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let said = std::fs::read_to_string(directory.path().join("said")).unwrap();
+    let told: Vec<bool> = said.lines().map(|line| line.contains("gone/m.prom")).collect();
+    assert_eq!(told[told.len() - 4..], [false, true, false, false], "{said}");
 }
 
 #[test]

@@ -204,7 +204,8 @@ fn tasks_and_backbones_of_other_precisions_are_refused_by_name() {
     }
     // Packing starts from the imported file, not from a packed one.
     let again = pack_backbone("b", &packed.backbone, Packing::F16, &[]).unwrap();
-    assert!(matches!(pack_backbone("b", &again, Packing::Int8, &[]), Err(Error::Incompatible { .. })));
+    let error = pack_backbone("b", &again, Packing::Int8, &[]).unwrap_err();
+    assert!(error.to_string().starts_with("b is already packed") && error.exit_code() == 2, "{error}");
 }
 
 #[test]

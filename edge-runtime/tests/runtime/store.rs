@@ -2,7 +2,7 @@
 
 use super::naive::{self, Tensors};
 use super::random::{self, Rng};
-use bundles::container::{Bundle, Golden, Kind, Preprocess, Resize, Writer, golden_input};
+use bundles::container::{Bundle, Golden, Kind, Manifest, Preprocess, Resize, Writer, golden_input};
 use bundles::plan::{Arch, Owner, Plan, Role, Skips};
 
 /// One backbone and three tasks pruned differently.
@@ -101,6 +101,23 @@ pub fn constant(packed: &Packed, name: &str, plan: &Plan) -> Vec<u8> {
     writer.backbone(id, "").labels((0..plan.classes()).map(|class| class.to_string()));
     for spec in plan.tensors().into_iter().filter(|spec| spec.owner == Owner::Task) {
         writer.tensor_f32(&spec.name, spec.owner, &spec.shape, &vec![0.01; spec.len()]).unwrap();
+    }
+    writer.finish(&[]).unwrap()
+}
+
+/// The task bundle with another name, runtime ABI or golden vectors.
+pub fn changed(bundle: &[u8], change: impl Fn(&mut Manifest)) -> Vec<u8> {
+    let parsed = Bundle::parse(bundle).unwrap();
+    let mut manifest = parsed.manifest().clone();
+    change(&mut manifest);
+    let mut writer = Writer::new(Kind::Task, &manifest.name, manifest.plan, manifest.preprocess);
+    writer.backbone(manifest.backbone.id, "").labels(manifest.labels).abi(manifest.abi);
+    for golden in manifest.golden {
+        writer.golden(golden);
+    }
+    for section in &manifest.sections {
+        let numbers = parsed.decode_f32(&section.name).unwrap();
+        writer.tensor_f32(&section.name, section.owner, &section.shape, &numbers).unwrap();
     }
     writer.finish(&[]).unwrap()
 }
