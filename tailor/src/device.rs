@@ -1,26 +1,26 @@
-//! Where numbers are computed: the CPU, or a GPU where the program was built for one.
+//! The compute device: the CPU, or a GPU if the program was built with support for one.
 
 use crate::{Error, Result};
 use candle_core::Device;
 use std::{fmt, str::FromStr};
 
-/// What `--device` may say.
+/// The values of `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
     /// `cpu`.
     #[default]
     Cpu,
-    /// `cuda`, or `cuda:N`: the NVIDIA GPU of that number, and nothing else.
+    /// `cuda` or `cuda:N`: the NVIDIA GPU with that number, without a fallback.
     Cuda(usize),
     /// `auto`: the first NVIDIA GPU if there is one, otherwise the CPU.
     Auto,
 }
 
 impl Choice {
-    /// The device, and what a person should know about how it was chosen.
+    /// Opens the device. The note says how it was chosen, where that needs saying.
     ///
     /// # Errors
-    /// [`Error::Device`] when a GPU was asked for and cannot be had.
+    /// [`Error::Device`] if the requested GPU is not available.
     pub fn open(self) -> Result<(Device, Option<String>)> {
         match self {
             Choice::Cpu => Ok((Device::Cpu, None)),
@@ -35,16 +35,16 @@ impl Choice {
 
 fn unavailable(number: usize, why: &str) -> Error {
     let want = if cfg!(feature = "cuda") {
-        "`nvidia-smi` should list it; --device auto takes the CPU where there is none, --device cpu always"
+        "`nvidia-smi` should list it; --device auto falls back to the CPU, --device cpu always uses it"
     } else {
-        "build it in with `cargo build --release -p tailor --features cuda` (CUDA toolkit needed), or use --device cpu"
+        "rebuild with `cargo build --release -p tailor --features cuda` (needs the CUDA toolkit), or use --device cpu"
     };
     Error::Device { device: format!("cuda:{number}"), found: why.into(), want: want.into() }
 }
 
 #[cfg(feature = "cuda")]
 fn cuda(number: usize) -> Result<Device, String> {
-    // The driver's bindings panic, instead of reporting it, where the driver is too old for a symbol they want.
+    // The driver bindings panic if the driver is too old to have a symbol they need.
     let opened = std::panic::catch_unwind(|| {
         let device = Device::new_cuda(number)?;
         tune(&device)?;
@@ -57,8 +57,8 @@ fn cuda(number: usize) -> Result<Device, String> {
     }
 }
 
-/// Takes out of a training step what its hundreds of short-lived tensors do not need: two events made and destroyed with each, and
-/// memory handed back to the driver whenever a loss is read.
+/// Avoids two overheads for the hundreds of short-lived tensors of a training step: two events created and
+/// destroyed for each, and memory returned to the driver whenever a loss is read.
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 fn tune(device: &Device) -> candle_core::Result<()> {
@@ -67,7 +67,8 @@ fn tune(device: &Device) -> candle_core::Result<()> {
         self, CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
     };
     let cuda = device.as_cuda_device()?;
-    // SAFETY: events order streams among each other, and cudarc heeds them only where a program has made some; candle makes none.
+    // SAFETY: events order work across streams; cudarc uses them only once a program creates additional
+    // streams, and candle creates none.
     unsafe { cuda.disable_event_tracking() };
     let context = cuda.cuda_stream().context().clone();
     if !context.has_async_alloc() {

@@ -1,4 +1,4 @@
-//! The one error type of this crate's library: what was found, where, and what would have been right.
+//! The error type of this library: what was found, where, and what would have been accepted.
 
 use std::{
     fmt, io,
@@ -10,18 +10,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong between a folder of images and a packed task.
 ///
-/// Every message names the file, folder or tensor it is about and says what would have been accepted.
+/// Every message names the file, folder or tensor at fault and says what would have been accepted.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused to read or write something.
+    /// An I/O operation failed.
     Io {
         /// The file or folder.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// A set of images cannot be used as it is.
+    /// A set of images cannot be used.
     Data {
         /// The file, folder or zip entry at fault.
         place: String,
@@ -48,14 +48,14 @@ pub enum Error {
         /// What is needed, or what to do about it.
         want: String,
     },
-    /// An option, or a combination of options, that cannot work; found before any work was done.
+    /// An option, or a combination of options, is invalid; found before any work is done.
     Config {
         /// The option as the user typed it (`--batch 0`).
         option: String,
-        /// What it may be.
+        /// What is accepted.
         want: String,
     },
-    /// A device that was asked for cannot be used.
+    /// The requested device cannot be used.
     Device {
         /// The device as the user named it (`cuda:0`).
         device: String,
@@ -64,7 +64,7 @@ pub enum Error {
         /// What to do about it.
         want: String,
     },
-    /// A training run could not go on.
+    /// A training run cannot continue.
     Training {
         /// The stage and epoch, for example `train, epoch 3`.
         place: String,
@@ -73,11 +73,11 @@ pub enum Error {
         /// What to do about it.
         want: String,
     },
-    /// Someone asked a training run to stop.
+    /// A training run was asked to stop.
     Interrupted {
         /// The stage, epoch and step it had reached.
         place: String,
-        /// The checkpoint it goes on from, where what was stopped keeps one of its own.
+        /// The checkpoint to resume from, if the interrupted work keeps one of its own.
         kept: Option<PathBuf>,
     },
     /// A network lacks a tensor its plan reads.
@@ -85,34 +85,34 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
-    /// A tensor has another shape than the network it is put into.
+    /// A tensor's shape differs from that in the network it is meant for.
     TensorShape {
         /// The tensor.
         name: String,
-        /// Extent of each axis as the network has it.
+        /// The shape in the network.
         want: Vec<usize>,
-        /// Extent of each axis as found.
+        /// The shape found.
         got: Vec<usize>,
     },
-    /// A bundle is whole, but not signed by anyone who was named as trusted.
+    /// A bundle is intact, but not signed by any trusted key.
     Untrusted {
         /// The bundle.
         path: PathBuf,
-        /// What its signature amounts to.
+        /// The state of its signature.
         found: String,
     },
-    /// A packing in fewer bits costs more accuracy than it may.
+    /// Packing at reduced precision costs more accuracy than allowed.
     Precision {
         /// What it costs.
         found: String,
         /// What was allowed, and what to do about it.
         want: String,
     },
-    /// The device's runtime refused a bundle.
+    /// The device runtime refused a bundle.
     Runtime(edge_runtime::Error),
-    /// A plan or a container is wrong.
+    /// A plan or a container is invalid.
     Bundle(bundles::Error),
-    /// The tensor library refused an operation.
+    /// The tensor library reported an error.
     Tensor(candle_core::Error),
 }
 
@@ -150,8 +150,8 @@ impl Error {
 }
 
 impl Error {
-    /// Exit code of a command that fails with this: 2 usage, 3 signature or corruption, 4 incompatible,
-    /// 130 interrupted (as shells count a Ctrl-C), 1 anything else.
+    /// Exit code of a command that fails with this error: 2 usage, 3 signature or corruption, 4 incompatible,
+    /// 130 interrupted (as shells report Ctrl-C), 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config { .. } => 2,
@@ -176,10 +176,10 @@ impl fmt::Display for Error {
             Error::Weights { path, found, want } => write!(f, "{}: {found}; {want}", path.display()),
             Error::Config { option, want } => write!(f, "{option}: {want}"),
             Error::Interrupted { place, kept: Some(path) } => {
-                write!(f, "{place}: interrupted; the same command goes on from {}", path.display())
+                write!(f, "{place}: interrupted; the same command resumes from {}", path.display())
             }
             Error::Interrupted { place, kept: None } => {
-                write!(f, "{place}: interrupted; the same command goes on from what was finished before")
+                write!(f, "{place}: interrupted; the same command resumes from what has been finished")
             }
             Error::MissingTensor { name } => {
                 write!(f, "tensor `{name}` is missing; the weights belong to another network")
@@ -200,7 +200,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The message of a wrapped error is part of ours, so the chain goes on behind it.
+        // The message of a wrapped error is part of ours, so the chain continues after it.
         match self {
             Error::Io { source, .. } => source.source(),
             Error::Bundle(error) => error.source(),

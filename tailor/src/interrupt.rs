@@ -1,4 +1,4 @@
-//! Ctrl-C while a network trains: the run is kept at the next step, not lost.
+//! Graceful handling of Ctrl-C during training: the run is saved at the next step, not lost.
 
 use crate::{Error, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Whether somebody asked a training run to stop. Clones share the answer.
+/// Whether a training run has been asked to stop. Clones share their state.
 ///
-/// While nothing trains a signal ends the program at once, as always. While something does, it is only noted, and
-/// training stops at the next step; so it stays until the program ends, because some senders (`timeout`, a terminal
-/// and a shell together) send a signal twice.
+/// Outside training, a signal ends the program at once, as usual. During training it is only recorded, and
+/// training stops at the next step. From then on, further signals are ignored until the program ends, because
+/// some senders (`timeout`, or a terminal together with a shell) send a signal twice.
 #[derive(Debug, Clone)]
 pub struct Interrupt {
     requested: Arc<AtomicBool>,
@@ -30,10 +30,10 @@ impl Default for Interrupt {
 }
 
 impl Interrupt {
-    /// Asked for by SIGINT (Ctrl-C), SIGTERM (a scheduler's notice) and SIGHUP (a terminal that closed).
+    /// Reacts to SIGINT (Ctrl-C), SIGTERM (sent by schedulers) and SIGHUP (the terminal was closed).
     ///
     /// # Errors
-    /// [`Error::Io`] when the system refuses a handler.
+    /// [`Error::Io`] if a handler cannot be installed.
     pub fn by_signal() -> Result<Interrupt> {
         let interrupt = Interrupt::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -44,24 +44,24 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// Asks for a stop, as a signal would.
+    /// Requests a stop, as a signal would.
     pub fn request(&self) {
         self.requested.store(true, Ordering::SeqCst);
     }
 
-    /// Whether to stop at the next opportunity.
+    /// Whether a stop has been requested.
     pub fn is_requested(&self) -> bool {
         self.requested.load(Ordering::SeqCst)
     }
 
-    /// Holds back signals until the result is dropped, or for good once one has come.
+    /// Defers signals until the result is dropped, or for good if one has arrived by then.
     pub fn begin(&self) -> Working<'_> {
         self.working.fetch_add(1, Ordering::SeqCst);
         self.idle.store(false, Ordering::SeqCst);
         Working(self)
     }
 
-    /// The same items, until a stop is asked for.
+    /// Passes `items` on until a stop is requested.
     pub fn watch<T>(&self, items: impl Iterator<Item = Result<T>>) -> impl Iterator<Item = Result<T>> {
         items.map(|item| match self.is_requested() {
             true => Err(Error::Interrupted { place: "validation".into(), kept: None }),
@@ -70,7 +70,7 @@ impl Interrupt {
     }
 }
 
-/// Some training in progress.
+/// A training in progress.
 #[derive(Debug)]
 pub struct Working<'a>(&'a Interrupt);
 

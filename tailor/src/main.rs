@@ -3,7 +3,7 @@
 use clap::Parser;
 use std::process::ExitCode;
 
-/// Activations of one step are freed and wanted again in the next: this allocator keeps their pages.
+/// Activations freed in one step are needed again in the next; this allocator keeps their pages.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

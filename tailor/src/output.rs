@@ -1,12 +1,12 @@
-//! What the program says: results on stdout, and on stderr notes that nobody has to read.
+//! Output: results on stdout, and optional notes on stderr.
 //!
-//! Work that took hours does not end because whoever read along has gone: `println!` and `eprintln!` would panic then.
+//! `println!` and `eprintln!` panic if the reader has gone away, which must not end work that took hours.
 
 use std::fmt::Arguments;
 use std::io::{Error, ErrorKind, Write};
 use std::sync::OnceLock;
 
-/// Why nothing is written to stdout any more.
+/// Why writing to stdout has been given up.
 static FAILURE: OnceLock<Error> = OnceLock::new();
 
 /// Prints a line of results to stdout.
@@ -15,19 +15,19 @@ macro_rules! out {
     ($($argument:tt)+) => { $crate::output::line(format_args!($($argument)+)) };
 }
 
-/// Prints a line to stderr, if anybody reads it.
+/// Prints a line to stderr, ignoring errors.
 macro_rules! note {
     ($($argument:tt)*) => { $crate::output::aside(format_args!($($argument)*)) };
 }
 
 pub(crate) use {note, out};
 
-/// Writes `line` and its end to stdout, unless that failed before.
+/// Writes `line` and a newline to stdout, unless an earlier write failed.
 pub(crate) fn line(line: Arguments<'_>) {
     text(&format!("{line}\n"));
 }
 
-/// Writes `text` to stdout, unless that failed before.
+/// Writes `text` to stdout, unless an earlier write failed.
 pub(crate) fn text(text: &str) {
     if FAILURE.get().is_some() {
         return;
@@ -38,12 +38,13 @@ pub(crate) fn text(text: &str) {
     }
 }
 
-/// Writes `line` and its end to stderr; what fails there can be told to nobody.
+/// Writes `line` and a newline to stderr; errors are ignored, as there is nowhere to report them.
 pub(crate) fn aside(line: Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Why results are incomplete: a full disk, for example. A reader that went away, as `head` does, had enough.
+/// Why results are incomplete, a full disk for example. A reader that closed its end, as `head` does, is not
+/// a failure.
 pub(crate) fn failure() -> Option<&'static Error> {
     FAILURE.get().filter(|error| error.kind() != ErrorKind::BrokenPipe)
 }

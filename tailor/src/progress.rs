@@ -1,21 +1,21 @@
-//! What a person sees while a long step runs, on stderr: a bar on a terminal, a line per epoch elsewhere. And what
-//! they can say: stop.
+//! Progress of long steps on stderr: a bar on a terminal, otherwise a line per epoch; and the user's way to
+//! stop them.
 
 use crate::interrupt::Interrupt;
 use crate::output::note;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Source of progress bars.
+/// Creates progress bars.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     visible: bool,
     prefix: String,
     interrupt: Interrupt,
-    /// Bars of stages that run at the same time, one below the other.
+    /// Bars of concurrent stages, one below the other.
     bars: MultiProgress,
 }
 
-/// One bar.
+/// A progress bar.
 #[derive(Debug)]
 pub struct Bar {
     bar: Option<ProgressBar>,
@@ -23,19 +23,19 @@ pub struct Bar {
 }
 
 impl Progress {
-    /// Shows bars on stderr, or lines where that is no terminal.
+    /// Shows bars on stderr, or lines if it is not a terminal.
     pub fn visible() -> Progress {
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(4));
         Progress { visible: true, bars, ..Progress::default() }
     }
 
-    /// The same, for work that `interrupt` may stop.
+    /// The same progress, for work that `interrupt` can stop.
     #[must_use]
     pub fn stopped_by(self, interrupt: Interrupt) -> Progress {
         Progress { interrupt, ..self }
     }
 
-    /// Whether anybody wants the work to stop.
+    /// The interrupt that can stop the work.
     pub fn interrupt(&self) -> &Interrupt {
         &self.interrupt
     }
@@ -45,13 +45,13 @@ impl Progress {
         Progress::default()
     }
 
-    /// The same with `name` in front of each stage, for work that handles several tasks.
+    /// The same progress with `name` in front of each stage, for work on several tasks.
     #[must_use]
     pub fn for_task(&self, name: &str) -> Progress {
         Progress { prefix: format!("{name} "), ..self.clone() }
     }
 
-    /// A bar for a stage of `total` steps of which `done` are behind already.
+    /// A bar for a stage of `total` steps, `done` of which are already done.
     pub fn stage(&self, name: &str, total: u64, done: u64) -> Bar {
         let name = format!("{}{name}", self.prefix);
         if !self.visible {
@@ -70,7 +70,7 @@ impl Progress {
 }
 
 impl Bar {
-    /// One step further; `line` is only asked for when someone can see it.
+    /// Advances by one step; `line` is only called if the bar is visible.
     pub fn step(&self, line: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
             bar.inc(1);
@@ -80,21 +80,21 @@ impl Bar {
         }
     }
 
-    /// An epoch further: a line of its own where no bar can be drawn, as in a job's log.
+    /// Ends an epoch: prints a line where no bar can be drawn, as in a job's log.
     pub fn epoch(&self, line: impl FnOnce() -> String) {
         if self.bar.as_ref().is_some_and(ProgressBar::is_hidden) {
             note!("{}: {}", self.name, line());
         }
     }
 
-    /// Sets the position outright.
+    /// Sets the position.
     pub fn at(&self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
         }
     }
 
-    /// Ends the bar and leaves it standing with a last word.
+    /// Finishes the bar and leaves it on screen with a final message.
     pub fn finish(self, last: &str) {
         if let Some(bar) = self.bar {
             bar.finish_with_message(last.to_string());
@@ -102,7 +102,7 @@ impl Bar {
     }
 }
 
-/// Seconds as `45 s`, `12 min` or `3 h 20 min`.
+/// Formats seconds as `45 s`, `12 min` or `3 h 20 min`.
 pub fn duration(seconds: f64) -> String {
     let minutes = (seconds / 60.0).round() as u64;
     match seconds {

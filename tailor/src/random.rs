@@ -1,7 +1,6 @@
-//! Randomness that depends on nothing but its key: the same numbers at every run, on every machine, in any
-//! order of asking.
+//! Keyed pseudo-random numbers: the same for every run, on every machine and in any order of use.
 
-/// A short stream of random numbers, made from a key such as `[seed, epoch, image]`.
+/// A stream of random numbers derived from a key such as `[seed, epoch, image]`.
 ///
 /// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014). For shuffles and augmentation, not for secrets.
 #[derive(Debug, Clone)]
@@ -10,7 +9,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// The stream of this key; every word of it counts.
+    /// The stream of `key`; it depends on every word.
     pub fn new(key: &[u64]) -> Random {
         let mut random = Random { state: 0 };
         for &word in key {
@@ -39,13 +38,13 @@ impl Random {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A number from the normal distribution of mean 0 and standard deviation 1 (Box & Muller).
+    /// A sample from the standard normal distribution (Box & Muller).
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
-    /// Reorders `items` uniformly (Fisher & Yates).
+    /// Shuffles `items` uniformly (Fisher & Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));

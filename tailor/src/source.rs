@@ -1,4 +1,4 @@
-//! A backbone file opened for training: its architecture, numbers, normalisation and identity.
+//! A backbone file opened for training: architecture, parameters, normalisation and identity.
 
 use crate::net::{Net, Params, Pass};
 use crate::{Error, Result, import};
@@ -11,24 +11,24 @@ use std::path::Path;
 pub struct Source {
     /// Its architecture.
     pub arch: Arch,
-    /// Its plan, with the source classifier where there is one.
+    /// Its plan, with the source classifier, if there is one.
     pub plan: Plan,
     /// Kernels, norms and classifier, all frozen.
     pub params: Params,
-    /// Mean of each channel, of pixels scaled to 0..1.
+    /// Per-channel mean of pixels scaled to 0..1.
     pub mean: [f32; 3],
-    /// Standard deviation of each channel.
+    /// Per-channel standard deviation.
     pub std: [f32; 3],
     /// Hash of its universal kernels.
     pub id: [u8; 32],
-    /// Whether its norms came folded into biases: their statistics are unknown until
+    /// Whether its norms were folded into biases: their statistics are unknown until
     /// [`calibrate`](Source::calibrate) has seen images.
     pub folded: bool,
-    /// Whether the source classifier is there.
+    /// Whether it has its source classifier.
     pub classifier: bool,
-    /// What the source classifier's scores stand for; empty when the source did not say.
+    /// Names of the source classifier's classes; empty if unknown.
     pub labels: Vec<String>,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub bytes: u64,
 }
 
@@ -36,7 +36,7 @@ impl Source {
     /// Reads a backbone file.
     ///
     /// # Errors
-    /// [`Error::Io`], or whatever is wrong with the container.
+    /// [`Error::Io`], or any error in the container.
     pub fn open(path: &Path, device: &Device) -> Result<Source> {
         let (backbone, id) = import::read_backbone(path)?;
         let bytes = std::fs::metadata(path).map_err(Error::io(path))?.len();
@@ -58,16 +58,16 @@ impl Source {
         })
     }
 
-    /// Image height and width it was trained for.
+    /// Image height and width the backbone was trained for.
     pub fn size(&self) -> usize {
         self.plan.input.h
     }
 
-    /// Gives folded norms back the statistics they lost, as seen on `images` `(n, 3, h, w)`: weight, bias,
-    /// mean and variance are set so that inference stays exactly as it was. Does nothing to other backbones.
+    /// Restores the statistics that folded norms have lost, as measured on `images` `(n, 3, h, w)`: weight,
+    /// bias, mean and variance are set so that inference stays the same. Does nothing to other backbones.
     ///
     /// # Errors
-    /// When the images do not fit the plan.
+    /// If the images do not fit the plan.
     pub fn calibrate(&mut self, images: &Tensor) -> Result<()> {
         if !self.folded {
             return Ok(());
@@ -95,7 +95,7 @@ impl Source {
     /// Scores of the source classifier.
     ///
     /// # Errors
-    /// When the classifier was dropped, or the images do not fit.
+    /// If the classifier was dropped or the images do not fit.
     pub fn classify(&self, images: &Tensor) -> Result<Tensor> {
         Ok(Net { plan: &self.plan, params: &self.params }.forward(images, Pass::Infer)?.logits)
     }

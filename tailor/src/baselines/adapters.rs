@@ -1,14 +1,16 @@
-//! Residual adapters: a 1x1 convolution behind (series) or beside (parallel) each frozen kernel, and norms per task.
+//! Residual adapters: a 1x1 convolution after (series) or in parallel to each frozen kernel, and norms per
+//! task.
 //!
-//! Rebuffi, Bilen & Vedaldi, "Learning Multiple Visual Domains with Residual Adapters" (NeurIPS 2017) and "Efficient
-//! Parametrization of Multi-domain Deep Neural Networks" (CVPR 2018). With kernel `f` and adapter `a`, before the norm:
-//! series `y = f*x + a*(f*x)`, parallel `y = f*x + a*x` (with f's stride). Both are linear in `x`, and so one
-//! convolution while training: series `(I + a) f`, parallel `f` with `a` added to its centre tap.
+//! Rebuffi, Bilen & Vedaldi, "Learning Multiple Visual Domains with Residual Adapters" (NeurIPS 2017) and
+//! "Efficient Parametrization of Multi-domain Deep Neural Networks" (CVPR 2018). With kernel `f` and adapter
+//! `a`, before the norm: series `y = f*x + a*(f*x)`, parallel `y = f*x + a*x` (with f's stride). Both are
+//! linear in `x` and therefore a single convolution during training: series `(I + a) f`, parallel `f` with
+//! `a` added to its centre tap.
 //!
-//! Deviations: adapters start at zero, so that training begins at the backbone; the series form is the formula of the
-//! 2018 paper, without the additional batch-norm between kernel and adapter of its code. Kernels of 1x1, which
-//! the published networks do not have (their shortcuts are pooled), have no adapter. The weight decay is the run's
-//! (there one per dataset, chosen on validation), and no dropout.
+//! Deviations: adapters are initialised to zero, so that training starts from the backbone. The series form
+//! is the formula of the 2018 paper, without the additional batch-norm between kernel and adapter in its
+//! code. 1x1 kernels, which the published networks do not have (their shortcuts are pooled), have no adapter.
+//! Weight decay is the run's (there: one value per dataset, chosen on validation), and there is no dropout.
 
 use super::bench::{Bench, Trained};
 use super::kernels::{convs, on_frozen_kernels, weight};
@@ -18,7 +20,7 @@ use crate::net::{Params, Pass};
 use bundles::plan::{Conv, Plan};
 use candle_core::{DType, Device, Tensor};
 
-/// Where an adapter sits.
+/// Position of an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// On the kernel's output, with a residual.
@@ -53,7 +55,7 @@ pub(super) fn train(bench: &Bench<'_>, place: Place) -> Result<Trained> {
     Ok(Trained { size: size(&plan, place)?, plan, params, validation, packed: None })
 }
 
-/// Adapters run as layers of their own beside kernels that stay shared, as published.
+/// Adapters run as separate layers next to kernels that stay shared, as published.
 pub(super) fn size(plan: &Plan, place: Place) -> Result<Size> {
     let parts = Parts::of(plan)?;
     let (mut numbers, mut macs) = (parts.norms + parts.head, parts.macs);
@@ -65,7 +67,7 @@ pub(super) fn size(plan: &Plan, place: Place) -> Result<Size> {
     Ok(Size::new(parts.kernels, Owned { numbers, bits: 0 }, macs))
 }
 
-/// Frozen kernels, each with an adapter of zeros.
+/// Frozen kernels, each with a zero adapter.
 pub(super) fn start(
     plan: &Plan,
     backbone: &Params,
@@ -89,7 +91,7 @@ pub(super) fn adapter(conv: &Conv) -> String {
     format!("{}.adapter", conv.name)
 }
 
-/// The kernel that a convolution and its adapter amount to.
+/// The kernel equivalent to a convolution with its adapter.
 pub(super) fn kernel(place: Place, conv: &Conv, params: &Params) -> Result<Option<Tensor>> {
     if !has_adapter(conv) {
         return Ok(None);
@@ -98,7 +100,8 @@ pub(super) fn kernel(place: Place, conv: &Conv, params: &Params) -> Result<Optio
     let change = match place {
         Place::Series => a.matmul(&w.flatten_from(1)?)?.reshape(w.shape())?,
         Place::Parallel => {
-            // Kernels are centred (padding of half their size), so strides and borders agree with a 1x1 kernel's.
+            // Kernels are centred (padded by half their size), so strides and borders agree with a 1x1
+            // kernel's.
             let around = conv.kernel / 2;
             let centre = a.reshape((conv.c_out, conv.c_in, 1, 1))?;
             centre.pad_with_zeros(2, around, around)?.pad_with_zeros(3, around, around)?

@@ -1,4 +1,4 @@
-//! One method on one task: what it is given, what it hands back, and the training step most methods share.
+//! Runs one method on one task: its inputs, its result, and the training step shared by most methods.
 
 use super::Size;
 use super::kernels::{Kernel, derived, settled};
@@ -11,22 +11,22 @@ use crate::train::{Schedule, Score, label_loss};
 use bundles::plan::Plan;
 use candle_core::Device;
 
-/// What a method is given.
+/// The inputs of a method.
 #[derive(Clone, Copy)]
 pub struct Bench<'a> {
     /// Backbone and images.
     pub ground: &'a Ground,
-    /// Optimiser, augmentation, seed; the teacher's stage says how many epochs and images per step.
+    /// Optimiser, augmentation and seed; the teacher's stage gives the number of epochs and the batch size.
     pub recipe: &'a Recipe,
     /// Learning rate of the method.
     pub schedule: Schedule,
-    /// Where its checkpoints and metrics go.
+    /// Folder for its checkpoints and metrics.
     pub work: &'a Work,
-    /// What earlier tasks left in the network, for a sequential method.
+    /// The network as earlier tasks left it, for a sequential method.
     pub packed: Option<&'a Packed>,
-    /// Where numbers are computed.
+    /// The device to compute on.
     pub device: &'a Device,
-    /// What a person sees.
+    /// Progress shown to the user.
     pub progress: &'a Progress,
 }
 
@@ -35,13 +35,13 @@ pub struct Bench<'a> {
 pub struct Trained {
     /// The network.
     pub plan: Plan,
-    /// Its numbers as inference reads them.
+    /// Its parameters for inference.
     pub params: Params,
     /// Accuracy on validation.
     pub validation: Score,
-    /// What it costs.
+    /// Its costs.
     pub size: Size,
-    /// What later tasks start from, of a sequential method.
+    /// The network for the next task, from a sequential method.
     pub packed: Option<Packed>,
 }
 
@@ -50,23 +50,23 @@ impl<'a> Bench<'a> {
         self.ground.tailoring(self.recipe, self.work, self.device, self.progress)
     }
 
-    /// Passes over the images in all, as many as the teacher has.
+    /// Total number of epochs, the same as the teacher's.
     pub(super) fn epochs(&self) -> usize {
         self.recipe.teach.epochs
     }
 
-    /// A stage of `epochs` of them.
+    /// A stage of `epochs` epochs.
     pub(super) fn stage(&self, epochs: usize) -> Stage {
         Stage { epochs, batch: self.recipe.teach.batch, schedule: self.schedule }
     }
 
-    /// Everything that shapes the method's run, written out; `more` is the method's own.
+    /// Everything that shapes the method's run, as text; `more` is specific to the method.
     pub(super) fn fingerprint(&self, more: &str) -> String {
         format!("{} {} | {}", self.schedule, more, self.recipe.teacher_fingerprint())
     }
 
-    /// Trains `params` on the labels, through kernels made by `kernel`, with norms as `pass` says; then the numbers as
-    /// inference reads them.
+    /// Trains `params` on the labels, with kernels computed by `kernel` and norms in the mode of `pass`;
+    /// returns the parameters for inference.
     pub(super) fn fit(
         &self,
         (stage, fingerprint): (&str, &str),
@@ -88,10 +88,10 @@ impl<'a> Bench<'a> {
         Ok((settled(plan, params, kernel)?, validation))
     }
 
-    /// Accuracy on the test images, where there are any.
+    /// Accuracy on the test images, if there are any.
     ///
     /// # Errors
-    /// When the images do not fit the network.
+    /// If the images do not fit the network.
     pub fn test(&self, trained: &Trained) -> Result<Option<Score>> {
         let test = self.ground.test.as_ref();
         test.map(|test| self.tailoring().score(&trained.plan, &trained.params, test)).transpose()

@@ -1,4 +1,5 @@
-//! Several methods on one task after another, each in a folder of its own, trained once and read back ever after.
+//! Runs several methods on one task after another, each in its own folder; finished results are read back
+//! from there.
 
 use super::{Bench, Method, Outcome, Packed, Size, borrow_teacher};
 use crate::Result;
@@ -16,20 +17,20 @@ use std::path::Path;
 pub struct Comparison {
     /// The backbone.
     pub source: Source,
-    /// Optimiser, schedules, augmentation and seed of the task at hand.
+    /// Optimiser, schedules, augmentation and seed of the current task.
     pub recipe: Recipe,
-    /// Learning rates of methods that do not train at their own.
+    /// Learning rates of methods that override their own.
     pub rates: HashMap<Method, Schedule>,
-    /// Where numbers are computed.
+    /// The device to compute on.
     pub device: Device,
-    /// What a person sees.
+    /// Progress shown to the user.
     pub progress: Progress,
-    /// What sequential methods have packed so far.
+    /// The networks of sequential methods so far.
     packed: HashMap<Method, Packed>,
 }
 
 impl Comparison {
-    /// `methods` on `source`, no task learned yet.
+    /// A comparison of `methods` on `source` before the first task.
     pub fn new(
         source: Source,
         recipe: Recipe,
@@ -41,10 +42,10 @@ impl Comparison {
         Comparison { source, recipe, rates, device, progress, packed: HashMap::new() }
     }
 
-    /// Every method on one task, in its folder `METHOD` of `folder`.
+    /// Runs every method on one task, each in the folder `METHOD` of `folder`.
     ///
     /// # Errors
-    /// [`crate::Error::Training`] when a folder holds a result of other options, or whatever training reports.
+    /// [`crate::Error::Training`] if a folder holds a result of other options; any error of training.
     pub fn on(
         &mut self,
         methods: &[Method],
@@ -66,11 +67,11 @@ impl Comparison {
             {
                 return Err(made_otherwise(&result));
             }
-            // A test that was left out may be asked for later, and of other images.
+            // A test that was left out may be requested later, and with other images.
             let tested = ground.test.as_ref().map(Split::digest);
             let known = known.filter(|known| tested.is_none() || known.test_images == tested);
             let known = known.map(|known| renamed(known, data, &result)).transpose()?;
-            // What was left alone this time is not told of either.
+            // Nor is a test reported that was left out this time.
             let known = known.map(|known| match tested {
                 None => Outcome { test: None, test_images: None, ..known },
                 Some(_) => known,
@@ -123,7 +124,7 @@ impl Comparison {
         }
     }
 
-    /// Everything that shapes a result, written out.
+    /// Everything that shapes a result, as text.
     fn identity(&self, method: Method, ground: &Ground) -> String {
         let how = match method {
             Method::Tailor => format!("{:?}", self.recipe),
@@ -178,7 +179,7 @@ impl Comparison {
     }
 }
 
-/// A result whose data is called `data` now, as its file says from here on.
+/// A known result under the new name of its data, which is also written to its file.
 fn renamed(known: Outcome, data: &str, path: &Path) -> Result<Outcome> {
     if known.data == data {
         return Ok(known);
@@ -188,5 +189,5 @@ fn renamed(known: Outcome, data: &str, path: &Path) -> Result<Outcome> {
     Ok(known)
 }
 
-/// Validation, test, costs.
+/// Validation score, test score, costs.
 type Figures = (Score, Option<Score>, Size);

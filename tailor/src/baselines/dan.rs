@@ -1,12 +1,12 @@
 //! DAN: each filter of a task is a linear combination of the filters of the same layer.
 //!
-//! Rosenfeld & Tsotsos, "Incremental Learning Through Deep Adaptation" (2017; TPAMI 2020). Per convolution one matrix
-//! `(c_out, c_out)`, started as the identity, multiplies the frozen kernel `(c_out, c_in k k)`; biases, here the norms,
-//! and the classifier are the task's own.
+//! Rosenfeld & Tsotsos, "Incremental Learning Through Deep Adaptation" (2017; TPAMI 2020). For each
+//! convolution, a matrix `(c_out, c_out)`, initialised to the identity, multiplies the frozen kernel `(c_out,
+//! c_in k k)`. Biases (here the norms) and the classifier belong to the task.
 //!
-//! Deviations: the identity start is the paper's "diagonal" initialisation, which it found as good as fitting the matrices
-//! to a fine-tuned network; weight decay acts on the matrices as on everything. Its switching variable between base and
-//! adapted filters is a device's choice of task and not part of training.
+//! Deviations: the identity is the paper's "diagonal" initialisation, which it found as good as fitting the
+//! matrices to a fine-tuned network; weight decay applies to the matrices too. The paper's switching variable
+//! between base and adapted filters is the device's choice of task, not part of training.
 
 use super::bench::{Bench, Trained};
 use super::kernels::{convs, on_frozen_kernels, weight};
@@ -24,7 +24,7 @@ pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
     Ok(Trained { size: size(&plan)?, plan, params, validation, packed: None })
 }
 
-/// Kernels are combined once, when the task is switched to, so that an image costs what it costs the backbone.
+/// Kernels are combined once, when switching to the task, so inference costs the same as the backbone's.
 pub(super) fn size(plan: &Plan) -> Result<Size> {
     let parts = Parts::of(plan)?;
     let matrices: u64 = convs(plan).map(|conv| (conv.c_out * conv.c_out) as u64).sum();

@@ -1,9 +1,10 @@
 //! Feature extraction: a linear classifier on the pooled features of the frozen backbone.
 //!
-//! Donahue et al., "DeCAF" (ICML 2014). Deviations: softmax regression by SGD, where DeCAF trains a support vector machine;
-//! features are taken behind the last pooling. Norms keep the backbone's running statistics, so that nothing but the
-//! classifier is the task's own. Without augmentation every image's features are computed once, and the classifier then
-//! sees them [`TO_CONVERGENCE`] times as often as the teacher sees its images: that is nearly free and gains a point or two.
+//! Donahue et al., "DeCAF" (ICML 2014). Deviations: softmax regression by SGD, where DeCAF trains a support
+//! vector machine; features are taken after the last pooling. Norms keep the backbone's running statistics,
+//! so that only the classifier belongs to the task. Without augmentation, the features of each image are
+//! computed once, and the classifier then sees them [`TO_CONVERGENCE`] times as often as the teacher sees its
+//! images: that is nearly free and gains a point or two.
 
 use super::bench::{Bench, Trained};
 use super::size::{Owned, Parts, Size};
@@ -15,10 +16,10 @@ use crate::train::{Score, label_loss, right};
 use bundles::plan::{Op, Plan};
 use candle_core::Tensor;
 
-/// Highest rate: there are no weights behind it to upset.
+/// Peak learning rate: there are no weights below the classifier to disturb.
 pub(super) const PEAK: f64 = 0.5;
 
-/// Passes over cached features for each of the teacher's epochs.
+/// Epochs over cached features per epoch of the teacher.
 const TO_CONVERGENCE: usize = 10;
 
 pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
@@ -41,7 +42,7 @@ fn is_cacheable(recipe: &Recipe) -> bool {
     recipe.augment == Augment::default()
 }
 
-/// The backbone, frozen to the last number, with a classifier trained on its features.
+/// The completely frozen backbone, with a classifier trained on its features.
 pub(super) fn classifier(
     bench: &Bench<'_>,
     plan: &Plan,
@@ -99,7 +100,7 @@ pub(super) fn classifier(
     Ok((whole, validation))
 }
 
-/// Kernels and norms of the backbone, none of them free, no classifier.
+/// Kernels and norms of the backbone, all frozen, without a classifier.
 fn frozen(plan: &Plan, backbone: &Params) -> Result<Params> {
     let mut frozen = Params::default();
     let ops = plan.ops().filter(|op| !matches!(op, Op::Linear(_)));
@@ -117,7 +118,7 @@ fn cut(plan: &Plan) -> (Plan, Plan) {
     (body, head)
 }
 
-/// Pooled features `(n, c)` of `images`, on running statistics.
+/// Pooled features `(n, c)` of `images`, with running statistics.
 fn features(body: &Plan, frozen: &Params, images: &Tensor) -> Result<Tensor> {
     Ok(Net { plan: body, params: frozen }.forward(images, Pass::Infer)?.logits.flatten_from(1)?)
 }

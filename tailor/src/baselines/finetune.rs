@@ -1,7 +1,7 @@
 //! Fine-tuning: every kernel and norm of the backbone trained on the task, with a new classifier.
 //!
-//! The common practice (Girshick et al., CVPR 2014, and others since), and this project's teacher: the very same stage,
-//! run and checkpoint as in `fit`. No deviations.
+//! Common practice (Girshick et al., CVPR 2014, and others since), and this project's teacher: the same
+//! stage, run and checkpoint as in `fit`. No deviations.
 
 use super::bench::{Bench, Trained};
 use super::size::{Owned, Parts, Size};

@@ -1,5 +1,5 @@
-//! The effective kernel: what a method makes of a convolution's frozen kernel, as a differentiable function of what it
-//! trains.
+//! Effective kernels: what a method makes of a convolution's frozen kernel, as a differentiable function of
+//! its trained parameters.
 
 use crate::Result;
 use crate::net::Params;
@@ -7,10 +7,11 @@ use bundles::plan::{Conv, Op, Plan};
 use candle_core::{Device, Tensor};
 use std::collections::HashSet;
 
-/// The kernel `(c_out, c_in, k, k)` of a convolution, from the numbers in training; `None` leaves it as it is.
+/// Computes the kernel `(c_out, c_in, k, k)` of a convolution from the parameters in training; `None` leaves
+/// it unchanged.
 pub type Kernel<'a> = &'a dyn Fn(&Conv, &Params) -> Result<Option<Tensor>>;
 
-/// Convolutions of the plan, each kernel once.
+/// The plan's convolutions, each once.
 pub fn convs(plan: &Plan) -> impl Iterator<Item = &Conv> {
     let mut seen = HashSet::new();
     plan.ops().filter_map(move |op| match op {
@@ -24,7 +25,8 @@ pub fn weight(conv: &Conv) -> String {
     format!("{}.weight", conv.name)
 }
 
-/// The backbone's kernels, frozen; its norms, free; a fresh classifier (the teacher's of the same seed).
+/// The backbone's kernels, frozen; its norms, trained; and a new classifier (identical to the teacher's with
+/// the same seed).
 pub fn on_frozen_kernels(plan: &Plan, backbone: &Params, seed: u64, device: &Device) -> Result<Params> {
     let mut params = Params::teacher(plan, backbone, seed, device)?;
     for conv in convs(plan) {
@@ -33,7 +35,7 @@ pub fn on_frozen_kernels(plan: &Plan, backbone: &Params, seed: u64, device: &Dev
     Ok(params)
 }
 
-/// `params` as the network reads them in a training step: kernels derived by `kernel`, with their gradients' way back.
+/// The parameters of a training step: kernels are derived by `kernel`, and gradients flow back through it.
 pub fn derived(plan: &Plan, params: &Params, kernel: Kernel<'_>) -> Result<Params> {
     let mut kernels = Vec::new();
     for conv in convs(plan) {
@@ -44,7 +46,7 @@ pub fn derived(plan: &Plan, params: &Params, kernel: Kernel<'_>) -> Result<Param
     Ok(params.with_derived(kernels))
 }
 
-/// The same for inference: kernels are plain frozen tensors.
+/// The parameters for inference: kernels are plain frozen tensors.
 pub fn settled(plan: &Plan, params: &Params, kernel: Kernel<'_>) -> Result<Params> {
     let mut settled = params.clone();
     for conv in convs(plan) {

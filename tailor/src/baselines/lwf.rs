@@ -1,14 +1,15 @@
-//! Learning without Forgetting: all weights trained, while the source classifier goes on answering as it did.
+//! Learning without Forgetting: all weights are trained, while the source classifier is kept to its original
+//! responses.
 //!
-//! Li & Hoiem, "Learning without Forgetting" (ECCV 2016; TPAMI 2018). The responses of the source network to the new
-//! images are recorded; the new classifier is warmed up alone; then everything is trained on
-//! `L_new + lambda L_old`, with lambda 1 and L_old the cross-entropy between recorded and present responses of the
+//! Li & Hoiem, "Learning without Forgetting" (ECCV 2016; TPAMI 2018). The source network's responses to the
+//! new images are recorded; the new classifier is warmed up alone; then everything is trained on `L_new +
+//! lambda L_old`, with lambda 1 and L_old the cross-entropy between recorded and current responses of the
 //! source classifier at temperature 2.
 //!
-//! Deviations: responses are computed for each augmented image as it comes, by the frozen source network, not once
-//! before; the warm-up is a third of the teacher's epochs on frozen features (there: to convergence); several tasks
-//! each start from the backbone, as in the visual decathlon's tables, not in sequence. The source classifier serves the
-//! source task and is not counted.
+//! Deviations: responses are computed by the frozen source network for each augmented image as it comes, not
+//! once in advance; the warm-up takes a third of the teacher's epochs on frozen features (there: to
+//! convergence); each task starts from the backbone, as in the visual decathlon's tables, not in sequence.
+//! The source classifier serves the source task and is not counted.
 
 use super::bench::{Bench, Trained};
 use super::features;
@@ -21,16 +22,17 @@ use crate::{Error, Result, ops};
 use bundles::plan::{Op, Plan};
 use candle_core::Tensor;
 
-/// Softens both distributions.
+/// Temperature for both distributions.
 pub(super) const TEMPERATURE: f64 = 2.0;
 /// Weight of the old responses.
 const LAMBDA: f64 = 1.0;
-/// Rate of the warm-up: what suits a classifier on frozen features.
+/// Learning rate of the warm-up, as for a classifier on frozen features.
 pub(super) const HEAD_SCHEDULE: Schedule = Schedule::OneCycle { peak: features::PEAK };
-/// Names of the source classifier beside the task's.
+/// Prefix of the source classifier's tensors.
 const OLD: &str = "source.";
 
-/// Epochs of the new classifier alone, at a rate of its own, and of everything, where the teacher has `epochs`.
+/// Epochs of the warm-up, which has its own learning rate, and of the joint training, given the teacher's
+/// `epochs`.
 pub(super) fn stages(epochs: usize) -> [usize; 2] {
     let warm_up = (epochs / 3).max(1);
     [warm_up, epochs.saturating_sub(warm_up).max(1)]
@@ -41,7 +43,7 @@ pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
     if !source.classifier {
         return Err(Error::config(
             "--methods lwf",
-            "the backbone came without its source classifier, whose responses the method keeps: import one that has \
+            "the backbone has no source classifier, whose responses this method preserves: import one that has \
              it, or leave the method out",
         ));
     }
@@ -69,7 +71,7 @@ pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
     Ok(Trained { plan, params, validation, size, packed: None })
 }
 
-/// The source network, and a plan in which one classifier has the task's classes first and the source's behind.
+/// The source network, and a plan whose classifier has the task's classes followed by the source's.
 pub(super) struct Old<'a> {
     source: Plan,
     both: Plan,

@@ -1,4 +1,4 @@
-//! The methods by name, and the learning rate of each.
+//! The methods, their names and their learning rates.
 
 use super::bench::{Bench, Trained};
 use super::{adapters, dan, features, finetune, lwf, packnet, piggyback};
@@ -6,10 +6,10 @@ use crate::fit::Recipe;
 use crate::{Error, Result};
 use std::{fmt, str::FromStr};
 
-/// One method of adapting a backbone to a task.
+/// A method of adapting a backbone to a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// Every weight trained.
+    /// All weights are trained.
     FineTune,
     /// A linear classifier on frozen features.
     Features,
@@ -19,20 +19,20 @@ pub enum Method {
     PackNet75,
     /// Binary masks on frozen weights.
     Piggyback,
-    /// All weights, held back by the source classifier's responses.
+    /// All weights, constrained by the source classifier's responses.
     Lwf,
     /// Linear combinations of each layer's filters.
     Dan,
-    /// A residual 1x1 adapter behind each kernel.
+    /// A residual 1x1 adapter after each kernel.
     Series,
-    /// A 1x1 adapter beside each kernel.
+    /// A 1x1 adapter in parallel to each kernel.
     Parallel,
-    /// This project's.
+    /// NetTailor, by this project's `fit`.
     Tailor,
 }
 
 impl Method {
-    /// Every method, in the table's order.
+    /// All methods, in the order of the table.
     pub const ALL: [Method; 10] = [
         Method::FineTune,
         Method::Features,
@@ -46,7 +46,7 @@ impl Method {
         Method::Tailor,
     ];
 
-    /// Its name in options, files and tables.
+    /// The name in options, files and tables.
     pub fn name(self) -> &'static str {
         match self {
             Method::FineTune => "fine-tune",
@@ -62,13 +62,14 @@ impl Method {
         }
     }
 
-    /// Highest rate of its one-cycle schedule; none where the recipe of `fit` has schedules of its own.
+    /// Peak rate of its one-cycle schedule; `None` for methods that use the schedules of `fit`'s recipe.
     ///
-    /// Chosen on validation images alone: CIFAR-100 ResNet-20, 5,000 images of Fashion-MNIST, six epochs, seed 1. Tried
-    /// were 0.02, 0.05, 0.1 and 0.2 (`packnet-75` 0.1 and 0.2; `adapters-parallel` also 0.4): 0.1 was best, or as good as
-    /// the best, for all but `adapters-parallel`, which learns from 0.2 (90.3 % against 88.8 %). A classifier on frozen
-    /// features: 0.05 to 3 on sign-digits and Fashion-MNIST, where 0.2 to 2 come to the same. Fine-tuning at 0.1 instead of
-    /// the recipe's 0.05 gained 0.4 points there, three images; it stays the recipe's, because it is the teacher.
+    /// Chosen on validation images alone: CIFAR-100 ResNet-20, 5,000 images of Fashion-MNIST, six epochs,
+    /// seed 1. Candidates were 0.02, 0.05, 0.1 and 0.2 (`packnet-75` 0.1 and 0.2; `adapters-parallel` also
+    /// 0.4). 0.1 was the best, or as good as the best, for all but `adapters-parallel`, which does better at
+    /// 0.2 (90.3 % against 88.8 %). For a classifier on frozen features, 0.05 to 3 were tried on sign-digits
+    /// and Fashion-MNIST, where 0.2 to 2 are equivalent. Fine-tuning at 0.1 instead of the recipe's 0.05
+    /// gained 0.4 points there, three images; it keeps the recipe's rate, because it is the teacher.
     pub fn peak(self) -> Option<f64> {
         match self {
             Method::FineTune | Method::Tailor => None,
@@ -82,7 +83,7 @@ impl Method {
         }
     }
 
-    /// Epochs of each stage that the method's [rate](Method::peak) is for.
+    /// Epochs of each stage that uses the method's [rate](Method::peak).
     pub fn stages(self, recipe: &Recipe) -> Vec<usize> {
         let epochs = recipe.teach.epochs;
         match self {
@@ -93,7 +94,7 @@ impl Method {
         }
     }
 
-    /// Whether a task's training builds on what the tasks before it left.
+    /// Whether training on a task builds on the network left by earlier tasks.
     pub fn is_sequential(self) -> bool {
         matches!(self, Method::PackNet50 | Method::PackNet75)
     }
@@ -101,7 +102,7 @@ impl Method {
     /// Trains the method on the task of `bench`.
     ///
     /// # Errors
-    /// [`Error::Config`] where the backbone lacks what the method needs, or whatever training reports.
+    /// [`Error::Config`] if the backbone lacks what the method needs; any error of training.
     pub fn train(self, bench: &Bench<'_>) -> Result<Trained> {
         match self {
             Method::FineTune => finetune::train(bench),

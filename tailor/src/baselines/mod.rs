@@ -1,20 +1,21 @@
 //! The methods NetTailor is compared with, each on the same backbone, images, epochs and optimiser.
 //!
-//! | name | method | what of the backbone it changes |
+//! | name | method | what it changes of the backbone |
 //! |---|---|---|
 //! | `fine-tune` | every weight trained: the teacher | everything |
 //! | `features` | a linear classifier on frozen features | nothing |
-//! | `packnet-50`, `packnet-75` | PackNet, Mallya & Lazebnik, CVPR 2018 | half or three quarters of the weights make room |
+//! | `packnet-50`, `packnet-75` | PackNet, Mallya & Lazebnik, CVPR 2018 | frees half or three quarters of the weights |
 //! | `piggyback` | Piggyback, Mallya, Davis & Lazebnik, ECCV 2018 | which weights are used |
-//! | `lwf` | Learning without Forgetting, Li & Hoiem, ECCV 2016 | everything, gently |
-//! | `dan` | Deep Adaptation Networks, Rosenfeld & Tsotsos, 2017 | filters become combinations of a layer's filters |
-//! | `adapters-series`, `adapters-parallel` | residual adapters, Rebuffi, Bilen & Vedaldi, 2017 and 2018 | 1x1 kernels are added |
-//! | `tailor` | NetTailor, by this project's own `fit` | whole blocks go, proxies come |
+//! | `lwf` | Learning without Forgetting, Li & Hoiem, ECCV 2016 | everything, held to the old responses |
+//! | `dan` | Deep Adaptation Networks, Rosenfeld & Tsotsos, 2017 | combines each layer's filters linearly |
+//! | `adapters-series`, `adapters-parallel` | residual adapters, Rebuffi, Bilen & Vedaldi, 2017 and 2018 | adds 1x1 kernels |
+//! | `tailor` | NetTailor, by this project's own `fit` | drops whole blocks, adds proxies |
 //!
-//! Each file opens with the paper it follows and where it deviates. What all share: SGD with the recipe's momentum and
-//! weight decay, the teacher's number of epochs and batch, the run's augmentation, one one-cycle schedule whose peak is
-//! each method's own ([`Method::peak`]), and norms of the task's own wherever the method allows for them, as a
-//! student of this project has (its published form may freeze them: then that is a deviation in the method's favour).
+//! Each file starts with the paper it follows and its deviations from it. Shared by all: SGD with the
+//! recipe's momentum and weight decay, the teacher's number of epochs and batch size, the run's augmentation,
+//! a one-cycle schedule with a peak rate per method ([`Method::peak`]), and norms trained for the task
+//! wherever the method allows it, as in this project's students (where a published method freezes them, that
+//! is a deviation in its favour).
 
 mod adapters;
 mod bench;

@@ -1,4 +1,4 @@
-//! What one method came to on one task, as a line of the table and as a file that a later run finds.
+//! The result of one method on one task: a row of the table, and a file that later runs read back.
 
 use super::{Method, Size};
 use crate::train::Score;
@@ -7,7 +7,7 @@ use bundles::container::write_atomically;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// One finished method on one task.
+/// The result of one method on one task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The method.
@@ -20,19 +20,19 @@ pub struct Outcome {
     pub backbone: String,
     /// Height and width of the images.
     pub pixels: [usize; 2],
-    /// Seed of every random choice.
+    /// Seed of all random choices.
     pub seed: u64,
     /// Accuracy on validation.
     pub val: Score,
-    /// Accuracy on test; none was looked at, or there is none.
+    /// Accuracy on test; `None` if it was left out or there is no test split.
     pub test: Option<Score>,
     /// Digest of the test images.
     pub test_images: Option<String>,
     /// Costs.
     pub size: Size,
-    /// Seconds in training steps, its teacher's too where it has one.
+    /// Seconds in training steps, including those of its teacher, if it has one.
     pub seconds: f64,
-    /// Everything that shaped it, written out.
+    /// Everything that shaped the run, as text.
     pub run: String,
 }
 
@@ -40,7 +40,7 @@ impl Outcome {
     /// As JSON, accuracies as fractions.
     pub fn json(&self) -> Value {
         let test = self.test.map(|score| score.accuracy());
-        // Milliseconds: what is read back prints as what was written.
+        // Rounded to milliseconds, so that a value read back prints the same.
         let seconds = (1e3 * self.seconds).round() / 1e3;
         json!({
             "method": self.method.name(),
@@ -63,7 +63,7 @@ impl Outcome {
         })
     }
 
-    /// Writes it to `path`.
+    /// Writes the result to `path`.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -71,10 +71,10 @@ impl Outcome {
         Ok(write_atomically(path, format!("{}\n", self.json()).as_bytes())?)
     }
 
-    /// Reads it back; `None` when there is no file.
+    /// Reads the result at `path`; `None` if there is no file.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Training`] when the file is something else.
+    /// [`Error::Io`]; [`Error::Training`] if the file is not a result.
     pub fn read(path: &Path) -> Result<Option<Outcome>> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
@@ -93,7 +93,7 @@ impl Outcome {
                 method: json["method"].as_str()?.parse().ok()?,
                 data: string("data")?,
                 arch: string("arch")?,
-                // Not in files of earlier versions.
+                // Missing in files of earlier versions.
                 backbone: string("backbone").unwrap_or_default(),
                 pixels: serde_json::from_value(json["pixels"].clone()).unwrap_or_default(),
                 seed: number("seed")?,
@@ -110,7 +110,7 @@ impl Outcome {
                 run: string("run")?,
             })
         };
-        let wrong = || Error::training(path.display(), "no result of `tailor compare`", "remove the file");
+        let wrong = || Error::training(path.display(), "not a result of `tailor compare`", "remove the file");
         read().ok_or_else(wrong).map(Some)
     }
 }

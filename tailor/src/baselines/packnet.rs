@@ -1,13 +1,16 @@
-//! PackNet: tasks share one network, each in the weights that pruning the earlier ones left free.
+//! PackNet: tasks share one network, each in the weights that pruning of earlier tasks freed.
 //!
-//! Mallya & Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning" (CVPR 2018). For each task
-//! in sequence: the free weights (all zero) are trained while all earlier ones are used and fixed; of the trained ones
-//! the smallest 75 % of each layer are set free again; those kept are retrained. Norms are fixed after the first task.
+//! Mallya & Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning" (CVPR 2018).
+//! For each task in sequence, the free weights (all zero) are trained, while all earlier ones are used but
+//! fixed; of the trained weights, the smallest 75 % of each layer are freed again; the remaining ones are
+//! retrained. Norms are fixed after the first task.
 //!
-//! Deviations: the backbone's source images are not at hand, so its own weights are pruned in one shot, per layer and
-//! by magnitude, without retraining: by 50 % (`packnet-50`) or 75 % (`packnet-75`). What that does to the norms'
-//! statistics cannot be repaired without images either, so norms are trained with the first task of the sequence
-//! (there: with the source task) and fixed for all later ones. A third of the teacher's epochs retrains, the rest
+//! Deviations: the backbone's source images are not available, so its own weights are pruned in one shot, per
+//! layer and by magnitude, without retraining: by 50 % (`packnet-50`) or 75 % (`packnet-75`). The effect on
+//! the norms' statistics cannot be repaired without images either, so norms are trained with the first task
+//! of the sequence (there: with the source task) and fixed for all later ones. A third of the teacher's
+//! epochs is used for retraining, the rest for training; both follow the run's schedule (there: two rates,
+//! ten times smaller for retraining).
 //! trains; both follow the run's schedule (there: two rates, ten times smaller for retraining).
 
 use super::bench::{Bench, Trained};
@@ -19,25 +22,25 @@ use bundles::plan::{Conv, Op, Plan};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
-/// Share of a task's weights that its pruning sets free.
+/// Fraction of a task's weights that its pruning frees.
 const PRUNED: f64 = 0.75;
-/// Owner of a weight nobody uses.
+/// Owner of unused weights.
 const FREE: f32 = 0.0;
-/// Owner of the backbone's own weights; tasks follow.
+/// Owner of the backbone's weights; tasks are numbered after it.
 const BACKBONE: f32 = 1.0;
 
-/// The one network after some tasks: weights of all of them, whose each is, and the norms.
+/// The shared network after some tasks: the weights of all of them, their owners, and the norms.
 #[derive(Debug, Clone)]
 pub struct Packed {
     /// Kernels (zero where free) and norms, frozen.
     shared: Params,
-    /// Owner of every weight by kernel name: 0 nobody, 1 the backbone, then tasks in order.
+    /// Owner of every weight, by kernel name: 0 for none, 1 for the backbone, then tasks in order.
     owners: BTreeMap<String, Vec<f32>>,
-    /// Tasks so far, each by everything that shaped it.
+    /// Tasks so far, each as everything that shaped it.
     tasks: Vec<String>,
 }
 
-/// Epochs before weights are pruned, and of those that are kept, where the teacher has `epochs`.
+/// Epochs of training and of retraining after pruning, given the teacher's `epochs`.
 pub(super) fn stages(epochs: usize) -> [usize; 2] {
     let retrain = (epochs / 3).max(1);
     [epochs.saturating_sub(retrain).max(1), retrain]
@@ -64,9 +67,10 @@ pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> 
     let norms = if first { parts.norms } else { 0 };
     let numbers = packed.count(packed.newest()) + norms + parts.head;
     let mut size = Size::new(0, Owned { numbers, bits: parts.kernels }, parts.macs);
-    // The task's weights lie where the backbone's were pruned.
+    // The task's weights take the place of pruned backbone weights.
     size.params = parts.all() + parts.kernels.div_ceil(32);
-    // Weights of all tasks, and the norms that they share, are there: which of them to use is what a switch brings.
+    // The weights of all tasks and the shared norms are already on the device; a switch only transfers which
+    // weights to use.
     size.swap_bytes = Size::new(0, Owned { numbers: parts.head, bits: parts.kernels }, 0).swap_bytes;
     Ok(Trained { plan, params, validation, size, packed: Some(packed) })
 }
@@ -90,22 +94,22 @@ impl Packed {
         Ok(Packed { shared, owners, tasks: Vec::new() })
     }
 
-    /// Tasks so far, each by everything that shaped it.
+    /// Tasks so far, each as everything that shaped it.
     pub fn tasks(&self) -> &[String] {
         &self.tasks
     }
 
-    /// Owner of the weights of the newest task.
+    /// Owner number of the newest task.
     fn newest(&self) -> f32 {
         BACKBONE + self.tasks.len() as f32
     }
 
-    /// Number of weights of `owner`.
+    /// Number of weights owned by `owner`.
     pub(super) fn count(&self, owner: f32) -> u64 {
         self.owners.values().flatten().filter(|&&o| o == owner).count() as u64
     }
 
-    /// The numbers of a new task in training: all free weights are its own, from zero.
+    /// Training parameters for a new task: it owns all free weights, initialised to zero.
     pub(super) fn open(&self, plan: &Plan, bench: &Bench<'_>) -> Result<Params> {
         let mut params = Params::teacher(plan, &self.shared, bench.recipe.seed, bench.device)?;
         if !self.tasks.is_empty() {
@@ -123,7 +127,7 @@ impl Packed {
         Ok(params)
     }
 
-    /// The network with the trained task `params` added.
+    /// Adds the trained task `params` to the network.
     pub(super) fn close(&self, plan: &Plan, params: &Params, task: &str) -> Result<Packed> {
         let mut next = self.clone();
         next.tasks.push(task.into());
@@ -131,7 +135,7 @@ impl Packed {
         for conv in convs(plan) {
             let name = weight(conv);
             let room = params.values(&room(conv))?;
-            // Adding to an exact zero changes no other weight, to the bit.
+            // Adding to exact zeros leaves all other weights bit-identical.
             set(&mut next.shared, &name, params.values(&name)?)?;
             let owners = next.owners.get_mut(&name).ok_or_else(|| Error::MissingTensor { name })?;
             owners.iter_mut().zip(room).filter(|(_, room)| *room > 0.0).for_each(|(owner, _)| *owner = mine);
@@ -142,10 +146,11 @@ impl Packed {
         Ok(next)
     }
 
-    /// The network as task `task` (from 1) sees it: weights of the backbone and of tasks up to it. No classifier.
+    /// The network as task `task` (from 1) uses it: weights of the backbone and of tasks up to it, without a
+    /// classifier.
     ///
     /// # Errors
-    /// [`Error::Config`] when there is no such task.
+    /// [`Error::Config`] if there is no such task.
     pub fn of_task(&self, task: usize) -> Result<Params> {
         if task == 0 || task > self.tasks.len() {
             let want = format!("from 1 to {}", self.tasks.len());
@@ -161,13 +166,13 @@ impl Packed {
     }
 }
 
-/// Frozen weights of earlier tasks, plus this task's where there is room for them.
+/// Frozen weights of earlier tasks, plus this task's weights in the free positions.
 pub(super) fn kernel(conv: &Conv, params: &Params) -> Result<Option<Tensor>> {
     let (old, new) = (params.get(&weight(conv))?, params.get(&new(conv))?);
     Ok(Some((old + (new * params.get(&room(conv))?)?)?))
 }
 
-/// Sets the smallest of this task's weights free, per layer.
+/// Frees the smallest of this task's weights, per layer.
 pub(super) fn prune(plan: &Plan, params: &mut Params) -> Result<()> {
     for conv in convs(plan) {
         let mut values = params.values(&new(conv))?;
@@ -180,7 +185,7 @@ pub(super) fn prune(plan: &Plan, params: &mut Params) -> Result<()> {
     Ok(())
 }
 
-/// The share `pruned` of the smallest weights that belong to `mine` become nobody's.
+/// Frees the fraction `pruned` of `mine`'s weights, smallest first.
 fn release(values: &[f32], owner: &mut [f32], mine: f32, pruned: f64) {
     let mut order: Vec<usize> = (0..values.len()).filter(|&i| owner[i] == mine).collect();
     order.sort_by(|&a, &b| values[a].abs().total_cmp(&values[b].abs()).then(a.cmp(&b)));
@@ -202,12 +207,12 @@ fn set(params: &mut Params, name: &str, values: Vec<f32>) -> Result<()> {
     params.set(name, &Tensor::from_vec(values, shape, &device)?)
 }
 
-/// This task's weights of a kernel.
+/// Name of this task's weights of a kernel.
 fn new(conv: &Conv) -> String {
     format!("{}.new", conv.name)
 }
 
-/// 1 where this task has a weight, 0 where an earlier one has, or nobody.
+/// Name of the mask: 1 where this task owns the weight, 0 elsewhere.
 fn room(conv: &Conv) -> String {
     format!("{}.room", conv.name)
 }

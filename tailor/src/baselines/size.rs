@@ -1,8 +1,8 @@
-//! What a method's network costs: parameters, multiply-adds, and the bytes a device exchanges to switch tasks.
+//! Costs of a method's network: parameters, multiply-adds, and the bytes a device exchanges to switch tasks.
 //!
-//! All methods are counted alike, without compression. A number is four bytes. A norm has two numbers per channel, as it
-//! is deployed. A bit of a mask is an eighth of a byte, and a 32nd of a parameter. Zeros in a kernel are computed like
-//! any other number.
+//! All methods are counted alike, without compression. A number takes four bytes. A norm has two numbers per
+//! channel, as deployed. A mask bit is an eighth of a byte and 1/32 of a parameter. Zeros in a kernel are
+//! computed like any other number.
 
 use super::kernels::convs;
 use crate::Result;
@@ -11,27 +11,27 @@ use bundles::plan::{Conv, Counter, Op, Plan, Shape};
 /// Costs of one task's network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// Parameters it reads, shared and its own.
+    /// Parameters the network reads, shared and task-owned.
     pub params: u64,
-    /// Parameters that belong to the task.
+    /// Task-owned parameters.
     pub task_params: u64,
     /// Multiply-adds of one image, `true` counter.
     pub macs: u64,
-    /// Bytes that change when a device switches to the task from another one of the same backbone.
+    /// Bytes that change when a device switches to the task from another task of the same backbone.
     pub swap_bytes: u64,
 }
 
-/// What belongs to the task alone.
+/// What a task owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Owned {
     /// Numbers.
     pub numbers: u64,
-    /// Bits of masks.
+    /// Mask bits.
     pub bits: u64,
 }
 
 impl Size {
-    /// Of a network that reads `shared` numbers beside what the task owns.
+    /// Costs of a network that reads `shared` numbers in addition to what the task owns.
     pub fn new(shared: u64, owned: Owned, macs: u64) -> Size {
         let task_params = owned.numbers + owned.bits.div_ceil(32);
         let swap_bytes = 4 * owned.numbers + owned.bits.div_ceil(8);
@@ -39,7 +39,7 @@ impl Size {
     }
 }
 
-/// Numbers of a plain backbone's plan by what they are.
+/// Parameter counts of a plain backbone's plan, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts {
     /// All kernels.
@@ -53,10 +53,10 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Of `plan`.
+    /// Counts the parts of `plan`.
     ///
     /// # Errors
-    /// Whatever [`Plan::check`] finds.
+    /// Any error of [`Plan::check`].
     pub fn of(plan: &Plan) -> Result<Parts> {
         let head = plan.head.iter().filter(|op| matches!(op, Op::Linear(_))).flat_map(Op::tensors);
         let head: u64 = head.map(|t| t.len() as u64).sum();
@@ -68,16 +68,16 @@ impl Parts {
         })
     }
 
-    /// All of them.
+    /// All parameters.
     pub fn all(&self) -> u64 {
         self.kernels + self.norms + self.head
     }
 }
 
-/// Pixels of each convolution's output, in the order of [`convs`].
+/// The plan's convolutions with the number of pixels of their outputs, in the order of [`convs`].
 ///
 /// # Errors
-/// Whatever [`Plan::check`] finds.
+/// Any error of [`Plan::check`].
 pub fn outputs(plan: &Plan) -> Result<Vec<(&Conv, u64)>> {
     let nodes = plan.check()?;
     let mut found: Vec<(&Conv, u64)> = Vec::new();

@@ -1,8 +1,9 @@
-//! NetTailor itself, by the same command that a user tailors with.
+//! NetTailor itself, by the same command that users run.
 //!
-//! Morgado & Vasconcelos, "NetTailor: Tuning the architecture, not just the weights" (CVPR 2019): `fit` with all its
-//! stages and the run's recipe. Deviations: those of `fit` (see ARCHITECTURE.md, Training). Its bytes of a switch are
-//! counted like the others', four per task-owned number; a signed and compressed bundle is smaller or larger than that.
+//! Morgado & Vasconcelos, "NetTailor: Tuning the architecture, not just the weights" (CVPR 2019): `fit` with
+//! all its stages and the run's recipe. Deviations: those of `fit` (see ARCHITECTURE.md, Training). The bytes
+//! of a switch are counted as for the other methods, four per task-owned number; a signed and compressed
+//! bundle may be smaller or larger than that.
 
 use super::Size;
 use crate::fit::{Report, Work};
@@ -10,7 +11,7 @@ use crate::{Error, Result};
 use std::path::Path;
 
 impl Size {
-    /// Of a tailored task.
+    /// Costs of a tailored task.
     pub fn tailored(report: &Report) -> Size {
         Size {
             params: report.params,
@@ -21,8 +22,8 @@ impl Size {
     }
 }
 
-/// Starts `work` from the teacher that fine-tuning left in `finetuned`, with what was recorded of it: the stage is the
-/// same, and so is what it comes to. Does nothing where there is none, or a teacher already.
+/// Starts `work` from the teacher that fine-tuning left in `finetuned`, with its metrics: the stage is the
+/// same, and so is its result. Does nothing if there is no such teacher, or `work` has one already.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -33,7 +34,7 @@ pub fn borrow_teacher(finetuned: &Path, work: &Work) -> Result<()> {
         return Ok(());
     }
     let lines = log.path().with_extension("jsonl");
-    // The checkpoint comes last: a copy that was cut off before it is none.
+    // The checkpoint comes last, so that a copy interrupted before it does not count.
     for to in [log.path(), &lines, &teacher] {
         let Some(from) = to.file_name().map(|name| finetuned.join(name)) else { continue };
         if from.exists() {

@@ -1,4 +1,4 @@
-//! What several tasks of one backbone take together: everything shared is counted once.
+//! What several tasks on one backbone take in total, with everything shared counted once.
 
 use super::Method;
 use super::size::{Parts, Size};
@@ -8,12 +8,13 @@ use bundles::plan::Plan;
 impl Method {
     /// Parameters of all tasks, whose networks have `sizes`, on the backbone of `plan`.
     ///
-    /// A method that leaves the backbone's kernels alone has them once, whole, whether a task reads all of them or not: a
-    /// device keeps the backbone for the next task too. Features have its norms in common as well; so have PackNet's tasks,
-    /// which also lie in one another's unused weights. Fine-tuning and LwF share nothing.
+    /// For methods that leave the backbone's kernels unchanged, those count once and in full, whether or not
+    /// a task reads all of them: the device keeps the backbone for the next task. With features, its norms
+    /// are shared too, as they are with PackNet, whose tasks also occupy each other's unused weights.
+    /// Fine-tuning and LwF share nothing.
     ///
     /// # Errors
-    /// Whatever [`Plan::check`] finds.
+    /// Any error of [`Plan::check`].
     pub fn params_together(self, plan: &Plan, sizes: &[Size]) -> Result<u64> {
         let parts = Parts::of(plan)?;
         let own: u64 = sizes.iter().map(|size| size.task_params).sum();
@@ -43,7 +44,7 @@ mod tests {
     fn what_is_shared_counts_once() {
         let (plan, _) = backbone(4);
         let Parts { kernels, norms, head, .. } = Parts::of(&plan).unwrap();
-        // A second task with another classifier.
+        // A second task with a larger classifier.
         let heads = [head, 3 * head];
         let sizes = |of: &dyn Fn(u64) -> Size| heads.map(of);
         let mask = kernels.div_ceil(32);
@@ -53,7 +54,7 @@ mod tests {
         let masks = sizes(&|head| Size::new(kernels, Owned { numbers: norms + head, bits: kernels }, 0));
         // A tailored network that reads a third of the kernels.
         let lean = sizes(&|head| Size::new(kernels / 3, Owned { numbers: 7 + head, bits: 0 }, 0));
-        // The tasks of PackNet own some of the weights that others leave.
+        // PackNet's tasks own some of the weights that others left free.
         let mut packed = sizes(&|head| Size::new(0, Owned { numbers: 5 + head, bits: kernels }, 0));
         for (size, head) in packed.iter_mut().zip(heads) {
             size.params = kernels + norms + head + mask;

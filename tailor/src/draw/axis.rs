@@ -1,40 +1,40 @@
-//! The axis of a plot: its range, where its ticks are, and what they say.
+//! The axis of a plot: range, tick positions and tick labels.
 
 /// One axis.
 #[derive(Debug, Clone)]
 pub struct Axis {
-    /// What it measures, with the unit.
+    /// The quantity, with its unit.
     pub label: &'static str,
-    /// Whether equal distances are equal ratios.
+    /// Whether the scale is logarithmic.
     pub log: bool,
     low: f64,
     high: f64,
 }
 
 impl Axis {
-    /// Equal distances are equal differences.
+    /// A linear axis.
     pub fn linear(label: &'static str) -> Axis {
         Axis { label, log: false, low: f64::INFINITY, high: f64::NEG_INFINITY }
     }
 
-    /// Equal distances are equal ratios; numbers up to zero have no place on it.
+    /// A logarithmic axis; zero and negative numbers cannot be placed on it.
     pub fn log(label: &'static str) -> Axis {
         Axis { log: true, ..Axis::linear(label) }
     }
 
-    /// Whether `value` has a place on such an axis.
+    /// Whether `value` can be placed on the axis.
     pub fn takes(&self, value: f64) -> bool {
         value.is_finite() && (!self.log || value > 0.0)
     }
 
-    /// Widens the range to `value`.
+    /// Extends the range to include `value`.
     pub fn include(&mut self, value: f64) {
         if self.takes(value) {
             (self.low, self.high) = (self.low.min(value), self.high.max(value));
         }
     }
 
-    /// Leaves some room at both ends, and a range where there was none.
+    /// Adds a margin at both ends; an empty range becomes a non-empty one.
     pub(super) fn pad(&mut self) {
         if self.low > self.high {
             (self.low, self.high) = if self.log { (0.1, 1.0) } else { (0.0, 1.0) };
@@ -48,7 +48,7 @@ impl Axis {
         }
     }
 
-    /// Where `value` lies, 0 at the low end and 1 at the high one.
+    /// Position of `value`: 0 at the low end, 1 at the high end.
     pub(super) fn place(&self, value: f64) -> f64 {
         if self.log {
             (value / self.low).ln() / (self.high / self.low).ln()
@@ -57,7 +57,7 @@ impl Axis {
         }
     }
 
-    /// At most `most` ticks (at least two): value and label.
+    /// At most `most` ticks (`most` is at least two): value and label.
     pub(super) fn ticks(&self, most: usize) -> Vec<(f64, String)> {
         let most = most.max(2);
         if self.log { self.log_ticks(most) } else { self.linear_ticks(most) }
@@ -74,8 +74,8 @@ impl Axis {
         (first..=last).map(|i| i as f64 * step).map(|v| (v, format!("{v:.digits$}"))).collect()
     }
 
-    /// Powers of ten; where there are few of them, 2 and 5 times powers too; where there are many, every second or so. A range
-    /// that holds not even two of these is so narrow that equal differences do.
+    /// Powers of ten; with few of them also 2 and 5 times powers; with many, only every second or so. A range
+    /// that contains fewer than two of these is so narrow that linear ticks do.
     fn log_ticks(&self, most: usize) -> Vec<(f64, String)> {
         let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
         let within = |v: &f64| (self.low..=self.high).contains(v);
@@ -96,7 +96,7 @@ impl Axis {
     }
 }
 
-/// A power of ten times 1, 2 or 5 without needless zeros.
+/// A power of ten times 1, 2 or 5, without superfluous zeros.
 fn short(value: f64) -> String {
     if (1e-3..1e4).contains(&value) {
         let digits = (-(value.log10() + 1e-9).floor()).max(0.0) as usize;

@@ -1,19 +1,19 @@
-//! Figures as files of their own: a plot with its colours, title and legend, and drawings side by side.
+//! Figures as standalone files: a plot with its colours, title and legend, and drawings side by side.
 
 use super::plot::{Plot, SIZE};
 use super::svg::{Svg, escape};
 
-/// Colours `c0` to `c7` of the page that plots are made for, as they are on white.
+/// Colours `c0` to `c7` of the report page, as on a white background.
 const COLOURS: [&str; 8] =
     ["#0969da", "#bc4c00", "#1a7f37", "#8250df", "#cf222e", "#7d6400", "#0f7b83", "#bf3989"];
-/// What else its style sheet says of plots.
+/// The other rules for plots in its style sheet.
 const STYLE: &str = ".plot{font-size:12px}.plot text{fill:#57606a}.plot text.label{fill:#1f2328}\
                      .grid{stroke:#e4e8ec;fill:none}.axis{stroke:#57606a;fill:none}\
                      .dash{stroke-dasharray:5 4}.band{opacity:.18}";
 /// Height of a line of the legend, and of the title.
 const LINE: f64 = 18.0;
 const TITLE: f64 = 30.0;
-/// About as wide as a character of the legend is.
+/// Approximate width of a character in the legend.
 const CHARACTER: f64 = 6.8;
 const MARGIN: f64 = 12.0;
 /// Room for a caption above a drawing.
@@ -55,10 +55,10 @@ fn style() -> String {
     format!("<style>{}</style>\n", escape(&rules))
 }
 
-/// An `<svg>` element of `size` at a place inside of another one.
+/// Nests the `<svg>` element `svg` at a position and size inside another one.
 fn placed(svg: &str, x: f64, y: f64, (width, height): (f64, f64)) -> String {
     let place = format!("<svg x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" ");
-    // The drawing's own extent would be a second attribute of the same name.
+    // The drawing's own width and height would be duplicate attributes.
     let svg = match extent(svg) {
         Some((w, h)) => svg.replacen(&format!(" width=\"{w:.0}\" height=\"{h:.0}\""), "", 1),
         None => svg.to_string(),
@@ -66,15 +66,15 @@ fn placed(svg: &str, x: f64, y: f64, (width, height): (f64, f64)) -> String {
     svg.replacen("<svg ", &place, 1)
 }
 
-/// Width and height that an SVG document says it has.
+/// Width and height declared in an SVG document.
 fn extent(svg: &str) -> Option<(f64, f64)> {
     let tag = svg.split('>').next()?;
     let of = |name: &str| tag.split_once(&format!(" {name}=\""))?.1.split('"').next()?.parse().ok();
     Some((of("width")?, of("height")?))
 }
 
-/// Drawings (SVG documents of this module) in rows, each with its caption above; columns are as wide as their widest
-/// drawing.
+/// Arranges drawings (SVG documents of this module) in rows, each with its caption above; columns are as wide
+/// as their widest drawing.
 pub fn sheet(title: &str, rows: &[Vec<(String, String)>]) -> String {
     let of = |drawing: &str| extent(drawing).unwrap_or((400.0, 200.0));
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Drawings: a task's architecture (which blocks and proxies survived, thickness = alpha), and plots.
+//! Drawings: a task's architecture (surviving blocks and proxies, stroke width = alpha), and plots.
 
 mod axis;
 mod figure;
@@ -14,7 +14,7 @@ use bundles::plan::{Cell, Plan, Role};
 use std::fmt::Write;
 use svg::Svg;
 
-/// A network before and after pruning, with the gate values of what survived.
+/// A network before and after pruning, with the gate values of the surviving paths.
 #[derive(Debug, Clone, Copy)]
 pub struct Architecture<'a> {
     /// Name in the title.
@@ -23,9 +23,9 @@ pub struct Architecture<'a> {
     pub subtitle: &'a str,
     /// The student with all its proxies.
     pub full: &'a Plan,
-    /// What survived.
+    /// The pruned network.
     pub kept: &'a Plan,
-    /// `alphas[l - 1][g]` of the survivors, in `kept`'s gate order.
+    /// `alphas[l - 1][g]` of the surviving gates, in `kept`'s order.
     pub alphas: &'a [Vec<f32>],
 }
 
@@ -40,8 +40,8 @@ const INK: &str = "#24292f";
 
 /// The drawing as a self-contained SVG document.
 ///
-/// Nodes stand in a row from the stem (left) to the classifier (right). Boxes are universal blocks, arcs are
-/// proxies; the width of a stroke is the gate's alpha. Pale dashes are what was pruned away.
+/// Nodes are in a row from the stem (left) to the classifier (right). Boxes are universal blocks, arcs are
+/// proxies; stroke width is the gate's alpha. Pruned paths are pale and dashed.
 pub fn architecture(net: Architecture<'_>) -> String {
     let cells = net.full.cells.len();
     let reach = net
@@ -129,7 +129,8 @@ fn legend(svg: &mut Svg, y: f64) {
     }
 }
 
-/// The same in one line of text: `0 ■ 1 ■ 2 · 3`, where a dot is a pruned block, for terminals.
+/// The architecture in one line of text for terminals: for each node, `■` if its block was kept, `□` if only
+/// proxies were, `·` if it is dead; `+n` gives the number of proxies.
 pub fn strip(kept: &Plan) -> String {
     let mut line = String::new();
     for cell in &kept.cells {

@@ -1,19 +1,20 @@
-//! Plots as inline SVG, for a page whose style sheet gives the colours `c0` to `c7`, `ink`, `soft` and `line`.
+//! Plots as inline SVG, for a page whose style sheet defines the colours `c0` to `c7`, `ink`, `soft` and
+//! `line`.
 
 use super::axis::Axis;
 use super::svg::escape;
 use std::fmt::Write;
 
-/// Width and height of a plot; it is scaled to the room there is.
+/// Width and height of a plot; the page scales it to the available space.
 pub(super) const SIZE: (f64, f64) = (440.0, 280.0);
 const LEFT: f64 = 54.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 36.0;
 const BOTTOM: f64 = 44.0;
-/// About as wide as a character of a label is.
+/// Approximate width of a character in a label.
 const CHARACTER: f64 = 7.2;
 
-/// How a point looks: not by colour alone.
+/// Marker shape, so that points do not differ by colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// A filled circle.
@@ -24,74 +25,74 @@ pub enum Shape {
     Square,
     /// A filled triangle.
     Triangle,
-    /// A square on its corner.
+    /// A square standing on a corner.
     Diamond,
     /// Two strokes.
     Cross,
 }
 
-/// Something drawn. `colour` is the number of a colour of the page.
+/// An element of a plot. `colour` is the index of one of the page's colours.
 #[derive(Debug, Clone)]
 pub enum Mark {
     /// Points joined by a line.
     Line {
-        /// Number of the colour.
+        /// Index of the colour.
         colour: usize,
         /// Whether it is dashed.
         dashed: bool,
         /// Name in the legend.
         name: String,
-        /// Corners.
+        /// Vertices.
         points: Vec<(f64, f64)>,
     },
-    /// Single points, each with what a pointer over it shows.
+    /// Single points, each with its tooltip.
     Points {
-        /// Number of the colour.
+        /// Index of the colour.
         colour: usize,
-        /// What each looks like.
+        /// Marker shape.
         shape: Shape,
         /// Name in the legend.
         name: String,
-        /// Where they are.
+        /// Positions and tooltips.
         points: Vec<(f64, f64, String)>,
     },
     /// A dashed line across the plot.
     Level {
-        /// Number of the colour.
+        /// Index of the colour.
         colour: usize,
         /// Name in the legend.
         name: String,
-        /// Its height.
+        /// Position on the y axis.
         y: f64,
     },
-    /// A tinted stripe across the plot.
+    /// A tinted horizontal band.
     Band {
-        /// Number of the colour.
+        /// Index of the colour.
         colour: usize,
         /// Name in the legend.
         name: String,
-        /// Its lower and upper edge.
+        /// Lower and upper edge.
         y: (f64, f64),
     },
-    /// A thin upright line with a word at its top, if there is room before the next one.
+    /// A thin vertical line with a label at its top, if it fits before the next one.
     Divider {
-        /// Where it is.
+        /// Position on the x axis.
         x: f64,
-        /// The word.
+        /// The label.
         word: String,
     },
 }
 
-/// A plot under construction.
+/// A plot.
 #[derive(Debug, Clone)]
 pub struct Plot {
-    /// What it shows, for those who do not see it.
+    /// Description, also for screen readers.
     pub title: String,
-    /// From left to right.
+    /// The horizontal axis.
     pub x: Axis,
-    /// From bottom to top.
+    /// The vertical axis.
     pub y: Axis,
-    /// From back to front.
+    /// Elements, from back to front.
     pub marks: Vec<Mark>,
 }
 
@@ -126,7 +127,7 @@ impl Plot {
         drawing.out + "</svg>\n"
     }
 
-    /// A swatch (an `<svg>` element) and the name of everything that has one, each name once.
+    /// Swatches (`<svg>` elements) and names of all named marks, each name once.
     pub fn legend(&self) -> Vec<(String, &str)> {
         let mut entries: Vec<(String, &str)> = Vec::new();
         for mark in &self.marks {
@@ -201,7 +202,7 @@ impl Drawing {
         self.push(format_args!("<text class=\"label\" x=\"4\" y=\"12\">{y}</text>"));
     }
 
-    /// As many as fit side by side.
+    /// As many ticks as fit side by side.
     fn x_ticks(&self) -> Vec<(f64, String)> {
         let room = SIZE.0 - LEFT - RIGHT;
         let mut most = 8;
@@ -246,7 +247,7 @@ impl Drawing {
                 let corners: Vec<String> =
                     visible.map(|p| format!("{:.1} {:.1}", self.right(p.0), self.down(p.1))).collect();
                 if let [only] = &corners[..] {
-                    // A line of one point would not show.
+                    // A line of a single point would be invisible.
                     let (x, y) = only.split_once(' ').unwrap_or(("0", "0"));
                     self.push(format_args!("<circle class=\"f{colour}\" cx=\"{x}\" cy=\"{y}\" r=\"3\"/>"));
                 } else if !corners.is_empty() {
@@ -289,7 +290,7 @@ fn band(colour: usize, x: f64, y: f64, width: f64, height: f64) -> String {
     )
 }
 
-/// A point with what it says.
+/// A point with its tooltip.
 fn point(colour: usize, shape: Shape, x: f64, y: f64, words: &str) -> String {
     let title = if words.is_empty() { String::new() } else { format!("<title>{}</title>", escape(words)) };
     let path = |d: String, class: char| format!("<path class=\"{class}{colour}\" d=\"{d}\">{title}</path>");
@@ -347,8 +348,8 @@ mod tests {
             svg.contains("a &lt;b&gt; &amp; &quot;c&quot;") && svg.contains("<title>10 &amp; 90</title>")
         );
         let (x, y) = (numbers(&svg, "cx=\""), numbers(&svg, "cy=\""));
-        assert_eq!((x.len(), y.len()), (3, 3), "what is no number is not drawn");
-        // Differences on paper are as differences in numbers; up is more.
+        assert_eq!((x.len(), y.len()), (3, 3), "NaN is not drawn");
+        // Distances are proportional to differences; larger values are higher up.
         let ratio = |a: f64, b: f64, c: f64| (b - a) / (c - a);
         assert!((ratio(x[0], x[1], x[2]) - 10.0 / 90.0).abs() < 0.01, "{x:?}");
         assert!((ratio(y[0], y[1], y[2]) - 5.0 / 9.0).abs() < 0.01 && y[2] < y[0], "{y:?}");

@@ -1,8 +1,8 @@
-//! The few SVG shapes the drawings need.
+//! The few SVG elements that drawings need.
 
 use std::fmt::Write;
 
-/// `text` as it may stand between tags and inside of quotes, in SVG and HTML.
+/// Escapes `text` for element content and quoted attributes, in SVG and HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
@@ -38,7 +38,7 @@ impl Svg {
         ));
     }
 
-    /// A half loop from `from` to `to`, `height` above the line `y`.
+    /// A curve from `from` to `to`, `height` above the line `y`.
     #[expect(clippy::too_many_arguments, reason = "a shape is its numbers")]
     pub(super) fn arc(
         &mut self,
@@ -74,7 +74,7 @@ impl Svg {
         ));
     }
 
-    /// An element made elsewhere.
+    /// Appends an existing element.
     pub(super) fn raw(&mut self, element: &str) {
         self.0.push_str(element);
     }

@@ -1,5 +1,5 @@
-//! What was begun in a work folder before: other options are refused by its checkpoints' fingerprints alone, before
-//! any image is read.
+//! Checks a work folder for runs that were started with other options. Fingerprints of the checkpoints are
+//! enough for that: no image is read.
 
 use super::{Recipe, Work};
 use crate::data::{Size, digest_of};
@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use bundles::container::hex;
 use std::path::Path;
 
-/// What a run is about, beside its recipe and the images themselves.
+/// What identifies a run besides its recipe and the images themselves.
 pub(super) fn about(source: &Source, size: Size, classes: &[String]) -> String {
     let (id, count, names) = (hex(&source.id[..8]), classes.len(), digest_of(classes));
     let Source { mean, std, .. } = source;
@@ -17,14 +17,14 @@ pub(super) fn about(source: &Source, size: Size, classes: &[String]) -> String {
     format!("backbone {id} mean {mean:?} std {std:?} {width}x{height} {count} classes {names}")
 }
 
-/// The refusal to go on from the finished result at `path`, which something else shaped.
+/// The error for a finished result at `path` that was produced by a different run.
 pub(crate) fn made_otherwise(path: &Path) -> Error {
     let want = "repeat its options, remove its folder, or choose another work folder";
     Error::training(path.display(), "made with other options or images, or by another version", want)
 }
 
-/// Refuses checkpoints in `work` of a run on another backbone, other classes or by another recipe. Whether the
-/// images are the same is left to training itself.
+/// Refuses checkpoints in `work` that belong to a different backbone, different classes or a different
+/// recipe. Whether the images match is checked later, by training itself.
 ///
 /// # Errors
 /// [`crate::Error::Training`] naming the checkpoint.
@@ -41,7 +41,8 @@ pub fn refuse_others(
         ("train".to_string(), recipe.student_fingerprint()),
     ];
     let mut dropped = 0;
-    // Searches begin with nothing dropped; halving may leave gaps, whose candidates training itself looks at.
+    // Searches start with no block dropped. Halving may leave gaps; training itself checks the candidates
+    // behind them.
     loop {
         let stage = recipe.candidate_stage(dropped);
         if !work.checkpoint(&stage).exists() {

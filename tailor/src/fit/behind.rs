@@ -1,4 +1,4 @@
-//! How far a network is behind its teacher, and how surely.
+//! How far a network's accuracy falls short of its teacher's, with the standard error of that gap.
 
 use super::{EVAL_BATCH, Search, Tailoring, Teacher};
 use crate::Result;
@@ -7,24 +7,26 @@ use crate::net::{Net, Params};
 use crate::train::Verdict;
 use bundles::plan::Plan;
 
-/// What is changed in all looks at a validation image but the first: where an image lies and its colours, but nothing that training makes hard on purpose.
+/// The augmentations used for every view of a validation image after the first: geometry and colours, but
+/// none of those that make training deliberately harder.
 fn changes(augment: Augment) -> Option<Augment> {
     let mild = Augment { policy: Policy::None, erase: 0.0, ..augment };
     (mild != Augment::default()).then_some(mild)
 }
 
-/// What a network is compared with its teacher by.
+/// The metric by which a network is compared with its teacher (the selection metric).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Judge {
-    /// Right answers, as in the paper: accuracy, of which half a point is four of 750 images.
+    /// Fraction of correct answers, as in the paper: accuracy. Half a point is four of 750 images.
     Answers,
-    /// The probability that the right class is given, on average: what accuracy is to be expected of images like these. It moves
-    /// with every image, not only with those at the border between two classes, and so depends less on which images there are.
+    /// Mean probability of the correct class, i.e. the accuracy to expect on images like these. Every image
+    /// contributes to it, not only those near a decision boundary, so it depends less on which images the
+    /// split happens to contain.
     Probability,
 }
 
 impl Judge {
-    /// What `search` goes by unless told otherwise: a sweep is the paper's.
+    /// The default for `search`: the sweep follows the paper.
     pub fn of(search: Search) -> Judge {
         if search == Search::Sweep { Judge::Answers } else { Judge::Probability }
     }
@@ -45,21 +47,22 @@ impl Judge {
     }
 }
 
-/// How a network's answers compare with its teacher's, image by image.
+/// Accuracy gap between a network and its teacher, compared image by image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Behind {
-    /// The teacher's share of right answers, or mean probability of the right class, less the network's, over all looks.
+    /// The teacher's fraction of correct answers (or mean probability of the correct class) minus the
+    /// network's, over all views.
     pub gap: f64,
-    /// Standard error of that for a choice of other images.
+    /// Standard error of the gap, over the choice of images.
     pub error: f64,
-    /// Images that only the teacher gets right as they are.
+    /// Unchanged images that only the teacher classifies correctly.
     pub lost: usize,
-    /// Images that only the network gets right as they are.
+    /// Unchanged images that only the network classifies correctly.
     pub won: usize,
 }
 
 impl Behind {
-    /// Of the two's verdicts on the same images: a list for each look, of which the first is at images as they are.
+    /// Compares two sets of verdicts on the same images: one list per view, the first of unchanged images.
     pub fn of(judge: Judge, teacher: &[Vec<Verdict>], network: &[Vec<Verdict>]) -> Behind {
         let images = teacher.first().map_or(0, Vec::len);
         let looks = teacher.len().max(1) as f64;
@@ -78,13 +81,14 @@ impl Behind {
     }
 }
 
-/// A gap and its standard error in words: points, their 95 % interval, and the judge's name.
+/// Formats a gap and its standard error: points, their 95 % interval, and the name of the metric.
 pub(crate) fn points(gap: f64, error: f64, judge: &str) -> String {
     format!("{:.2} ± {:.2} by {judge}", 100.0 * gap, 196.0 * error)
 }
 
 impl Tailoring<'_> {
-    /// How far a network is behind its teacher on validation, over the recipe's looks.
+    /// The network's gap to its teacher on validation, over the recipe's test-time-augmentation views
+    /// ([`looks`](super::Recipe::looks)).
     pub(super) fn behind(&self, teacher: &Teacher, plan: &Plan, params: &Params) -> Result<Behind> {
         let verdicts = match teacher.verdicts.get() {
             Some(verdicts) => verdicts,
@@ -96,7 +100,7 @@ impl Tailoring<'_> {
         Ok(Behind::of(self.recipe.judge, verdicts, &self.looks(plan, params)?))
     }
 
-    /// Verdicts on validation, at images as they are and then changed as training images are.
+    /// Verdicts on validation: first on unchanged images, then on augmented ones.
     fn looks(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<Verdict>>> {
         let loader = self.loader(self.val, EVAL_BATCH)?;
         let net = Net { plan, params };
@@ -122,8 +126,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_one_gets_right_says_how_far_behind_and_how_surely() {
-        // Every right answer is given with the same probability, and every wrong one.
+    fn gap_and_error_follow_from_the_images_only_one_gets_right() {
+        // All correct answers have the same probability, and so do all wrong ones.
         let verdicts = |right: [bool; 5]| {
             right.map(|right| Verdict { right, probability: if right { 0.75 } else { 0.25 } }).to_vec()
         };
@@ -133,14 +137,14 @@ mod tests {
         assert_eq!((behind.lost, behind.won), (2, 1));
         // Differences 1, 1, -1, 0, 0: their variance is 3 / 5 - 0.2^2.
         assert!((behind.gap - 0.2).abs() < 1e-12 && (behind.error - (0.56f64 / 5.0).sqrt()).abs() < 1e-12);
-        // A look at which the network gets the fourth image wrong and all else is as before: 1, 1, -1/2, 0, 0.
+        // A second view, in which the network also gets the fourth image wrong: 1, 1, -1/2, 0, 0.
         let second = verdicts([true, false, false, false, false]);
         let [teacher, network] = [teacher, network].map(|[first]| first);
         let (teacher, network) = ([teacher.clone(), teacher], [network, second]);
         let looks = Behind::of(Judge::Answers, &teacher, &network);
         assert_eq!((looks.lost, looks.won), (2, 1));
         assert!((looks.gap - 0.3).abs() < 1e-12 && (looks.error - (0.36f64 / 5.0).sqrt()).abs() < 1e-12);
-        // By probability a right answer is worth half as much more than a wrong one here.
+        // By probability, a correct answer is worth only 0.5 more than a wrong one here.
         let likely = Behind::of(Judge::Probability, &teacher, &network);
         assert_eq!((likely.lost, likely.won), (2, 1));
         assert!((likely.gap - 0.15).abs() < 1e-12 && (likely.error - (0.09f64 / 5.0).sqrt()).abs() < 1e-12);
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_differ_where_training_images_are_changed_without_being_made_hard() {
+    fn views_use_only_the_milder_augmentations() {
         assert_eq!(changes(Augment::default()), None);
         let crop = Augment { crop_pad: 2, ..Augment::default() };
         assert_eq!(changes(Augment { erase: 0.5, ..crop }), Some(crop));

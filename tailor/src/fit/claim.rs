@@ -1,16 +1,16 @@
-//! Who may be at work in a folder.
+//! Locks that keep two runs from working in the same folder.
 
 use crate::{Error, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// What is locked for the folder; empty, and left behind.
+/// The file that is locked. It is empty and stays behind.
 const FILE: &str = ".lock";
 
-/// Keeps other runs out of a folder as long as it lives. The system gives the folder back however the process ends.
+/// A lock on a work folder, held until dropped. The operating system releases it however the process ends.
 ///
-/// A lock on a file of its own, which network file systems pass on to other machines; where one has no locks at all,
-/// nobody is kept out.
+/// The lock is taken on a separate file, which network file systems propagate to other machines. On file
+/// systems without locks, nobody is kept out.
 #[derive(Debug)]
 pub struct Claim {
     folder: PathBuf,
@@ -18,43 +18,44 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Makes `folder` if needed and lets nobody else work there.
+    /// Creates `folder` if needed and locks it exclusively.
     ///
     /// # Errors
-    /// [`Error::Training`] when somebody does; [`Error::Io`].
+    /// [`Error::Training`] if another run holds it; [`Error::Io`].
     pub fn alone(folder: &Path) -> Result<Claim> {
         Claim::open(folder, FILE)?.keep(File::try_lock)
     }
 
-    /// Makes `folder` if needed and lets others work there who share it, too: candidates of one sweep, which have checkpoints of
-    /// their own.
+    /// Creates `folder` if needed and locks it shared: candidates of one sweep have separate checkpoints and
+    /// can run side by side.
     ///
     /// # Errors
-    /// [`Error::Training`] when somebody has it [alone](Claim::alone); [`Error::Io`].
+    /// [`Error::Training`] if a run holds it [exclusively](Claim::alone); [`Error::Io`].
     pub fn shared(folder: &Path) -> Result<Claim> {
         Claim::open(folder, FILE)?.keep(File::try_lock_shared)
     }
 
-    /// The candidate without `dropped` blocks in a shared folder: two processes must not retrain the same one.
+    /// Locks the candidate without `dropped` blocks in a shared folder: two processes must not retrain the
+    /// same one.
     ///
     /// # Errors
-    /// [`Error::Training`] when somebody does; [`Error::Io`].
+    /// [`Error::Training`] if another process holds it; [`Error::Io`].
     pub fn candidate(folder: &Path, dropped: usize) -> Result<Claim> {
         Claim::open(folder, &format!("{FILE}-{dropped}"))?.keep(File::try_lock)
     }
 
-    /// Lets nobody else work there from now on, until it is [shared again](Claim::share).
+    /// Turns a shared lock into an exclusive one, until it is [shared again](Claim::share).
     ///
     /// # Errors
-    /// [`Error::Training`] when somebody does; the claim is given up then.
+    /// [`Error::Training`] if another run holds the folder; the lock is then released.
     pub fn take_alone(self) -> Result<Claim> {
         self.keep(File::try_lock)
     }
 
-    /// Lets those work there again who share it.
+    /// Turns an exclusive lock back into a shared one.
     ///
     /// # Errors
-    /// [`Error::Training`] when somebody had it alone in between.
+    /// [`Error::Training`] if another run took it exclusively in between.
     pub fn share(self) -> Result<Claim> {
         self.keep(File::try_lock_shared)
     }
@@ -62,7 +63,7 @@ impl Claim {
     fn open(folder: &Path, name: &str) -> Result<Claim> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let path = folder.join(name);
-        // Locked alone over a network, it has to be open for writing.
+        // Network file systems require write access for an exclusive lock.
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         Ok(Claim { folder: folder.to_path_buf(), file: file.map_err(Error::io(&path))? })
     }
@@ -73,7 +74,7 @@ impl Claim {
                 let want = "wait until that ends, stop it, or choose another work folder";
                 Err(Error::training(self.folder.display(), "another run is at work in this folder", want))
             }
-            // No locks here.
+            // The file system does not support locks.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(self),
         }
     }
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_run_or_several_candidates_are_at_work_in_a_folder() {
+    fn a_folder_admits_one_run_or_several_candidates() {
         let outside = tempfile::tempdir().unwrap();
         let folder = outside.path().join("run");
         let alone = Claim::alone(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! What is cut off a trained student, before anything is retrained.
+//! Cutting gates off a trained student, before retraining.
 
 use super::select::Attempt;
 use super::{Student, Tailoring};
@@ -6,24 +6,24 @@ use crate::Result;
 use crate::net::{Gating, Params, alphas};
 use bundles::plan::{Plan, Role};
 
-/// How the stages begin that retrain a pruned network.
+/// Prefix of the stages that retrain a pruned network.
 pub(super) const PRUNE: &str = "prune-";
 
-/// How those begin that retrain it for long.
+/// Prefix of the stages that fine-tune a candidate for long ("finish").
 pub(super) const FINISH: &str = "finish-";
 
 /// A pruned network, before or after retraining.
 pub(super) struct Cut {
     /// Universal blocks dropped by choice (exclusion may have removed more).
     pub(super) dropped: usize,
-    /// Name of its retraining.
+    /// Name of its retraining stage.
     pub(super) stage: String,
     pub(super) plan: Plan,
     pub(super) params: Params,
 }
 
 impl Cut {
-    /// A copy to be finished; nothing of that touches this one.
+    /// A copy for the long fine-tuning, which leaves the original as it is.
     pub(super) fn to_finish(&self) -> Result<Cut> {
         let params = survivors(&self.plan, &self.params, &self.plan)?;
         let stage = format!("{FINISH}{}", self.stage.strip_prefix(PRUNE).unwrap_or(&self.stage));
@@ -32,7 +32,7 @@ impl Cut {
 }
 
 impl Tailoring<'_> {
-    /// Blocks whose gate is closed for good: they go first, and cost no accuracy.
+    /// Number of blocks whose gate is permanently closed: they are dropped first, at no loss of accuracy.
     pub(super) fn closed_blocks(&self, student: &Student) -> Result<usize> {
         let gates = self.gates(&student.plan, &student.params)?;
         let is_closed = |(cell, alphas): (&bundles::plan::Cell, &Vec<f32>)| {
@@ -47,12 +47,12 @@ impl Tailoring<'_> {
         Ok(values.collect::<candle_core::Result<_>>()?)
     }
 
-    /// The student without its `dropped` lowest blocks, or why there is none.
+    /// The student without its `dropped` lowest-ranked blocks, or the attempt that says why pruning refused.
     pub(super) fn cut(&self, student: &Student, dropped: usize) -> Result<std::result::Result<Cut, Attempt>> {
         let mut gates = self.gates(&student.plan, &student.params)?;
         let theta = match student.params.gating() {
             Gating::Softmax => self.recipe.theta,
-            // What is open a little is meant to be.
+            // Hard-concrete gates close exactly, so any open one is meant to stay.
             Gating::HardConcrete => f32::MIN_POSITIVE,
         };
         if self.recipe.keeps_ways_round() {
@@ -70,8 +70,8 @@ impl Tailoring<'_> {
     }
 }
 
-/// Lifts the most open proxy of each node to `theta` where all are below: without one no block could leave, however little it
-/// is missed later. Thinning takes it away if nothing needs it.
+/// Raises the largest proxy gate of each node to `theta` if all are below it. Without a bypass, no block
+/// could be dropped later, however little it contributes. Thinning removes the proxy if nothing needs it.
 fn keep_ways_round(plan: &Plan, gates: &mut [Vec<f32>], theta: f32) {
     for (cell, alphas) in plan.cells.iter().zip(gates) {
         let proxies = (0..alphas.len()).filter(|&g| cell.gates[g].role == Role::Proxy);
@@ -81,7 +81,7 @@ fn keep_ways_round(plan: &Plan, gates: &mut [Vec<f32>], theta: f32) {
     }
 }
 
-/// What `plan`, cut out of `before`, needs of `params`.
+/// The parameters that `plan`, pruned from `before`, keeps of `params`.
 pub(super) fn survivors(before: &Plan, params: &Params, plan: &Plan) -> Result<Params> {
     let kept: Vec<Vec<usize>> = before
         .cells
@@ -102,8 +102,8 @@ mod tests {
     use bundles::plan::Cell;
     use candle_core::{Device, Tensor};
 
-    /// Sources of the proxies left to each node, and of its widest open one, once `search` has cut a student whose gates have all
-    /// but closed its proxies.
+    /// Prunes a student, by the rules of `search`, whose gates have almost closed its proxies. For each node,
+    /// returns the sources of the remaining proxies and of the one with the largest gate.
     fn proxies_left(search: Search, gating: Gating) -> Vec<(Vec<usize>, Option<usize>)> {
         let ground = testing::ground(1, true);
         let folder = tempfile::tempdir().unwrap();
@@ -118,7 +118,7 @@ mod tests {
             .unwrap();
         let params = Params::student(&plan, &ground.source.params, true, gating, 5, &Device::Cpu).unwrap();
         for (name, var) in params.vars().filter(|(name, _)| name.ends_with(".alpha")) {
-            // The block's, then the proxies', the last of which is the widest open.
+            // The block's logit, then the proxies', the last of which is the largest.
             let gates = var.elem_count();
             let logits: Vec<f32> = (0..gates).map(|g| if g == 0 { 9.0 } else { -9.0 + g as f32 }).collect();
             var.set(&Tensor::from_vec(logits, gates, &Device::Cpu).unwrap())
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_block_keeps_one_way_round_it_but_in_a_sweep() {
+    fn every_block_keeps_one_bypass_except_in_a_sweep() {
         for search in [Search::Iterative, Search::Bisect] {
             let left = proxies_left(search, Gating::Softmax);
             assert!(

@@ -1,4 +1,4 @@
-//! What every run on one task starts from: a backbone with its statistics, and images divided into splits.
+//! What every run on a task starts from: a calibrated backbone and the data splits.
 
 use super::begun::about;
 use super::{Recipe, Tailoring, Work};
@@ -8,31 +8,31 @@ use crate::progress::Progress;
 use crate::source::Source;
 use candle_core::Device;
 
-/// Images a folded backbone's norms are calibrated on.
+/// Number of images used to calibrate the norms of a folded backbone.
 const CALIBRATION: usize = 256;
 
-/// A backbone and one task's images, ready to be trained on.
+/// A task's data splits plus the calibrated backbone, ready for training.
 #[derive(Debug, Clone)]
 pub struct Ground {
-    /// The backbone, its norms calibrated.
+    /// The backbone, with calibrated norms.
     pub source: Source,
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Images to train on.
     pub train: Split,
-    /// Images to select by.
+    /// Images for model selection.
     pub val: Split,
-    /// Images to report on, where there are any.
+    /// Images for the final report, if there are any.
     pub test: Option<Split>,
-    /// Backbone, image size, classes and images, in words and digests: what belongs to a run's identity beside its recipe.
+    /// Backbone, image size, classes and images as text and digests: with the recipe, these identify a run.
     pub identity: String,
 }
 
 impl Ground {
-    /// Holds validation images out where the data has none of its own, and calibrates a folded backbone.
+    /// Splits off validation images if the data has none, and calibrates a folded backbone.
     ///
     /// # Errors
-    /// Splits that cannot be made, images that do not fit the backbone.
+    /// If the splits cannot be made or the images do not fit the backbone.
     pub fn prepare(mut source: Source, dataset: Dataset, recipe: &Recipe, device: &Device) -> Result<Ground> {
         let Dataset { classes, train, val, test } = dataset;
         let (train, val) = match val {
@@ -51,7 +51,7 @@ impl Ground {
         Ok(Ground { source, classes, train, val, test, identity })
     }
 
-    /// The stages of a run on it.
+    /// The stages of a run on this task.
     pub fn tailoring<'a>(
         &'a self,
         recipe: &'a Recipe,

@@ -1,4 +1,4 @@
-//! Iterative pruning: what a network could do without next, and how little it would be missed.
+//! Iterative pruning: which part of a network to remove next, and how much that costs in validation loss.
 
 use super::Tailoring;
 use super::cut::{Cut, FINISH, PRUNE, survivors};
@@ -7,36 +7,37 @@ use crate::net::Params;
 use bundles::plan::{Cell, GateId, Plan, Role};
 use std::collections::BTreeSet;
 
-/// Blocks whose removal is tried at each step.
+/// Number of blocks whose removal is tried at each step.
 const TRIES: usize = 3;
 
-/// How stages begin that say what was taken away, in order.
+/// Prefix of stages whose names list what was removed, in order.
 const WITHOUT: &str = "without-";
 
-/// What is between blocks that were taken together.
+/// Separator between blocks removed in the same step.
 const TOGETHER: &str = "+";
 
-/// A step that takes proxies away: what a stage's name says of it, what people are told, and how much of all proxies' cost goes.
+/// A step that removes proxies: its name in stages, its name for the user, and the share of all proxies' cost
+/// it removes.
 pub(super) struct Thinning {
     named: &'static str,
     told: &'static str,
     share: f64,
 }
 
-/// The larger one first. Once that was too much, only the smaller one follows.
+/// The larger one first; once it has failed, only the smaller one is tried.
 pub(super) const THINNINGS: [Thinning; 2] = [
     Thinning { named: "p", told: "½ proxies", share: 0.5 },
     Thinning { named: "q", told: "¼ proxies", share: 0.25 },
 ];
 
-/// Share of a network's cost that has to go with them to be worth a retraining.
+/// Minimum share of a network's cost that it must save to be worth a retraining.
 const WORTHWHILE: f64 = 0.02;
 
-/// Rises of the validation loss below this count as none: then the larger saving comes first.
+/// Rises of the validation loss below this count as this much, so that the larger saving comes first.
 const NO_LOSS: f64 = 1e-3;
 
-/// What was taken in turn to come to the network of that stage, blocks by the names that drawings give them; nothing for those of other
-/// searches.
+/// Lists what was removed, step by step, to arrive at the network of that stage, with blocks named as in
+/// drawings. Empty for stages of other searches.
 pub(crate) fn taken(stage: &str) -> String {
     let Some((_, path)) = stage.split_once(WITHOUT) else { return String::new() };
     let steps = path.split('-').map(|step| match THINNINGS.iter().find(|thinning| thinning.named == step) {
@@ -46,9 +47,9 @@ pub(crate) fn taken(stage: &str) -> String {
     steps.collect::<Vec<_>>().join(", ")
 }
 
-/// A leaner network, and what it saves for what.
+/// A leaner network, and what it saves at what price.
 struct Step {
-    /// Rise of the validation loss for each unit of cost saved.
+    /// Rise of the validation loss per unit of cost saved.
     price: f64,
     plan: Plan,
     taken: String,
@@ -56,7 +57,7 @@ struct Step {
 }
 
 impl Step {
-    /// The network that it makes of `at`, still to be retrained.
+    /// Applies the step to `at`; the result is yet to be retrained.
     fn of(self, at: &Cut) -> Result<Cut> {
         let origin = match at.stage.strip_prefix(FINISH) {
             Some(finished) => format!("{PRUNE}{finished}"),
@@ -73,7 +74,7 @@ impl Step {
     }
 }
 
-/// A network's gates of that kind.
+/// The network's gates with the given role.
 fn gates(plan: &Plan, role: Role) -> impl Iterator<Item = GateId> {
     plan.cells.iter().enumerate().flat_map(move |(i, cell)| {
         let gates = cell.gates.iter().enumerate().filter(move |(_, path)| path.role == role);
@@ -81,7 +82,7 @@ fn gates(plan: &Plan, role: Role) -> impl Iterator<Item = GateId> {
     })
 }
 
-/// Whether every block that could go `before`, because a proxy leads round it, still can in what is left.
+/// Whether every block that could be dropped in `before`, because a proxy bypasses it, still can in `less`.
 fn keeps_ways_round(before: &Plan, less: &Plan) -> bool {
     let has_way = |cell: &Cell| cell.proxies().next().is_some();
     let pairs = before.cells.iter().zip(&less.cells);
@@ -89,10 +90,11 @@ fn keeps_ways_round(before: &Plan, less: &Plan) -> bool {
 }
 
 impl Tailoring<'_> {
-    /// What could come after `at`: networks that lack one more block, first the one whose validation loss rises least for each
-    /// unit of cost saved, and no more than [`TRIES`]; or the network that lacks so many more `blocks`, each the best to take
-    /// after those before. On the way to a budget, where what is taken stays taken, the one
-    /// with [fewer proxies](Self::thinner) has its place among them. What would part stem and classifier is left out.
+    /// The networks to try after `at`. With `blocks` of 1, networks with one block less, sorted by the rise
+    /// of the validation loss per unit of cost saved, at most [`TRIES`] of them; on the way to a budget,
+    /// where no removal is undone, the one with [fewer proxies](Self::thinner) is ranked among them. With
+    /// more `blocks`, the network that lacks that many, chosen greedily one by one. Removals that would
+    /// disconnect stem and classifier are left out.
     pub(super) fn leaner(&self, at: &Cut, blocks: usize) -> Result<Vec<Cut>> {
         if blocks > 1 {
             return Ok(self.without_blocks(at, blocks)?.into_iter().collect());
@@ -106,7 +108,7 @@ impl Tailoring<'_> {
         steps.into_iter().take(TRIES).map(|step| step.of(at)).collect()
     }
 
-    /// `at` without so many blocks, where that many can go.
+    /// `at` without that many blocks, if that many can be removed.
     fn without_blocks(&self, at: &Cut, blocks: usize) -> Result<Option<Cut>> {
         let mut params = survivors(&at.plan, &at.params, &at.plan)?;
         let mut plan = at.plan.clone();
@@ -125,7 +127,7 @@ impl Tailoring<'_> {
         step.of(at).map(Some)
     }
 
-    /// Every network that lacks one block of this one.
+    /// All networks with one block less.
     fn without_a_block(&self, plan: &Plan, params: &Params, now: (f64, f64)) -> Result<Vec<Step>> {
         let steps = gates(plan, Role::Block).map(|id| {
             let less = self.without(plan, params, &BTreeSet::from([id]), now)?;
@@ -134,9 +136,10 @@ impl Tailoring<'_> {
         steps.filter_map(Result::transpose).collect()
     }
 
-    /// `at` without those of its proxies that are missed least: as many as cost half of what all of them do, and, in case that is
-    /// too much, a quarter; the first of [`THINNINGS`] are left out. Nothing where that would hardly save anything. Proxies go
-    /// last: those that are missed least now may be what a block's place could have been taken by.
+    /// `at` without its least important proxies: as many as make up half of all proxies' cost and, in case
+    /// that is too much, a quarter; the first `left_out` of [`THINNINGS`] are skipped. Empty if that would
+    /// save next to nothing. Proxies go last, because one that is unimportant now may be what could replace a
+    /// block.
     pub(super) fn thinner(&self, at: &Cut, left_out: usize) -> Result<Vec<Cut>> {
         let now = self.loss_and_cost(&at.plan, &at.params)?;
         let proxies = self.by_price(at, now)?;
@@ -145,13 +148,13 @@ impl Tailoring<'_> {
         let mut steps: Vec<Step> = Vec::new();
         for thinning in &THINNINGS[first..] {
             let step = self.fewer_proxies(at, &proxies, now, thinning)?;
-            // Of few proxies, a quarter may be as many as half.
+            // With few proxies, a quarter may be as many as half.
             steps.extend(step.filter(|step| steps.last().is_none_or(|larger| larger.plan != step.plan)));
         }
         steps.into_iter().map(|step| step.of(at)).collect()
     }
 
-    /// Proxies that can go, first those whose removal costs least for what it saves.
+    /// Proxies that can be removed, sorted by the loss per unit of cost saved.
     fn by_price(&self, at: &Cut, now: (f64, f64)) -> Result<Vec<GateId>> {
         let mut proxies = Vec::new();
         for id in gates(&at.plan, Role::Proxy) {
@@ -163,8 +166,8 @@ impl Tailoring<'_> {
         Ok(proxies.into_iter().map(|(_, id)| id).collect())
     }
 
-    /// `at` without the first of these proxies, where that is worth a retraining. On the way to a budget, where blocks are still
-    /// to go, every node that has one keeps a way round it.
+    /// `at` without the first of these proxies, if that is worth a retraining. On the way to a budget, where
+    /// blocks are still to be removed, every node with a bypass keeps one.
     fn fewer_proxies(
         &self,
         at: &Cut,
@@ -181,7 +184,7 @@ impl Tailoring<'_> {
                 break;
             }
             taken.insert(id);
-            // Two nodes may each be reached without one of two proxies, and not without both.
+            // Two nodes may each be reachable without one of two proxies, but not without both.
             let can_go = at.plan.without(&taken).is_ok_and(|less| {
                 let keeps_ways = self.recipe.budget.is_none() || keeps_ways_round(&at.plan, &less);
                 keeps_ways && less.blocks() == at.plan.blocks()
@@ -203,8 +206,8 @@ impl Tailoring<'_> {
         Ok((self.validation_loss(plan, params)?, self.recipe.cost.total(plan)?))
     }
 
-    /// The network without these gates, and how much its validation loss rises for each unit of cost saved; none when stem
-    /// and classifier would be apart.
+    /// The network without these gates, and the rise of its validation loss per unit of cost saved. `None` if
+    /// that would disconnect stem and classifier.
     fn without(
         &self,
         plan: &Plan,
@@ -234,7 +237,7 @@ mod tests {
     use candle_core::Device;
 
     #[test]
-    fn the_way_to_a_network_is_told() {
+    fn the_removals_of_a_stage_are_listed() {
         for stage in ["prune-without-7-p-12", "finish-without-7-p-12"] {
             assert_eq!(taken(stage), "G7, ½ proxies, G12");
         }
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_block_that_is_missed_least_comes_first() {
+    fn the_least_important_block_comes_first() {
         let ground = testing::ground(1, true);
         let folder = tempfile::tempdir().unwrap();
         let (recipe, work) = (Recipe::small(), Work::open(folder.path()).unwrap());
@@ -254,7 +257,7 @@ mod tests {
         let plan = backbone.with_proxies(Skips::Nearest(3), ground.source.arch.proxy_form()).unwrap();
         let numbers = &ground.source.params;
         let params = Params::student(&plan, numbers, true, Gating::Softmax, 5, &Device::Cpu).unwrap();
-        // Proxies of an untrained student hardly do anything: these do, each as much as chance has it.
+        // Proxies of an untrained student contribute almost nothing; scale them up by random factors.
         let mut random = Random::new(&[9]);
         for (name, var) in params.vars().filter(|(name, _)| name.starts_with("proxy")) {
             let factor = 1.0 + random.below(400) as f64;
@@ -284,7 +287,7 @@ mod tests {
         let next = tailoring.leaner(&leaner[0], 1).unwrap();
         assert!(next.iter().all(|cut| cut.stage.starts_with(&format!("{}-", leaner[0].stage))));
 
-        // Two at once are the best, and then what is the best without it.
+        // Two at once are the best block, followed by the best one without it.
         let two = tailoring.leaner(&whole, 2).unwrap();
         let [two] = &two[..] else { panic!("{} steps", two.len()) };
         let (first, second) = next[0].stage.rsplit_once('-').unwrap();
@@ -293,7 +296,7 @@ mod tests {
         assert_eq!((&two.stage, two.dropped), (&next_together, 2));
         assert!(tailoring.leaner(&whole, all + 1).unwrap().is_empty());
 
-        // Proxies have their place among blocks only on the way to a budget.
+        // Proxies are ranked among blocks only on the way to a budget.
         let thin = tailoring.thinner(&whole, 0).unwrap();
         let [thin] = &thin[..] else { panic!("{} steps: a quarter hardly saves anything", thin.len()) };
         assert_eq!((&thin.stage[..], thin.dropped, thin.plan.blocks()), ("prune-0-without-p", 0, all));
@@ -322,7 +325,7 @@ mod tests {
         assert_eq!(thinned, (cheaper < TRIES).then_some(cheaper), "{prices:?}, {}", price(&careful));
         assert_eq!(by_price.len(), TRIES);
 
-        // Half of the proxies' cost goes, and those that are missed less than any that stays.
+        // Half of the proxies' cost is removed, and every removed one is less important than any that stays.
         let proxies = |cut: &Cut| -> f64 {
             let costs = recipe.cost.gates(&cut.plan).unwrap();
             gates(&cut.plan, Role::Proxy).map(|id| costs[id.node - 1][id.gate]).sum()
@@ -342,7 +345,7 @@ mod tests {
         }
         let dearest = taken.iter().copied().fold(f64::MIN, f64::max);
         assert!(kept.iter().all(|price| *price >= dearest), "{taken:?} taken, {kept:?} kept");
-        // Without any proxy, every block is needed.
+        // Without any proxy, no block can be removed.
         let bare = Cut { plan: backbone, ..whole };
         assert!(
             tailoring.leaner(&bare, 1).unwrap().is_empty() && tailoring.thinner(&bare, 0).unwrap().is_empty()

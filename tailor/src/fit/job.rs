@@ -1,4 +1,4 @@
-//! One task from images to bundle: all stages, then scores, drawing and packing.
+//! One task from images to bundle: all stages, then scoring, drawing and packing.
 
 use super::begun::made_otherwise;
 use super::record::Record;
@@ -15,7 +15,7 @@ use bundles::container::{Preprocess, Resize, SigningKey, write_atomically};
 use bundles::plan::Counter;
 use candle_core::Device;
 
-/// Images per batch of the last look at all of them.
+/// Images per batch when the final predictions are computed.
 const ANSWERED: usize = 100;
 
 /// Everything one tailored task is made from.
@@ -24,29 +24,29 @@ pub struct Job<'a> {
     pub name: &'a str,
     /// The backbone.
     pub source: Source,
-    /// Where the images came from, for the run's identity and the bundle's facts.
+    /// Where the images came from; part of the run's identity and the bundle's metadata.
     pub data_name: &'a str,
     /// The images.
     pub dataset: Dataset,
-    /// Every choice.
+    /// All options.
     pub recipe: &'a Recipe,
-    /// Where the run lives.
+    /// The run's work folder.
     pub work: &'a Work,
-    /// Who signs; nobody means the development key.
+    /// Signing keys; the development key if empty.
     pub signers: &'a [SigningKey],
-    /// Where numbers are computed.
+    /// The device to compute on.
     pub device: &'a Device,
-    /// Candidates of a sweep that are retrained at the same time; one per core, on a GPU one, when left out.
+    /// Number of candidates a sweep retrains at the same time. Default: one per core; on a GPU, one.
     pub jobs: Option<usize>,
-    /// What a person sees.
+    /// Progress shown to the user.
     pub progress: &'a Progress,
 }
 
 impl Job<'_> {
-    /// Runs or continues the job and returns its report; bundle and drawing are in the work folder.
+    /// Runs or resumes the job and returns its report. Bundle and drawing are written to the work folder.
     ///
     /// # Errors
-    /// Whatever any stage reports.
+    /// Any error of any stage.
     pub fn run(self) -> Result<Report> {
         let ground = self.ground()?;
         let tailoring = self.tailoring(&ground);
@@ -63,7 +63,7 @@ impl Job<'_> {
         let (source, classes, size) = (&ground.source, &ground.classes, ground.train.images.size());
         let mut preprocess =
             Preprocess::new(3, size.width, size.height, Resize::Bilinear, source.mean, source.std);
-        // A network that has never seen a colour is not shown any.
+        // A network trained on greyscale images only is given only greyscale images.
         preprocess.grey = ground.train.images.is_grey() && ground.val.images.is_grey();
         let facts = vec![
             ("arch".to_string(), source.arch.to_string()),
@@ -147,10 +147,11 @@ impl Job<'_> {
 }
 
 impl Job<'_> {
-    /// Runs or continues the first stages only: the teacher, and with `student` the student too. Validation of both.
+    /// Runs or resumes only the first stages: the teacher, and with `student` the student too. Returns their
+    /// validation scores.
     ///
     /// # Errors
-    /// Whatever any stage reports.
+    /// Any error of any stage.
     pub fn begin(self, student: bool) -> Result<(Score, Option<Score>)> {
         let ground = self.ground()?;
         let tailoring = self.tailoring(&ground);
@@ -159,10 +160,10 @@ impl Job<'_> {
         Ok((teacher.validation, student.map(|student| student.validation)))
     }
 
-    /// Runs or continues one candidate of a sweep, and what it is made from where that is not done.
+    /// Runs or resumes one candidate of a sweep, and the stages it depends on if they are not done yet.
     ///
     /// # Errors
-    /// Whatever any stage reports.
+    /// Any error of any stage.
     pub fn candidate(self, dropped: usize) -> Result<Attempt> {
         let ground = self.ground()?;
         let tailoring = self.tailoring(&ground);
@@ -171,10 +172,10 @@ impl Job<'_> {
         tailoring.candidate(&teacher, &student, dropped)
     }
 
-    /// Whether this very job was finished in the work folder before, with the same test images.
+    /// Whether this same job has already been finished in the work folder, with the same test images.
     ///
     /// # Errors
-    /// [`Error::Training`] when another one was; [`Error::Io`].
+    /// [`Error::Training`] if a different job has been; [`Error::Io`].
     pub fn is_finished(&self) -> Result<bool> {
         let path = self.work.report();
         let text = match std::fs::read_to_string(&path) {
@@ -187,13 +188,14 @@ impl Job<'_> {
         if found["run"] != self.identity(&ground) {
             return Err(made_otherwise(&path));
         }
-        // Nothing was trained on test images: other ones are looked at by what is there.
+        // No training used the test images: with different ones, the existing networks are only evaluated
+        // again.
         let test = ground.test.as_ref().map(Split::digest);
         let tested = test.is_none_or(|digest| found["test_images"] == digest);
         Ok(tested && self.work.bundle(self.name).exists())
     }
 
-    /// Everything that shapes the result, written out.
+    /// Everything that shapes the result, as text.
     fn identity(&self, ground: &Ground) -> String {
         format!("{} | {:?}", ground.identity, self.recipe)
     }

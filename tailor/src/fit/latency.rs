@@ -1,4 +1,5 @@
-//! The latency table of a device: microseconds of every block and proxy, as `edge-runtime bench --blocks` writes it.
+//! A device's latency table: microseconds of every block and proxy, as written by `edge-runtime bench
+//! --blocks`.
 
 use crate::{Error, Result};
 use bundles::plan::{Arch, Plan, Role};
@@ -6,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-/// What one row of the table measured.
+/// The part of the network that a row measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
     Stem,
@@ -29,42 +30,42 @@ impl Part {
         .find_map(|(name, part)| (name == word).then_some(part))
     }
 
-    /// Whether the part reads a source node that the row must name.
+    /// Whether the part reads a source node, which the row must then name.
     fn has_source(self) -> bool {
         matches!(self, Part::Block | Part::Proxy)
     }
 }
 
-/// What a table says it was measured of; lines say nothing.
+/// What the table was measured on, if it says so; tab-separated tables do not.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Measured {
     arch: Option<String>,
-    /// Height and width of its images.
+    /// Height and width of the images.
     size: Option<[usize; 2]>,
 }
 
 /// Microseconds of each part of a student, measured on a device.
 #[derive(Clone, PartialEq)]
 pub struct LatencyTable {
-    /// File it came from, for messages.
+    /// Path of the file, for error messages.
     file: String,
     measured: Measured,
     rows: BTreeMap<(usize, Option<usize>, Part), f64>,
 }
 
 impl fmt::Debug for LatencyTable {
-    /// What it says and not where it lies: a recipe that is written out stays the same when the file moves.
+    /// Leaves out the path, so that a recipe's `Debug` output stays the same if the file moves.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LatencyTable").field("measured", &self.measured).field("rows", &self.rows).finish()
     }
 }
 
 impl LatencyTable {
-    /// Reads a table: JSON where the name ends in `.json`, tab-separated `node source role us` otherwise.
+    /// Reads a table: JSON if the name ends in `.json`, tab-separated `node source role us` otherwise.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] for a line that is no row, a time that is no positive number, or a row that
-    /// comes twice.
+    /// [`Error::Io`]; [`Error::Data`] for a malformed line, a time that is negative or not finite, or a
+    /// duplicate row.
     pub fn read(path: &Path) -> Result<LatencyTable> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         let read = match path.extension().is_some_and(|extension| extension == "json") {
@@ -83,13 +84,13 @@ impl LatencyTable {
             }
         }
         match table.rows.is_empty() {
-            true => Err(refuse("no row".into())),
+            true => Err(refuse("no rows".into())),
             false => Ok(table),
         }
     }
 
-    /// Refuses a table that names another architecture or other images than `size` pixels each way: nodes of the same number may
-    /// be there, and cost something else.
+    /// Refuses a table that names another architecture or an image size other than `size` pixels each way:
+    /// its nodes may have the same numbers but different costs.
     ///
     /// # Errors
     /// [`Error::Data`].
@@ -104,7 +105,7 @@ impl LatencyTable {
             Some([height, width]) if [*height, *width] != [size; 2] => refuse(
                 format!("measured on images of {width}x{height} pixels"),
                 format!(
-                    "a table of images of {size}x{size}, at which `edge-runtime bench --blocks` measures a backbone made for them; or leave out --size"
+                    "a table of images of {size}x{size}, made with `edge-runtime bench --blocks` from a backbone for that size; or leave out --size"
                 ),
             ),
             _ => Ok(()),
@@ -114,7 +115,7 @@ impl LatencyTable {
     /// Microseconds of gate `g` of cell `node` of `plan`.
     ///
     /// # Errors
-    /// [`Error::Data`] when the table lacks it.
+    /// [`Error::Data`] if the table lacks it.
     pub fn gate(&self, plan: &Plan, node: usize, g: usize) -> Result<f64> {
         let gate = &plan.cells[node - 1].gates[g];
         let part = if gate.role == Role::Block { Part::Block } else { Part::Proxy };
@@ -124,17 +125,17 @@ impl LatencyTable {
     /// Microseconds of stem and head.
     ///
     /// # Errors
-    /// [`Error::Data`] when the table lacks them.
+    /// [`Error::Data`] if the table lacks them.
     pub fn fixed(&self, plan: &Plan) -> Result<f64> {
         Ok(self.get((0, None, Part::Stem))? + self.get((plan.cells.len() + 1, None, Part::Head))?)
     }
 
-    /// Microseconds that node `node` takes whatever leads into it; 0 where its sum is part of another step.
+    /// Microseconds that node `node` takes regardless of its inputs; 0 if its sum is part of another step.
     pub fn sum(&self, node: usize) -> f64 {
         self.rows.get(&(node, None, Part::Sum)).copied().unwrap_or(0.0)
     }
 
-    /// Everything in it, for a run's identity.
+    /// The table's contents, as part of a run's identity.
     pub fn fingerprint(&self) -> String {
         let row = |(&(node, source, part), us): (&(usize, Option<usize>, Part), &f64)| {
             format!("{node} {} {part:?} {us}", source.map_or("-".into(), |s| s.to_string()))
@@ -149,14 +150,14 @@ impl LatencyTable {
             Error::data(
                 &self.file,
                 format!("no row for the {part:?} of node {node}{from}").to_lowercase(),
-                "a table of this architecture; measure it with `edge-runtime bench --blocks FILE --skips K`, K as \
+                "a table of this architecture; make one with `edge-runtime bench --blocks FILE --skips K`, with the same K as \
                  here",
             )
         })
     }
 }
 
-/// One row as it was written.
+/// One row as read from the file.
 struct Row {
     node: usize,
     source: Option<usize>,
@@ -200,7 +201,7 @@ fn rows_of_lines(text: &str) -> std::result::Result<Vec<Row>, String> {
     lines.map(|line| row(line).ok_or_else(|| format!("line `{line}`"))).collect()
 }
 
-/// Rows, and what they are of where that is said.
+/// The rows, and what they were measured on, if stated.
 fn rows_of_json(text: &str) -> std::result::Result<(Measured, Vec<Row>), String> {
     let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let rows = value["rows"].as_array().ok_or("no `rows`")?;
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_table_is_refused_with_its_line() {
+    fn malformed_tables_are_refused_with_the_line() {
         let cases = [
             ("t.tsv", "", "first line"),
             ("t.tsv", "node\tsource\trole\tus\n", "no row"),
@@ -286,7 +287,7 @@ mod tests {
         }
     }
 
-    /// A block that is slow on the device is pressed hardest, however few its multiply-adds.
+    /// A block that is slow on the device is penalised most, however few its multiply-adds.
     #[test]
     fn the_slowest_block_is_charged_most() {
         use crate::fit::Measure;

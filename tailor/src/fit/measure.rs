@@ -1,27 +1,27 @@
-//! What a network costs, in the unit its user pays in, and how much of it is allowed.
+//! The cost of a network, in the unit the user cares about, and the budget for it.
 
 use super::LatencyTable;
 use crate::{Error, Result};
 use bundles::plan::{Counter, Plan};
 use std::{fmt, str::FromStr};
 
-/// The quantity that complexity is counted in.
+/// The quantity in which cost is measured.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Measure {
-    /// Multiply-adds of one image.
+    /// Multiply-adds per image.
     #[default]
     Macs,
-    /// Numbers the network reads, shared and task-owned.
+    /// Parameters the network reads, shared and task-owned.
     Params,
-    /// Microseconds of one image on a device.
+    /// Microseconds per image on a device.
     Latency(LatencyTable),
 }
 
 impl Measure {
-    /// Cost of every live gate of `plan`, as the deployed network pays it.
+    /// Cost of every live gate of `plan`, as in the deployed network.
     ///
     /// # Errors
-    /// A latency table that lacks one.
+    /// If a latency table lacks one of them.
     pub fn gates(&self, plan: &Plan) -> Result<Vec<Vec<f64>>> {
         let costs = plan.folded().costs(Counter::True)?.gates;
         let of_cell = |(i, gates): (usize, Vec<bundles::plan::Cost>)| {
@@ -35,10 +35,10 @@ impl Measure {
         costs.into_iter().enumerate().map(of_cell).collect()
     }
 
-    /// Cost of what pruning cannot remove: stem and head.
+    /// Cost of the parts that pruning cannot remove: stem and head.
     ///
     /// # Errors
-    /// A latency table that lacks them.
+    /// If a latency table lacks them.
     pub fn fixed(&self, plan: &Plan) -> Result<f64> {
         let costs = plan.folded().costs(Counter::True)?;
         Ok(match self {
@@ -51,7 +51,7 @@ impl Measure {
     /// Cost of the whole network.
     ///
     /// # Errors
-    /// A latency table that lacks a part of it.
+    /// If a latency table lacks a part of it.
     pub fn total(&self, plan: &Plan) -> Result<f64> {
         let gates: f64 = self.gates(plan)?.iter().flatten().sum();
         let sums: f64 = match self {
@@ -64,13 +64,14 @@ impl Measure {
         Ok(self.fixed(plan)? + gates + sums)
     }
 
-    /// The least that a network pruned from `student` can cost: stem, head, and the cheapest way from one to the other.
+    /// Lower bound on the cost of a network pruned from `student`: stem, head, and the cheapest path between
+    /// them.
     ///
     /// # Errors
-    /// A latency table that lacks a part of it.
+    /// If a latency table lacks a part of it.
     pub fn least(&self, student: &Plan) -> Result<f64> {
         let gates = self.gates(student)?;
-        // Of the cheapest way to each node.
+        // Cost of the cheapest path to each node.
         let mut ways = vec![0.0];
         for (i, (cell, costs)) in student.cells.iter().zip(gates).enumerate() {
             let sum = if let Measure::Latency(table) = self { table.sum(i + 1) } else { 0.0 };
@@ -80,12 +81,12 @@ impl Measure {
         Ok(self.fixed(student)? + ways.last().copied().unwrap_or(0.0))
     }
 
-    /// A cost in words.
+    /// Formats a cost.
     pub fn say(&self, cost: f64) -> String {
         in_words(cost, self.unit())
     }
 
-    /// A cost in words, rounded up, so that a budget of that much has room for it.
+    /// Formats a cost rounded up, so that a budget of that amount suffices.
     pub fn exactly(&self, cost: f64) -> String {
         match self {
             Measure::Macs => format!("{} multiply-adds", cost.ceil()),
@@ -94,7 +95,7 @@ impl Measure {
         }
     }
 
-    /// What costs are counted in, as documents name it: `macs`, `params` or `us`.
+    /// The unit as it is named in documents: `macs`, `params` or `us`.
     pub fn unit(&self) -> &'static str {
         match self {
             Measure::Macs => "macs",
@@ -103,7 +104,7 @@ impl Measure {
         }
     }
 
-    /// Everything about it, for a run's identity.
+    /// Everything about the measure, as part of a run's identity.
     pub(crate) fn fingerprint(&self) -> String {
         match self {
             Measure::Macs => "macs".into(),
@@ -113,10 +114,10 @@ impl Measure {
     }
 }
 
-/// How documents name microseconds.
+/// Name of microseconds in documents.
 pub(super) const MICROSECONDS: &str = "us";
 
-/// A cost counted in that [unit](Measure::unit), in words.
+/// Formats a cost in the given [unit](Measure::unit).
 pub(super) fn in_words(cost: f64, unit: &str) -> String {
     match unit {
         MICROSECONDS => format!("{:.3} ms", cost / 1e3),
@@ -125,7 +126,7 @@ pub(super) fn in_words(cost: f64, unit: &str) -> String {
     }
 }
 
-/// The most a tailored network may cost: `15M` or `100k` multiply-adds or parameters, `1.5ms` or `800us` on the
+/// Maximum cost of a tailored network: `15M` or `100k` multiply-adds or parameters, `1.5ms` or `800us` on the
 /// device, or `40%` of the plain backbone with its classifier.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Budget {
@@ -137,17 +138,18 @@ pub struct Budget {
 enum Unit {
     /// Multiply-adds or parameters.
     Count,
-    /// Written in milliseconds or microseconds, kept in microseconds.
+    /// Given in milliseconds or microseconds, stored in microseconds.
     Time,
-    /// Hundredths of the plain backbone.
+    /// Percentage of the plain backbone's cost.
     Percent,
 }
 
 impl Budget {
-    /// The budget in the unit of `measure`, for tailoring `backbone`.
+    /// Converts the budget to the unit of `measure`, for tailoring `backbone`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a time without a latency table, a count with one, or less than stem and head cost.
+    /// [`Error::Config`] for a time without a latency table, a count with one, or no more than what stem and
+    /// head cost.
     pub fn resolve(&self, measure: &Measure, backbone: &Plan) -> Result<f64> {
         let refuse = |want: String| Err(Error::config(format!("--budget {self}"), want));
         let timed = matches!(measure, Measure::Latency(_));
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_pruning_can_leave_costs_less_than_the_least() {
+    fn no_pruned_network_costs_less_than_the_lower_bound() {
         let arch: Arch = "cifar-resnet8-b".parse().unwrap();
         let student =
             arch.plan(32, 32, 10).unwrap().with_proxies(Skips::Nearest(3), arch.proxy_form()).unwrap();
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn budgets_that_cannot_be_are_refused_with_the_reason() {
+    fn impossible_budgets_are_refused_with_the_reason() {
         for text in ["", "fast", "-3M", "0", "NaN", "inf", "3 ks"] {
             let error = text.parse::<Budget>().unwrap_err().to_string();
             assert!(error.contains("15M"), "{error}");

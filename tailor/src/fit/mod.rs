@@ -1,4 +1,5 @@
-//! Tailoring one task: teach, train, prune, pack, in a work folder that can be picked up at any epoch.
+//! Tailoring one task: teach, train, prune, pack, in a work folder from which a run can be resumed at any
+//! epoch.
 
 mod begun;
 mod behind;

@@ -1,4 +1,5 @@
-//! What the tailored network answers for every image of a split, and the images it is most certain of and wrong about.
+//! The tailored network's predictions for every image of a split, and the images of its most confident
+//! mistakes.
 
 use super::Work;
 use crate::data::{Batch, Split};
@@ -7,24 +8,24 @@ use crate::{Error, Result};
 use candle_core::D;
 use image::{ExtendedColorType, save_buffer_with_format};
 
-/// Mistakes whose images are kept.
+/// Number of mistakes whose images are kept.
 const MISTAKES: usize = 24;
 
-/// One answer.
+/// One prediction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answer {
-    /// The class it is.
+    /// The true class.
     pub label: u32,
-    /// The class of the highest score.
+    /// The predicted class: the one with the highest score.
     pub answer: u32,
-    /// Softmax probability of the answer.
+    /// Softmax probability of the predicted class.
     pub confidence: f32,
 }
 
-/// Answers for `batches`, in their order.
+/// Predictions for `batches`, in order.
 ///
 /// # Errors
-/// When a batch cannot be read or does not fit the plan.
+/// If a batch cannot be read or does not fit the plan.
 pub fn answers(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<Vec<Answer>> {
     let mut out = Vec::new();
     for batch in batches {
@@ -41,8 +42,8 @@ pub fn answers(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> R
     Ok(out)
 }
 
-/// Writes `answers` for `split` (named `name`: test or val) to the work folder, and the images of the most certain
-/// mistakes, at the size the network sees them.
+/// Writes `answers` for `split` (called `name`: test or val) to the work folder, and the images of the most
+/// confident mistakes at the network's input size.
 ///
 /// # Errors
 /// [`Error::Io`].

@@ -1,4 +1,4 @@
-//! From trained gates to the network that goes to the device: cut, retrain, select.
+//! From trained gates to the deployed network: cut, retrain, select.
 
 use super::cut::Cut;
 use super::iterate::THINNINGS;
@@ -16,20 +16,20 @@ use std::collections::BTreeMap;
 pub struct Pruned {
     /// What survived.
     pub plan: Plan,
-    /// Retrained numbers.
+    /// Retrained parameters.
     pub params: Params,
     /// Accuracy on validation.
     pub validation: Score,
-    /// How that compares with the teacher.
+    /// Accuracy gap to the teacher.
     pub behind: Behind,
-    /// How it was chosen.
+    /// How it was selected.
     pub selection: Selection,
 }
 
-/// Tolerances beyond the tolerance that finishing may win back.
+/// How far beyond the tolerance, in tolerances, the long fine-tuning may recover.
 const REACH: f64 = 2.0;
 
-/// Networks that were retrained, by stage.
+/// Retrained networks by stage.
 #[derive(Default)]
 struct Tries(BTreeMap<String, Cut>);
 
@@ -39,25 +39,25 @@ impl Tries {
         Attempt::Trained(tried.candidate)
     }
 
-    /// Those of these candidates, in their order.
+    /// Removes and returns the networks of these candidates, in order.
     fn take(&mut self, candidates: &[Candidate]) -> Vec<Cut> {
         candidates.iter().filter_map(|candidate| self.0.remove(&candidate.stage)).collect()
     }
 }
 
-/// Whether finishing was tried and brought nothing within tolerance: what was taken together was too much, although it had looked
-/// as if finishing could win it back.
+/// Whether networks were fine-tuned for long and none came within tolerance: the step that led to them was
+/// too large after all.
 fn nothing_kept(finished: &[Attempt], goal: &Goal) -> bool {
     !finished.is_empty() && finished.iter().filter_map(Attempt::trained).all(|c| !goal.is_within(c))
 }
 
 impl Tailoring<'_> {
-    /// Prunes and retrains as the recipe's search asks for, [finishes](Recipe::finish) what is worth it, and does both again
-    /// with ever fewer proxies. Without a budget the leanest network within tolerance of the teacher's validation accuracy is
-    /// kept, with one the most accurate network within it.
+    /// Prunes and retrains by the recipe's search, [fine-tunes](Recipe::finish) promising candidates for
+    /// long, and repeats both with fewer and fewer proxies. Selects the leanest network within tolerance of
+    /// the teacher's validation accuracy or, with a budget, the most accurate network that fits it.
     ///
     /// # Errors
-    /// Whatever training reports; [`Error::Training`] when no connected network fits.
+    /// Any error of training; [`Error::Training`] if no connected network fits.
     pub fn prune(&self, teacher: &Teacher, student: &Student) -> Result<Pruned> {
         let goal = self.goal()?;
         let mut tries = Tries::default();
@@ -70,7 +70,7 @@ impl Tailoring<'_> {
                 finished = self.finish(worth_finishing(&thinned, &goal), teacher, &goal, &mut tries)?;
             }
             let go_on = nothing_kept(&finished, &goal);
-            // Another round may come to the same networks as the one before it.
+            // A round may arrive at the same networks as the previous one.
             let known: Vec<String> =
                 attempts.iter().filter_map(|a| a.trained().map(|c| c.stage.clone())).collect();
             let is_new = |a: &Attempt| a.trained().is_none_or(|c| !known.contains(&c.stage));
@@ -87,7 +87,7 @@ impl Tailoring<'_> {
         Ok(Pruned { plan: cut.plan, params: cut.params, validation, behind, selection })
     }
 
-    /// Every attempt of the recipe's search; the networks it retrained go into `tries`.
+    /// All attempts of the recipe's search; the retrained networks go into `tries`.
     fn search(
         &self,
         teacher: &Teacher,
@@ -125,7 +125,7 @@ impl Tailoring<'_> {
                 };
                 let retrain = |cut| self.retrain(cut, how, teacher);
                 let leaner = |at: &Tried, blocks| self.leaner(&at.cut, blocks);
-                // On the way to a budget one at a time, so as not to go far beyond it.
+                // On the way to a budget, one at a time, so as not to overshoot it.
                 let longest = if goal.budget.is_some() { 1 } else { usize::MAX };
                 let all = descend(retrain(cut)?, goal, longest, |at| &at.candidate, leaner, retrain)?;
                 Ok(all.into_iter().map(|tried| tries.keep(tried)).collect())
@@ -133,7 +133,7 @@ impl Tailoring<'_> {
         }
     }
 
-    /// Retrains the leanest of these for long until one is within tolerance.
+    /// Fine-tunes these candidates for long, starting from the leanest, until one is within tolerance.
     fn finish(
         &self,
         candidates: Vec<Candidate>,
@@ -150,8 +150,8 @@ impl Tailoring<'_> {
         )
     }
 
-    /// Goes on from the network that would be kept, to ever fewer proxies, by all but the first thinnings. A sweep is the paper's, and leaves them to their
-    /// gates.
+    /// Continues from the network that would be selected to fewer and fewer proxies, skipping the first
+    /// `left_out` thinnings. Not after a sweep, which follows the paper and leaves proxies to their gates.
     fn thin(
         &self,
         attempts: &[Attempt],
@@ -174,11 +174,11 @@ impl Tailoring<'_> {
         Ok(all.map(|tried| tries.keep(tried)).collect())
     }
 
-    /// Prunes `dropped` blocks and retrains what is left, one candidate of a sweep, unless pruning refuses or the budget
-    /// does.
+    /// Prunes `dropped` blocks and retrains the rest (one candidate of a sweep), unless pruning refuses or
+    /// the budget is exceeded.
     ///
     /// # Errors
-    /// Whatever training reports.
+    /// Any error of training.
     pub fn candidate(&self, teacher: &Teacher, student: &Student, dropped: usize) -> Result<Attempt> {
         let goal = self.goal()?;
         Ok(match self.affordable(student, dropped, &goal)? {
@@ -187,7 +187,7 @@ impl Tailoring<'_> {
         })
     }
 
-    /// The student without its `dropped` lowest blocks, where that leaves a network within the budget.
+    /// The student without its `dropped` lowest-ranked blocks, if that network fits the budget.
     fn affordable(
         &self,
         student: &Student,
@@ -211,7 +211,7 @@ impl Tailoring<'_> {
         Ok(Goal { tolerance, caution, slack, budget })
     }
 
-    /// What to do where too many proxies are closed.
+    /// What to do if too many proxies are closed.
     fn to_open_proxies(&self) -> &'static str {
         match self.recipe.gating {
             Gating::Softmax => "train longer or lower --theta",
@@ -219,7 +219,7 @@ impl Tailoring<'_> {
         }
     }
 
-    /// The attempt that needs no training, because its network costs too much whatever it learns.
+    /// The attempt to report, without training, for a network that exceeds the budget.
     fn over(&self, cut: &Cut, goal: &Goal) -> Result<Option<Attempt>> {
         let cost = self.recipe.cost.total(&cut.plan)?;
         let Some(budget) = goal.budget.filter(|budget| cost > *budget) else { return Ok(None) };
@@ -238,15 +238,15 @@ impl Tailoring<'_> {
             Some(cost) if refused > 0 => Error::training(
                 "prune",
                 format!(
-                    "no network fits the budget; the leanest that is connected takes {}, and {refused} leaner ones are not",
+                    "no network fits the budget; the leanest connected one takes {}, and {refused} leaner ones are disconnected",
                     self.recipe.cost.say(cost)
                 ),
-                format!("{}, so that proxies stay open; or raise --budget", self.to_open_proxies()),
+                format!("{} so that proxies stay open, or raise --budget", self.to_open_proxies()),
             ),
             Some(cost) => Error::training(
                 "prune",
                 format!(
-                    "no network fits the budget; the leanest that was tried takes {}",
+                    "no network fits the budget; the leanest one tried takes {}",
                     self.recipe.cost.say(cost)
                 ),
                 "raise --budget, or let proxies reach further with --skips",
@@ -268,7 +268,7 @@ mod tests {
     use crate::progress::Progress;
     use candle_core::Device;
 
-    /// What is tried and kept of a small network.
+    /// Tailors a small network by `recipe`.
     fn pruned(recipe: &Recipe) -> Pruned {
         let ground = testing::ground(1, true);
         let folder = tempfile::tempdir().unwrap();
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn smaller_steps_follow_where_finishing_won_nothing_back() {
+    fn smaller_steps_follow_if_finishing_recovered_nothing() {
         let goal = goal(0.98);
         let cases: [(&[usize], bool); 4] =
             [(&[], false), (&[970], true), (&[970, 979], true), (&[970, 985], false)];
@@ -291,7 +291,7 @@ mod tests {
         }
     }
 
-    /// A sweep of a few steps.
+    /// A short sweep.
     fn brief() -> Recipe {
         let mut brief =
             Recipe { search: Search::Sweep, theta: 0.0, tolerance: 1.0, finish: 0, ..Recipe::small() };
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_was_finished_from_where_the_search_left_it() {
+    fn the_winner_is_finished_from_the_searchs_candidate() {
         let brief = brief();
         let finished = |pruned: &Pruned| -> Vec<bool> {
             let trained = pruned.selection.attempts.iter().filter_map(Attempt::trained);
@@ -323,7 +323,7 @@ mod tests {
             "the leanest is within tolerance: none of the other {} is finished",
             brief.len()
         );
-        // Trained further: the numbers are others.
+        // Trained further: the parameters have changed.
         assert_eq!(long.plan, short.plan);
         let changed = |(name, _): (&str, &candle_core::Var)| {
             long.params.values(name).unwrap() != short.params.values(name).unwrap()
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_go_by_halves_from_the_leanest_network_that_has_lost_its_blocks() {
+    fn proxies_are_halved_starting_from_the_leanest_network() {
         let tried = |recipe: Recipe| -> Vec<Candidate> {
             let attempts = pruned(&recipe).selection.attempts;
             attempts.iter().filter_map(Attempt::trained).cloned().collect()
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_go_from_the_network_that_finishing_kept_and_what_is_left_is_finished_too() {
+    fn thinning_starts_from_the_finished_network_and_its_result_is_finished_too() {
         let pruned = pruned(&Recipe { search: Search::Bisect, finish: 2, ..brief() });
         let trained: Vec<&Candidate> =
             pruned.selection.attempts.iter().filter_map(Attempt::trained).collect();
@@ -368,7 +368,7 @@ mod tests {
         let blocks = thick.strip_prefix("finish-").unwrap();
         assert!(thin.starts_with(&format!("{thick}-without-p")), "{long:?}");
         assert_eq!(pruned.selection.winner().unwrap().stage, thin);
-        // What thinning tried was retrained briefly, and is named so.
+        // What thinning tried was retrained briefly, and its name says so.
         let tried = format!("prune-{blocks}-without-p");
         assert!(trained.iter().any(|c| c.stage == tried && !c.finished), "{trained:?}");
     }
@@ -381,7 +381,8 @@ mod tests {
             pruned.selection.attempts.iter().filter_map(Attempt::trained).map(|c| c.behind).collect()
         };
         let (one, five) = (behind(1), behind(5));
-        // What images as they are say is the same; what all looks say is not, and finer than one image.
+        // The verdicts on unchanged images are the same; the gap over all views differs, and is finer than
+        // one image.
         let as_they_are = |b: &Behind| (b.lost, b.won);
         assert!(one.iter().map(as_they_are).eq(five.iter().map(as_they_are)));
         let images = |b: &Behind| b.gap * 9.0;

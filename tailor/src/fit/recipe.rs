@@ -1,4 +1,4 @@
-//! Every choice that shapes a tailoring run, with the defaults for small backbones and the paper's own.
+//! All options of a tailoring run, with defaults for small backbones and the paper's settings.
 
 use super::cut::PRUNE;
 use super::{Budget, Judge, Measure};
@@ -19,17 +19,18 @@ pub struct Stage {
     pub schedule: Schedule,
 }
 
-/// How the number of dropped blocks is searched.
+/// How the number of dropped blocks is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Search {
-    /// Every number from 0 until the network falls apart.
+    /// Every number from 0 until the network is disconnected.
     Sweep,
-    /// Halving, on the assumption that dropping more never helps accuracy: about `log2` as many retrainings. Then half
-    /// of the proxies at a time, or a quarter where that is too many.
+    /// Bisection, assuming that dropping more never improves accuracy: about `log2` as many retrainings. Then
+    /// half of the proxies at a time, or a quarter where half is too many.
     Bisect,
-    /// One block, then two, four and so on, what harms validation least for the cost it saves, from the network retrained
-    /// without those before; a step that stays out of tolerance is rolled back, and shorter ones are taken. Then half of
-    /// the proxies at a time, or a quarter where that is too many.
+    /// One block, then two, four and so on, each time those that harm validation least for the cost they
+    /// save, starting from the network retrained without the previous ones. A step that ends out of tolerance
+    /// is rolled back and shorter ones are taken. Then half of the proxies at a time, or a quarter where half
+    /// is too many.
     Iterative,
 }
 
@@ -42,70 +43,74 @@ pub struct Recipe {
     pub train: Stage,
     /// Retraining after pruning, by which candidates are compared.
     pub retrain: Stage,
-    /// How many times as long the networks that may be kept are then retrained, and compared anew; 0 for never.
+    /// How many times as long the candidates for selection are then fine-tuned ("finished") before they are
+    /// compared again; 0 for never.
     pub finish: usize,
     /// Weight of expected complexity.
     pub gamma1: f64,
-    /// Weight of the distance to the teacher's nodes and logits.
+    /// Weight of the distance to the teacher's node activations and logits.
     pub gamma2: f64,
-    /// Weight of the divergence from the teacher's class probabilities.
+    /// Weight of the Kullback-Leibler divergence from the teacher's class probabilities (distillation).
     pub distill: f64,
     /// Optimiser momentum.
     pub momentum: f64,
-    /// Weight decay on everything but alpha logits.
+    /// Weight decay of everything but the gates' alpha logits.
     pub decay: f64,
     /// How far proxies reach back.
     pub skips: Skips,
-    /// Proxies with a smaller alpha are dropped. The widest open one of each node stays all the same, except in a sweep and behind
-    /// hard-concrete gates.
+    /// Proxies with a smaller alpha are dropped. The largest open one of each node is kept regardless, except
+    /// in a sweep and with hard-concrete gates.
     pub theta: f32,
     /// Largest accepted loss of validation accuracy against the teacher, as a fraction.
     pub tolerance: f64,
-    /// What that loss is measured by.
+    /// The metric in which that loss is measured.
     pub judge: Judge,
-    /// Standard errors of the difference to the teacher that a network has to keep clear of the tolerance by, unless it is
-    /// not behind at all.
+    /// Safety margin: how many standard errors of the gap to the teacher a network has to stay clear of the
+    /// tolerance, unless there is no gap at all.
     pub caution: f64,
-    /// Looks at each validation image when candidates are compared: as it is, and changed as training images are. A few hundred
-    /// images are too few to tell networks half a point apart by one look; a network that is about to fail does so in some.
+    /// Views of each validation image when candidates are compared (test-time augmentation): the unchanged
+    /// image, then augmented ones. A few hundred images seen once cannot tell networks half a point apart; a
+    /// network that is about to fail does so in some views.
     pub looks: u64,
     /// Formula of expected complexity.
     pub formula: Formula,
-    /// What complexity is counted in.
+    /// The quantity in which complexity is measured.
     pub cost: Measure,
-    /// The most a tailored network may cost. Takes the place of `gamma1`: only what exceeds it is charged, and the most
-    /// accurate network within it is kept.
+    /// Maximum cost of a tailored network. Replaces `gamma1`: only the excess is penalised, and the most
+    /// accurate network within the budget is selected.
     pub budget: Option<Budget>,
-    /// How gate values come from logits.
+    /// How gate values are computed from logits.
     pub gating: Gating,
     /// Whether matching gradients stay inside their cell.
     pub local_matching: bool,
-    /// Whether the student's norms on universal kernels train too.
+    /// Whether the student's norms on universal kernels are trained too.
     pub free_norms: bool,
-    /// How many blocks to drop is found by this.
+    /// How the number of dropped blocks is found.
     pub search: Search,
     /// Share of the training split held out for validation when the data has no `val` folder.
     pub validation: f64,
-    /// Random changes to training images.
+    /// Augmentation of training images.
     pub augment: Augment,
-    /// Whether every class is drawn equally often.
+    /// Whether every class is sampled equally often.
     pub balance: bool,
-    /// Epochs at a low rate without better validation after which the teacher's training and a retraining stop.
+    /// Early stopping: epochs at a low learning rate without better validation accuracy after which training
+    /// of the teacher and retraining stop.
     pub patience: Option<usize>,
-    /// Longest gradient.
+    /// Maximum gradient norm.
     pub clip: Option<f64>,
-    /// Seed of every random choice.
+    /// Seed of all random choices.
     pub seed: u64,
 }
 
-/// Steps that an epoch of the default schedules has at least.
+/// Minimum number of steps per epoch that the default schedules are made for.
 const LEAST_STEPS: usize = 20;
 
 impl Recipe {
-    /// Defaults for 32-pixel backbones: few epochs, one-cycle schedules, norms on universal kernels trained
-    /// along (a task owns them anyway) and, so that they learn from the teacher, matching end to end; a lighter pull
-    /// towards the teacher's nodes, whose values fewer blocks cannot all reach, and distillation from its answers; blocks dropped
-    /// step by step, which leaves far leaner networks than single-shot pruning does (BENCHMARKS.md).
+    /// Defaults for 32-pixel backbones: few epochs; one-cycle schedules; trained norms on universal kernels
+    /// (a task owns them anyway), with end-to-end matching so that they learn from the teacher; a weaker pull
+    /// towards the teacher's node activations, which fewer blocks cannot all reproduce; distillation from its
+    /// answers; and blocks dropped step by step, which leaves far leaner networks than single-shot pruning
+    /// does (BENCHMARKS.md).
     pub fn small() -> Recipe {
         Recipe {
             teach: Stage { epochs: 12, batch: 64, schedule: Schedule::OneCycle { peak: 0.05 } },
@@ -139,7 +144,8 @@ impl Recipe {
         }
     }
 
-    /// The paper's recipe (224 px): step drops every 20 epochs, frozen norms, local matching, single-shot pruning.
+    /// The paper's recipe (224 px): step drops every 20 epochs, frozen norms, local matching, single-shot
+    /// pruning.
     pub fn paper() -> Recipe {
         let step = |rate| Schedule::Step { rate, every: 20, factor: 0.1, warm_up: 0 };
         Recipe {
@@ -162,9 +168,10 @@ impl Recipe {
         self.gamma2 > 0.0 || self.distill > 0.0
     }
 
-    /// Gives each stage more epochs when `images` training images make few steps each: schedules are written for sets
-    /// whose epochs have at least twenty. A teacher that took half as many is far from its best, and a learning rate that
-    /// rises and falls within a dozen steps in all diverges. Schedules that drop after a number of epochs are left as they are.
+    /// Gives each stage more epochs if `images` training images make few steps each: the schedules are made
+    /// for data sets with at least twenty steps per epoch. With half as many, a teacher ends far from its
+    /// best, and a learning rate that rises and falls within a dozen steps diverges. Schedules that drop
+    /// after a fixed number of epochs are left as they are.
     pub fn lengthen(&mut self, images: usize) {
         for stage in [&mut self.teach, &mut self.train, &mut self.retrain] {
             if matches!(stage.schedule, Schedule::Step { .. }) {
@@ -175,7 +182,7 @@ impl Recipe {
         }
     }
 
-    /// Refuses combinations that cannot work, before anything is read.
+    /// Refuses invalid options and combinations before anything is read.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -190,16 +197,16 @@ impl Recipe {
                 return bad(
                     "batch",
                     format!("{} ({name})", stage.batch),
-                    "at least 2 (batch statistics of one image are no statistics)",
+                    "at least 2 (batch statistics need more than one image)",
                 );
             }
             stage.schedule.check(stage.epochs, &format!("--{name}-rate"))?;
         }
         if !(0.0..=0.5).contains(&self.validation) || self.validation == 0.0 {
-            return bad("validation", self.validation.to_string(), "a fraction above 0, up to 0.5");
+            return bad("validation", self.validation.to_string(), "a fraction above 0 and at most 0.5");
         }
         if !(0.0..1.0).contains(&f64::from(self.theta)) {
-            return bad("theta", self.theta.to_string(), "a gate value from 0 to below 1");
+            return bad("theta", self.theta.to_string(), "a gate value of at least 0 and below 1");
         }
         for (name, value) in [
             ("gamma1", self.gamma1),
@@ -210,7 +217,7 @@ impl Recipe {
             ("caution", self.caution),
         ] {
             if !value.is_finite() || value < 0.0 {
-                return bad(name, value.to_string(), "a number from 0");
+                return bad(name, value.to_string(), "a number of at least 0");
             }
         }
         if self.looks == 0 {
@@ -223,8 +230,8 @@ impl Recipe {
         Ok(())
     }
 
-    /// Refuses a budget or a latency table that does not suit `arch` at `size` pixels with so many
-    /// `classes`, before hours of training find it out.
+    /// Refuses a budget or a latency table that does not suit `arch` at `size` pixels with that many
+    /// `classes`, before hours of training are spent on it.
     ///
     /// # Errors
     /// [`Error::Config`] or [`Error::Data`].
@@ -241,15 +248,15 @@ impl Recipe {
             return Ok(());
         }
         let want = format!(
-            "at least {}, which the leanest network takes that pruning can leave with proxies that reach back as far as {}: let them \
-             reach further, or allow more",
+            "at least {}, the cost of the leanest network that pruning can reach with --skips {}: let proxies \
+             reach further, or raise the budget",
             self.cost.exactly(least),
             self.skips
         );
         Err(Error::config(format!("--budget {budget}"), want))
     }
 
-    /// Everything that shapes the teacher, written out.
+    /// Everything that shapes the teacher, as text.
     pub(crate) fn teacher_fingerprint(&self) -> String {
         format!(
             "{:?} momentum {} decay {} validation {} {:?} balance {} patience {:?}{} clip {:?} seed {}",
@@ -266,7 +273,7 @@ impl Recipe {
         )
     }
 
-    /// Everything that shapes the student, written out.
+    /// Everything that shapes the student, as text.
     pub(crate) fn student_fingerprint(&self) -> String {
         format!(
             "{} | {:?} gamma {} {} distill {} skips {} {:?} cost {} budget {:?} gates {:?} local {} norms {}",
@@ -285,29 +292,29 @@ impl Recipe {
         )
     }
 
-    /// The long retraining of networks that may be kept; none where it is left out.
+    /// The long fine-tuning of candidates for selection; `None` if it is turned off.
     pub(super) fn finishing(&self) -> Option<Stage> {
         let epochs = self.finish * self.retrain.epochs;
         (epochs > 0).then(|| Stage { epochs, ..self.retrain.clone() })
     }
 
-    /// Everything that shapes a candidate retrained as `how` says, written out.
+    /// Everything that shapes a candidate retrained by `how`, as text.
     pub(super) fn candidate_fingerprint(&self, stage: &str, how: &Stage) -> String {
         let before = if *how == self.retrain { String::new() } else { format!(" after {:?}", self.retrain) };
         let ways = if self.keeps_ways_round() { " with a way round each block" } else { "" };
-        // What a search goes on from may be finished networks.
+        // A search may continue from networks that were fine-tuned for long.
         let finish =
             if self.search == Search::Sweep { String::new() } else { format!(" finish {}", self.finish) };
         format!("{} | {how:?}{before} theta {}{ways}{finish} {stage}", self.student_fingerprint(), self.theta)
     }
 
-    /// Name of the retraining of a student without its `dropped` lowest blocks.
+    /// Name of the stage that retrains a student without its `dropped` lowest-ranked blocks.
     pub(super) fn candidate_stage(&self, dropped: usize) -> String {
         format!("{PRUNE}{dropped}{}", if self.keeps_ways_round() { "-round" } else { "" })
     }
 
-    /// Whether each node keeps a proxy that its gates would have closed. A sweep is the paper's, and what hard-concrete gates have
-    /// closed stays closed.
+    /// Whether each node keeps a proxy that its gates would have closed. Not in a sweep, which follows the
+    /// paper, nor with hard-concrete gates, which stay closed once they are.
     pub(super) fn keeps_ways_round(&self) -> bool {
         self.search != Search::Sweep && self.gating == Gating::Softmax
     }
@@ -324,7 +331,7 @@ mod tests {
             recipe.lengthen(images);
             [recipe.teach.epochs, recipe.train.epochs, recipe.retrain.epochs]
         };
-        // Batches of 64, 32 and 32: 40 images are one step each; 320 are five of 64 and ten of 32.
+        // Batches of 64, 32 and 32: 40 images make one step each; 320 make five of 64 and ten of 32.
         assert_eq!(epochs(Recipe::small(), 40), [240, 300, 160]);
         assert_eq!(epochs(Recipe::small(), 320), [48, 30, 16]);
         assert_eq!(epochs(Recipe::small(), 640), [24, 15, 8]);
@@ -347,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn selection_that_cannot_be_is_refused() {
+    fn invalid_selection_options_are_refused() {
         for (option, recipe) in [
             ("--looks 0", Recipe { looks: 0, ..Recipe::small() }),
             ("--caution -1", Recipe { caution: -1.0, ..Recipe::small() }),
@@ -360,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_search_goes_on_from_shapes_its_candidates() {
+    fn finishing_shapes_candidates_except_in_a_sweep() {
         let of = |search, finish| {
             let recipe = Recipe { search, finish, ..Recipe::small() };
             recipe.candidate_fingerprint("prune-without-7-6", &recipe.retrain)

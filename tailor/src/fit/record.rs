@@ -1,4 +1,4 @@
-//! `report.json`: everything about a finished run in one document, for `tailor report` and for scripts.
+//! `report.json`: a finished run in one document, for `tailor report` and for scripts.
 
 use super::{Attempt, BackboneSize, Recipe, Report, Selection};
 use crate::data::Size;
@@ -7,22 +7,22 @@ use crate::startup::command_line;
 use bundles::container::hex;
 use serde_json::{Value, json};
 
-/// What the document says beside the report itself.
+/// The contents of the document besides the report itself.
 pub(super) struct Record<'a> {
     pub(super) source: &'a Source,
     pub(super) data_name: &'a str,
     pub(super) classes: &'a [String],
     pub(super) size: Size,
-    /// Images to train on, to select by, to report on.
+    /// Number of training, validation and test images.
     pub(super) images: [usize; 3],
     pub(super) recipe: &'a Recipe,
     pub(super) selection: &'a Selection,
     pub(super) report: &'a Report,
-    /// Everything that shaped it, written out.
+    /// Everything that shaped the run, as text.
     pub(super) run: String,
     /// Digest of the test images.
     pub(super) test_images: Option<String>,
-    /// Multiply-adds by the paper's conventions, which count norms that a bundle has folded into kernels.
+    /// Multiply-adds counted as in the paper, which includes norms that a bundle folds into kernels.
     pub(super) paper_macs: u64,
 }
 
@@ -30,7 +30,7 @@ impl Record<'_> {
     /// The document.
     ///
     /// # Errors
-    /// Whatever the backbone's plan reports.
+    /// Any error of the backbone's plan.
     pub(super) fn json(&self) -> crate::Result<Value> {
         let attempts: Vec<Value> =
             self.selection.attempts.iter().map(|a| attempt(a, self.recipe.cost.unit())).collect();
@@ -38,7 +38,7 @@ impl Record<'_> {
         backbone["arch"] = self.source.arch.to_string().into();
         backbone["id"] = hex(&self.source.id).into();
         let [train, val, test] = self.images;
-        // The seed stands apart: runs that differ in it alone have the same recipe.
+        // The seed is recorded separately: runs that differ only in it have the same recipe.
         let recipe = Recipe { seed: 0, ..self.recipe.clone() };
         Ok(json!({
             "version": 1,
@@ -67,7 +67,7 @@ impl Record<'_> {
     }
 }
 
-/// An attempt whose costs are counted in `unit`.
+/// One attempt as JSON; costs are in `unit`.
 fn attempt(attempt: &Attempt, unit: &str) -> Value {
     match attempt {
         Attempt::Trained(candidate) => json!({
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_over_budget_is_called_so() {
+    fn over_budget_attempts_are_labelled() {
         let why = "0.300 ms of 0.200 ms".to_string();
         let over = attempt(&Attempt::Over { dropped: 2, cost: 300.0, why: why.clone() }, "us");
         assert_eq!(over, json!({ "dropped": 2, "over_budget": why, "cost": 300.0, "cost_unit": "us" }));

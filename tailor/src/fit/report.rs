@@ -1,4 +1,4 @@
-//! What one tailored task came out as: the row of the table, and its JSON.
+//! The result of one tailored task: its table row and its JSON.
 
 use super::measure::{MICROSECONDS, in_words};
 use super::{Behind, Judge, points};
@@ -17,17 +17,17 @@ pub struct Report {
     pub classes: usize,
     /// Teacher on validation.
     pub teacher_val: Score,
-    /// Teacher on test, where there is one.
+    /// Teacher on test, if there is a test split.
     pub teacher_test: Option<Score>,
     /// Tailored network on validation.
     pub val: Score,
-    /// Tailored network on test, where there is one.
+    /// Tailored network on test, if there is a test split.
     pub test: Option<Score>,
-    /// How far it is behind the teacher on validation.
+    /// Accuracy gap to the teacher on validation.
     pub behind: Behind,
-    /// What that is counted in.
+    /// The metric in which the gap is measured.
     pub judge: Judge,
-    /// Whether it is within tolerance.
+    /// Whether the gap is within tolerance.
     pub within_tolerance: bool,
     /// Live universal blocks.
     pub blocks: usize,
@@ -35,31 +35,31 @@ pub struct Report {
     pub blocks_total: usize,
     /// Live proxies.
     pub proxies: usize,
-    /// Numbers the network reads, shared and task-owned.
+    /// Parameters the network reads, shared and task-owned.
     pub params: u64,
-    /// Task-owned numbers.
+    /// Task-owned parameters.
     pub task_params: u64,
     /// Multiply-adds of one image, `true` counter.
     pub macs: u64,
-    /// What it costs by the run's measure, in `cost_unit`.
+    /// Cost in `cost_unit`.
     pub cost: f64,
     /// Unit of cost and budget: `macs`, `params` or `us`.
     pub cost_unit: &'static str,
-    /// The most it may cost, where that was limited.
+    /// The budget, if there is one.
     pub budget: Option<f64>,
-    /// Bytes of the packed bundle.
+    /// Size of the packed bundle in bytes.
     pub bundle_bytes: u64,
-    /// Survivors in one line.
+    /// The surviving blocks and proxies in one line.
     pub strip: String,
 }
 
-/// Classes of a plan whose head does not count.
+/// Number of classes for plans whose head is not counted.
 const ANY_CLASSES: usize = 2;
 
-/// Parameters, multiply-adds and bytes of the backbone that tasks are compared with.
+/// Parameters, multiply-adds and bytes of the backbone, the baseline for every task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackboneSize {
-    /// Numbers of stem and blocks: kernels and norms.
+    /// Parameters of stem and blocks: kernels and norms.
     pub params: u64,
     /// Multiply-adds of stem and blocks, `true` counter.
     pub macs: u64,
@@ -68,10 +68,10 @@ pub struct BackboneSize {
 }
 
 impl BackboneSize {
-    /// Of a backbone that looks at images of `size`, which need not be what it was pre-trained on.
+    /// Measures a backbone on images of `size`, which may differ from the size it was pre-trained on.
     ///
     /// # Errors
-    /// When the size does not suit the architecture.
+    /// If the size does not suit the architecture.
     pub fn of(source: &Source, size: Size) -> crate::Result<BackboneSize> {
         let plan = source.arch.plan(size.height, size.width, ANY_CLASSES)?;
         let cost = plan.costs(Counter::True)?.without_head();
@@ -85,7 +85,10 @@ impl BackboneSize {
 }
 
 impl Report {
-    /// Fills in what follows from the deployed plan.
+    /// Fills in the figures that follow from the deployed plan.
+    ///
+    /// # Errors
+    /// If the costs of the plan cannot be counted.
     pub fn measure(&mut self, deployed: &Plan) -> crate::Result<()> {
         self.blocks = deployed.blocks();
         self.blocks_total = deployed.cells.len();
@@ -126,7 +129,7 @@ impl Report {
         })
     }
 
-    /// Lines of the table, name of the quantity first.
+    /// Rows of the table, each with the name of the quantity first.
     pub fn rows(&self, backbone: &BackboneSize) -> Vec<(&'static str, String)> {
         let percent =
             |score: Score| format!("{:.1} ± {:.1} %", 100.0 * score.accuracy(), 100.0 * score.margin());
@@ -155,8 +158,8 @@ impl Report {
     }
 }
 
-/// A cost beside its budget, in words; `None` where nothing was limited and multiply-adds and parameters, which are always told, say it
-/// all.
+/// Formats a cost next to its budget. `None` without a budget, unless the cost is a time: multiply-adds and
+/// parameters are always reported anyway.
 pub(crate) fn paid(cost: f64, unit: &str, budget: Option<f64>) -> Option<String> {
     let words = in_words(cost, unit);
     match budget {
@@ -180,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cost_is_told_beside_its_budget_in_its_own_unit() {
+    fn costs_are_shown_with_their_budget_and_unit() {
         for (cost, unit, budget, want) in [
             (183.4, "us", Some(200.0), Some("0.183 ms (budget 0.200 ms)")),
             (183.4, "us", None, Some("0.183 ms")),

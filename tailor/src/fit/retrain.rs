@@ -1,4 +1,4 @@
-//! Retraining what pruning left, one network or several at a time.
+//! Retraining pruned networks, one or several at a time.
 
 use super::cut::{Cut, FINISH};
 use super::select::Candidate;
@@ -10,14 +10,14 @@ use bundles::plan::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// A retrained network with its row of the selection.
+/// A retrained network and its row in the selection.
 pub(super) struct Tried {
     pub(super) cut: Cut,
     pub(super) candidate: Candidate,
 }
 
 impl Tailoring<'_> {
-    /// Trains what pruning left, without charge for complexity.
+    /// Retrains a pruned network, without the complexity penalty.
     pub(super) fn retrain(&self, mut cut: Cut, how: &Stage, teacher: &Teacher) -> Result<Tried> {
         let objective = self.objective(teacher, None);
         let plan = &cut.plan;
@@ -39,8 +39,8 @@ impl Tailoring<'_> {
         Ok(Tried { cut, candidate })
     }
 
-    /// Retrains every cut, [`jobs`](Tailoring::jobs) at a time with an equal share of the threads each; results are in
-    /// the order of `cuts` and do not depend on the number of jobs.
+    /// Retrains all `cuts`, [`jobs`](Tailoring::jobs) at a time, each with an equal share of the threads.
+    /// Results are in the order of `cuts` and do not depend on the number of jobs.
     pub(super) fn retrain_all(&self, cuts: Vec<Cut>, how: &Stage, teacher: &Teacher) -> Result<Vec<Tried>> {
         let jobs = self.jobs.clamp(1, cuts.len().max(1));
         if jobs == 1 {
@@ -56,7 +56,7 @@ impl Tailoring<'_> {
                     match self.retrain(cut, how, teacher) {
                         Ok(tried) => locked(&done).insert(place, tried),
                         Err(error) => {
-                            // Nobody begins what would be thrown away.
+                            // Keep other workers from starting jobs whose results would be discarded.
                             locked(&waiting).by_ref().for_each(drop);
                             return Err(error);
                         }
@@ -75,7 +75,7 @@ impl Tailoring<'_> {
     }
 }
 
-/// The lock's content; a worker that panicked is reported by `join`.
+/// Locks `mutex`, poisoned or not: a worker's panic is propagated by `join`.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

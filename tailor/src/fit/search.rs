@@ -1,32 +1,32 @@
-//! In which order networks are pruned and retrained, and when that ends.
+//! The order in which networks are pruned and retrained, and when the search stops.
 
 use super::select::{Attempt, Candidate, Goal, Selection};
 use crate::Result;
 use std::ops::{Range, RangeInclusive};
 
-/// Every one of these numbers of dropped blocks, up to the first that pruning refuses. `attempt` prunes and retrains
-/// several of them, in any order it likes, and answers in theirs.
+/// Tries every one of these numbers of dropped blocks, up to the first that pruning refuses. `attempt` prunes
+/// and retrains several of them in any order, and returns the results in the given order.
 ///
 /// # Errors
-/// Whatever `attempt` reports.
+/// Any error of `attempt`.
 pub fn sweep(
     numbers: RangeInclusive<usize>,
     attempt: impl FnOnce(&[usize]) -> Result<Vec<Attempt>>,
 ) -> Result<Vec<Attempt>> {
     let mut attempts = attempt(&numbers.collect::<Vec<_>>())?;
-    // Ranks are fixed, so a larger cut contains this one and falls apart as well.
+    // Block ranks are fixed, so a larger cut contains this one and is disconnected as well.
     if let Some(refused) = attempts.iter().position(|tried| matches!(tried, Attempt::Refused { .. })) {
         attempts.truncate(refused + 1);
     }
     Ok(attempts)
 }
 
-/// Halves these numbers of dropped blocks, as if dropping more never helped accuracy, down to what is within tolerance or
-/// [near](Goal::slack). With a budget, the first network within
-/// it is then the best one, and the only one to be retrained.
+/// Bisects these numbers of dropped blocks, assuming that dropping more never improves accuracy, for the most
+/// that stay within tolerance or [near](Goal::slack) it. With a budget, the first network that fits it is
+/// then the best one, and the only one retrained.
 ///
 /// # Errors
-/// Whatever `attempt` reports.
+/// Any error of `attempt`.
 pub fn bisect(
     numbers: RangeInclusive<usize>,
     goal: &Goal,
@@ -45,17 +45,18 @@ pub fn bisect(
     Ok(attempts)
 }
 
-/// Halves these places in a list of leaner and leaner networks, as if none were good enough, as `keeps` says, behind one that is not.
+/// Bisects these places in a list of leaner and leaner networks, assuming that once `keeps` rejects one, it
+/// rejects all after it.
 ///
 /// # Errors
-/// Whatever `attempt` reports.
+/// Any error of `attempt`.
 pub fn halve(
     places: Range<usize>,
     keeps: impl Fn(&Candidate) -> bool,
     mut attempt: impl FnMut(usize) -> Result<Attempt>,
 ) -> Result<Vec<Attempt>> {
     let mut attempts = Vec::new();
-    // Everything before `low` is known to keep, everything from `bad` on is known not to.
+    // Everything before `low` is known to be kept, everything from `bad` on is known not to be.
     let (mut low, mut bad) = (places.start, places.end);
     while low < bad {
         let middle = low + (bad - 1 - low) / 2;
@@ -70,11 +71,12 @@ pub fn halve(
     Ok(attempts)
 }
 
-/// The same from the leanest on, in steps back that double, and by halving between the last two: for when the leanest have
-/// good chances and cost least to try.
+/// Like [`halve`], but starts from the leanest network, steps back by doubling distances and then bisects
+/// between the last two places: for when the leanest networks are likely to be kept and are the cheapest to
+/// try.
 ///
 /// # Errors
-/// Whatever `attempt` reports.
+/// Any error of `attempt`.
 pub fn gallop(
     places: Range<usize>,
     keeps: impl Fn(&Candidate) -> bool,
@@ -96,14 +98,15 @@ pub fn gallop(
     Ok(attempts)
 }
 
-/// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` gives what could come next,
-/// best first, in steps of a number of blocks; they are retrained until one is within tolerance, or [near](Goal::slack) enough
-/// that finishing may bring it there, and the search goes on from that one. Steps double up to the `longest` as long as networks
-/// are within tolerance, and halve for good when none of a size is near; the search ends when that happens to single ones. With a
-/// budget the first one is taken, whatever it costs in accuracy, until the budget is met.
+/// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` lists the
+/// next networks to try, best first, for a given number of blocks to remove. They are retrained until one is
+/// within tolerance, or [near](Goal::slack) enough that the long fine-tuning may bring it there; the search
+/// continues from that one. The step doubles, up to `longest`, as long as networks are within tolerance, and
+/// is halved for good when no network of a step is near; the search ends when that happens with a step of
+/// one. With a budget, the first network is always taken, whatever its accuracy, until the budget is met.
 ///
 /// # Errors
-/// Whatever `leaner` and `retrain` report.
+/// Any error of `leaner` and `retrain`.
 pub fn descend<Cut, Network>(
     first: Network,
     goal: &Goal,
@@ -137,14 +140,15 @@ pub fn descend<Cut, Network>(
     Ok(all)
 }
 
-/// The leanest network that is within tolerance or [near](Goal::slack).
+/// The leanest network within tolerance or [near](Goal::slack) it.
 pub fn leanest<'a>(attempts: &'a [Attempt], goal: &Goal) -> Option<&'a Candidate> {
     let near = attempts.iter().filter_map(Attempt::trained).filter(|c| goal.is_near(c));
     near.min_by(|a, b| a.cost.total_cmp(&b.cost))
 }
 
-/// Networks worth finishing, the costliest first: with a budget the one that would be kept as it is, otherwise all that are
-/// [near](Goal::slack), or the one that would be kept if none is.
+/// Networks worth the long fine-tuning, most expensive first: with a budget, the one that would be selected
+/// as it is; otherwise all that are [near](Goal::slack) the tolerance, or if none is, the one that would be
+/// selected.
 pub fn worth_finishing(attempts: &[Attempt], goal: &Goal) -> Vec<Candidate> {
     let near =
         attempts.iter().filter_map(Attempt::trained).filter(|c| goal.budget.is_none() && goal.is_near(c));
@@ -161,7 +165,7 @@ mod tests {
     use super::*;
     use crate::fit::select::tests::{attempt, chosen, goal};
 
-    /// Accuracy in thousandths after dropping each number of blocks; `None` where the network falls apart.
+    /// Accuracy in thousandths for each number of dropped blocks; `None` where the network is disconnected.
     fn swept(accuracies: &[Option<usize>], floor: f64) -> Selection {
         let all = |numbers: &[usize]| Ok(numbers.iter().map(|&n| attempt(n, accuracies[n])).collect());
         let attempts = sweep(0..=accuracies.len() - 1, all).unwrap();
@@ -202,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn halving_goes_beyond_the_tolerance_as_far_as_finishing_may_win_it_back() {
+    fn bisection_tolerates_what_finishing_may_recover() {
         let tried = |slack| -> Vec<usize> {
             let goal = Goal { slack, ..goal(0.98) };
             let attempts = bisect(0..=8, &goal, |n| Ok(attempt(n, Some(990 - 4 * n))));
             attempts.unwrap().iter().map(Attempt::dropped).collect()
         };
-        // 974 right without four blocks, 982 without two.
+        // 974 correct without four blocks, 982 without two.
         assert_eq!(tried(0.0), [4, 1, 2, 3]);
         assert_eq!(tried(0.01), [4, 6, 5]);
     }
@@ -248,10 +252,11 @@ mod tests {
         assert_eq!((chosen(&swept), swept.within), (3, false));
         let halved = Selection::of(bisect(0..=4, &goal, |dropped| Ok(of(dropped))).unwrap(), &goal);
         assert_eq!(chosen(&halved), 2);
-        assert_eq!(trained, [2, 3, 4, 2], "the sweep retrains all that fit, halving one of them");
+        assert_eq!(trained, [2, 3, 4, 2], "the sweep retrains all that fit, bisection only one of them");
         let nothing = Selection::of(vec![Attempt::Over { dropped: 0, cost: 1.0, why: "x".into() }], &goal);
         assert!(nothing.winner().is_none());
-        // On the way to the budget networks are retrained that cost more; they are told of, and not kept.
+        // On the way to the budget, networks that exceed it are retrained too; they are reported but never
+        // selected.
         let on_the_way = [0, 1, 2, 4].map(|dropped| match attempt(dropped, Some(accuracies[dropped])) {
             Attempt::Trained(c) => Attempt::Trained(Candidate { cost: 1000.0 - dropped as f64, ..c }),
             other => other,
@@ -260,8 +265,8 @@ mod tests {
         assert!(Selection::of(on_the_way[..2].to_vec(), &goal).winner().is_none());
     }
 
-    /// Descends where a network is the blocks it lacks, and the best block to drop is the lowest. Accuracy by those blocks, in
-    /// thousandths; 990 where nothing is said.
+    /// Descends through networks represented by the blocks they lack; the best block to drop is the lowest.
+    /// Accuracies are in thousandths, by missing blocks; 990 if not listed.
     fn descended(goal: &Goal, accuracies: &[(&str, usize)]) -> (Vec<String>, String) {
         let network = |stage: String| {
             let right = accuracies.iter().find(|(lacks, _)| *lacks == stage).map_or(990, |(_, right)| *right);
@@ -286,7 +291,7 @@ mod tests {
         (stages, selection.winner().unwrap().stage.clone())
     }
 
-    /// Accuracies, networks in the order they are tried, and the one that wins.
+    /// Accuracies, networks in the order they are tried, and the winner.
     type Case<'a> = (&'a [(&'a str, usize)], &'a [&'a str], &'a str);
 
     #[test]
@@ -294,19 +299,20 @@ mod tests {
         let goal = Goal { slack: 0.001, ..goal(0.98) };
         let cases: [Case; 5] = [
             (&[], &["", "1", "123", "1234567", "12345678"], "12345678"),
-            // Too long a step is taken again in halves, and never again so long.
+            // A step that is too long is retaken at half the length, and none that long is tried again.
             (
                 &[("1234567", 900), ("1234578", 900)],
                 &["", "1", "123", "1234567", "12345", "1234567", "123456", "1234567", "1234568", "12345687"],
                 "12345687",
             ),
-            // Single blocks: the second and third are tried, and then there is no more.
+            // Single blocks: the second and third are tried, then the search ends.
             (
                 &[("123", 900), ("12", 978), ("13", 978), ("14", 978)],
                 &["", "1", "123", "12", "13", "14"],
                 "1",
             ),
-            // Near is near enough to go on from, but neither to take longer steps nor to be kept as it is.
+            // A network that is near is good enough to go on from, but neither lengthens the step nor is
+            // selected as it is.
             (
                 &[("1", 979), ("12", 978), ("13", 979), ("132", 900), ("134", 900), ("135", 900)],
                 &["", "1", "12", "13", "132", "134", "135"],
@@ -320,14 +326,14 @@ mod tests {
                 (tried.iter().map(|t| t.to_string()).collect(), won.into())
             );
         }
-        // A budget is met whatever it costs, and no further.
+        // A budget is met whatever the accuracy, and no further step is taken.
         let goal = Goal { budget: Some(998.0), ..goal };
         let (tried, _) = descended(&goal, &[("1", 500), ("12", 400)]);
         assert_eq!(tried, ["", "1", "12"]);
     }
 
     #[test]
-    fn what_is_near_is_worth_finishing_and_otherwise_what_would_be_kept() {
+    fn near_networks_or_else_the_winner_are_worth_finishing() {
         let goal = Goal { slack: 0.01, ..goal(0.98) };
         let worth = |accuracies: &[Option<usize>], goal: &Goal| -> Vec<usize> {
             let attempts: Vec<_> =

@@ -1,5 +1,5 @@
-//! Which pruned student wins: the leanest one whose validation accuracy stays within tolerance, or the most accurate one
-//! within a budget.
+//! Selection among pruned students: the leanest one whose validation accuracy is within tolerance or, with a
+//! budget, the most accurate one that fits it.
 
 use super::Behind;
 
@@ -8,49 +8,49 @@ use super::Behind;
 pub struct Candidate {
     /// Blocks dropped by choice (exclusion may have removed more).
     pub dropped: usize,
-    /// Name of its retraining in metrics and checkpoints.
+    /// Name of its retraining stage in metrics and checkpoints.
     pub stage: String,
-    /// Whether it was retrained for long, as what is kept is.
+    /// Whether it has had the long fine-tuning.
     pub finished: bool,
-    /// Right answers on validation, and its images.
+    /// Validation accuracy.
     pub validation: crate::train::Score,
-    /// How these compare with the teacher's.
+    /// Accuracy gap to the teacher.
     pub behind: Behind,
-    /// What it costs by the recipe's measure.
+    /// Cost by the recipe's measure.
     pub cost: f64,
     /// Multiply-adds, `true` counter.
     pub macs: u64,
     /// Parameters, shared and task-owned.
     pub params: u64,
-    /// Proxies it has.
+    /// Number of proxies.
     pub proxies: usize,
 }
 
-/// What became of one way to prune.
+/// The outcome of one way to prune.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Attempt {
     /// It was retrained.
     Trained(Candidate),
-    /// Pruning refused: the reason.
+    /// Pruning refused.
     Refused {
         /// Blocks that were to be dropped.
         dropped: usize,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// What is left costs more than the budget, and was not retrained.
+    /// The pruned network exceeds the budget and was not retrained.
     Over {
         /// Blocks that were dropped.
         dropped: usize,
-        /// Its cost by the recipe's measure.
+        /// Cost by the recipe's measure.
         cost: f64,
-        /// Cost and budget in words.
+        /// Cost and budget as text.
         why: String,
     },
 }
 
 impl Attempt {
-    /// Blocks that were, or were to be, dropped.
+    /// Number of blocks that were, or were to be, dropped.
     pub fn dropped(&self) -> usize {
         match self {
             Attempt::Trained(Candidate { dropped, .. })
@@ -64,55 +64,59 @@ impl Attempt {
     }
 }
 
-/// What is looked for.
+/// The selection criteria.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Goal {
-    /// How far validation accuracy may be behind the teacher's.
+    /// How far validation accuracy may fall short of the teacher's.
     pub tolerance: f64,
-    /// Standard errors that it has to keep clear of the tolerance by: the leanest of many networks is one that validation
-    /// flatters. What is not behind at all is always within tolerance.
+    /// Safety margin, in standard errors of the gap, that a network has to keep from the tolerance: the
+    /// leanest of many networks is likely to be one that validation flatters. A network with no gap at all is
+    /// always within tolerance.
     pub caution: f64,
-    /// How far beyond the tolerance a network may be before it is finished: that may win it back.
+    /// How far beyond the tolerance a network may be and still be fine-tuned for long, which may recover the
+    /// difference.
     pub slack: f64,
-    /// The most a network may cost, by the recipe's measure.
+    /// Maximum cost, by the recipe's measure.
     pub budget: Option<f64>,
 }
 
-/// What two quotients of whole numbers may differ by and be equal.
+/// Rounding error allowed when quotients of integers are compared.
 const ROUNDING: f64 = 1e-9;
 
 impl Goal {
-    /// Whether it keeps the budget.
+    /// Whether the candidate fits the budget.
     fn affords(&self, candidate: &Candidate) -> bool {
         self.budget.is_none_or(|budget| candidate.cost <= budget)
     }
 
-    /// Whether it is within tolerance, and clear of its edge.
+    /// Whether the candidate is within tolerance, by the safety margin.
     pub(super) fn is_within(&self, candidate: &Candidate) -> bool {
         let behind = candidate.behind;
         behind.gap <= (self.tolerance - self.caution * behind.error).max(0.0) + ROUNDING
     }
 
-    /// Whether it is within tolerance, or so little beyond that finishing may win it back.
+    /// Whether the candidate is within tolerance, or close enough that the long fine-tuning may bring it
+    /// there.
     pub(super) fn is_near(&self, candidate: &Candidate) -> bool {
         let beyond = self.slack > 0.0 && candidate.behind.gap <= self.tolerance + self.slack + ROUNDING;
         self.is_within(candidate) || beyond
     }
 }
 
-/// All attempts, and the winner.
+/// All attempts and the winner.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    /// By number of dropped blocks.
+    /// Sorted by number of dropped blocks.
     pub attempts: Vec<Attempt>,
-    /// Which of them won.
+    /// Index of the winner.
     winner: Option<usize>,
-    /// Whether the winner keeps within tolerance; without a budget, when nothing does, the most accurate one wins.
+    /// Whether the winner is within tolerance. Without a budget, if no candidate is, the most accurate one
+    /// wins.
     pub within: bool,
 }
 
 impl Selection {
-    /// Chooses from all that was tried: among those that were finished, where any was.
+    /// Selects among all attempts; if any candidate has been fine-tuned for long, only among those.
     pub fn of(mut attempts: Vec<Attempt>, goal: &Goal) -> Selection {
         attempts.sort_by_key(Attempt::dropped);
         let affordable = |attempt: &Attempt| attempt.trained().is_some_and(|c| goal.affords(c) && c.finished);
@@ -144,7 +148,7 @@ impl Selection {
         Selection { attempts, winner, within }
     }
 
-    /// The network that is kept.
+    /// The selected network.
     pub fn winner(&self) -> Option<&Candidate> {
         self.winner.and_then(|i| self.attempts.get(i)?.trained())
     }
@@ -177,7 +181,7 @@ pub(super) mod tests {
         }
     }
 
-    /// For a teacher that is always right.
+    /// The criteria for a teacher that is always right.
     pub(in crate::fit) fn goal(floor: f64) -> Goal {
         Goal { tolerance: 1.0 - floor, caution: 0.0, slack: 0.0, budget: None }
     }
@@ -204,7 +208,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn caution_keeps_clear_of_the_tolerance_and_asks_for_no_more_than_the_teacher() {
+    fn the_safety_margin_applies_unless_there_is_no_gap() {
         let cautious = Goal { tolerance: 0.01, caution: 1.0, slack: 0.0, budget: None };
         let within = |goal: &Goal, gap, error| {
             let Attempt::Trained(candidate) = attempt(0, Some(0)) else { unreachable!() };

@@ -1,4 +1,4 @@
-//! The stages of tailoring, each a function of the one before and of the recipe.
+//! The stages of tailoring, each a function of the previous one and the recipe.
 
 use super::{Measure, Recipe, Stage, Work};
 use crate::Result;
@@ -10,13 +10,13 @@ use bundles::plan::{Arch, Cost, Counter, Plan};
 use candle_core::Device;
 use std::sync::OnceLock;
 
-/// Images per batch when nothing is trained.
+/// Images per batch outside training.
 pub(crate) const EVAL_BATCH: usize = 100;
 
-/// Name of the student's stage.
+/// Name of the stage that trains the student.
 pub(super) const STUDENT: &str = "train";
 
-/// Everything a run reads.
+/// The inputs of a run.
 pub struct Tailoring<'a> {
     /// Architecture of the backbone.
     pub arch: Arch,
@@ -30,19 +30,19 @@ pub struct Tailoring<'a> {
     pub classes: usize,
     /// Images to train on.
     pub train: &'a Split,
-    /// Images to select by.
+    /// Images for model selection.
     pub val: &'a Split,
-    /// Every choice.
+    /// All options.
     pub recipe: &'a Recipe,
-    /// Where the run lives.
+    /// The run's work folder.
     pub work: &'a Work,
-    /// Facts that belong to the run's identity beside the recipe: backbone, image size, classes and images.
+    /// What identifies the run besides the recipe: backbone, image size, classes and images.
     pub identity: &'a str,
-    /// Where numbers are computed.
+    /// The device to compute on.
     pub device: &'a Device,
-    /// Candidates that are retrained at the same time.
+    /// Number of candidates to retrain at the same time.
     pub jobs: usize,
-    /// What a person sees.
+    /// Progress shown to the user.
     pub progress: &'a Progress,
 }
 
@@ -50,11 +50,11 @@ pub struct Tailoring<'a> {
 pub struct Teacher {
     /// The backbone's plan with the task's classifier.
     pub plan: Plan,
-    /// Trained numbers.
+    /// Trained parameters.
     pub params: Params,
     /// Accuracy on validation.
     pub validation: Score,
-    /// Its verdicts on validation, once they were asked for: every pruned network is compared with the same.
+    /// Its verdicts on validation, computed on first use and shared by all comparisons with pruned networks.
     pub(super) verdicts: OnceLock<Vec<Vec<Verdict>>>,
 }
 
@@ -62,7 +62,7 @@ pub struct Teacher {
 pub struct Student {
     /// Backbone plan with proxies.
     pub plan: Plan,
-    /// Trained numbers.
+    /// Trained parameters.
     pub params: Params,
     /// Accuracy on validation.
     pub validation: Score,
@@ -72,7 +72,7 @@ impl Tailoring<'_> {
     /// The plain backbone with this task's classifier.
     ///
     /// # Errors
-    /// When the image size does not suit the architecture.
+    /// If the image size does not suit the architecture.
     pub fn backbone_plan(&self) -> Result<Plan> {
         Ok(self.arch.plan(self.train.images.size().height, self.train.images.size().width, self.classes)?)
     }
@@ -80,7 +80,7 @@ impl Tailoring<'_> {
     /// Fine-tunes every weight of the backbone on the task.
     ///
     /// # Errors
-    /// Whatever training reports.
+    /// Any error of training.
     pub fn teach(&self) -> Result<Teacher> {
         let plan = self.backbone_plan()?;
         let mut params = Params::teacher(&plan, self.backbone, self.recipe.seed, self.device)?;
@@ -90,10 +90,10 @@ impl Tailoring<'_> {
         Ok(Teacher { plan, params, validation, verdicts: OnceLock::new() })
     }
 
-    /// Trains proxies and gates beside the frozen blocks.
+    /// Trains proxies and gates next to the frozen blocks.
     ///
     /// # Errors
-    /// Whatever training reports.
+    /// Any error of training.
     pub fn train(&self, teacher: &Teacher) -> Result<Student> {
         let backbone = self.backbone_plan()?;
         let plan = backbone.with_proxies(self.recipe.skips, self.arch.proxy_form())?;
@@ -111,7 +111,7 @@ impl Tailoring<'_> {
     /// Accuracy of a network on a split.
     ///
     /// # Errors
-    /// When the split does not fit the network.
+    /// If the split does not fit the network.
     pub fn score(&self, plan: &Plan, params: &Params, split: &Split) -> Result<Score> {
         let batches = self.loader(split, EVAL_BATCH)?.eval();
         evaluate(&Net { plan, params }, self.progress.interrupt().watch(batches))
@@ -121,7 +121,8 @@ impl Tailoring<'_> {
         Loader::new(split, self.mean, self.std, batch, self.device)
     }
 
-    /// What is minimised beside cross-entropy: the distance to the teacher, and while gates are trained, `charge`.
+    /// The loss terms besides cross-entropy: the distance to the teacher and, while gates are trained, the
+    /// complexity penalty `charge`.
     pub(super) fn objective<'t>(&self, teacher: &'t Teacher, charge: Option<&'t Charge>) -> Objective<'t> {
         Objective {
             teacher: self
@@ -151,10 +152,10 @@ impl Tailoring<'_> {
         self.course(stage, fingerprint, how, params, loss, &|params| self.score(plan, params, self.val))
     }
 
-    /// Trains `params` by `loss` as `how` says, with the recipe's optimiser and augmentation.
+    /// Trains `params` on `loss` by the stage `how`, with the recipe's optimiser and augmentation.
     ///
     /// # Errors
-    /// Whatever training reports.
+    /// Any error of training.
     pub(crate) fn course(
         &self,
         stage: &str,
@@ -166,7 +167,7 @@ impl Tailoring<'_> {
     ) -> Result<Score> {
         let recipe = self.recipe;
         let seed = recipe.seed;
-        // A few dozen images are a normal case: then an epoch is one step over all of them.
+        // A few dozen images are common; an epoch is then a single step over all of them.
         let loader = self.loader(self.train, how.batch.min(self.train.len()))?.balanced(recipe.balance);
         let train = Train {
             steps: loader.steps(),
@@ -182,7 +183,7 @@ impl Tailoring<'_> {
             momentum: recipe.momentum,
             decay: recipe.decay,
             clip: recipe.clip,
-            // Validation says nothing of gates, which need their whole schedule.
+            // Validation accuracy says nothing about gates, which need their whole schedule.
             patience: recipe.patience.filter(|_| stage != STUDENT),
             checkpoint: Some(&self.work.checkpoint(stage)),
             log: Some(&self.work.log()),
@@ -192,20 +193,21 @@ impl Tailoring<'_> {
     }
 }
 
-/// Weight of what exceeds a budget: large beside the other terms (cross-entropy starts at the logarithm of the number of
-/// classes), so that training ends within it. What is deployed is held against the budget itself.
+/// Weight of the cost above a budget. It is large compared with the other terms (cross-entropy starts at the
+/// logarithm of the number of classes), so that training ends within the budget. The deployed network is
+/// checked against the budget itself.
 const EXCESS: f64 = 10.0;
 
-/// How complexity is charged while gates are trained.
+/// The complexity penalty while gates are trained.
 pub(super) struct Charge {
     complexity: Complexity,
     weight: f64,
-    /// Relative complexity that costs nothing.
+    /// Relative complexity that is free of charge.
     allowance: f64,
 }
 
 impl Charge {
-    /// Cost of every gate over the whole backbone's (stem and blocks).
+    /// Relates the cost of every gate to that of the whole backbone (stem and blocks).
     fn new(plan: &Plan, backbone: &Plan, recipe: &Recipe) -> Result<Charge> {
         let budget = recipe.budget.map(|budget| budget.resolve(&recipe.cost, backbone)).transpose()?;
         let (per_gate, whole) = match (&recipe.cost, budget) {
@@ -215,7 +217,7 @@ impl Charge {
                 let whole = backbone.costs(Counter::Paper)?.without_head().macs as f64;
                 (costs.gates.iter().map(macs).collect(), whole)
             }
-            // A budget is about what the device will pay.
+            // A budget limits what the device will pay.
             (measure, _) => (measure.gates(plan)?, measure.total(backbone)?),
         };
         let (weight, allowance) = match budget {
@@ -234,14 +236,14 @@ mod tests {
     use bundles::plan::{Role, Skips};
     use candle_core::Tensor;
 
-    /// A student of a small backbone, and the backbone.
+    /// A student of a small backbone, and that backbone.
     fn plans() -> (Plan, Plan) {
         let (backbone, _) = testing::backbone(testing::CLASSES);
         let arch: Arch = backbone.arch.parse().unwrap();
         (backbone.with_proxies(Skips::Nearest(1), arch.proxy_form()).unwrap(), backbone)
     }
 
-    /// What a recipe charges for gates of 0.7 on blocks and 0.2 on proxies.
+    /// Weight, allowance and value of a recipe's penalty for gates of 0.7 on blocks and 0.2 on proxies.
     fn charged(recipe: &Recipe) -> (f64, f64, f64) {
         let (student, backbone) = plans();
         let charge = Charge::new(&student, &backbone, recipe).unwrap();
@@ -258,8 +260,9 @@ mod tests {
         (charge.weight, charge.allowance, f64::from(value))
     }
 
-    /// The same by hand, from the costs of each node's gates. Each node is fed by the one before alone, so that it is cut off
-    /// with (1 - 0.7) (1 - 0.2), but for the first, which nothing leads into, and the last, which nothing leaves.
+    /// The same computed by hand from the costs of each node's gates. Each node is fed by the previous one
+    /// alone, so it is cut off with (1 - 0.7) (1 - 0.2), except the first, which has no node before it, and
+    /// the last, which has none after.
     fn by_hand(costs: &[Vec<f64>], whole: f64, formula: Formula) -> f64 {
         let shut = 0.3 * 0.8;
         let of_gate = |l: usize, g: usize, cost: f64| {
@@ -308,7 +311,7 @@ mod tests {
                 assert!((value - by_hand(&gates, whole, formula)).abs() < 1e-6, "{formula:?}: {value}");
             }
         }
-        // A budget is in the measure's own unit, and takes the place of the weight.
+        // A budget is in the measure's own unit and replaces the weight.
         for cost in [Measure::Macs, Measure::Params, table] {
             let (gates, whole) = (cost.gates(&student).unwrap(), cost.total(&backbone).unwrap());
             let fixed = cost.fixed(&backbone).unwrap();

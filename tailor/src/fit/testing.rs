@@ -1,4 +1,4 @@
-//! A small backbone and a few images to train on, for tests.
+//! A small backbone and a few training images, for tests.
 
 use super::Ground;
 use crate::data::{Images, Size, Split};
@@ -8,10 +8,10 @@ use crate::source::Source;
 use bundles::plan::{Arch, Plan};
 use candle_core::Device;
 
-/// Classes of the images.
+/// Number of classes.
 pub(crate) const CLASSES: usize = 3;
 
-/// Noise, brighter with its label.
+/// Noise whose brightness grows with the label.
 fn split(seed: u64, n: usize) -> Split {
     let mut random = Random::new(&[seed]);
     let labels: Vec<u32> = (0..n).map(|i| (i % CLASSES) as u32).collect();
@@ -22,7 +22,7 @@ fn split(seed: u64, n: usize) -> Split {
     Split { images, labels, files: (0..n).map(|i| format!("{i}.png")).collect() }
 }
 
-/// A task of its own for each number.
+/// A different task for each number.
 pub(crate) fn ground(task: u64, classifier: bool) -> Ground {
     let (plan, params) = backbone(5);
     let source = Source {
@@ -42,7 +42,7 @@ pub(crate) fn ground(task: u64, classifier: bool) -> Ground {
     Ground { source, classes, train, val, test: None, identity: format!("task {task}") }
 }
 
-/// A small network and its numbers, as a backbone.
+/// A small network and its parameters, as a backbone.
 pub(crate) fn backbone(classes: usize) -> (Plan, Params) {
     let plan = "cifar-resnet8-b".parse::<Arch>().unwrap().plan(12, 12, classes).unwrap();
     let untrained = Params::from_scratch(&plan, 3, &Device::Cpu).unwrap();

@@ -1,18 +1,18 @@
-//! The work folder of one run and the files in it.
+//! A run's work folder and the files in it.
 
 use super::stages::STUDENT;
 use crate::train::{Checkpoint, Log};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// A folder that holds a run: one checkpoint per stage, the metrics, and at the end the bundle.
+/// A folder that holds one run: a checkpoint per stage, the metrics, and finally the bundle.
 #[derive(Debug, Clone)]
 pub struct Work {
     folder: PathBuf,
 }
 
 impl Work {
-    /// Uses `folder`, making it if needed.
+    /// Opens `folder`, creating it if needed.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -32,15 +32,16 @@ impl Work {
         self.folder.join(format!("{stage}.safetensors"))
     }
 
-    /// Whether the student is trained; of which options is left to its checkpoint's readers.
+    /// Whether the student has been fully trained. Whether its options match is for readers of the checkpoint
+    /// to check.
     ///
     /// # Errors
-    /// [`Error::Io`], or what is wrong with the checkpoint.
+    /// [`Error::Io`], or an error in the checkpoint.
     pub fn has_student(&self) -> Result<bool> {
         Ok(Checkpoint::peek(&self.checkpoint(STUDENT))?.is_some_and(|found| found.is_complete()))
     }
 
-    /// One line per epoch of every stage.
+    /// The metrics: one line per epoch of every stage.
     pub fn log(&self) -> Log {
         Log::new(self.folder.join("metrics.csv"))
     }
@@ -50,27 +51,27 @@ impl Work {
         self.folder.join(format!("{name}.task"))
     }
 
-    /// The backbone trained here, named `name`.
+    /// The backbone pre-trained here, named `name`.
     pub fn backbone(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.backbone"))
     }
 
-    /// Everything about the run in one document.
+    /// The run's report as one document.
     pub fn report(&self) -> PathBuf {
         self.folder.join("report.json")
     }
 
-    /// What the tailored network answered for every test image.
+    /// The tailored network's predictions for every test image.
     pub fn predictions(&self) -> PathBuf {
         self.folder.join("predictions.json")
     }
 
-    /// Folder of the images it was most certain of and wrong about.
+    /// Folder with the images of its most confident mistakes.
     pub fn mistakes(&self) -> PathBuf {
         self.folder.join("mistakes")
     }
 
-    /// The drawing of what survived.
+    /// The drawing of the surviving architecture.
     pub fn drawing(&self) -> PathBuf {
         self.folder.join("architecture.svg")
     }

@@ -4,13 +4,13 @@ use crate::{Error, Result, ops};
 use bundles::plan::Plan;
 use candle_core::Tensor;
 
-/// How the probability that a path runs is composed from gate values.
+/// How the probability that a path runs follows from gate values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Formula {
-    /// `alpha (1 - p_in) (1 - p_out)`: never negative, so diffuse gates earn nothing.
+    /// `alpha (1 - p_in) (1 - p_out)`: never negative, so diffuse gates gain nothing.
     #[default]
     Product,
-    /// `alpha - p_in - p_out`, the paper's eq. 9, which goes negative on diffuse gates.
+    /// `alpha - p_in - p_out`, the paper's eq. 9, which becomes negative for diffuse gates.
     Paper,
 }
 
@@ -18,16 +18,16 @@ pub enum Formula {
 #[derive(Debug, Clone)]
 pub struct Complexity {
     formula: Formula,
-    /// `costs[l - 1][g]`: the gate's cost over the whole backbone's.
+    /// `costs[l - 1][g]`: the gate's cost relative to the whole backbone's.
     costs: Vec<Vec<f64>>,
     sources: Vec<Vec<usize>>,
 }
 
 impl Complexity {
-    /// From costs per gate in any unit and the backbone's cost (stem and blocks) in the same unit.
+    /// Takes costs per gate in any unit, and the backbone's cost (stem and blocks) in the same unit.
     ///
     /// # Errors
-    /// [`Error::Bundle`] when `costs` does not have one number per live gate of `plan`.
+    /// [`Error::Bundle`] if `costs` does not have one number per live gate of `plan`.
     pub fn new(plan: &Plan, costs: Vec<Vec<f64>>, backbone: f64, formula: Formula) -> Result<Complexity> {
         let fits = costs.len() == plan.cells.len()
             && costs.iter().zip(&plan.cells).all(|(c, cell)| c.len() == cell.gates.len());
@@ -44,11 +44,11 @@ impl Complexity {
 
     /// Expected relative complexity, a scalar. `alphas[l - 1]` is `(gates,)`.
     ///
-    /// With `p_in` the product of `1 - alpha` over paths into the source node (0 for node 0), and `p_out` the
-    /// product of `1 - alpha` over paths leaving the target node (0 for the last node).
+    /// `p_in` is the product of `1 - alpha` over the paths into the source node (0 for node 0), `p_out` the
+    /// product of `1 - alpha` over the paths leaving the target node (0 for the last node).
     ///
     /// # Errors
-    /// When a live cell has no alpha.
+    /// If a live cell has no alpha.
     pub fn expected(&self, alphas: &[Option<Tensor>]) -> Result<Tensor> {
         let mut arguments = Vec::new();
         for (l, sources) in self.sources.iter().enumerate().filter(|(_, sources)| !sources.is_empty()) {
@@ -62,7 +62,7 @@ impl Complexity {
         if arguments.is_empty() {
             return Err(missing(1));
         }
-        // All at once: a GPU is waited for whenever numbers are read from it.
+        // Read all gates at once: every read from a GPU waits for it.
         let together: Vec<Tensor> = arguments.iter().map(|alpha| alpha.detach()).collect();
         let mut gates = Tensor::cat(&together, 0)?.to_vec1::<f32>()?.into_iter().map(f64::from);
         let open: Vec<Vec<f64>> =
@@ -72,10 +72,10 @@ impl Complexity {
         Ok(ops::scalar("complexity", &arguments, value, &slopes)?)
     }
 
-    /// The expectation, and its derivative with respect to each gate value of `open`.
+    /// The expectation and its derivative with respect to each gate value in `open`.
     fn value_and_slopes(&self, open: &[Vec<f64>]) -> (f64, Vec<Vec<f64>>) {
         let nodes = self.costs.len();
-        // Gates as (cell, place) by the node they lead into and the one they leave.
+        // Gates as (cell, index), grouped by target node and by source node.
         let (mut into, mut leaving) = (vec![Vec::new(); nodes + 1], vec![Vec::new(); nodes + 1]);
         for (l, sources) in self.sources.iter().enumerate() {
             for (g, &source) in sources.iter().enumerate() {
@@ -85,7 +85,7 @@ impl Complexity {
         }
         let shut =
             |gates: &[(usize, usize)]| -> f64 { gates.iter().map(|&(l, g)| 1.0 - open[l][g]).product() };
-        // Nothing leads into the first node or out of the last: both are always there.
+        // Nothing leads into the first node or out of the last: both are always live.
         let p_in: Vec<f64> =
             (0..=nodes).map(|n| if into[n].is_empty() { 0.0 } else { shut(&into[n]) }).collect();
         let p_out: Vec<f64> =

@@ -1,4 +1,4 @@
-//! One forward pass of a plan: stem, cells, head, with batch-norms in training or inference mode.
+//! The forward pass of a plan (stem, cells, head), with batch-norms in training or inference mode.
 
 use super::{NORM_EPS, Params, alphas};
 use crate::ops::{self, BatchNormOutput, ConvNorm, ConvNormOutput, ProxyTrace};
@@ -7,25 +7,25 @@ use bundles::plan::{Affine, Cell, Conv, Gate, Op, Plan, Role};
 use candle_core::Tensor;
 use std::collections::{HashMap, HashSet};
 
-/// How norms behave and what is remembered for the backward pass.
+/// Which statistics norms use, and what is recorded for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// Running statistics, nothing recorded.
+    /// Running statistics; nothing is recorded.
     Infer,
-    /// Running statistics, and what batch statistics would have been in [`Forward::stats`].
+    /// Running statistics; the batch's own statistics are reported in [`Forward::stats`].
     Observe,
     /// Batch statistics, reported in [`Forward::stats`].
     Train,
-    /// As `Train`, and each cell keeps what local matching needs ([`Net::match_locally`]).
+    /// Like `Train`, and each cell records what local matching needs ([`Net::match_locally`]).
     Trace,
 }
 
-/// A plan with its numbers.
+/// A plan with its parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct Net<'a> {
     /// Structure.
     pub plan: &'a Plan,
-    /// Numbers.
+    /// Parameters.
     pub params: &'a Params,
 }
 
@@ -40,29 +40,29 @@ pub struct Stats {
     pub var: Tensor,
 }
 
-/// What a forward pass leaves behind.
+/// The results of a forward pass.
 #[derive(Debug)]
 pub struct Forward {
-    /// `x_0 … x_L`, `(n, c, h, w)`; dead nodes have none.
+    /// Activations `x_0 … x_L`, each `(n, c, h, w)`; `None` for dead nodes.
     pub nodes: Vec<Option<Tensor>>,
     /// Class scores before softmax, `(n, classes)`.
     pub logits: Tensor,
-    /// Batch statistics of every norm, once each (empty in inference).
+    /// Batch statistics, once for every norm (empty in inference).
     pub stats: Vec<Stats>,
-    /// Alphas used, as [`alphas`] gives them.
+    /// The alphas used, as returned by [`alphas`].
     pub alphas: Vec<Option<Tensor>>,
     traces: Vec<Option<CellTrace>>,
 }
 
 impl Forward {
-    /// Whether node `l` recorded what local matching needs, so that nothing has to be computed twice.
+    /// Whether node `l` recorded what local matching needs, so that nothing has to be recomputed.
     #[cfg(test)]
     pub(crate) fn is_traced(&self, node: usize) -> bool {
         self.traces[node - 1].is_some()
     }
 }
 
-/// What the local backward pass of one cell needs, without its inputs' history.
+/// What the backward pass of one cell needs, detached from the history of its inputs.
 #[derive(Debug)]
 struct CellTrace {
     /// Outputs of the block's paths.
@@ -70,7 +70,7 @@ struct CellTrace {
     proxies: Vec<ProxyTrace>,
 }
 
-/// State threaded through one pass.
+/// The state of one pass.
 struct Walk {
     pass: Pass,
     stats: Vec<Stats>,
@@ -78,7 +78,7 @@ struct Walk {
     pooled: HashMap<Pooling, Tensor>,
 }
 
-/// A node, and kernel, stride and padding of what pools it.
+/// A node, and the kernel, stride and padding with which it is pooled.
 type Pooling = (usize, [usize; 3]);
 
 impl Walk {
@@ -86,7 +86,8 @@ impl Walk {
         Walk { pass, stats: Vec::new(), seen: HashSet::new(), pooled: HashMap::new() }
     }
 
-    /// What of a path is left to do behind its max-pool, on what, which proxies that reach further share.
+    /// Applies the max-pool that `path` may start with, and returns the result with the remaining operations.
+    /// Proxies that share the pooling share its result.
     fn pooled<'p>(&mut self, source: usize, x: &Tensor, path: &'p [Op]) -> Result<(Tensor, &'p [Op])> {
         let [Op::MaxPool { kernel, stride, pad }, rest @ ..] = path else { return Ok((x.clone(), path)) };
         let key = (source, [*kernel, *stride, *pad]);
@@ -98,12 +99,13 @@ impl Walk {
         Ok((pooled, rest))
     }
 
-    /// Whether norms use the batch's own statistics.
+    /// Whether norms use batch statistics.
     fn trains(&self) -> bool {
         matches!(self.pass, Pass::Train | Pass::Trace)
     }
 
-    /// Records batch statistics. A norm that two paths share sees one batch, so its statistics count once.
+    /// Records batch statistics. Two paths that share a norm see the same batch, so its statistics count
+    /// once.
     fn saw(&mut self, norm: &str, out: &BatchNormOutput) {
         if self.seen.insert(norm.into()) {
             let (mean, var) = (out.mean.clone(), out.var.clone());
@@ -116,15 +118,15 @@ impl Net<'_> {
     /// Runs the network on normalised images `(n, 3, h, w)`.
     ///
     /// # Errors
-    /// Missing tensors, or shapes that do not fit the plan.
+    /// If tensors are missing or shapes do not fit the plan.
     pub fn forward(&self, images: &Tensor, pass: Pass) -> Result<Forward> {
         self.forward_gated(images, pass, alphas(self.plan, self.params)?)
     }
 
-    /// Runs the network with gate values given as [`alphas`] shapes them.
+    /// Runs the network with the given gate values, shaped as by [`alphas`].
     ///
     /// # Errors
-    /// As [`forward`](Net::forward).
+    /// Those of [`forward`](Net::forward).
     pub fn forward_gated(&self, images: &Tensor, pass: Pass, alphas: Vec<Option<Tensor>>) -> Result<Forward> {
         let mut walk = Walk::new(pass);
         let mut nodes = vec![Some(self.line(&self.plan.stem, images, &mut walk)?)];
@@ -144,30 +146,30 @@ impl Net<'_> {
         Ok(Forward { nodes, logits, stats: walk.stats, alphas, traces })
     }
 
-    /// Batch statistics every norm would see, with the network running on its running statistics. The classifier, which a
-    /// backbone may lack, has none and is left out.
+    /// Batch statistics of every norm, while the network itself uses its running statistics. The classifier,
+    /// which a backbone may lack, has no norms and is left out.
     ///
     /// # Errors
-    /// As [`forward`](Net::forward).
+    /// Those of [`forward`](Net::forward).
     pub fn observe(&self, images: &Tensor) -> Result<Vec<Stats>> {
         let plan = without_classifier(self.plan);
         Ok(Net { plan: &plan, params: self.params }.forward(images, Pass::Observe)?.stats)
     }
 
-    /// Node `l`'s own matching loss `mean((x_l - target)^2)`, whose gradient reaches the cell's proxies and
-    /// gates and stops at its inputs (METHOD: local matching).
+    /// The matching loss `mean((x_l - target)^2)` of node `l` alone. Its gradient reaches the cell's proxies
+    /// and gates and stops at the cell's inputs (METHOD: local matching).
     ///
-    /// Reuses the values of `forward` when its pass was [`Pass::Trace`] and the proxies are single
-    /// convolutions; otherwise the cell is computed a second time on detached inputs.
+    /// Reuses the values of `forward` if its pass was [`Pass::Trace`] and the proxies are single
+    /// convolutions; otherwise the cell is computed again on detached inputs.
     ///
     /// # Errors
-    /// Missing tensors, a dead node, or shapes that differ.
+    /// If tensors are missing, the node is dead, or shapes differ.
     pub fn match_locally(&self, forward: &Forward, node: usize, target: &Tensor) -> Result<Tensor> {
         let cell = &self.plan.cells[node - 1];
         let y = forward.nodes[node].as_ref().ok_or_else(|| dead(node))?;
         let alpha = forward.alphas[node - 1].as_ref();
         if let (Some(trace), Some(alpha)) = (&forward.traces[node - 1], alpha) {
-            // The block, where it is alive, is the cell's first gate.
+            // The block, if live, is the cell's first gate.
             let (block, proxies) = (&trace.block, &trace.proxies);
             return Ok(ops::local_match(y, target, cell.relu, block, 0, proxies, alpha)?);
         }
@@ -220,8 +222,8 @@ impl Net<'_> {
         Ok((y, trace))
     }
 
-    /// Whether local gradients of this gate can be taken from recorded values alone: single-convolution
-    /// proxies can, and so can blocks in which nothing is trained.
+    /// Whether local gradients of this gate can be computed from recorded values alone: true for
+    /// single-convolution proxies, and for blocks without trained parameters.
     fn is_traceable(&self, gate: &Gate) -> bool {
         gate.paths.iter().all(|path| match gate.role {
             Role::Block => !path.ops.iter().any(|op| match op {
@@ -235,7 +237,7 @@ impl Net<'_> {
         })
     }
 
-    /// A proxy's convolution and norm on what is `pooled` already.
+    /// A proxy's convolution and norm, on its already `pooled` input.
     fn traced_proxy(
         &self,
         ops: &[Op],
@@ -262,15 +264,15 @@ impl Net<'_> {
         Ok((term, trace))
     }
 
-    /// A piece of one of the plan's lines on `x`, as inference computes it.
+    /// Runs some of the plan's operations on `x`, in inference mode.
     ///
     /// # Errors
-    /// Missing tensors, or shapes that do not fit.
+    /// If tensors are missing or shapes do not fit.
     pub fn segment(&self, ops: &[Op], x: &Tensor) -> Result<Tensor> {
         self.line(ops, x, &mut Walk::new(Pass::Infer))
     }
 
-    /// A straight line of operations on `x`.
+    /// Runs a sequence of operations on `x`.
     fn line(&self, line: &[Op], x: &Tensor, walk: &mut Walk) -> Result<Tensor> {
         let mut x = x.clone();
         let mut i = 0;
@@ -335,7 +337,7 @@ impl Net<'_> {
         Ok(out.y)
     }
 
-    /// A convolution and its norm in training, as one operation.
+    /// A convolution and its norm in training, as one fused operation.
     fn conv_norm(
         &self,
         conv: &Conv,
@@ -362,7 +364,7 @@ impl Net<'_> {
     }
 }
 
-/// The plan down to its features.
+/// The plan without its classifier, ending at the features.
 pub(crate) fn without_classifier(plan: &Plan) -> Plan {
     let mut body = plan.clone();
     let at = body.head.iter().position(|op| matches!(op, Op::Linear(_)));

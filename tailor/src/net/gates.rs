@@ -1,4 +1,5 @@
-//! Gate values from their logits: a softmax over the live paths of a cell, or hard-concrete gates that reach zero.
+//! Gate values from logits: a softmax over the live paths of a cell, or hard-concrete gates, which reach
+//! zero.
 
 use super::Params;
 use super::params::Noise;
@@ -6,29 +7,31 @@ use crate::{Result, ops};
 use bundles::plan::Plan;
 use candle_core::Tensor;
 
-/// How gate values come from logits.
+/// How gate values are computed from logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Gating {
-    /// The gates of a cell compete: a softmax (NetTailor sec. 3.2). Never exactly zero; small ones are cut by a threshold.
+    /// The gates of a cell compete: a softmax (NetTailor sec. 3.2). Never exactly zero; small ones are cut by
+    /// a threshold.
     #[default]
     Softmax,
-    /// Each gate for itself, stretched and clipped to 0..1, so that it can close for good; random while it is
-    /// trained (Louizos, Welling & Kingma, ICLR 2018, with their constants).
+    /// Each gate is independent, and stretched and clipped to 0..1, so that it can close exactly; random
+    /// during training (Louizos, Welling & Kingma, ICLR 2018, with their constants).
     HardConcrete,
 }
 
 /// Temperature of the concrete distribution.
 const BETA: f64 = 2.0 / 3.0;
-/// What the unit interval is stretched to before it is clipped: its lower end …
+/// Lower end of the interval to which 0..1 is stretched before clipping.
 const LOW: f64 = -0.1;
-/// … and its upper end.
+/// Upper end of that interval.
 const HIGH: f64 = 1.1;
 
-/// Alpha of each live gate: for cell `l` a tensor `(gates,)`, or `None` where the node is dead or its gates
-/// are not scaled (a plain backbone). Hard-concrete gates have their deterministic value (eq. 13 there).
+/// Alphas of the live gates: for each cell a tensor `(gates,)`, or `None` if the node is dead or its gates
+/// are not scaled (a plain backbone). Hard-concrete gates have their deterministic value (eq. 13 of Louizos
+/// et al.).
 ///
 /// # Errors
-/// When a logit tensor is missing.
+/// If a logit tensor is missing.
 pub fn alphas(plan: &Plan, params: &Params) -> Result<Vec<Option<Tensor>>> {
     each(plan, params, |stored| match params.gating() {
         _ if params.is_packed() => Ok(stored.clone()),
@@ -37,19 +40,20 @@ pub fn alphas(plan: &Plan, params: &Params) -> Result<Vec<Option<Tensor>>> {
     })
 }
 
-/// Gates as one training step sees them.
+/// The gates of one training step.
 #[derive(Debug, Clone)]
 pub struct Sampled {
-    /// Values that weigh the paths, as [`alphas`] shapes them.
+    /// Values that weight the paths, shaped as by [`alphas`].
     pub alphas: Vec<Option<Tensor>>,
-    /// Probability that each gate is open at all: what expected complexity is made from. For a softmax, alpha itself.
+    /// Probability that each gate is open at all, from which expected complexity is computed. For a softmax,
+    /// alpha itself.
     pub open: Vec<Option<Tensor>>,
 }
 
-/// Gates of one step of training. Hard-concrete gates are drawn at random from `seed`, softmax gates are what they are.
+/// Gates of one training step. Hard-concrete gates are sampled with `seed`; softmax gates are deterministic.
 ///
 /// # Errors
-/// When a logit tensor is missing.
+/// If a logit tensor is missing.
 pub fn sampled(plan: &Plan, params: &Params, seed: u64) -> Result<Sampled> {
     if params.gating() == Gating::Softmax {
         let alphas = alphas(plan, params)?;
@@ -90,7 +94,7 @@ fn sigmoid(x: &Tensor) -> Result<Tensor> {
 
 /// `s` in 0..1, stretched to `LOW..HIGH` and clipped to 0..1.
 fn clipped(s: &Tensor) -> Result<Tensor> {
-    // max(0, min(1, x)) from ReLUs, whose gradients are right at both ends.
+    // max(0, min(1, x)) from ReLUs, whose gradients are correct at both ends.
     let stretched = s.affine(HIGH - LOW, LOW)?.relu()?;
     Ok(stretched.affine(-1.0, 1.0)?.relu()?.affine(-1.0, 1.0)?)
 }

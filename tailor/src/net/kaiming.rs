@@ -1,4 +1,4 @@
-//! A backbone's numbers before any training.
+//! Random initialisation of a backbone.
 
 use super::Params;
 use super::params::Noise;
@@ -6,16 +6,17 @@ use crate::Result;
 use bundles::plan::{Op, Plan};
 use candle_core::{Device, Tensor};
 
-/// Keeps these draws apart from a classifier's or a proxy's of the same seed.
+/// Separates these draws from those for a classifier or proxies with the same seed.
 const KERNELS: u64 = 0x6b61_696d;
 
 impl Params {
-    /// A network from scratch, every kernel and norm free: kernels from `N(0, 2 / fan_out)` with
-    /// `fan_out = c_out k^2` (He et al., ICCV 2015, as torchvision's ResNets), norms at weight 1 and bias 0, a
-    /// fresh classifier. Each kernel is a function of `seed` and its place in the plan.
+    /// Initialises a network for training from scratch, with every kernel and norm trained: kernels from
+    /// `N(0, 2 / fan_out)` with `fan_out = c_out k^2` (He et al., ICCV 2015, as in torchvision's ResNets),
+    /// norms with weight 1 and bias 0, and a new classifier. Each kernel is a function of `seed` and its
+    /// position in the plan.
     ///
     /// # Errors
-    /// When the device has no memory left.
+    /// If the device is out of memory.
     pub fn from_scratch(plan: &Plan, seed: u64, device: &Device) -> Result<Params> {
         let mut untrained = Params::default();
         let mut noise = Noise::new(seed ^ KERNELS);

@@ -1,4 +1,4 @@
-//! The plan interpreted under autograd: parameters, forward passes, gates and expected complexity.
+//! Plans under autograd: parameters, forward passes, gates and expected complexity.
 
 mod complexity;
 mod forward;

@@ -1,4 +1,4 @@
-//! The numbers of one network in training: named tensors, each frozen, free, or derived from others.
+//! The parameters of a network in training: named tensors, each frozen, trained, or derived from others.
 
 use super::Gating;
 use crate::{Error, Result, ops};
@@ -6,46 +6,47 @@ use bundles::plan::{Op, Owner, Plan, Role};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
 
-/// Added to a variance before its square root, as PyTorch's batch-norm does.
+/// Added to a variance before the square root, as in PyTorch's batch-norm.
 pub const NORM_EPS: f64 = 1e-5;
 
-/// Share of the newest batch in a running statistic.
+/// Weight of the newest batch in running statistics.
 const STAT_MOMENTUM: f64 = 0.1;
 
 #[derive(Debug, Clone)]
 enum Slot {
     Frozen(Tensor),
     Free(Var),
-    /// A function of trained tensors, which its gradient goes on to.
+    /// A function of trained tensors, to which its gradient is propagated.
     Derived(Tensor),
 }
 
-/// Named tensors of one network; free ones are trained, frozen ones are read.
+/// Named tensors of one network: free ones are trained, frozen ones only read.
 ///
-/// Names are the plan's, except that a norm in training has `weight`, `bias`, `running_mean` and
-/// `running_var` where the packed network has `scale` and `shift`, and that a cell's alpha tensor holds
-/// logits, which alphas come from as [`Gating`] says.
+/// Names are the plan's, with two exceptions: a norm in training has `weight`, `bias`, `running_mean` and
+/// `running_var` where the packed network has `scale` and `shift`, and a cell's alpha tensor holds logits,
+/// from which alphas are computed by [`Gating`].
 #[derive(Debug, Clone, Default)]
 pub struct Params {
     slots: BTreeMap<String, Slot>,
-    /// Whether the numbers are a packed network's: alpha tensors hold alphas, norms hold scale and shift.
+    /// Whether these are a packed network's parameters: alpha tensors hold alphas, norms hold scale and
+    /// shift.
     packed: bool,
     gating: Gating,
 }
 
 impl Params {
-    /// Empty, for the tensors of a packed network ([`Plan::tensors`] names them): alpha tensors will hold alphas
-    /// instead of logits, norms `scale` and `shift` instead of four vectors.
+    /// An empty set for the tensors of a packed network (listed by [`Plan::tensors`]): alpha tensors will
+    /// hold alphas instead of logits, norms `scale` and `shift` instead of four vectors.
     pub fn packed() -> Params {
         Params { packed: true, ..Params::default() }
     }
 
-    /// Whether these are a packed network's numbers.
+    /// Whether these are a packed network's parameters.
     pub fn is_packed(&self) -> bool {
         self.packed
     }
 
-    /// How alphas come from logits.
+    /// How alphas are computed from logits.
     pub fn gating(&self) -> Gating {
         self.gating
     }
@@ -58,13 +59,13 @@ impl Params {
     /// Adds or replaces a trained tensor (its values are copied).
     ///
     /// # Errors
-    /// When the device has no memory left.
+    /// If the device is out of memory.
     pub fn free(&mut self, name: impl Into<String>, tensor: &Tensor) -> Result<()> {
         self.slots.insert(name.into(), Slot::Free(Var::from_tensor(&tensor.detach())?));
         Ok(())
     }
 
-    /// The tensor of that name.
+    /// The tensor called `name`.
     ///
     /// # Errors
     /// [`Error::MissingTensor`].
@@ -76,7 +77,7 @@ impl Params {
         }
     }
 
-    /// Whether a gradient of the tensor of that name is wanted: it is trained, or derived from what is.
+    /// Whether the tensor called `name` needs a gradient: it is trained, or derived from one that is.
     pub fn is_free(&self, name: &str) -> bool {
         match self.slots.get(name) {
             Some(Slot::Free(_)) => true,
@@ -85,9 +86,9 @@ impl Params {
         }
     }
 
-    /// The same numbers (shared, not copied), with each of `derived` in the place of the tensor of its name. A
-    /// network reads it as any other; its gradient goes on to whatever trained tensors it was computed from, so that
-    /// it holds for one step.
+    /// The same parameters (shared, not copied), with each of `derived` replacing the tensor of its name. A
+    /// network reads it like any other; its gradient is propagated to the trained tensors it was computed
+    /// from, so it is valid for one step.
     #[must_use]
     pub fn with_derived(&self, derived: impl IntoIterator<Item = (String, Tensor)>) -> Params {
         let mut out = self.clone();
@@ -95,12 +96,12 @@ impl Params {
         out
     }
 
-    /// Adds or replaces every tensor of `other`, shared, each free or frozen as there.
+    /// Adds or replaces every tensor of `other` (shared, not copied), free or frozen as in `other`.
     pub fn extend(&mut self, other: &Params) {
         self.slots.extend(other.slots.iter().map(|(name, slot)| (name.clone(), slot.clone())));
     }
 
-    /// Trained tensors in the order of their names.
+    /// Trained tensors, sorted by name.
     pub fn vars(&self) -> impl Iterator<Item = (&str, &Var)> {
         self.slots.iter().filter_map(|(name, slot)| match slot {
             Slot::Free(var) => Some((name.as_str(), var)),
@@ -108,7 +109,7 @@ impl Params {
         })
     }
 
-    /// Every tensor in the order of names.
+    /// All tensors, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.slots.iter().map(|(name, slot)| match slot {
             Slot::Frozen(tensor) | Slot::Derived(tensor) => (name.as_str(), tensor),
@@ -116,15 +117,16 @@ impl Params {
         })
     }
 
-    /// Where the numbers are; the CPU when there are none.
+    /// The device of the tensors; the CPU if there are none.
     pub fn device(&self) -> Device {
         self.iter().next().map_or(Device::Cpu, |(_, tensor)| tensor.device().clone())
     }
 
-    /// Overwrites the values of an existing tensor, which stays free or frozen (a derived one is then derived from nothing).
+    /// Overwrites the values of an existing tensor, which stays free or frozen (a derived one no longer
+    /// depends on anything).
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], or a shape that differs.
+    /// [`Error::MissingTensor`], or if the shape differs.
     pub fn set(&mut self, name: &str, value: &Tensor) -> Result<()> {
         match self.slots.get_mut(name) {
             Some(Slot::Free(var)) => var.set(value)?,
@@ -158,7 +160,7 @@ impl Params {
         Ok(())
     }
 
-    /// Scale and shift that norm `name` amounts to with its running statistics, each `(channels,)`.
+    /// The scale and shift to which norm `name` reduces with its running statistics, each `(channels,)`.
     ///
     /// # Errors
     /// [`Error::MissingTensor`].
@@ -182,10 +184,10 @@ impl Params {
         Ok(self.get(name)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }
 
-    /// A teacher: every kernel and norm of `backbone` free, and a fresh classifier.
+    /// A teacher: every kernel and norm of `backbone` is trained, and the classifier is new.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] when `backbone` lacks something `plan` needs.
+    /// [`Error::MissingTensor`] if `backbone` lacks something `plan` needs.
     pub fn teacher(plan: &Plan, backbone: &Params, seed: u64, device: &Device) -> Result<Params> {
         let mut teacher = Params::default();
         for op in plan.ops() {
@@ -195,13 +197,14 @@ impl Params {
         Ok(teacher)
     }
 
-    /// A student before training: kernels of `backbone` frozen, fresh proxies, gates at +2 (blocks) and -2
-    /// (proxies), a fresh classifier. Norms of blocks start as the backbone's; their weight and bias train
-    /// only with `free_norms`, their running statistics always follow the task. `gating` says what logits mean; the
-    /// same start gives 0.948 and 0.017 (softmax, three proxies) or 0.957 and 0.043.
+    /// A student before training: frozen kernels from `backbone`, new proxies, gates at +2 (blocks) and -2
+    /// (proxies), and a new classifier. Norms of blocks start as the backbone's; their weight and bias are
+    /// trained only with `free_norms`, their running statistics always adapt to the task. `gating` gives
+    /// logits their meaning; these initial ones amount to 0.948 and 0.017 (softmax, three proxies) or 0.957
+    /// and 0.043.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] when `backbone` lacks something `plan` needs.
+    /// [`Error::MissingTensor`] if `backbone` lacks something `plan` needs.
     pub fn student(
         plan: &Plan,
         backbone: &Params,
@@ -240,8 +243,8 @@ impl Params {
         Ok(student)
     }
 
-    /// Keeps only what `plan` reads, in copies of its own. Alpha logits of pruned gates go as `kept` says: for each cell the gate
-    /// indices (in the old plan) that survive.
+    /// Copies only the tensors that `plan` reads. `kept` lists, for each cell, the surviving gates by their
+    /// index in the old plan; alpha logits of the others are dropped.
     ///
     /// # Errors
     /// [`Error::MissingTensor`].
@@ -319,7 +322,7 @@ impl Params {
     }
 }
 
-/// Names of the tensors an operation keeps while training.
+/// Names of an operation's tensors in training.
 pub(crate) fn training_tensors(op: &Op) -> Vec<String> {
     match op {
         Op::Affine(norm) => ["weight", "bias", "running_mean", "running_var"]
@@ -330,7 +333,7 @@ pub(crate) fn training_tensors(op: &Op) -> Vec<String> {
     }
 }
 
-/// Seeded normal noise, the same on every device.
+/// Seeded noise, identical on every device.
 pub(crate) struct Noise {
     state: u64,
 }
@@ -349,7 +352,7 @@ impl Noise {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64 + f64::EPSILON / 4.0
     }
 
-    /// `n` draws from N(0, `std`), by Box and Muller.
+    /// `n` samples from N(0, `std`), by the Box-Muller transform.
     pub(crate) fn normal(&mut self, n: usize, std: f64, device: &Device) -> Result<Tensor> {
         let draw = |noise: &mut Noise| {
             let radius = (-2.0 * noise.uniform().ln()).sqrt();

@@ -1,4 +1,4 @@
-//! Expected complexity by hand, forward passes against packed ones, and what each pass leaves behind.
+//! Expected complexity by hand, forward passes against packed networks, and what each pass records.
 
 use super::*;
 use crate::ops;
@@ -11,7 +11,7 @@ fn arch(name: &str) -> Arch {
     name.parse().unwrap()
 }
 
-/// A backbone's numbers at random, norms with statistics of their own.
+/// Random parameters for a backbone; norms have non-trivial statistics.
 fn random_backbone(plan: &Plan, seed: u64) -> Params {
     let mut random = Random::new(&[seed]);
     let mut params = Params::default();
@@ -88,7 +88,8 @@ fn the_papers_formula_rewards_diffuse_gates_and_the_product_does_not() {
 
 #[test]
 fn a_network_that_always_runs_costs_what_it_costs() {
-    // One gate per cell means alpha = 1 everywhere, so expected complexity is the blocks' share of the whole.
+    // With one gate per cell, alpha is 1 everywhere, so expected complexity is the blocks' share of the
+    // whole.
     let backbone = arch("cifar-resnet20-a").plan(32, 32, 10).unwrap();
     let costs = backbone.costs(Counter::Paper).unwrap();
     let blocks: u64 = costs.gates.iter().flatten().map(|c| c.macs).sum();
@@ -196,7 +197,8 @@ fn every_norm_reports_its_statistics_once() {
     assert_eq!(all, norms);
 }
 
-/// A student with hard-concrete gates of these logits in every cell: the block's, then the proxies'.
+/// A student with hard-concrete gates whose logits are the same in every cell: the block's, then the
+/// proxies'.
 fn hard_concrete(block: f32, proxy: f32) -> (Plan, Params) {
     let arch = arch("cifar-resnet20-b");
     let backbone = arch.plan(32, 32, 5).unwrap();
@@ -319,7 +321,7 @@ fn only_what_exceeds_an_allowance_is_charged() {
         };
         let loss = crate::train::student_loss(&plan, &params, &batch, &objective).unwrap();
         let charged = (&loss.total - &loss.terms.classification).unwrap().to_scalar::<f32>().unwrap();
-        // The loss that is reported is the whole of it.
+        // The reported loss is the full one.
         let told = loss.terms.complexity.unwrap().to_scalar::<f32>().unwrap();
         assert!((told - expected).abs() < 1e-6);
         charged
@@ -359,7 +361,7 @@ fn distillation_pulls_towards_the_teachers_answers_alone() {
     assert!(divergence > 0.01 && loss.terms.matching.is_none());
     let total = number(&loss.terms.classification) + 3.0 * divergence;
     assert!((number(&loss.total) - total).abs() < 1e-5, "{} {total}", number(&loss.total));
-    // The divergence is 16 (sum p log p - sum p log q) of what the teacher answers with its running statistics.
+    // The divergence is 16 (sum p log p - sum p log q), where the teacher's p uses its running statistics.
     let answers = Net { plan: &plan, params: &other }.forward(&batch.images, Pass::Infer).unwrap().logits;
     let (p, q): (Vec<Vec<f32>>, Vec<Vec<f32>>) = (answers.to_vec2().unwrap(), loss.logits.to_vec2().unwrap());
     let softened = |row: &[f32]| -> Vec<f64> {

@@ -9,12 +9,12 @@ use candle_core::{Result, Tensor};
 
 /// Convolution without bias, dilation or groups.
 ///
-/// `x` is `(n, c_in, h, w)`, `w` is `(c_out, c_in, k, k)`, the result `(n, c_out, oh, ow)` with
-/// `oh = (h + 2 * pad - k) / stride + 1`. With `frozen` no gradient of `w` is computed; no gradient of `x` is
-/// computed when nothing trainable lies before it.
+/// `x` is `(n, c_in, h, w)`, `w` is `(c_out, c_in, k, k)`, the result `(n, c_out, oh, ow)` with `oh = (h + 2
+/// * pad - k) / stride + 1`. With `frozen`, no gradient of `w` is computed; no gradient of `x` is computed if
+/// it does not depend on anything trained.
 ///
 /// # Errors
-/// Shapes that do not fit each other.
+/// If the shapes do not fit.
 pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, pad: usize, frozen: bool) -> Result<Tensor> {
     let s = ConvShape::new(x.dims(), w.dims(), stride, pad)?;
     let w = if frozen { w.detach() } else { w.clone() };

@@ -1,4 +1,4 @@
-//! A convolution and the batch-norm behind it as one candle op.
+//! A convolution and the batch-norm after it as one candle op.
 
 use super::cpu::level::Level;
 use super::cpu::shape::ConvShape;
@@ -8,16 +8,16 @@ use super::norm::unbiased;
 use super::{BatchNormOutput, batch_norm, conv2d, stock};
 use candle_core::{Result, Tensor, bail};
 
-/// What a convolution and its batch-norm are made of.
+/// Operands and options of a convolution with batch-norm.
 #[derive(Debug, Clone, Copy)]
 pub struct ConvNorm<'a> {
     /// Kernel `(c_out, c_in, k, k)`.
     pub kernel: &'a Tensor,
-    /// Step in both directions.
+    /// Stride in both directions.
     pub stride: usize,
-    /// Zeros on every side.
+    /// Zero padding on every side.
     pub pad: usize,
-    /// The kernel gets no gradient.
+    /// Whether the kernel gets no gradient.
     pub frozen_kernel: bool,
     /// Batch-norm weight `(c_out,)`.
     pub weight: &'a Tensor,
@@ -25,9 +25,9 @@ pub struct ConvNorm<'a> {
     pub bias: &'a Tensor,
     /// The batch-norm's epsilon.
     pub eps: f64,
-    /// Ends with ReLU.
+    /// Whether a ReLU follows.
     pub relu: bool,
-    /// Weight and bias get no gradient.
+    /// Whether weight and bias get no gradient.
     pub frozen_affine: bool,
 }
 
@@ -42,11 +42,11 @@ pub struct ConvNormOutput {
 
 /// [`batch_norm`] of [`conv2d`], in training mode.
 ///
-/// The same values and gradients as the two in turn. As one node of the graph, the gradient between them is never
-/// a tensor that candle zeroes, adds to and keeps.
+/// Values and gradients are those of the two operations in sequence. In a single graph node, candle never has
+/// to zero, accumulate and keep a tensor for the gradient between them.
 ///
 /// # Errors
-/// Shapes that do not fit each other.
+/// If the shapes do not fit.
 pub fn conv_norm(x: &Tensor, of: ConvNorm<'_>) -> Result<ConvNormOutput> {
     let ConvNorm { stride, pad, eps, relu, frozen_affine, .. } = of;
     let fixed = |t: &Tensor, frozen: bool| if frozen { t.detach() } else { t.clone() };

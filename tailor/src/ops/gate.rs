@@ -1,4 +1,4 @@
-//! Gates, and the gated sum that every node of the network ends in (NetTailor eq. 2).
+//! Gates, and the gated sum at the end of every node (NetTailor eq. 2).
 
 use super::cpu::level::Level;
 use super::cpu::simple as kernel;
@@ -6,13 +6,13 @@ use super::node::{floats, node, plain, wanted};
 use super::stock;
 use candle_core::{Result, Tensor, bail};
 
-/// Softmax of `logits (g,)`, of the same shape.
+/// Softmax of `logits (g,)`, with the same shape.
 ///
 /// # Errors
-/// Another shape, or no numbers.
+/// If `logits` is not a vector, or is empty.
 pub fn softmax(logits: &Tensor) -> Result<Tensor> {
     if logits.dims1()? == 0 {
-        bail!("softmax: of no numbers")
+        bail!("softmax: empty tensor")
     }
     #[cfg(feature = "cuda")]
     if super::gpu::runs(logits) {
@@ -37,18 +37,18 @@ pub fn softmax(logits: &Tensor) -> Result<Tensor> {
 
 /// `y = [relu](sum_i alpha[gate_of[i]] * terms[i])`.
 ///
-/// `terms` all have one shape; `gate_of[i]` names the entry of `alpha (g,)` that weighs term `i`, `None` weighs
-/// it 1. Gradients flow to the terms and to `alpha`.
+/// All `terms` have the same shape; `gate_of[i]` is the index in `alpha (g,)` of the weight of term `i`,
+/// `None` for a weight of 1. Gradients flow to the terms and to `alpha`.
 ///
 /// # Errors
-/// No terms, unequal shapes, a gate without `alpha` or beyond its end.
+/// If there are no terms, shapes differ, or a gate has no entry in `alpha`.
 pub fn gated_sum(
     terms: &[Tensor],
     gate_of: &[Option<usize>],
     alpha: Option<&Tensor>,
     relu: bool,
 ) -> Result<Tensor> {
-    let Some(first) = terms.first() else { bail!("gated_sum: a node without terms") };
+    let Some(first) = terms.first() else { bail!("gated_sum: no terms") };
     if gate_of.len() != terms.len() || terms.iter().any(|t| t.dims() != first.dims()) {
         let shapes: Vec<_> = terms.iter().map(|t| t.dims()).collect();
         bail!(
@@ -58,7 +58,7 @@ pub fn gated_sum(
     }
     let gates = alpha.map_or(0, Tensor::elem_count);
     if let Some(gate) = gate_of.iter().flatten().find(|gate| **gate >= gates) {
-        bail!("gated_sum: a term asks for gate {gate} of {gates}")
+        bail!("gated_sum: a term refers to gate {gate} of {gates}")
     }
     if stock::composed(first) {
         return stock::gated_sum(terms, gate_of, alpha, relu);
@@ -80,7 +80,7 @@ pub fn gated_sum(
     };
     let value = sum.value()?;
     let mut arguments: Vec<&Tensor> = terms.iter().collect();
-    // Where nothing is weighed it has no gradient.
+    // If no term is weighted, alpha has no gradient.
     arguments.extend(alpha.as_ref().filter(|_| gate_of.iter().any(Option::is_some)));
     let wants: Vec<bool> = arguments.iter().map(|t| wanted(t)).collect();
     node("gated_sum", &arguments, value, first.shape().clone(), move |y, g| {
@@ -110,7 +110,7 @@ impl Sum {
         Ok(kernel::weighted_sum(self.level, &terms, self.relu))
     }
 
-    /// Gradients of the terms where they are `wanted`, and, where `alpha` weighs any, its own where that is.
+    /// Gradients of the `wanted` terms and, if `alpha` is `Some`, that of alpha, if wanted.
     fn gradients(
         &self,
         y: &Tensor,
@@ -119,7 +119,7 @@ impl Sum {
         alpha: Option<bool>,
     ) -> Result<Vec<Option<Tensor>>> {
         let level = self.level;
-        // What passed the ReLU is the gradient of the bare sum.
+        // The gradient before the ReLU.
         let g = match self.relu {
             true => plain(kernel::passed_all(level, &floats(g)?, &floats(y)?), g.shape())?,
             false => g.clone(),
@@ -129,7 +129,7 @@ impl Sum {
         let mut d_alpha = vec![0.; self.alpha.len()];
         for (i, term) in self.terms.iter().enumerate() {
             let weight = self.weight(i);
-            // Terms of one weight have one gradient.
+            // Terms with the same weight have the same gradient.
             let before = (0..i).find(|&j| gradients[j].is_some() && self.gate_of[j] == self.gate_of[i]);
             let ready = match before {
                 Some(j) => gradients[j].clone(),

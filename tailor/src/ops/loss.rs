@@ -1,4 +1,4 @@
-//! Losses as candle ops, and scalars whose slopes are known.
+//! Losses as candle ops, and scalars with known slopes.
 
 use super::cpu::level::Level;
 use super::cpu::simple as kernel;
@@ -6,10 +6,10 @@ use super::node::{floats, node, plain, wanted};
 use super::stock;
 use candle_core::{D, DType, Result, Tensor, bail};
 
-/// `mean((a - b)^2)` over all elements, a scalar; `b` is a constant.
+/// `mean((a - b)^2)` over all elements, a scalar; `b` is treated as a constant.
 ///
 /// # Errors
-/// Unequal shapes.
+/// If shapes differ or the tensors are empty.
 pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.dims() != b.dims() || a.elem_count() == 0 {
         bail!("mse: shapes {:?} and {:?} must be equal and not empty", a.dims(), b.dims())
@@ -37,7 +37,7 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// With label smoothing `e` the target is `1 - e` on the label plus `e / classes` everywhere, as in PyTorch.
 ///
 /// # Errors
-/// Shapes that do not fit each other, labels that are not `u32`.
+/// If shapes do not fit, or labels are not `u32`.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor, label_smoothing: f64) -> Result<Tensor> {
     let (n, _) = logits.dims2()?;
     if labels.dims() != [n] || labels.dtype() != DType::U32 {
@@ -51,11 +51,12 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, label_smoothing: f64) -> 
     (hit * -(1. - label_smoothing))? - (log_p.mean_all()? * label_smoothing)?
 }
 
-/// Mean cross-entropy of `logits (n, classes)` against the probabilities of `target`, logits of the same shape and a constant;
-/// both are divided by `temperature` first. A scalar. (Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network".)
+/// Mean cross-entropy of `logits (n, classes)` against the class probabilities of `target`, which are logits
+/// of the same shape and treated as constant; both are divided by `temperature` first. A scalar. (Hinton,
+/// Vinyals & Dean, "Distilling the knowledge in a neural network".)
 ///
 /// # Errors
-/// Unequal shapes.
+/// If shapes differ.
 pub fn soft_cross_entropy(logits: &Tensor, target: &Tensor, temperature: f64) -> Result<Tensor> {
     if logits.dims() != target.dims() {
         bail!("soft_cross_entropy: shapes {:?} and {:?} must be equal", logits.dims(), target.dims())
@@ -64,18 +65,19 @@ pub fn soft_cross_entropy(logits: &Tensor, target: &Tensor, temperature: f64) ->
     (log_softmax(&(logits / temperature)?)? * p)?.sum(D::Minus1)?.mean_all()?.neg()
 }
 
-/// Logits are small: stock ops everywhere.
+/// Logits are small: stock ops are good enough everywhere.
 fn log_softmax(logits: &Tensor) -> Result<Tensor> {
     let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
     shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }
 
-/// A scalar whose `value` and `slopes` along `arguments`, one vector `(g,)` of slopes for each, are known.
+/// A scalar with known `value`, and known `slopes` with respect to each of `arguments`, which are vectors
+/// `(g,)`.
 ///
 /// # Errors
-/// No arguments, or slopes of another shape than theirs.
+/// If there are no arguments, or the slopes' shapes differ from theirs.
 pub fn scalar(name: &'static str, arguments: &[&Tensor], value: f64, slopes: &[Vec<f64>]) -> Result<Tensor> {
-    let Some(first) = arguments.first() else { bail!("{name}: of nothing") };
+    let Some(first) = arguments.first() else { bail!("{name}: no arguments") };
     let fits =
         arguments.len() == slopes.len() && arguments.iter().zip(slopes).all(|(a, s)| a.dims() == [s.len()]);
     if !fits {
@@ -83,7 +85,7 @@ pub fn scalar(name: &'static str, arguments: &[&Tensor], value: f64, slopes: &[V
             (arguments.iter().map(|a| a.dims()).collect(), slopes.iter().map(Vec::len).collect());
         bail!("{name}: {counts:?} slopes along tensors of shapes {shapes:?}")
     }
-    // All of them at once: each would be a copy of its own to a GPU.
+    // In one transfer: each would be a separate copy to a GPU.
     let numbers: Vec<f32> = slopes.iter().flatten().map(|v| *v as f32).collect();
     let all = Tensor::from_vec(numbers, slopes.iter().map(Vec::len).sum::<usize>(), first.device())?;
     let ends = slopes.iter().scan(0, |at, slopes| {
@@ -93,7 +95,7 @@ pub fn scalar(name: &'static str, arguments: &[&Tensor], value: f64, slopes: &[V
     let along = ends.zip(slopes).map(|(end, slopes)| all.narrow(0, end - slopes.len(), slopes.len()));
     let along = along.collect::<Result<Vec<Tensor>>>()?;
     if stock::composed(first) {
-        // First order is all that gradients see.
+        // Only the first-order term matters for gradients.
         let mut sum = Tensor::new(value as f32, first.device())?;
         for (a, slopes) in arguments.iter().zip(&along) {
             sum = (sum + ((*a - a.detach())? * slopes)?.sum_all()?)?;
@@ -110,7 +112,7 @@ pub fn scalar(name: &'static str, arguments: &[&Tensor], value: f64, slopes: &[V
     node(name, arguments, vec![value as f32], (), move |_, g| times(&along, g))
 }
 
-/// Slopes times the scalar `g`.
+/// The slopes times the scalar `g`.
 fn times(slopes: &[Option<Tensor>], g: &Tensor) -> Result<Vec<Option<Tensor>>> {
     slopes.iter().map(|slopes| slopes.as_ref().map(|s| s.broadcast_mul(&g.detach())).transpose()).collect()
 }

@@ -7,7 +7,8 @@ use super::node::{floats, node, plain, wanted};
 use super::stock;
 use candle_core::{Result, Tensor, bail};
 
-/// What the forward pass of a single-convolution proxy (`[max-pool] -> 1x1 conv -> batch-norm`) left behind.
+/// Recorded values of a single-convolution proxy (`[max-pool] -> 1x1 conv -> batch-norm`) from the forward
+/// pass.
 #[derive(Debug, Clone)]
 pub struct ProxyTrace {
     /// Input of the convolution, after pooling: `(n, c_in, h, w)`.
@@ -26,14 +27,14 @@ pub struct ProxyTrace {
     pub var: Tensor,
     /// The batch-norm's epsilon.
     pub eps: f64,
-    /// Which entry of `alpha` weighs the proxy.
+    /// Index in `alpha` of the proxy's weight.
     pub gate: usize,
 }
 
 fn check(y: &Tensor, target: &Tensor, block: &[Tensor], proxies: &[ProxyTrace], gates: usize) -> Result<()> {
     let &[n, c, h, w] = y.dims() else { bail!("local_match: y {:?} must be (n, c, h, w)", y.dims()) };
     if let Some(t) = block.iter().chain([target]).find(|t| t.dims() != y.dims()) {
-        bail!("local_match: found {:?} beside y {:?}, want equal shapes", t.dims(), y.dims())
+        bail!("local_match: shape {:?} differs from that of y, {:?}", t.dims(), y.dims())
     }
     for p in proxies {
         let c_in = p.pooled.dim(1)?;
@@ -56,15 +57,17 @@ fn check(y: &Tensor, target: &Tensor, block: &[Tensor], proxies: &[ProxyTrace], 
     Ok(())
 }
 
-/// `mean((y - target)^2)` of a node `y = [relu](alpha[block_gate] * sum(block) + sum_p alpha[gate_p] * proxy_p)`, a
-/// scalar whose gradients stay inside the cell: they reach the proxies' kernels and norms and `alpha`, nothing else.
+/// `mean((y - target)^2)` of a node `y = [relu](alpha[block_gate] * sum(block) + sum_p alpha[gate_p] *
+/// proxy_p)`, a scalar whose gradients stay inside the cell: they reach only the proxies' kernels and norms,
+/// and `alpha`.
 ///
-/// `y` is the node's output as already computed, `block` the terms of the universal block (body, shortcut; constants
-/// here), `target` the teacher's node. Nothing is computed again: the gradients come from the traces. Block terms with
-/// trainable parameters and bottleneck proxies are not covered: compose those cells again on detached inputs.
+/// `y` is the node's output as already computed, `block` the terms of the universal block (body, shortcut;
+/// constants here), `target` the teacher's node. Nothing is recomputed: the gradients come from the traces.
+/// Block terms with trained parameters and bottleneck proxies are not supported; compose such cells again on
+/// detached inputs.
 ///
 /// # Errors
-/// Shapes that do not fit each other.
+/// If the shapes do not fit.
 pub fn local_match(
     y: &Tensor,
     target: &Tensor,
@@ -77,7 +80,7 @@ pub fn local_match(
     let gates = alpha.elem_count();
     check(y, target, block, proxies, gates)?;
     if block_gate >= gates && !block.is_empty() {
-        bail!("local_match: the block asks for gate {block_gate} of {gates}")
+        bail!("local_match: the block refers to gate {block_gate} of {gates}")
     }
     #[cfg(feature = "cuda")]
     if super::gpu::runs(y) {
@@ -109,7 +112,8 @@ pub fn local_match(
     })
 }
 
-/// What local matching has gradients of: kernel, norm weight and norm bias of each proxy, last the gates.
+/// The tensors local matching has gradients for: kernel, norm weight and norm bias of each proxy, then the
+/// gates.
 pub(super) fn arguments<'a>(proxies: &'a [ProxyTrace], alpha: &'a Tensor) -> Vec<&'a Tensor> {
     proxies.iter().flat_map(|p| [&p.weight, &p.norm_weight, &p.norm_bias]).chain([alpha]).collect()
 }
@@ -153,7 +157,7 @@ struct Trace {
 }
 
 impl Trace {
-    /// Gradients of the [`arguments`] for a gradient `g` of the loss.
+    /// Gradients of the [`arguments`], given the gradient `g` of the loss.
     fn backward(&self, g: f32) -> Result<Vec<Vec<f32>>> {
         let level = self.level;
         let factor = 2. * g / self.y.elem_count() as f32;
@@ -171,7 +175,7 @@ impl Trace {
             };
             let (alpha, z) = (self.alpha[p.gate], floats(&p.conv_out)?);
             let n = norm::backward(level, &z, &d, h * w, &p.weight, &p.bias, &p.stats, p.eps, false);
-            // sum(d * proxy output) without having that output: it is weight * normalised + bias.
+            // sum(d * proxy output) without the output itself, which is weight * normalised + bias.
             let along = |v: &[f32], by: &[f32]| v.iter().zip(by).map(|(a, b)| f64::from(a * b)).sum::<f64>();
             gates[p.gate] += (along(&n.weight, &p.weight) + along(&n.bias, &p.bias)) as f32;
             let kernel = [p.weight.len(), p.pooled.dim(1)?, 1, 1];

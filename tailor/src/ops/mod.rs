@@ -1,9 +1,10 @@
 //! Differentiable operations for training convolutional networks: candle custom ops with fast CPU kernels.
 //!
-//! Tensors are `f32`, `(n, c, h, w)`. On the CPU each function is one node of candle's graph with its own forward
-//! and backward kernels (AVX-512, AVX2 or plain Rust, chosen at run time), on NVIDIA GPUs (feature `cuda`) with kernels of
-//! its own and cuBLAS; on any other device it is a composition of candle's ops ([`stock`]), so that one model runs on
-//! all. Work is split by shape alone: results are the same, bit for bit, whatever the number of threads.
+//! Tensors are `f32`, `(n, c, h, w)`. On the CPU, each function is one node of candle's graph with dedicated
+//! forward and backward kernels (AVX-512, AVX2 or plain Rust, chosen at run time); on NVIDIA GPUs (feature
+//! `cuda`), it uses CUDA kernels and cuBLAS; on any other device, it is composed of candle's ops ([`stock`]),
+//! so that the same model runs everywhere. Work is split by shape alone: results are bit-identical for any
+//! number of threads.
 
 mod conv;
 mod conv_norm;

@@ -1,4 +1,5 @@
-//! Values computed outside candle, put into its graph as custom ops with a closure for the backward pass.
+//! Values computed outside candle, inserted into its graph as custom ops with a closure for the backward
+//! pass.
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -35,29 +36,29 @@ impl Deref for Floats<'_> {
     fn deref(&self) -> &[f32] {
         match &*self.storage {
             Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
-            // `floats` refused everything else and the lock is held since.
+            // `floats` refused everything else, and the lock has been held since.
             _ => &[],
         }
     }
 }
 
-/// A plain tensor around `values`.
+/// A tensor of `values` without history.
 pub(crate) fn plain(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Tensor::from_vec(values, shape.into(), &Device::Cpu)
 }
 
-/// Whether a gradient of `t` can be of use to anyone.
+/// Whether a gradient of `t` is needed.
 pub(crate) fn wanted(t: &Tensor) -> bool {
     t.track_op()
 }
 
 thread_local! {
-    /// Gradients of trained tensors that nodes have found so far, while [`backward`] runs.
+    /// Gradients of trained tensors found so far, while [`backward`] runs.
     static FOUND: RefCell<Option<GradStore>> = const { RefCell::new(None) };
 }
 
-/// Puts back what was being collected before, also when a gradient cannot be computed: a thread that waits for another's part
-/// of a kernel may meanwhile take a step of another training.
+/// Restores what was being collected before, even on errors: a thread that waits for part of a kernel may run
+/// a step of another training in the meantime.
 struct Collecting {
     before: Option<GradStore>,
 }
@@ -70,16 +71,18 @@ impl Drop for Collecting {
 
 /// Gradients of the scalar `loss` with respect to every trained tensor it depends on.
 ///
-/// What candle's own `backward` gives for a loss of candle's operations. Those of this module keep gradients of trained
-/// tensors to themselves until the end: candle would add each to a tensor of zeros first, and there are more of them than of all
-/// feature maps.
+/// For a loss made of candle's operations, the result is that of candle's own `backward`. The operations of
+/// this module keep gradients of trained tensors to themselves until the end: candle would first add each to
+/// a tensor of zeros, and together these gradients are larger than all feature maps.
 ///
 /// # Errors
-/// What the operations report.
+/// Any error of the operations.
 pub fn backward(loss: &Tensor) -> Result<GradStore> {
     let _collecting = Collecting { before: FOUND.replace(Some(GradStore::default())) };
     let mut gradients = loss.backward()?;
-    let Some(found) = FOUND.take() else { bail!("backward: gradients of trained tensors got lost") };
+    let Some(found) = FOUND.take() else {
+        bail!("backward: the gradients of trained tensors have been lost")
+    };
     gradients.extend(found)?;
     Ok(gradients)
 }
@@ -87,7 +90,7 @@ pub fn backward(loss: &Tensor) -> Result<GradStore> {
 /// Adds to the gradient of a trained tensor.
 fn found(name: &str, variable: TensorId, gradient: Tensor) -> Result<()> {
     FOUND.with_borrow_mut(|found| {
-        let Some(found) = found else { bail!("{name}: gradients are asked for by ops::backward") };
+        let Some(found) = found else { bail!("{name}: use ops::backward to compute gradients") };
         let sum = match found.get_id(variable) {
             Some(before) => (before + gradient)?,
             None => gradient,
@@ -97,7 +100,7 @@ fn found(name: &str, variable: TensorId, gradient: Tensor) -> Result<()> {
     })
 }
 
-/// What was computed, on the device of the node's arguments.
+/// A computed value, on the device of the node's arguments.
 pub(crate) enum Value {
     /// In memory.
     Cpu(Vec<f32>),
@@ -107,7 +110,7 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// A scalar zero where `t` is.
+    /// A scalar zero on the device of `t`.
     fn zero(t: &Tensor) -> Result<Value> {
         #[cfg(feature = "cuda")]
         if let Device::Cuda(device) = t.device() {
@@ -138,7 +141,7 @@ impl<B> Node<B> {
         let value = self.value.lock().ok().and_then(|mut value| value.take());
         match value {
             Some(value) => Ok((value, self.shape.clone())),
-            None => bail!("{}: the value of a node was asked for twice", self.name),
+            None => bail!("{}: the value of a node was requested twice", self.name),
         }
     }
 
@@ -146,7 +149,7 @@ impl<B> Node<B> {
         match self.take()? {
             (Value::Cpu(values), shape) => Ok((CpuStorage::F32(values), shape)),
             #[cfg(feature = "cuda")]
-            _ => bail!("{}: computed on a GPU, for arguments in memory", self.name),
+            _ => bail!("{}: value on the GPU for arguments in memory", self.name),
         }
     }
 
@@ -154,13 +157,13 @@ impl<B> Node<B> {
     fn take_cuda(&self) -> Result<(CudaStorage, Shape)> {
         match self.take()? {
             (Value::Cuda(storage), shape) => Ok((storage, shape)),
-            _ => bail!("{}: computed in memory, for arguments on a GPU", self.name),
+            _ => bail!("{}: value in memory for arguments on the GPU", self.name),
         }
     }
 }
 
 impl<B: Fn(&Tensor, &Tensor) -> Result<Gradients>> Node<B> {
-    /// Gradients of all that hangs on the node, as candle wants them.
+    /// Gradients of the node's arguments, in the form that candle expects.
     fn gradients<const N: usize>(&self, y: &Tensor, g: &Tensor) -> Result<[Option<Tensor>; N]> {
         let mut all = (self.backward)(y, &g.contiguous()?)?.into_iter();
         Ok(std::array::from_fn(|_| all.next().flatten()))
@@ -250,10 +253,10 @@ impl<B: Fn(&Tensor, &Tensor) -> Result<Gradients>> CustomOp3 for Node<B> {
     }
 }
 
-/// One gradient for each argument.
+/// One gradient per argument.
 pub(crate) type Gradients = Vec<Option<Tensor>>;
 
-/// A node of candle's graph behind up to three tensors.
+/// A node of candle's graph with up to three arguments.
 fn custom<B>(
     name: &'static str,
     arguments: &[&Tensor],
@@ -273,12 +276,12 @@ where
     }
 }
 
-/// `value` as a function of any number of tensors; `backward(value, gradient)` gives their gradients in the same order, one for
-/// each that is [`wanted`]. [`backward`] collects those of trained tensors.
+/// Creates a node for `value` as a function of any number of tensors; `backward(value, gradient)` returns
+/// their gradients in order, one for each that is [`wanted`]. [`backward`] collects those of trained tensors.
 ///
-/// A custom op takes three tensors. What else candle has to come to hangs on carriers, scalars that lead from one to the
-/// next and at last to the node: candle comes to them after the node, and finds the gradients that it left (for one
-/// [`backward`] at a time over one graph).
+/// A custom op takes at most three tensors. Any others are attached to carriers, scalars chained one to the
+/// next and finally to the node: candle visits them after the node, and finds the gradients it left there
+/// (for one [`backward`] at a time over one graph).
 pub(crate) fn node<B>(
     name: &'static str,
     arguments: &[&Tensor],
@@ -289,13 +292,14 @@ pub(crate) fn node<B>(
 where
     B: Fn(&Tensor, &Tensor) -> Result<Gradients> + Send + Sync + 'static,
 {
-    let Some(first) = arguments.first() else { bail!("{name}: a node of nothing") };
+    let Some(first) = arguments.first() else { bail!("{name}: a node without arguments") };
     let is_inner = |t: &Tensor| wanted(t) && !t.is_variable();
     let inner: Vec<usize> = (0..arguments.len()).filter(|&i| is_inner(arguments[i])).collect();
     let variables: Vec<(usize, TensorId)> =
         arguments.iter().enumerate().filter(|(_, t)| t.is_variable()).map(|(i, t)| (i, t.id())).collect();
     let mut outer: Vec<&Tensor> = inner.iter().map(|&i| arguments[i]).collect();
-    // Candle comes here only if it finds something trained behind an argument; its gradient is not told here.
+    // Candle visits this node only if an argument depends on something trained; that gradient is not returned
+    // here.
     outer.extend(variables.first().map(|&(i, _)| arguments[i]));
     if outer.is_empty() {
         outer.push(first);

@@ -6,14 +6,14 @@ use super::node::{floats, node, plain, wanted};
 use super::stock;
 use candle_core::{Result, Tensor, bail};
 
-/// What [`batch_norm`] returns.
+/// Result of [`batch_norm`].
 #[derive(Debug, Clone)]
 pub struct BatchNormOutput {
-    /// Normalised output, shaped as the input.
+    /// Normalised output, with the shape of the input.
     pub y: Tensor,
     /// Batch mean `(c,)`, detached.
     pub mean: Tensor,
-    /// Unbiased batch variance `(c,)`, detached: what running statistics average.
+    /// Unbiased batch variance `(c,)`, detached, as used for running statistics.
     pub var: Tensor,
 }
 
@@ -34,13 +34,13 @@ pub(crate) fn unbiased(stats: &kernel::Statistics, count: usize) -> Result<(Tens
     Ok((plain(stats.mean.clone(), c)?, plain(var, c)?))
 }
 
-/// Batch-norm in training mode: `y = [relu]((x - mean) / sqrt(var + eps) * weight + bias)` with the batch's own
-/// mean and biased variance, gradients flowing through both.
+/// Batch-norm in training mode: `y = [relu]((x - mean) / sqrt(var + eps) * weight + bias)` with the batch's
+/// own mean and biased variance; gradients flow through both.
 ///
-/// `x` is `(n, c, h, w)`, `weight` and `bias` are `(c,)`. With `frozen_affine` these get no gradient.
+/// `x` is `(n, c, h, w)`, `weight` and `bias` are `(c,)`. With `frozen_affine`, these get no gradient.
 ///
 /// # Errors
-/// Shapes that do not fit each other.
+/// If the shapes do not fit.
 pub fn batch_norm(
     x: &Tensor,
     weight: &Tensor,
@@ -78,10 +78,10 @@ pub fn batch_norm(
     Ok(BatchNormOutput { y, mean, var })
 }
 
-/// Where a running average `kept` is after `seen` has been counted in: `kept * (1 - share) + seen * share`.
+/// Updates an exponential moving average: `kept * (1 - share) + seen * share`.
 ///
 /// # Errors
-/// Unequal shapes.
+/// If shapes differ.
 pub fn follow(kept: &Tensor, seen: &Tensor, share: f64) -> Result<Tensor> {
     if kept.dims() != seen.dims() {
         bail!("follow: shapes {:?} and {:?} must be equal", kept.dims(), seen.dims())
@@ -93,10 +93,11 @@ pub fn follow(kept: &Tensor, seen: &Tensor, share: f64) -> Result<Tensor> {
     (kept.detach() * (1. - share))? + (seen.detach() * share)?
 }
 
-/// Inference's batch-norm: `y = [relu](x * scale[c] + shift[c])`; `scale` and `shift` `(c,)` are constants.
+/// Batch-norm in inference mode: `y = [relu](x * scale[c] + shift[c])`, with constants `scale` and `shift`
+/// `(c,)`.
 ///
 /// # Errors
-/// Shapes that do not fit each other.
+/// If the shapes do not fit.
 pub fn affine(x: &Tensor, scale: &Tensor, shift: &Tensor, relu: bool) -> Result<Tensor> {
     let (_, _, pixels) = channels("affine", x, [scale, shift])?;
     let (scale, shift) = (scale.detach(), shift.detach());

@@ -25,11 +25,11 @@ fn pool_shape(
     Ok((s, Shape::from((n, c, s.oh, s.ow))))
 }
 
-/// Square max-pool with minus-infinity padding: `(n, c, h, w)` to `(n, c, oh, ow)`.
-/// A window's gradient goes to its first largest element.
+/// Square max-pool with minus-infinity padding: `(n, c, h, w)` to `(n, c, oh, ow)`. A window's gradient goes
+/// to its first maximum.
 ///
 /// # Errors
-/// A window that does not fit `x`, or more padding than half of it.
+/// If the window does not fit `x`, or the padding is more than half of it.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Result<Tensor> {
     let (s, shape) = pool_shape("max_pool2d", x, kernel, stride, pad)?;
     #[cfg(feature = "cuda")]
@@ -52,7 +52,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, pad: usize) -> Resul
 /// Square average pool without padding: `(n, c, h, w)` to `(n, c, oh, ow)`.
 ///
 /// # Errors
-/// A window that does not fit `x`.
+/// If the window does not fit `x`.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let (s, shape) = pool_shape("avg_pool2d", x, kernel, stride, 0)?;
     #[cfg(feature = "cuda")]
@@ -72,16 +72,16 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
 /// Mean over height and width: `(n, c, h, w)` to `(n, c)`.
 ///
 /// # Errors
-/// `x` without four axes.
+/// If `x` does not have four axes.
 pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     x.flatten_from(2)?.mean(D::Minus1)
 }
 
-/// Keeps every `stride`-th row and column, starting with the first: `(n, c, h, w)` to
-/// `(n, c, ceil(h / stride), ceil(w / stride))`.
+/// Keeps every `stride`-th row and column, starting with the first: `(n, c, h, w)` to `(n, c, ceil(h /
+/// stride), ceil(w / stride))`.
 ///
 /// # Errors
-/// `x` without four axes, or stride 0.
+/// If `x` does not have four axes, or `stride` is 0.
 pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
     let (s, shape) = pool_shape("subsample", x, 1, stride, 0)?;
     #[cfg(feature = "cuda")]
@@ -98,10 +98,10 @@ pub fn subsample(x: &Tensor, stride: usize) -> Result<Tensor> {
     })
 }
 
-/// Adds `front` channels of zeros before and `back` after those of `x (n, c, h, w)`.
+/// Pads `x (n, c, h, w)` with `front` channels of zeros before and `back` after its own.
 ///
 /// # Errors
-/// `x` without a channel axis.
+/// If `x` has no channel axis.
 pub fn pad_channels(x: &Tensor, front: usize, back: usize) -> Result<Tensor> {
     x.pad_with_zeros(1, front, back)
 }

@@ -1,4 +1,4 @@
-//! Momentum SGD, in place.
+//! In-place SGD with momentum.
 
 use super::cpu::level::Level;
 use super::cpu::simple;
@@ -77,13 +77,13 @@ impl InplaceOp2 for Descend {
     }
 }
 
-/// One step of SGD with momentum and weight decay as PyTorch does it (no dampening, no Nesterov):
-/// `velocity = momentum * velocity + gradient + weight_decay * parameter; parameter -= lr * velocity`.
+/// One step of SGD with momentum and weight decay as in PyTorch (no dampening, no Nesterov): `velocity =
+/// momentum * velocity + gradient + weight_decay * parameter; parameter -= lr * velocity`.
 ///
-/// `velocity` starts as zeros of the parameter's shape and must share its storage with no other tensor.
+/// `velocity` starts as zeros of the parameter's shape, and must not share its storage with any other tensor.
 ///
 /// # Errors
-/// Unequal shapes.
+/// If shapes differ.
 pub fn sgd_step(
     parameter: &Var,
     gradient: &Tensor,

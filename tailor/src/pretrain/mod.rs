@@ -1,4 +1,4 @@
-//! A backbone from scratch, on the user's own source data.
+//! Pre-training: a backbone from scratch, on the user's own source data.
 
 mod recipe;
 
@@ -17,58 +17,58 @@ use candle_core::Device;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Images per batch when nothing is trained.
+/// Images per batch outside training.
 const EVAL_BATCH: usize = 100;
 
 /// Name of the only stage, in progress, metrics and checkpoint.
 const STAGE: &str = "pretrain";
 
-/// Everything a backbone from scratch is made from.
+/// The inputs of a pre-training run.
 pub struct Job<'a> {
-    /// Every choice.
+    /// All options.
     pub recipe: &'a Recipe,
     /// The images.
     pub dataset: Dataset,
-    /// Where the images came from, for the run's identity and the file's facts.
+    /// Where the images came from; part of the run's identity and the file's metadata.
     pub data_name: &'a str,
-    /// Where the run lives.
+    /// The run's work folder.
     pub work: &'a Work,
     /// The backbone file to write.
     pub out: &'a Path,
-    /// Where numbers are computed.
+    /// The device to compute on.
     pub device: &'a Device,
-    /// What a person sees.
+    /// Progress shown to the user.
     pub progress: &'a Progress,
 }
 
-/// What came of it.
+/// The result of pre-training.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// Hash of the universal kernels.
     pub id: [u8; 32],
     /// Number of classes.
     pub classes: usize,
-    /// Accuracy on validation, unless nothing was held out.
+    /// Accuracy on validation; `None` if nothing was held out.
     pub validation: Option<Score>,
-    /// Accuracy on test, where there is one. Nothing was chosen by it.
+    /// Accuracy on test, if there is a test split. It is not used for selection.
     pub test: Option<Score>,
-    /// Mean of each channel that images are normalised with.
+    /// Per-channel mean used for normalisation.
     pub mean: [f32; 3],
-    /// Standard deviation of each channel.
+    /// Per-channel standard deviation.
     pub std: [f32; 3],
     /// Parameters of stem and blocks.
     pub params: u64,
-    /// Multiply-adds of stem and blocks for one image.
+    /// Multiply-adds of stem and blocks per image.
     pub macs: u64,
-    /// Bytes of the backbone file.
+    /// Size of the backbone file in bytes.
     pub bytes: u64,
 }
 
 impl Job<'_> {
-    /// Runs or continues the training and writes the backbone file.
+    /// Runs or resumes the training and writes the backbone file.
     ///
     /// # Errors
-    /// Whatever data, training or disk report.
+    /// Any error of data, training or disk.
     pub fn run(self) -> Result<Report> {
         let recipe = self.recipe;
         let Dataset { classes, train, val, test } = self.dataset;
@@ -154,13 +154,13 @@ impl Job<'_> {
     }
 }
 
-/// What a training is about, beside its recipe and the images themselves.
+/// What identifies a run besides its recipe and the images themselves.
 fn about(classes: &[String]) -> String {
     format!("{} classes {}", classes.len(), digest_of(classes))
 }
 
-/// Refuses a checkpoint in `work` that was made on other classes or by another recipe, before any image is read. Whether
-/// the images are the same is left to training itself.
+/// Refuses a checkpoint in `work` that belongs to other classes or another recipe, before any image is read.
+/// Whether the images match is checked later, by training itself.
 ///
 /// # Errors
 /// [`Error::Training`] naming the checkpoint.
@@ -173,7 +173,7 @@ pub fn refuse_others(work: &Work, classes: &[String], recipe: &Recipe) -> Result
     if same { Ok(()) } else { Err(Checkpoint::of_other_options(&path, &found.fingerprint, &now)) }
 }
 
-/// Shape and values of everything `plan` trains, by name.
+/// Shape and values of all tensors of `plan`, by name.
 fn tensors(plan: &Plan, params: &Params) -> Result<NamedValues> {
     let names = plan.ops().flat_map(training_tensors);
     names

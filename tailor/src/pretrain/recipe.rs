@@ -1,4 +1,4 @@
-//! Every choice that shapes a backbone trained from scratch.
+//! All options of training a backbone from scratch.
 
 use crate::data::Augment;
 use crate::train::Schedule;
@@ -20,31 +20,33 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Optimiser momentum.
     pub momentum: f64,
-    /// Weight decay, on every number.
+    /// Weight decay of all parameters.
     pub decay: f64,
-    /// Share of the target spread evenly over all classes.
+    /// Share of the target distribution spread evenly over all classes.
     pub label_smoothing: f64,
-    /// Share of the training split held out for validation when the data has no `val`; 0 trains on everything
-    /// and validates on nothing.
+    /// Share of the training split held out for validation if the data has no `val`; 0 trains on everything
+    /// without validation.
     pub validation: f64,
-    /// Random changes to training images.
+    /// Augmentation of training images.
     pub augment: Augment,
-    /// Whether every class is drawn equally often.
+    /// Whether every class is sampled equally often.
     pub balance: bool,
-    /// Epochs at a low rate without better validation after which training stops.
+    /// Early stopping: epochs at a low learning rate without better validation accuracy after which training
+    /// stops.
     pub patience: Option<usize>,
-    /// Longest gradient.
+    /// Maximum gradient norm.
     pub clip: Option<f64>,
-    /// Mean of each channel, of pixels scaled to 0..1; measured on the training images when `None`.
+    /// Per-channel mean of pixels scaled to 0..1; measured on the training images if `None`.
     pub mean: Option<[f32; 3]>,
-    /// Standard deviation of each channel; measured as well when `None`.
+    /// Per-channel standard deviation; measured too if `None`.
     pub std: Option<[f32; 3]>,
-    /// Seed of every random choice.
+    /// Seed of all random choices.
     pub seed: u64,
 }
 
 impl Recipe {
-    /// Defaults for `arch` at `size` pixels: 15 epochs of one-cycle, shifts by an eighth of the image.
+    /// Defaults for `arch` at `size` pixels: 15 epochs, a one-cycle schedule, shifts by up to an eighth of
+    /// the image.
     pub fn new(arch: Arch, size: usize) -> Recipe {
         Recipe {
             arch,
@@ -66,10 +68,10 @@ impl Recipe {
         }
     }
 
-    /// Refuses what cannot work, before anything is read.
+    /// Refuses invalid options and combinations before anything is read.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the option; [`Error::Bundle`] when the images are too small for the network.
+    /// [`Error::Config`] naming the option; [`Error::Bundle`] if the images are too small for the network.
     pub fn check(&self) -> Result<()> {
         let bad =
             |option: &str, got: String, want: &str| Err(Error::config(format!("--{option} {got}"), want));
@@ -78,42 +80,51 @@ impl Recipe {
             return bad("epochs", "0".into(), "at least 1");
         }
         if self.batch < 2 {
-            return bad("batch", self.batch.to_string(), "at least 2 (one image has no batch statistics)");
+            return bad(
+                "batch",
+                self.batch.to_string(),
+                "at least 2 (batch statistics need more than one image)",
+            );
         }
         if !(0.0..=0.5).contains(&self.validation) {
             return bad("validation", self.validation.to_string(), "a fraction from 0 to 0.5");
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
-            return bad("label-smoothing", self.label_smoothing.to_string(), "a fraction from 0 to below 1");
+            return bad(
+                "label-smoothing",
+                self.label_smoothing.to_string(),
+                "a fraction of at least 0 and below 1",
+            );
         }
         if !(0.0..1.0).contains(&self.momentum) {
-            return bad("momentum", self.momentum.to_string(), "from 0 to below 1");
+            return bad("momentum", self.momentum.to_string(), "a number of at least 0 and below 1");
         }
         if let Some(patience) = self.patience.filter(|_| self.validation == 0.0) {
-            let want = "--validation 0 leaves nothing to be patient about: leave one of them out";
+            let want =
+                "needs validation images, which --validation 0 leaves out: drop one of the two options";
             return Err(Error::config(format!("--patience {patience}"), want));
         }
         if !self.decay.is_finite() || self.decay < 0.0 {
-            return bad("decay", self.decay.to_string(), "a number from 0");
+            return bad("decay", self.decay.to_string(), "a number of at least 0");
         }
         if self.mean.is_some() != self.std.is_some() {
             let (given, other) = if self.mean.is_some() { ("mean", "std") } else { ("std", "mean") };
             return Err(Error::config(
                 format!("--{given}"),
-                format!("--{other} belongs to it: give both or neither"),
+                format!("needs --{other} too: give both or neither"),
             ));
         }
         if let Some(std) = self.std.filter(|std| std.iter().any(|s| !s.is_finite() || *s <= 0.0)) {
-            return bad("std", format!("{std:?}"), "positive numbers, of pixels scaled to 0..1");
+            return bad("std", format!("{std:?}"), "positive numbers, for pixels scaled to 0..1");
         }
         if let Some(mean) = self.mean.filter(|mean| mean.iter().any(|m| !m.is_finite())) {
-            return bad("mean", format!("{mean:?}"), "numbers, of pixels scaled to 0..1");
+            return bad("mean", format!("{mean:?}"), "finite numbers, for pixels scaled to 0..1");
         }
         self.schedule.check(self.epochs, "--rate")?;
         self.augment.check(self.size)
     }
 
-    /// Everything that shapes the run, written out.
+    /// Everything that shapes the run, as text.
     pub(crate) fn fingerprint(&self) -> String {
         format!(
             "{} {} px, {} epochs of {}, rate {}, momentum {} decay {} smoothing {} validation {} {:?} balance {} \

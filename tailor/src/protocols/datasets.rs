@@ -1,4 +1,5 @@
-//! Several data sets, several methods (the paper's Table 2): accuracies and their average, and what all tasks take together.
+//! Several data sets and methods (the paper's Table 2): accuracies, their average, and the total size of all
+//! tasks.
 
 use super::{Findings, Table, giga, known, millions};
 use crate::Result;
@@ -8,10 +9,10 @@ use crate::train::Score;
 use bundles::plan::Plan;
 use serde_json::json;
 
-/// The table about `outcomes` of every one of `methods` on every one of `data`, on the backbone of `plan`.
+/// The table of `outcomes`, by method and data set, on the backbone of `plan`.
 ///
 /// # Errors
-/// Whatever the plan's check finds.
+/// Any error of the plan's check.
 pub fn findings(
     (plan, backbone): (&Plan, &BackboneSize),
     data: &[String],
@@ -63,8 +64,8 @@ pub fn findings(
         }));
     }
     let notes = [
-        "\"All tasks\" counts the shared backbone once, and whole; the other figures are means over the data sets. GFLOPs \
-         are multiply-adds of one image.",
+        "\"All tasks\" counts the shared backbone once and in full; the other figures are means over the data sets. GFLOPs \
+         are multiply-adds per image.",
     ];
     let mut notes = notes.map(String::from).to_vec();
     for name in data {

@@ -1,4 +1,5 @@
-//! Backbones of different depth on the same images (the paper's Fig. 5): accuracy over complexity while blocks are dropped.
+//! Backbones of different depths on the same images (the paper's Fig. 5): accuracy over complexity as blocks
+//! are dropped.
 
 use super::{
     CURVES, FIGURES, Figure, Findings, Lab, Network, Point, Table, Task, Trial, caveats, giga, millions,
@@ -8,13 +9,13 @@ use crate::draw::{Axis, Mark, Plot, Shape};
 use crate::source::Source;
 use serde_json::json;
 
-/// Shapes of the curves' points, in turn.
+/// Marker shapes of the curves, in turn.
 const SHAPES: [Shape; 4] = [Shape::Dot, Shape::Square, Shape::Triangle, Shape::Diamond];
 
 /// One backbone's sweep.
 #[derive(Debug, Clone)]
 pub struct OfBackbone {
-    /// The backbone's name, a file's.
+    /// The backbone's name, from its file.
     pub name: String,
     /// Its architecture.
     pub arch: String,
@@ -22,16 +23,16 @@ pub struct OfBackbone {
     pub trial: Trial,
 }
 
-/// Tailors backbone `name` to `task` by the task's recipe, which should sweep.
+/// Tailors backbone `name` to `task` by the task's recipe, which should be a sweep.
 ///
 /// # Errors
-/// Whatever [`Lab::trial`] reports.
+/// Any error of [`Lab::trial`].
 pub fn on(lab: &Lab<'_>, name: &str, source: &Source, task: &Task) -> Result<OfBackbone> {
     let trial = lab.trial(source, task, &format!("{name}/tailored"), &format!("{name}/teacher"))?;
     Ok(OfBackbone { name: name.into(), arch: source.arch.to_string(), trial })
 }
 
-/// Table, and one curve for each backbone.
+/// The tables, and a plot with one curve per backbone.
 pub fn findings(data: &str, all: &[OfBackbone]) -> Findings {
     let columns = [""].into_iter().chain(FIGURES).chain(["blocks"]);
     let mut chosen = Table::new("Teachers and the networks that were kept", columns);
@@ -72,7 +73,7 @@ pub fn findings(data: &str, all: &[OfBackbone]) -> Findings {
     }
 }
 
-/// One curve for each backbone, with its teacher and the network that was kept.
+/// One curve per backbone, with its teacher and the selected network.
 fn plot(data: &str, all: &[OfBackbone]) -> Plot {
     let place = |macs: u64, val: f64| (macs as f64 / 1e6, 100.0 * val);
     let mut marks = Vec::new();
@@ -109,14 +110,14 @@ fn plot(data: &str, all: &[OfBackbone]) -> Plot {
     }
 }
 
-/// From the leanest on.
+/// Sorted by cost, leanest first.
 pub(super) fn by_cost(candidates: &[Point]) -> Vec<Point> {
     let mut points = candidates.to_vec();
     points.sort_by_key(|point| (point.macs, point.dropped));
     points
 }
 
-/// A ring around the network that was kept, at `x` of its multiply-adds.
+/// A ring around the selected network; `x` maps multiply-adds to the axis.
 pub(super) fn kept(trial: &Trial, colour: usize, x: impl Fn(u64) -> f64) -> Mark {
     let (x, y) = (x(trial.tailored.macs), 100.0 * trial.tailored.val.accuracy());
     let words = format!("kept: {} blocks dropped, {y:.1} %", trial.dropped);

@@ -1,4 +1,5 @@
-//! What a protocol found: tables, figures and notes, for a terminal, for scripts and for `tailor report`.
+//! The results of a protocol: tables, figures and notes, for the terminal, for scripts and for `tailor
+//! report`.
 
 use super::Table;
 use crate::startup::command_line;
@@ -7,29 +8,29 @@ use bundles::container::write_atomically;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// A figure and the file it is kept in.
+/// A figure and its file.
 #[derive(Debug, Clone)]
 pub struct Figure {
     /// File name in the work folder.
     pub file: &'static str,
-    /// What it shows.
+    /// Caption.
     pub caption: String,
-    /// The figure, a whole SVG document.
+    /// The figure as a complete SVG document.
     pub svg: String,
 }
 
-/// The end of a protocol.
+/// The results of a protocol.
 #[derive(Debug, Clone)]
 pub struct Findings {
-    /// The protocol.
+    /// Name of the protocol.
     pub protocol: &'static str,
-    /// What was asked, of what.
+    /// What was measured, and on what.
     pub title: String,
-    /// The paper's kind of table, and others.
+    /// Tables, the first like the paper's.
     pub tables: Vec<Table>,
-    /// The paper's kind of figure.
+    /// Figures like the paper's.
     pub figures: Vec<Figure>,
-    /// What a reader has to know about the numbers.
+    /// What readers need to know about the numbers.
     pub notes: Vec<String>,
     /// The numbers, unrounded.
     pub results: Value,
@@ -65,7 +66,7 @@ impl Findings {
         })
     }
 
-    /// Tables, notes and the figures' files, for a terminal.
+    /// Tables, notes and paths of the figures, for a terminal.
     pub fn text(&self, work: &Path) -> String {
         let mut text = format!("{}\n\n", self.title);
         for table in &self.tables {

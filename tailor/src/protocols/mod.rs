@@ -1,4 +1,5 @@
-//! The paper's experiments on the user's own backbone and images, each ending in the paper's kind of table and figure.
+//! The paper's experiments on the user's own backbone and images, each producing a table and figure like the
+//! paper's.
 //!
 //! | protocol | of the paper (Morgado & Vasconcelos, CVPR 2019) | question |
 //! |---|---|---|
@@ -8,9 +9,9 @@
 //! | [`datasets`] | Table 2 | what do several tasks cost together, by each method? |
 //! | [`decathlon`] | Table 3 | how does one backbone do on the visual decathlon? |
 //!
-//! A protocol is made of trials ([`Lab::trial`]): ordinary tailorings, each in a sub-folder of the work folder that
-//! `tailor report` and `fit` understand, run once and read back ever after. What a protocol found ([`Findings`]) goes
-//! to the work folder as well: figures as SVG, everything as `protocol.json`.
+//! A protocol consists of trials ([`Lab::trial`]): ordinary tailorings, each in a sub-folder of the work
+//! folder that `tailor report` and `fit` can read, run once and read back afterwards. The results of a
+//! protocol ([`Findings`]) are written to the work folder too: figures as SVG, everything as `protocol.json`.
 
 pub mod datasets;
 pub mod decathlon;
@@ -27,17 +28,17 @@ pub use trial::{Lab, Network, Point, Task, Trial};
 
 use crate::train::Score;
 
-/// `97.3`, an accuracy in percent.
+/// An accuracy in percent, such as `97.3`.
 fn percent(score: Score) -> String {
     format!("{:.1}", 100.0 * score.accuracy())
 }
 
-/// The same where there may be none.
+/// An accuracy in percent, or `-`.
 fn maybe_percent(score: Option<Score>) -> String {
     score.map_or_else(|| "-".into(), percent)
 }
 
-/// `n` in units of `unit` to three digits: `0.0412`, `3.58`, `21.3`.
+/// `n` in units of `unit` with three digits: `0.0412`, `3.58`, `21.3`.
 fn in_units(n: u64, unit: f64) -> String {
     let value = n as f64 / unit;
     let digits = if value > 0.0 { (2.0 - value.log10().floor()).clamp(0.0, 6.0) } else { 0.0 };
@@ -49,27 +50,27 @@ fn millions(n: u64) -> String {
     in_units(n, 1e6)
 }
 
-/// Multiply-adds in thousands of millions.
+/// Multiply-adds in billions.
 fn giga(n: u64) -> String {
     in_units(n, 1e9)
 }
 
-/// What plots of sweeps show.
-const CURVES: &str = "Curves are validation accuracies, by which networks are chosen; test was looked at once, for teachers \
-                      and the networks that were kept.";
+/// Note on plots of sweeps.
+const CURVES: &str = "Curves show validation accuracy, by which networks are selected; test was evaluated once, for teachers \
+                      and selected networks.";
 
 /// Headings of [`Network::figures`].
 const FIGURES: [&str; 5] = ["test %", "validation %", "params M", "GFLOPs", "paper's GFLOPs"];
 
 impl Network {
-    /// Accuracies and costs, as tables have them.
+    /// Accuracies and costs as table cells.
     fn figures(&self) -> [String; 5] {
         let (params, macs, paper) = (millions(self.params), giga(self.macs), giga(self.paper));
         [maybe_percent(self.test), percent(self.val), params, macs, paper]
     }
 }
 
-/// How well an accuracy on a task is known.
+/// A note on the confidence interval of an accuracy.
 fn known(task: &str, what: &str, val: Score, test: Option<Score>) -> String {
     let known = |split: &str, score: Score| {
         format!("{split} {} images, ± {:.1} points", score.n, 100.0 * score.margin())
@@ -79,8 +80,8 @@ fn known(task: &str, what: &str, val: Score, test: Option<Score>) -> String {
     format!("{task}: {} (95 % interval of {what}).", splits.join("; "))
 }
 
-/// Adds what a reader has to know about these trials on one task: how well accuracies are known, where a search had to end,
-/// and what a mark in a table means, where one is set.
+/// Adds notes on trials of one task: confidence intervals, where a search ended, and the meaning of the mark
+/// in tables, if it is used.
 fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item = &'a Trial> + Clone) {
     if let Some(Trial { teacher, .. }) = trials.clone().next() {
         notes.push(known(task, "the teacher's accuracy", teacher.val, teacher.test));
@@ -96,7 +97,7 @@ fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item =
             ));
         }
     }
-    let mark = "* no pruned network kept within tolerance of the teacher: the most accurate one is shown.";
+    let mark = "* no pruned network stayed within tolerance of the teacher: the most accurate one is shown.";
     if trials.into_iter().any(|trial| !trial.within) && notes.iter().all(|note| note != mark) {
         notes.push(mark.into());
     }

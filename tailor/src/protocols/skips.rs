@@ -1,4 +1,4 @@
-//! How far back proxies reach (the paper's Table 1), and what survives of each network (Fig. 4).
+//! The reach of proxies (the paper's Table 1), and the surviving architectures (Fig. 4).
 
 use super::{FIGURES, Figure, Findings, Lab, Network, Table, Task, Trial, caveats};
 use crate::Result;
@@ -8,22 +8,22 @@ use crate::source::Source;
 use bundles::plan::Skips;
 use serde_json::json;
 
-/// What the paper's table tries.
+/// The reaches in the paper's table.
 pub const REACHES: [Skips; 4] = [Skips::Nearest(1), Skips::Nearest(3), Skips::Nearest(5), Skips::Dense];
 
-/// Every reach on one task.
+/// All reaches on one task.
 #[derive(Debug, Clone)]
 pub struct OfTask {
     /// The task.
     pub task: String,
-    /// In the order asked for.
+    /// Trials, in the order requested.
     pub trials: Vec<(Skips, Trial)>,
 }
 
-/// Tailors to `task` with every one of `reaches`; they share one teacher.
+/// Tailors to `task` with every one of `reaches`; all share one teacher.
 ///
 /// # Errors
-/// Whatever [`Lab::trial`] reports.
+/// Any error of [`Lab::trial`].
 pub fn on(lab: &Lab<'_>, source: &Source, task: &Task, reaches: &[Skips]) -> Result<OfTask> {
     let name = &task.name;
     let mut trials = Vec::new();
@@ -36,10 +36,10 @@ pub fn on(lab: &Lab<'_>, source: &Source, task: &Task, reaches: &[Skips]) -> Res
     Ok(OfTask { task: name.clone(), trials })
 }
 
-/// Table and drawings.
+/// The table and the drawings.
 ///
 /// # Errors
-/// [`crate::Error::Io`] when a drawing cannot be read.
+/// [`crate::Error::Io`] if a drawing cannot be read.
 pub fn findings(source: &Source, all: &[OfTask]) -> Result<Findings> {
     let columns = [""].into_iter().chain(FIGURES).chain(["blocks", "proxies"]);
     let mut table = Table::new("Accuracy and cost by the reach of proxies", columns);
@@ -56,7 +56,7 @@ pub fn findings(source: &Source, all: &[OfTask]) -> Result<Findings> {
             row(name, &trial.tailored, [trial.blocks.0, trial.proxies]);
         }
     }
-    // A column for each task, a row for each reach.
+    // A column per task, a row per reach.
     let reaches = all.iter().map(|of_task| of_task.trials.len()).max().unwrap_or(0);
     let drawn = |reach: usize| {
         let at = all.iter().filter_map(|of_task| Some((&of_task.task, of_task.trials.get(reach)?)));
@@ -65,8 +65,8 @@ pub fn findings(source: &Source, all: &[OfTask]) -> Result<Findings> {
     let drawings: Vec<Vec<(String, String)>> = (0..reaches).map(drawn).collect::<Result<_>>()?;
     let title = format!("How far back proxies reach, on {}", source.arch);
     let mut notes = vec![
-        "GFLOPs are multiply-adds of one image; the paper's count is by its conventions (norms count twice, the stem at \
-         node 0's resolution). It also counts stem and classifier as blocks: 2 more than here."
+        "GFLOPs are multiply-adds per image; the paper's GFLOPs follow its conventions (norms count twice, the stem at \
+         node 0's resolution). The paper also counts stem and classifier as blocks: 2 more than here."
             .to_string(),
     ];
     for OfTask { task, trials } in all {

@@ -1,15 +1,15 @@
-//! A table: aligned for a terminal, and as data for a page.
+//! A table, aligned for the terminal or as data for a page.
 
 use serde_json::{Value, json};
 
-/// Rows of words under headings; the first column names the row.
+/// Rows of text under headings; the first column names the row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
-    /// What it shows.
+    /// Caption.
     pub caption: String,
     /// Headings.
     pub columns: Vec<String>,
-    /// As many cells each as there are headings.
+    /// Rows, each with as many cells as there are headings.
     pub rows: Vec<Vec<String>>,
 }
 
@@ -25,7 +25,7 @@ impl Table {
         self.rows.push(cells.into_iter().map(Into::into).collect());
     }
 
-    /// Headings and rows, names to the left, figures to the right, without the caption.
+    /// Headings and rows without the caption: names left-aligned, figures right-aligned.
     pub fn text(&self) -> String {
         let lines = || std::iter::once(&self.columns).chain(&self.rows);
         let width = |column: usize| {

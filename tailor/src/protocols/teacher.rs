@@ -1,4 +1,5 @@
-//! With and without the teacher's terms of the loss (the paper's Fig. 6): accuracy over the blocks that are dropped.
+//! With and without the teacher's loss terms (the paper's Fig. 6): accuracy over the number of dropped
+//! blocks.
 
 use super::depth::{by_cost, kept};
 use super::{CURVES, FIGURES, Figure, Findings, Lab, Network, Point, Table, Task, Trial, caveats, giga};
@@ -12,17 +13,17 @@ use std::collections::BTreeSet;
 /// Both sweeps.
 #[derive(Debug, Clone)]
 pub struct Both {
-    /// With the teacher's terms, as the recipe weighs them.
+    /// With the teacher's terms, weighted as in the recipe.
     pub with: Trial,
     /// Without matching and distillation.
     pub without: Trial,
 }
 
-/// Tailors to `task` by its recipe, which should sweep, and by the same without the teacher's terms. The fine-tuned backbone
-/// itself is one for both: what is within tolerance is measured by it.
+/// Tailors to `task` by its recipe, which should be a sweep, with and without the teacher's loss terms. Both
+/// share one fine-tuned teacher, against which tolerance is measured.
 ///
 /// # Errors
-/// Whatever [`Lab::trial`] reports.
+/// Any error of [`Lab::trial`].
 pub fn on(lab: &Lab<'_>, source: &Source, task: &Task) -> Result<Both> {
     let with = lab.trial(source, task, "with", "teacher")?;
     let recipe = Recipe { gamma2: 0.0, distill: 0.0, ..task.recipe.clone() };
@@ -31,7 +32,7 @@ pub fn on(lab: &Lab<'_>, source: &Source, task: &Task) -> Result<Both> {
     Ok(Both { with, without })
 }
 
-/// Tables and plot.
+/// The tables and the plot.
 pub fn findings(source: &Source, data: &str, both: &Both) -> Findings {
     let Both { with, without } = both;
     let columns = [""].into_iter().chain(FIGURES).chain(["dropped"]);

@@ -1,4 +1,4 @@
-//! One tailoring of a protocol: run once in a folder of its own, with a teacher it may share with others.
+//! One tailoring of a protocol, run once in its own folder, with a teacher that several trials may share.
 
 use crate::baselines::borrow_teacher;
 use crate::data::Dataset;
@@ -12,28 +12,28 @@ use candle_core::Device;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Where trials are run.
+/// The environment of trials.
 pub struct Lab<'a> {
     /// Work folder of the protocol.
     pub work: &'a Path,
-    /// Where numbers are computed.
+    /// The device to compute on.
     pub device: &'a Device,
-    /// Candidates of a sweep that are retrained at the same time; one per core, on a GPU one, when left out.
+    /// Number of candidates a sweep retrains at the same time. Default: one per core; on a GPU, one.
     pub jobs: Option<usize>,
-    /// What a person sees.
+    /// Progress shown to the user.
     pub progress: &'a Progress,
-    /// Keeps other runs out of `work`.
+    /// Lock that keeps other runs out of `work`.
     pub claim: Claim,
 }
 
-/// A task to be tailored to.
+/// A task to tailor to.
 #[derive(Debug, Clone)]
 pub struct Task {
     /// Its name.
     pub name: String,
     /// Its images.
     pub dataset: Dataset,
-    /// How it is tailored to.
+    /// Its recipe.
     pub recipe: Recipe,
 }
 
@@ -42,15 +42,15 @@ pub struct Task {
 pub struct Network {
     /// On validation.
     pub val: Score,
-    /// On test, where there is one.
+    /// On test, if there is a test split.
     pub test: Option<Score>,
-    /// Numbers it reads, shared and its own.
+    /// Parameters it reads, shared and task-owned.
     pub params: u64,
-    /// Numbers that belong to the task.
+    /// Task-owned parameters.
     pub own: u64,
-    /// Multiply-adds of one image as they are.
+    /// Multiply-adds per image.
     pub macs: u64,
-    /// The same by the paper's conventions ([`Counter::Paper`]).
+    /// Multiply-adds by the paper's conventions ([`Counter::Paper`]).
     pub paper: u64,
 }
 
@@ -63,7 +63,7 @@ pub struct Point {
     pub val: f64,
     /// Multiply-adds.
     pub macs: u64,
-    /// Parameters, shared and its own.
+    /// Parameters, shared and task-owned.
     pub params: u64,
 }
 
@@ -74,30 +74,31 @@ pub struct Trial {
     pub folder: PathBuf,
     /// The fine-tuned backbone.
     pub teacher: Network,
-    /// The network that was kept.
+    /// The selected network.
     pub tailored: Network,
-    /// Whether that keeps within tolerance of the teacher.
+    /// Whether the selected network is within tolerance of the teacher.
     pub within: bool,
-    /// Universal blocks kept, and of how many.
+    /// Universal blocks kept, and in total.
     pub blocks: (usize, usize),
     /// Proxies kept.
     pub proxies: usize,
-    /// Every candidate, retrained as long as all others, by blocks dropped.
+    /// All candidates without the long fine-tuning, sorted by blocks dropped.
     pub candidates: Vec<Point>,
-    /// Blocks dropped by choice from the network that was kept.
+    /// Blocks dropped by choice from the selected network.
     pub dropped: usize,
-    /// The fewest blocks that were not to be dropped, and why not.
+    /// The smallest number of blocks that pruning refused to drop, and the reason.
     pub refused: Option<(usize, String)>,
-    /// The most blocks that were dropped without reaching the budget, and what was left took.
+    /// The largest number of blocks dropped without meeting the budget, and the cost of what was left.
     pub over_budget: Option<(usize, String)>,
 }
 
 impl Lab<'_> {
-    /// Tailors `source` to `task` in folder `at` of the work folder, unless that was done before. The teacher is trained in
-    /// folder `teacher` of the work folder, unless it is there already: trials that name the same folder share it.
+    /// Tailors `source` to `task` in folder `at` of the work folder, unless that has been done. The teacher
+    /// is trained in folder `teacher` of the work folder, unless it exists: trials that name the same folder
+    /// share it.
     ///
     /// # Errors
-    /// [`Error::Training`] when the folder holds a run of other options, or whatever a stage reports.
+    /// [`Error::Training`] if the folder holds a run of other options; any error of a stage.
     pub fn trial(&self, source: &Source, task: &Task, at: &str, teacher: &str) -> Result<Trial> {
         let work = Work::open(self.work.join(at))?;
         let job = |work, progress| Job {
@@ -127,11 +128,11 @@ impl Lab<'_> {
 }
 
 impl Trial {
-    /// What a finished run left in `work`; `backbone` is the teacher's plan.
+    /// Reads the results of a finished run in `work`; `backbone` is the teacher's plan.
     fn read(work: &Work, backbone: &Plan) -> Result<Trial> {
         let path = work.report();
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let broken = || Error::data(path.display(), "no report of a finished run", "remove the file");
+        let broken = || Error::data(path.display(), "not the report of a finished run", "remove the file");
         let report: Value = serde_json::from_str(&text).map_err(|_| broken())?;
         let whole = backbone.costs(Counter::Paper)?.total().macs;
         let teacher_macs = backbone.costs(Counter::True)?.total().macs;
@@ -193,7 +194,7 @@ impl Trial {
         read().ok_or_else(broken)
     }
 
-    /// The drawing of what survived.
+    /// The drawing of the surviving architecture.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -202,7 +203,7 @@ impl Trial {
         std::fs::read_to_string(&path).map_err(Error::io(&path))
     }
 
-    /// The bundle it was packed into.
+    /// The bundle of the task `name`.
     pub fn bundle(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.task"))
     }
@@ -242,7 +243,7 @@ impl Network {
         })
     }
 
-    /// Accuracy on test, or on validation where there is none.
+    /// Accuracy on test or, without a test split, on validation.
     pub fn shown(&self) -> Score {
         self.test.unwrap_or(self.val)
     }

@@ -1,21 +1,21 @@
-//! What the tailored network answered: the confusion matrix, and its most certain mistakes with their images.
+//! The tailored network's predictions: the confusion matrix, and the images of its most confident mistakes.
 
 use super::html::{cell, head, picture};
 use super::run::Run;
 use crate::draw::escape;
 use serde_json::Value;
 
-/// Class names, by label.
+/// Name of the class with the given label.
 fn class(run: &Run, label: u64) -> String {
     run.report["classes"][label as usize].as_str().map_or_else(|| format!("class {label}"), str::to_string)
 }
 
-/// What split the answers are for, in words.
+/// The split of the predictions, as text.
 pub(super) fn split(run: &Run) -> &'static str {
     if run.predictions["split"] == "val" { "validation" } else { "test" }
 }
 
-/// Rows are what images are, columns what was answered.
+/// The confusion matrix: a row per true class, a column per prediction.
 pub(super) fn confusion(run: &Run) -> Option<String> {
     let column = |key: &str| -> Option<Vec<u64>> {
         run.predictions[key].as_array()?.iter().map(Value::as_u64).collect()
@@ -40,7 +40,7 @@ pub(super) fn confusion(run: &Run) -> Option<String> {
                     return cell("");
                 }
                 let kind = if answer == label { "right" } else { "wrong" };
-                // Never so pale that it passes for empty.
+                // Never so pale that it looks empty.
                 let share = (n as f64 / all as f64).max(0.12);
                 let dark = if share > 0.55 { " dark" } else { "" };
                 format!("<td class=\"{kind}{dark}\" style=\"--share:{share:.2}\">{n}</td>")
@@ -49,7 +49,7 @@ pub(super) fn confusion(run: &Run) -> Option<String> {
         rows += &format!("<tr>{}{cells}</tr>\n", head(&names[label]));
     }
     let caption = format!(
-        "Confusion on {} images of the {} split: rows are what they are, columns the answers",
+        "Confusion on {} images of the {} split: rows are the true classes, columns the predictions",
         labels.len(),
         split(run)
     );
@@ -59,7 +59,7 @@ pub(super) fn confusion(run: &Run) -> Option<String> {
     ))
 }
 
-/// The images of the most certain mistakes.
+/// The images of the most confident mistakes.
 pub(super) fn mistakes(run: &Run) -> Option<String> {
     let mistakes = run.predictions["mistakes"].as_array()?;
     let figures: String = mistakes
@@ -70,7 +70,7 @@ pub(super) fn mistakes(run: &Run) -> Option<String> {
             let (is, said) = (name("label"), name("answer"));
             let sure = 100.0 * mistake["confidence"].as_f64().unwrap_or(0.0);
             let file = mistake["file"].as_str().unwrap_or_default();
-            let alt = format!("{file}: {is}, taken for {said}");
+            let alt = format!("{file}: {is}, classified as {said}");
             let image =
                 image.as_ref().map_or_else(String::new, |image| picture("image/png", image, &alt, "mistake"));
             format!(
@@ -84,9 +84,9 @@ pub(super) fn mistakes(run: &Run) -> Option<String> {
     let all = run.predictions["labels"].as_array()?.iter().zip(run.predictions["answers"].as_array()?);
     let wrong = all.filter(|(label, answer)| label != answer).count();
     Some(match wrong {
-        0 => format!("<p>No image of the {} split was answered wrongly.</p>\n", split(run)),
+        0 => format!("<p>No image of the {} split was misclassified.</p>\n", split(run)),
         _ => format!(
-            "<p>{wrong} images of the {} split were answered wrongly; the {} it was most certain of:</p>\n\
+            "<p>{wrong} images of the {} split were misclassified; the {} most confident mistakes:</p>\n\
              <div class=\"mistakes\">{figures}</div>\n",
             split(run),
             run.mistakes.len()

@@ -1,10 +1,10 @@
-//! Plots of one run: accuracy against cost, and how training went.
+//! Plots of one run: accuracy against cost, and the course of training.
 
 use super::run::Run;
 use crate::draw::{Axis, Mark, Plot, Shape};
 use serde_json::Value;
 
-/// Shapes and colours that baselines have in turn.
+/// Shapes and colours of the other methods, in turn.
 const OTHERS: [(Shape, usize); 10] = [
     (Shape::Square, 1),
     (Shape::Triangle, 3),
@@ -18,10 +18,11 @@ const OTHERS: [(Shape, usize); 10] = [
     (Shape::Triangle, 5),
 ];
 
-/// Points below the least accurate candidate at which other methods are named, but not drawn: they would press all else together.
+/// Other methods this many points below the least accurate candidate are listed but not drawn: they would
+/// squeeze everything else.
 const FAR: f64 = 3.0;
 
-/// Validation accuracy of every candidate over its multiply-adds; `None` when the run kept none.
+/// Validation accuracy of every candidate over its multiply-adds; `None` if the run recorded none.
 pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     let report = &run.report;
     let candidates = report["candidates"].as_array()?;
@@ -33,7 +34,7 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     let lowest = 100.0 * vals.fold(f64::INFINITY, f64::min);
     let mut marks = Vec::new();
     if let Some(teacher) = report["task"]["teacher_val"].as_f64() {
-        // Accuracy is not what was compared by the other judge.
+        // With the other metric, accuracy is not what was compared.
         let tolerance = report["tolerance"].as_f64().filter(|_| report["judge"] != "probability");
         if let Some(tolerance) = tolerance {
             let name = format!("within {} points of the teacher", 100.0 * tolerance);
@@ -91,13 +92,14 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     })
 }
 
-/// What a candidate's first training is called.
+/// Name of a candidate's first training.
 const RETRAIN: &str = "retrain";
 
-/// What its longer one is called.
+/// Name of its long fine-tuning.
 const FINISH: &str = "finish";
 
-/// A stage in a word that has room over its part of a curve: what a candidate lacks is in its name, and told elsewhere.
+/// A word for a stage that fits above its part of a curve; what a candidate lacks is part of its name and
+/// shown elsewhere.
 fn word(stage: &str) -> &str {
     match stage.split_once('-') {
         Some(("prune", _)) => RETRAIN,
@@ -106,7 +108,7 @@ fn word(stage: &str) -> &str {
     }
 }
 
-/// Loss terms, accuracies and learning rate over all epochs of teacher, student and the chosen candidate.
+/// Loss terms, accuracies and learning rate over all epochs of teacher, student and the selected candidate.
 pub(super) fn curves(run: &Run) -> Vec<Plot> {
     let chosen = run.report["chosen"].as_str().map(str::to_owned);
     let is_candidate = |stage: &str| matches!(word(stage), RETRAIN | FINISH);
@@ -130,7 +132,7 @@ pub(super) fn curves(run: &Run) -> Vec<Plot> {
             word: word(epoch["stage"].as_str().unwrap_or_default()).to_string(),
         })
     };
-    // One line per stage: stages are different networks.
+    // One line per stage, since stages train different networks.
     let lines = |key: &'static str, name: &'static str, colour: usize, dashed: bool, scale: f64| {
         stages.iter().filter_map(move |stage| {
             let points: Vec<(f64, f64)> = stage

@@ -1,10 +1,10 @@
-//! The few pieces of HTML a report is made of. Their texts are HTML already: what comes from outside goes through
-//! [`escape`](crate::draw::escape) first.
+//! HTML building blocks of a report. Arguments named `html` are inserted as they are: text from outside goes
+//! through [`escape`](crate::draw::escape) first.
 
 use crate::draw::{Plot, escape};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-/// A heading of a row.
+/// The heading of a row.
 pub(super) fn head(html: &str) -> String {
     format!("<th scope=\"row\">{html}</th>")
 }
@@ -14,12 +14,13 @@ pub(super) fn cell(html: &str) -> String {
     format!("<td>{html}</td>")
 }
 
-/// A cell of words, which stand left and break, over `columns` columns.
+/// A table cell of left-aligned, wrapping text that spans `columns` columns.
 pub(super) fn words(html: &str, columns: usize) -> String {
     format!("<td class=\"words\" colspan=\"{columns}\">{html}</td>")
 }
 
-/// A table of `rows`, which are cells, in a box that scrolls where it is too wide. The columns named in `wordy` hold words.
+/// A table in a box that scrolls if it is too wide. `rows` are cells; the columns listed in `wordy` hold
+/// text.
 pub(super) fn table(
     caption: &str,
     columns: &[&str],
@@ -48,7 +49,7 @@ pub(super) fn figure(plot: &Plot) -> String {
     format!("<figure><figcaption>{}</figcaption>\n{}{legend}</figure>\n", escape(&plot.title), plot.svg())
 }
 
-/// A picture inside the page.
+/// An image embedded in the page.
 pub(super) fn picture(kind: &str, bytes: &[u8], alt: &str, class: &str) -> String {
     let data = BASE64_STANDARD.encode(bytes);
     format!("<img class=\"{class}\" src=\"data:{kind};base64,{data}\" alt=\"{}\"/>", escape(alt))

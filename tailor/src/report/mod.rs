@@ -1,7 +1,7 @@
 //! Work folders as one self-contained HTML page: tables, plots, drawings, curves and mistakes.
 //!
-//! The page loads nothing: styles and plots are inside, pictures are `data:` addresses, and there is no script. Every text
-//! that comes from a folder is escaped.
+//! The page is self-contained: styles and plots are inline, images are `data:` URLs, and there is no script.
+//! All text from a folder is escaped.
 
 mod answers;
 mod figures;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 const STYLE: &str = include_str!("style.css");
 
-/// The page about `runs`.
+/// The report page on `runs`.
 pub fn page(runs: &[Run]) -> String {
     let mut names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     names.sort_unstable();
@@ -42,12 +42,12 @@ pub fn page(runs: &[Run]) -> String {
     }
     runs.iter().for_each(|run| body += &protocol::section(run));
     let has_networks = |run: &Run| is_fitted(run) || !run.baselines.is_empty();
-    // A protocol's own folder has none but in its sub-folders.
+    // The folder of a protocol has networks only in its sub-folders.
     if runs.iter().any(has_networks) {
         body += &format!("<section aria-label=\"Summary\">\n{}", summary::tables(runs));
-        body += "<p class=\"note\">Percentages in brackets are of the backbone's stem and blocks, which the teacher is a trained copy \
-                 of. ± beside an accuracy is half of its 95 % interval (Wilson). Test was looked at once, after selection. Bytes to switch \
-                 are of what the task owns, before compression: four for a number, an eighth for a bit of a mask.</p>\n\
+        body += "<p class=\"note\">Percentages in brackets are relative to the backbone's stem and blocks, of which the teacher is a trained \
+                 copy. ± after an accuracy is half of its 95 % interval (Wilson). Test was evaluated once, after selection. Bytes to switch \
+                 are the size of what the task owns, before compression: four per number, an eighth per mask bit.</p>\n\
                  </section>\n";
     }
     for (i, run) in fitted {
@@ -62,7 +62,8 @@ pub fn page(runs: &[Run]) -> String {
     )
 }
 
-/// Whether there is anything of a tailored task; folders of baselines alone are in the tables and other runs' plots.
+/// Whether the folder has anything on a tailored task; folders with only baselines appear in the tables and
+/// in other runs' plots.
 fn is_fitted(run: &Run) -> bool {
     !run.report.is_null() || !run.epochs.is_empty()
 }
@@ -99,7 +100,7 @@ fn section(i: usize, run: &Run, baselines: &[&Value]) -> String {
     out + "</section>\n"
 }
 
-/// A number of a report as it stands there; whatever else somebody wrote in its place is no markup either.
+/// A number from a report as text, escaped in case something else was written in its place.
 fn plain(value: &Value) -> String {
     escape(&value.to_string())
 }
@@ -112,7 +113,7 @@ fn facts(run: &Run) -> String {
     let counted = images["train"].as_u64().map(|train| {
         let size = &report["size"];
         format!(
-            "{train} to train on, {} to select by, {} to test, {}×{} pixels",
+            "{train} training, {} validation, {} test, {}×{} pixels",
             plain(&images["val"]),
             plain(&images["test"]),
             plain(&size[1]),
@@ -171,13 +172,13 @@ fn facts(run: &Run) -> String {
     format!("<dl>{rows}</dl>\n{}", recipe.unwrap_or_default())
 }
 
-/// The column of what a candidate lacks.
+/// The column that lists what was removed for a candidate.
 const TAKEN: &str = "Without, in turn";
 
-/// Every candidate as a row: what a plot shows is in a table too.
+/// All candidates as a table, which also contains what the plot shows.
 fn candidates(run: &Run) -> String {
     let whole = run.report["backbone"]["macs"].as_f64().unwrap_or(f64::NAN);
-    // Halving tries them in an order of its own.
+    // Bisection tries them in a different order.
     let mut tried: Vec<&Value> = run.report["candidates"].as_array().into_iter().flatten().collect();
     tried.sort_by_key(|candidate| candidate["dropped"].as_u64());
     let rows = tried.into_iter().map(|candidate| {
@@ -207,7 +208,7 @@ fn candidates(run: &Run) -> String {
                 let why = match (candidate["refused"].as_str(), candidate["over_budget"].as_str()) {
                     (Some(why), _) => why.to_string(),
                     (None, Some(why)) => format!("over budget: {why}"),
-                    (None, None) => "nothing is known of it".to_string(),
+                    (None, None) => "no result recorded".to_string(),
                 };
                 name + &words(&escape(&why), 8)
             }
@@ -219,8 +220,8 @@ fn candidates(run: &Run) -> String {
         "Proxies",
         "Validation",
         "Points behind",
-        "Only teacher right",
-        "Only it right",
+        "Only teacher correct",
+        "Only it correct",
         "Multiply-adds",
         "Parameters",
     ];
@@ -237,7 +238,7 @@ fn architecture(run: &Run, drawing: &str) -> String {
         ),
         None => format!("Which blocks and proxies survive: {strip}"),
     };
-    // As a picture, so that whatever the file holds stays a picture.
+    // As an `<img>`, so that the file cannot inject anything into the page.
     let image = picture("image/svg+xml", drawing.as_bytes(), &alt, "drawing");
     format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Architecture\">{image}</div>\n"
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_tells_costs_bytes_and_what_was_over_budget() {
+    fn a_page_shows_costs_bytes_and_budget_overruns() {
         let report = serde_json::json!({
             "name": "signs",
             "classes": ["a", "b"],
@@ -280,6 +281,6 @@ mod tests {
             assert!(page.contains(part), "{part}");
         }
         assert!(!page.contains("<b>"), "markup in the place of numbers");
-        assert!(!page.contains("<td>3.0 KiB"), "compressed beside uncompressed");
+        assert!(!page.contains("<td>3.0 KiB"), "compressed next to uncompressed sizes");
     }
 }

@@ -1,11 +1,11 @@
-//! What a protocol found: its tables, notes and figures.
+//! The results of a protocol: tables, notes and figures.
 
 use super::html::{cell, head, picture, table};
 use super::run::Run;
 use crate::draw::escape;
 use serde_json::Value;
 
-/// Everything of `protocol.json`; nothing when there is none.
+/// Everything in `protocol.json`; empty if there is none.
 pub(super) fn section(run: &Run) -> String {
     let protocol = &run.protocol;
     let Some(title) = protocol["title"].as_str() else { return String::new() };
@@ -27,7 +27,7 @@ pub(super) fn section(run: &Run) -> String {
                 &format!("<p class=\"missing\">Missing in {}: {}.</p>\n", escape(&run.folder), escape(file));
             continue;
         };
-        // As a picture, so that whatever the file holds stays a picture.
+        // As an `<img>`, so that the file cannot inject anything into the page.
         let image = picture("image/svg+xml", svg.as_bytes(), caption, "drawing");
         out += &format!(
             "<h3>{}</h3>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">{image}</div>\n",

@@ -1,4 +1,4 @@
-//! What a work folder holds for a report: read as far as it is there, with a list of what is missing.
+//! What a work folder holds for a report: everything available, with a list of what is missing.
 
 use crate::train::Score;
 use crate::{Error, Result};
@@ -9,41 +9,42 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// What `compare` calls tailoring, and the folder of it.
+/// Name of tailoring in `compare`, and of its folder.
 pub(super) const TAILORED: &str = "tailor";
 
 /// One work folder.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
-    /// As it was named.
+    /// The path as given.
     pub folder: String,
     /// Name of the task.
     pub name: String,
-    /// `report.json`, or as much of it as a bundle tells; `null` when there is neither.
+    /// `report.json`, or the part of it that can be recovered from a bundle; `null` without either.
     pub report: Value,
     /// Every epoch of `metrics.jsonl`.
     pub epochs: Vec<Value>,
-    /// `predictions.json`; `null` when there is none.
+    /// `predictions.json`; `null` if there is none.
     pub predictions: Value,
-    /// The images of the worst mistakes, PNG, in the order of `predictions.json`; `None` for one that is not there.
+    /// The images of the worst mistakes, as PNG, in the order of `predictions.json`; `None` for missing ones.
     pub mistakes: Vec<Option<Vec<u8>>>,
     /// `architecture.svg`.
     pub drawing: Option<String>,
-    /// `result.json` of every method in a folder of its own.
+    /// `result.json` of every method with its own folder.
     pub baselines: Vec<Value>,
-    /// `protocol.json` of `tailor protocol`; `null` when there is none.
+    /// `protocol.json` of `tailor protocol`; `null` if there is none.
     pub protocol: Value,
-    /// Its figures, SVG, in their order; `None` for one that is not there.
+    /// Its figures, as SVG, in order; `None` for missing ones.
     pub figures: Vec<Option<String>>,
-    /// What is not there, and what it would have told.
+    /// Missing files, and what they would have contributed.
     pub missing: Vec<String>,
 }
 
 impl Run {
-    /// Reads a work folder: of `fit`, or of `compare`, which has one folder for each data set where there are several.
+    /// Reads a work folder of `fit`, or of `compare`, which has one sub-folder per data set if there are
+    /// several.
     ///
     /// # Errors
-    /// [`Error::Data`] when it is no work folder, or a file in it is not what its name says; [`Error::Io`].
+    /// [`Error::Data`] if it is not a work folder or a file in it is malformed; [`Error::Io`].
     pub fn read(folder: &Path) -> Result<Vec<Run>> {
         if !folder.is_dir() {
             let found = if folder.exists() { "a file, not a folder" } else { "no such folder" };
@@ -58,15 +59,15 @@ impl Run {
         match runs.is_empty() {
             true => Err(no_work(
                 folder,
-                "neither it nor a folder in it holds a report.json (of fit), a task, a metrics.jsonl, a METHOD/result.json \
+                "neither it nor a folder in it contains a report.json (of fit), a task bundle, a metrics.jsonl, a METHOD/result.json \
                  (of compare) or a protocol.json (of protocol)",
             )),
             false => Ok(runs),
         }
     }
 
-    /// What a folder holds of one data set; `None` when that is nothing. The network that `compare` tailored lies in a folder
-    /// of its own beside the other methods'.
+    /// The contents of a folder for one data set; `None` if there are none. The network tailored by `compare`
+    /// has its own folder next to those of the other methods.
     fn of(folder: &Path) -> Result<Option<Run>> {
         let inner = folder.join(TAILORED);
         if !folder.join("report.json").exists()
@@ -142,8 +143,8 @@ impl Run {
         }))
     }
 
-    /// What other methods made of the same images with the same backbone, size and seed, as far as their results say. The network
-    /// that was tailored is no other method's.
+    /// Results of other methods on the same images with the same backbone, size and seed, as far as they
+    /// record these. The tailored network itself is not included.
     pub fn others<'a>(&self, results: impl Iterator<Item = &'a Value>) -> Vec<&'a Value> {
         let report = &self.report;
         let same = |ours: &Value, theirs: &Value| ours.is_null() || theirs.is_null() || ours == theirs;
@@ -158,33 +159,33 @@ impl Run {
         results.filter(is_other).collect()
     }
 
-    /// Accuracy `key` (`val`, `teacher_test`, …) of the task, with the number of its images, 0 when that is unknown.
+    /// Accuracy `key` (`val`, `teacher_test`, …) of the task, and its number of images, 0 if unknown.
     pub fn score(&self, key: &str) -> Option<(f64, usize)> {
         let task = &self.report["task"];
         let n = if key.ends_with("val") { "val_n" } else { "test_n" };
         Some((task[key].as_f64()?, task[n].as_u64().unwrap_or(0) as usize))
     }
 
-    /// Seconds spent training, of the stages whose epochs say.
+    /// Seconds spent training, over the epochs that record it.
     pub fn seconds(&self) -> Option<f64> {
         let told: Vec<f64> = self.epochs.iter().filter_map(|epoch| epoch["seconds"].as_f64()).collect();
         (!told.is_empty()).then(|| told.iter().sum())
     }
 }
 
-/// Half the width of the 95 % interval of an accuracy over `n` images; `None` when `n` is unknown.
+/// Half-width of the 95 % interval of an accuracy over `n` images; `None` if `n` is unknown.
 pub(super) fn margin((accuracy, n): (f64, usize)) -> Option<f64> {
     (n > 0).then(|| Score { right: (accuracy * n as f64).round() as usize, n }.margin())
 }
 
-/// A name of a file in the folder itself; nothing where it would lead elsewhere.
+/// A file name within the folder itself; empty if it would point elsewhere.
 fn plain(name: &Value) -> &str {
     name.as_str().filter(|name| !name.contains(['/', '\\'])).unwrap_or_default()
 }
 
 fn no_work(folder: &Path, found: &str) -> Error {
     let want = "give a work folder of `tailor fit`, `tailor compare` or `tailor protocol`";
-    Error::data(folder.display(), format!("no work folder: {found}"), want)
+    Error::data(folder.display(), format!("not a work folder: {found}"), want)
 }
 
 fn text(path: &Path) -> Result<Option<String>> {
@@ -202,12 +203,12 @@ fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
 fn json(path: &Path) -> Result<Option<Value>> {
     let Some(text) = text(path)? else { return Ok(None) };
     let broken = |error| {
-        Error::data(path.display(), format!("no JSON ({error})"), "remove the file, or make it again")
+        Error::data(path.display(), format!("not valid JSON ({error})"), "remove the file or create it again")
     };
     serde_json::from_str(&text).map(Some).map_err(broken)
 }
 
-/// Entries of `folder` in the order of their names.
+/// Entries of `folder`, sorted by name.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
     let mut paths: Vec<PathBuf> =
@@ -226,7 +227,7 @@ fn bundle(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(entries(folder)?.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "task")))
 }
 
-/// What the bundle of an older run tells of it.
+/// What can be recovered from the bundle of an older run.
 fn from_bundle(path: &Path) -> Result<Value> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
     let wrong = |error: bundles::Error| Error::data(path.display(), error.to_string(), "pack the task again");
@@ -276,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_is_not_there_is_missing_and_nothing_else() {
+    fn only_the_absent_picture_is_reported_missing() {
         let folder = tempfile::tempdir().unwrap();
         let predictions = r#"{"split":"val","labels":[0,1],"answers":[1,0],"mistakes":[
             {"picture":"00.png","label":0,"answer":1},{"picture":"01.png","label":1,"answer":0}]}"#;
@@ -294,11 +295,15 @@ mod tests {
         assert_eq!(runs[0].mistakes, [None, Some(b"png".to_vec())]);
         assert_eq!(runs[0].missing, ["mistakes/00.png (picture of a mistake)"]);
         let page = crate::report::page(&runs);
-        assert_eq!(page.matches("<figcaption>is <b>").count(), 2, "each is told, with a picture or without");
+        assert_eq!(
+            page.matches("<figcaption>is <b>").count(),
+            2,
+            "each is shown, with or without its picture"
+        );
     }
 
     #[test]
-    fn a_protocol_is_told_without_the_figures_that_are_gone() {
+    fn a_protocol_is_shown_without_missing_figures() {
         let folder = tempfile::tempdir().unwrap();
         let protocol = r#"{"title":"Depth","figures":[{"file":"a.svg","caption":"by depth"},
             {"file":"../b.svg","caption":"elsewhere"},{"file":"c.svg","caption":"by cost"}]}"#;
@@ -311,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_work_folder_is_told_what_was_looked_for() {
+    fn folders_without_results_are_refused_with_what_was_expected() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("page.html");
         fs::write(&file, "").unwrap();
@@ -321,7 +326,7 @@ mod tests {
             (folder.path().join("gone"), "no such folder"),
         ] {
             let error = Run::read(&path).unwrap_err().to_string();
-            assert!(error.contains("no work folder") && error.contains(found), "{error}");
+            assert!(error.contains("not a work folder") && error.contains(found), "{error}");
         }
     }
 }

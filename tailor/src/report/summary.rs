@@ -1,4 +1,4 @@
-//! The tables at the top: every network of every folder, and means over seeds.
+//! The tables at the top: all networks of all folders, and means over seeds.
 
 use super::html::{cell, head, table};
 use super::run::{Run, TAILORED, margin};
@@ -8,16 +8,16 @@ use crate::progress::duration;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Bytes of a number that a task owns.
+/// Bytes per task-owned number.
 const BYTES: f64 = 4.0;
 
-/// One network of one folder. What is unknown is `None`.
+/// One network of one folder. Unknown values are `None`.
 struct Row {
     folder: String,
     method: String,
     data: String,
     seed: Option<u64>,
-    /// What runs that differ in their seed alone have in common.
+    /// Shared by runs that differ only in their seed.
     group: String,
     val: Option<(f64, usize)>,
     test: Option<(f64, usize)>,
@@ -103,7 +103,7 @@ fn rows(run: &Run) -> Vec<Row> {
             params: number(&task["params"]),
             task_params: number(&task["task_params"]),
             macs: number(&task["macs"]),
-            // As `compare` counts every method: before compression.
+            // Counted as by `compare`: before compression.
             bytes: number(&task["task_params"]).map(|numbers| BYTES * numbers),
             seconds: run.seconds(),
             backbone,
@@ -136,8 +136,9 @@ fn rows(run: &Run) -> Vec<Row> {
     rows
 }
 
-/// What a result of `compare` has in common with those of other seeds: everything that shaped it, without the seed and without
-/// the digests of images, since the seed says which of them are held out. The digest of the classes' names stays.
+/// What a result of `compare` shares with those of other seeds: everything that shaped it, except the seed
+/// and the digests of the images, because the seed decides which of them are held out. The digest of the
+/// class names is kept.
 fn setting(run: &Value) -> String {
     let (mut after_seed, mut after_classes) = (false, false);
     let is_kept = |word: &&str| {
@@ -150,12 +151,12 @@ fn setting(run: &Value) -> String {
     run.as_str().unwrap_or_default().split_whitespace().filter(is_kept).collect::<Vec<_>>().join(" ")
 }
 
-/// Means over what differs in its seed alone, where there are several seeds of anything.
+/// Means over runs that differ only in their seed, if there are several seeds of any.
 fn means(rows: &[Row]) -> String {
     let mut groups: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in rows {
         let group = groups.entry(&row.group).or_default();
-        // The same seed twice says nothing of its spread.
+        // Repeating the same seed says nothing about the spread.
         if group.iter().all(|other| other.seed != row.seed) {
             group.push(row);
         }
@@ -184,10 +185,10 @@ fn means(rows: &[Row]) -> String {
     });
     let columns =
         ["Network", "Seeds", "Validation, %", "Test, %", "Parameters", "of them task-owned", "Multiply-adds"];
-    table("Mean ± standard deviation over folders that differ in their seed alone", &columns, &[], body)
+    table("Mean ± standard deviation over folders that differ only in their seed", &columns, &[], body)
 }
 
-/// `mean ± standard deviation` (of a sample).
+/// `mean ± standard deviation` (of the sample).
 fn spread(values: &[f64], show: &dyn Fn(f64) -> String) -> String {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;

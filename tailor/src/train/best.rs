@@ -1,4 +1,4 @@
-//! Early stopping: the epoch that validation liked best, with its numbers.
+//! Early stopping: the epoch with the best validation score, and its parameters.
 
 use super::Score;
 use crate::Result;
@@ -6,23 +6,23 @@ use crate::net::Params;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
-/// The best epoch so far. Among equals the last one is kept, since later epochs have lower rates behind them; patience
-/// counts from the first.
+/// The best epoch so far. Among equals the last is kept, as it has been trained further at lower rates;
+/// patience counts from the first.
 #[derive(Debug, Clone)]
 pub struct Best {
-    /// Epochs done when validation last improved.
+    /// Number of epochs done when validation last improved.
     pub(super) improved: usize,
-    /// Its validation.
+    /// Validation score of the best epoch.
     pub(super) score: Score,
-    /// All numbers of the network, by name.
+    /// All tensors of the network, by name.
     pub(super) numbers: BTreeMap<String, Tensor>,
 }
 
 impl Best {
-    /// Takes the network after `epoch` epochs into account, with its validation.
+    /// Considers the network after `epoch` epochs, with its validation score.
     ///
     /// # Errors
-    /// When numbers cannot be copied.
+    /// If tensors cannot be copied.
     pub(super) fn consider(
         best: &mut Option<Best>,
         epoch: usize,
@@ -34,17 +34,17 @@ impl Best {
             Some(best) if score.right == best.score.right => best.improved,
             _ => epoch,
         };
-        // The optimiser writes in place: a shared tensor would follow it.
+        // The optimiser writes in place, so tensors must not be shared.
         let copy = |(name, tensor): (&str, &Tensor)| Ok((name.to_string(), tensor.detach().copy()?));
         let numbers = params.iter().map(copy).collect::<Result<_>>()?;
         *best = Some(Best { improved, score, numbers });
         Ok(())
     }
 
-    /// Puts the kept numbers back.
+    /// Copies the kept tensors back into `params`.
     ///
     /// # Errors
-    /// When they belong to another network.
+    /// If they belong to a different network.
     pub(super) fn restore(&self, params: &mut Params) -> Result<()> {
         self.numbers.iter().try_for_each(|(name, tensor)| params.set(name, tensor))
     }

@@ -1,4 +1,4 @@
-//! A training run on disk: numbers, velocities, and where it stood.
+//! Checkpoints of a training run: parameters, optimiser state and progress.
 
 use crate::net::Params;
 use crate::train::best::Best;
@@ -9,22 +9,23 @@ use safetensors::tensor::{SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// What a checkpoint holds beside tensors.
+/// A checkpoint's metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     /// Stage of the pipeline (`teach`, `train`, `prune-3`).
     pub stage: String,
-    /// Everything that shapes the run, written out; a checkpoint of another run is not continued.
+    /// Everything that shapes the run, as text; a checkpoint with a different fingerprint is not resumed.
     pub fingerprint: String,
     /// Epochs done.
     pub epoch: usize,
-    /// What the epoch under way has done; nothing when it was written between two.
+    /// Running sums of the current epoch; empty if the checkpoint was written between two epochs.
     pub sums: Sums,
     /// Epochs of the whole run.
     pub epochs: usize,
-    /// Right answers and images of the last validation.
+    /// Correct answers and number of images of the last validation.
     pub validation: (usize, usize),
-    /// Where early stopping stands: epochs done at the last improvement, right answers and images of it.
+    /// State of early stopping: epochs done at the last improvement, and its correct answers and number of
+    /// images.
     pub best: Option<(usize, usize, usize)>,
 }
 
@@ -33,15 +34,15 @@ const VELOCITY: &str = "velocity/";
 const BEST: &str = "best/";
 
 impl Checkpoint {
-    /// Whether the run it belongs to has ended.
+    /// Whether the run has ended.
     pub fn is_complete(&self) -> bool {
         self.epoch >= self.epochs
     }
 
-    /// Writes the checkpoint so that the file at `path` is the old or the new one, never half of either.
+    /// Writes the checkpoint atomically: the file at `path` is always either the old or the new one.
     ///
     /// # Errors
-    /// [`Error::Io`], or a tensor that cannot be read from its device.
+    /// [`Error::Io`], or if a tensor cannot be read from its device.
     pub(super) fn write(&self, path: &Path, params: &Params, sgd: &Sgd, best: Option<&Best>) -> Result<()> {
         let numbers = params.iter().map(|(name, t)| (format!("{PARAM}{name}"), t));
         let velocity = sgd.velocity().iter().map(|(name, t)| (format!("{VELOCITY}{name}"), t));
@@ -77,19 +78,20 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Reads the header only; `None` when there is no file.
+    /// Reads the metadata; `None` if there is no file.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Training`] when the file is not a checkpoint.
+    /// [`Error::Io`]; [`Error::Training`] if the file is not a checkpoint.
     pub fn peek(path: &Path) -> Result<Option<Checkpoint>> {
         Ok(load(path)?.map(|(checkpoint, _)| checkpoint))
     }
 
-    /// Restores numbers (into tensors `params` already has) and velocities, on the device of `params` whatever it
-    /// was written from. Returns the best epoch so far, where early stopping keeps one.
+    /// Restores tensors (those that `params` has) and optimiser velocities, on the device of `params`
+    /// regardless of the device they were saved from. Returns the best epoch so far if early stopping keeps
+    /// one.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Training`], or a tensor that does not fit `params`.
+    /// [`Error::Io`]; [`Error::Training`]; or if a tensor does not fit `params`.
     pub(super) fn restore(path: &Path, params: &mut Params, sgd: &mut Sgd) -> Result<Option<Best>> {
         let device = params.device();
         let missing = || unreadable(path, &"it does not exist");
@@ -113,13 +115,12 @@ impl Checkpoint {
         Ok(checkpoint.best.map(best))
     }
 
-    /// The refusal to go on with the run at `path`, which other options shaped: what is written out of them there, and of
-    /// those of this run.
+    /// The error for a checkpoint at `path` of a run with other options, given both runs' fingerprints.
     pub(crate) fn of_other_options(path: &Path, there: &str, here: &str) -> Error {
         Error::training(
             path.display(),
             format!(
-                "a run with other options or images, or by another version, was begun here{}",
+                "this run was started with other options or images, or by another version{}",
                 differences(there, here)
             ),
             "repeat its options with its images, remove the file, or choose another work folder",
@@ -127,10 +128,11 @@ impl Checkpoint {
     }
 }
 
-/// Most differences that are told.
+/// Maximum number of differences to list.
 const TOLD: usize = 3;
 
-/// The first words that differ, each with the one before it, which says what they are; nothing where all of it does.
+/// The first words that differ, each after the word before it, which names the option. Empty if the texts
+/// have different numbers of words, or none differ.
 fn differences(there: &str, here: &str) -> String {
     let [one, other] = [there, here].map(|text| text.split_whitespace().collect::<Vec<_>>());
     let differ: Vec<usize> = (0..one.len().min(other.len())).filter(|&i| one[i] != other[i]).collect();
@@ -171,12 +173,12 @@ fn load(path: &Path) -> Result<Option<(Checkpoint, Vec<u8>)>> {
         stage: text("stage")?,
         fingerprint: text("fingerprint")?,
         epoch: number("epoch")?,
-        sums: text("sums")?.parse().map_err(|()| unreadable(path, &"`sums` is not what it should be"))?,
+        sums: text("sums")?.parse().map_err(|()| unreadable(path, &"`sums` is malformed"))?,
         epochs: number("epochs")?,
         validation: (number("right")?, number("validated")?),
         best: facts
             .get("best")
-            .map(|best| three(best).ok_or_else(|| unreadable(path, &"`best` is no best epoch")))
+            .map(|best| three(best).ok_or_else(|| unreadable(path, &"`best` is malformed")))
             .transpose()?,
     };
     Ok(Some((checkpoint, bytes)))

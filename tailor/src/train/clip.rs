@@ -1,14 +1,14 @@
-//! Gradients of bounded length.
+//! Gradient clipping by norm.
 
 use crate::Result;
 use crate::net::Params;
 use candle_core::backprop::GradStore;
 
-/// Shortens the gradient of all trained numbers together to a Euclidean norm of `most` when it is longer, direction
-/// kept (Pascanu et al., 2013).
+/// Scales the gradient of all trained parameters together down to a Euclidean norm of at most `most`, keeping
+/// its direction (Pascanu et al., 2013).
 ///
 /// # Errors
-/// When tensors live on different devices.
+/// If tensors live on different devices.
 pub(super) fn clip(grads: &mut GradStore, params: &Params, most: f64) -> Result<()> {
     let mut squares = 0.0;
     for (_, var) in params.vars() {
@@ -17,7 +17,7 @@ pub(super) fn clip(grads: &mut GradStore, params: &Params, most: f64) -> Result<
         }
     }
     let norm = squares.sqrt();
-    // A norm that is no number is left to the check of the loss.
+    // A NaN or infinite norm is left to the check of the loss.
     if norm.is_finite() && norm > most {
         for (_, var) in params.vars() {
             if let Some(grad) = grads.remove(var) {
@@ -38,7 +38,7 @@ mod tests {
         let mut params = Params::default();
         params.free("a", &Tensor::ones(2, DType::F32, &Device::Cpu).unwrap()).unwrap();
         params.free("b", &Tensor::ones(1, DType::F32, &Device::Cpu).unwrap()).unwrap();
-        // Gradients (3, 0) and 4: together of norm 5.
+        // Gradients (3, 0) and 4: a joint norm of 5.
         let weights = Tensor::from_vec(vec![3.0f32, 0.0], 2, &Device::Cpu).unwrap();
         let loss = (params.get("a").unwrap() * weights).unwrap().sum_all().unwrap();
         let loss = (loss + (params.get("b").unwrap() * 4.0).unwrap().sum_all().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The epoch loop every training stage runs through: steps, running statistics, validation, checkpoint.
+//! The training loop shared by all stages: steps, running statistics, validation, checkpoints.
 
 use super::best::Best;
 use super::clip::clip;
@@ -11,71 +11,72 @@ use crate::{Error, Result};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// An epoch that lasts longer is kept on the way, so that a power cut costs no more than this.
+/// Longer epochs are checkpointed at this interval, so that a power cut costs no more than that.
 const KEEP_EVERY: Duration = Duration::from_secs(120);
 
-/// The moving parts of a stage: its data, its loss, its validation.
+/// What differs between stages: data, loss and validation.
 pub struct Train<'a> {
-    /// Steps of one epoch.
+    /// Steps per epoch.
     pub steps: usize,
-    /// Training batches of an epoch (from 0). A function of the epoch alone, so that a resumed run sees the
-    /// same images.
+    /// Training batches of an epoch (counted from 0). A function of the epoch alone, so that a resumed run
+    /// sees the same images.
     pub batches: &'a dyn Fn(usize) -> Result<Batches>,
     /// Loss of one batch.
     pub loss: &'a dyn Fn(&Params, &Batch) -> Result<StepLoss>,
-    /// Accuracy on the validation split. May end in [`Error::Interrupted`], and is then asked again when the run is
-    /// continued.
+    /// Accuracy on the validation split. May fail with [`Error::Interrupted`]; it is then called again when
+    /// the run resumes.
     pub validate: &'a dyn Fn(&Params) -> Result<Score>,
 }
 
-/// How long and how fast to train, and what to leave on disk.
+/// The training loop of one stage: its schedule, optimiser options and outputs.
 pub struct Course<'a> {
-    /// Name of the stage in progress, logs and checkpoint.
+    /// Name of the stage in progress output, logs and checkpoint.
     pub stage: &'a str,
-    /// Everything that shapes the run, written out.
+    /// Everything that shapes the run, as text.
     pub fingerprint: &'a str,
-    /// Epochs.
+    /// Number of epochs.
     pub epochs: usize,
     /// Learning rate.
     pub schedule: Schedule,
     /// Momentum of the optimiser.
     pub momentum: f64,
-    /// Weight decay on everything but alpha logits.
+    /// Weight decay of everything but alpha logits.
     pub decay: f64,
-    /// Longest gradient; a longer one is shortened.
+    /// Maximum gradient norm; longer gradients are scaled down.
     pub clip: Option<f64>,
-    /// Epochs without better validation after which training stops, of those in which the schedule's rate has come down;
-    /// the best of all epochs is kept then. Without it, the last epoch's numbers.
+    /// Early stopping: training ends after this many epochs without better validation, counted among those in
+    /// which the learning rate is low, and the best epoch's parameters are kept. Without it, the last epoch's
+    /// are.
     pub patience: Option<usize>,
-    /// Where the run is kept, if anywhere.
+    /// File of the checkpoint, if one is kept.
     pub checkpoint: Option<&'a Path>,
-    /// Where epochs are recorded, if anywhere.
+    /// Log for the epochs' metrics, if any.
     pub log: Option<&'a Log>,
-    /// What a person sees meanwhile.
+    /// Progress shown to the user.
     pub progress: &'a Progress,
 }
 
-/// Where a run stands.
+/// The position of a run.
 #[derive(Default)]
 struct At {
     /// Epochs done.
     epoch: usize,
-    /// What the epoch under way has done.
+    /// Running sums of the current epoch.
     sums: Sums,
-    /// The newest validation.
+    /// The latest validation score.
     score: Score,
-    /// The best epoch, where early stopping asks for it.
+    /// The best epoch, with early stopping.
     best: Option<Best>,
 }
 
 impl Course<'_> {
-    /// Trains `params` to the end of the course, or until patience is out, and returns the validation score of what it
-    /// leaves in them. Continues from the checkpoint when there is one of the same run, in the middle of an epoch if need
-    /// be; the result is the same as without interruption.
+    /// Trains `params` to the end of the schedule, or until patience runs out, and returns the validation
+    /// score of the result. Resumes from the checkpoint if it belongs to the same run, mid-epoch if need be;
+    /// the result is the same as without interruption.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when someone asked for a stop, once the run is on disk; [`Error::Training`] when the
-    /// loss stops being a number; whatever data, loss or disk report.
+    /// [`Error::Interrupted`] if a stop was requested, after the run has been saved; [`Error::Training`] if
+    /// the loss is no longer finite; any error of data, loss or disk.
     pub fn run(&self, params: &mut Params, train: &Train<'_>) -> Result<Score> {
         let interrupt = self.progress.interrupt();
         let _held_back = interrupt.begin();
@@ -103,7 +104,7 @@ impl Course<'_> {
                 if !at.sums.is_finite() {
                     return Err(Error::training(
                         self.place(&at, train),
-                        "the loss is no longer a number",
+                        "the loss is no longer finite",
                         "lower the learning rate",
                     ));
                 }
@@ -177,7 +178,7 @@ impl Course<'_> {
         (best.improved..at.epoch).filter(annealed).count() >= patience
     }
 
-    /// Which step a run has taken last, in words.
+    /// The last step taken, as text.
     fn place(&self, at: &At, train: &Train<'_>) -> String {
         match at.sums.steps {
             0 => format!("{}, after epoch {} of {}", self.stage, at.epoch, self.epochs),

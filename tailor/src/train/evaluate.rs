@@ -6,30 +6,30 @@ use crate::net::{Net, Pass};
 use crate::ops;
 use candle_core::{D, Tensor};
 
-/// Right answers out of a number of images.
+/// Number of correct answers among a number of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Score {
     /// Images whose highest-scoring class was their label.
     pub right: usize,
-    /// Images.
+    /// Number of images.
     pub n: usize,
 }
 
 impl Score {
-    /// Share of right answers, 0 for no images.
+    /// Fraction of correct answers; 0 if there are no images.
     pub fn accuracy(&self) -> f64 {
         self.right as f64 / self.n.max(1) as f64
     }
 
-    /// Half the width of a 95 % confidence interval of the accuracy (Wilson).
+    /// Half-width of the 95 % confidence interval (Wilson) of the accuracy.
     pub fn margin(&self) -> f64 {
         let n = self.n.max(1) as f64;
         let (p, z) = (self.accuracy(), 1.96);
         z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt()
     }
 
-    /// About how many images it takes for a margin of `tolerance` at this accuracy, to two digits and rounded up; `None`
-    /// when these do.
+    /// Approximate number of images needed for a margin of `tolerance` at this accuracy, rounded up to two
+    /// digits; `None` if the current number suffices.
     pub fn needed_for(&self, tolerance: f64) -> Option<usize> {
         if self.margin() <= tolerance || tolerance <= 0.0 {
             return None;
@@ -51,16 +51,16 @@ impl Score {
 /// Number of rows of `logits` `(n, classes)` whose largest entry is at `labels`.
 ///
 /// # Errors
-/// When shapes differ.
+/// If shapes differ.
 pub fn right(logits: &Tensor, labels: &Tensor) -> Result<usize> {
     let hits = logits.argmax(D::Minus1)?.eq(labels)?;
     Ok(hits.to_dtype(candle_core::DType::U32)?.sum_all()?.to_scalar::<u32>()? as usize)
 }
 
-/// Mean cross-entropy with running statistics over every image; 0 for none.
+/// Mean cross-entropy over all images, with running statistics; 0 if there are none.
 ///
 /// # Errors
-/// When images do not fit the network, or whatever a batch reports.
+/// If images do not fit the network or a batch cannot be read.
 pub fn mean_loss(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<f64> {
     let (mut sum, mut n) = (0.0, 0);
     for batch in batches {
@@ -74,16 +74,16 @@ pub fn mean_loss(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) ->
     Ok(sum / f64::from(n.max(1) as u32))
 }
 
-/// Accuracy with running statistics over every batch.
+/// Accuracy over all batches, with running statistics.
 ///
 /// # Errors
-/// When a batch cannot be read or does not fit the plan.
+/// If a batch cannot be read or does not fit the plan.
 pub fn evaluate(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<Score> {
     let verdicts = verdicts(net, batches)?;
     Ok(Score { right: verdicts.iter().filter(|verdict| verdict.right).count(), n: verdicts.len() })
 }
 
-/// What a network makes of one image.
+/// A network's prediction for one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Verdict {
     /// Whether its highest-scoring class is the label.
@@ -92,10 +92,10 @@ pub struct Verdict {
     pub probability: f64,
 }
 
-/// Verdicts on every image in turn, with running statistics.
+/// Verdicts on every image in order, with running statistics.
 ///
 /// # Errors
-/// When a batch cannot be read or does not fit the plan.
+/// If a batch cannot be read or does not fit the plan.
 pub fn verdicts(net: &Net<'_>, batches: impl Iterator<Item = Result<Batch>>) -> Result<Vec<Verdict>> {
     let mut out = Vec::new();
     for batch in batches {

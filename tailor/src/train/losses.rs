@@ -1,4 +1,4 @@
-//! The losses of one step: a teacher's cross-entropy, and a student's three terms (NetTailor eq. 11-12).
+//! The loss of one step: the teacher's cross-entropy, or the student's three terms (NetTailor eq. 11-12).
 
 use crate::Result;
 use crate::data::Batch;
@@ -16,21 +16,21 @@ pub struct Terms {
     pub complexity: Option<Tensor>,
     /// Distance to the teacher, before gamma2.
     pub matching: Option<Tensor>,
-    /// Divergence from another network's class probabilities, before its weight.
+    /// Kullback-Leibler divergence from another network's class probabilities, before its weight.
     pub distillation: Option<Tensor>,
 }
 
 impl Terms {
-    /// No term but this.
+    /// Cross-entropy alone.
     pub fn of(classification: Tensor) -> Terms {
         Terms { classification, complexity: None, matching: None, distillation: None }
     }
 }
 
-/// Temperature at which a student learns the teacher's class probabilities.
+/// Temperature of the distillation from the teacher's class probabilities.
 const TEMPERATURE: f64 = 4.0;
 
-/// Everything one step hands to the optimiser.
+/// The result of one forward pass, ready for the backward pass.
 #[derive(Debug)]
 pub struct StepLoss {
     /// The weighted sum, a scalar for [`ops::backward`].
@@ -43,24 +43,25 @@ pub struct StepLoss {
     pub stats: Vec<Stats>,
 }
 
-/// What a student is trained for, beside the labels.
+/// The student's loss terms besides the labels.
 #[derive(Debug, Clone)]
 pub struct Objective<'a> {
-    /// Fine-tuned network to stay close to, or none.
+    /// The fine-tuned network to stay close to, if any.
     pub teacher: Option<Net<'a>>,
-    /// Expected complexity, or none while retraining.
+    /// Expected complexity; `None` while retraining.
     pub complexity: Option<&'a Complexity>,
     /// Weight of the complexity term.
     pub gamma1: f64,
-    /// Expected relative complexity that is free of charge; only what exceeds it is weighed. 0 charges all of it.
+    /// Expected relative complexity that is free of charge: only the excess is penalised. 0 penalises all of
+    /// it.
     pub allowance: f64,
-    /// Seed of gates that are random while complexity is charged.
+    /// Seed for sampled gates while complexity is penalised.
     pub seed: u64,
     /// Weight of the teacher term.
     pub gamma2: f64,
     /// Weight of distillation.
     pub distill: f64,
-    /// True: a cell's matching gradient stops at its inputs. False: it flows to the stem.
+    /// Whether a cell's matching gradient stops at its inputs; otherwise it flows back to the stem.
     pub local: bool,
     /// Share of the target spread evenly over all classes.
     pub label_smoothing: f64,
@@ -69,15 +70,16 @@ pub struct Objective<'a> {
 /// Plain classification: `cross_entropy(labels)`.
 ///
 /// # Errors
-/// When batch and plan do not fit.
+/// If batch and plan do not fit.
 pub fn teacher_loss(plan: &Plan, params: &Params, batch: &Batch, label_smoothing: f64) -> Result<StepLoss> {
     label_loss(plan, params, batch, Pass::Train, label_smoothing)
 }
 
-/// The same with norms as `pass` says: on running statistics, say, which then do not move.
+/// Like [`teacher_loss`], with norms in the mode of `pass`. With running statistics, for example, those are
+/// not updated.
 ///
 /// # Errors
-/// When batch and plan do not fit.
+/// If batch and plan do not fit.
 pub fn label_loss(
     plan: &Plan,
     params: &Params,
@@ -91,12 +93,12 @@ pub fn label_loss(
     Ok(StepLoss { total: classification, terms, logits, stats })
 }
 
-/// `cross_entropy + gamma1 max(E - allowance, 0) + gamma2 Omega + distill T^2 KL`, with
-/// `Omega = (sum_l mean((x_l - x_l^t)^2) + mean((logits - logits^t)^2)) / L` over live nodes, and the Kullback-Leibler
+/// `cross_entropy + gamma1 max(E - allowance, 0) + gamma2 Omega + distill T^2 KL`, with `Omega = (sum_l
+/// mean((x_l - x_l^t)^2) + mean((logits - logits^t)^2)) / L` over live nodes, and the Kullback-Leibler
 /// divergence from the teacher's class probabilities, both softened by the temperature T = 4.
 ///
 /// # Errors
-/// When batch, plan and teacher do not fit together.
+/// If batch, plan and teacher do not fit.
 pub fn student_loss(
     plan: &Plan,
     params: &Params,
@@ -144,21 +146,22 @@ pub fn student_loss(
     Ok(StepLoss { total, terms, logits: forward.logits, stats: forward.stats })
 }
 
-/// Seed of this batch's random gates: a function of the run's seed and of which images these are in which order, so that
-/// a resumed run draws the same.
+/// Seed of this batch's sampled gates: a function of the run's seed and the order of the images, so that a
+/// resumed run samples the same.
 fn draw(seed: u64, batch: &Batch) -> u64 {
     let mix = |hash: u64, index: &usize| (hash ^ *index as u64).wrapping_mul(0x0000_0100_0000_01b3);
     batch.indices.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix)
 }
 
-/// `T^2 KL(teacher || student)`, whose gradient is as large as cross-entropy's whatever the temperature is.
+/// `T^2 KL(teacher || student)`; the factor keeps the gradient's scale, comparable to cross-entropy's,
+/// independent of the temperature.
 fn divergence(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
     let least = ops::soft_cross_entropy(&target.detach(), target, TEMPERATURE)?;
     let divergence = (ops::soft_cross_entropy(logits, target, TEMPERATURE)? - least)?;
     Ok((divergence * TEMPERATURE.powi(2))?)
 }
 
-/// Omega: squared distance to the teacher's nodes and logits.
+/// Omega: squared distance to the teacher's node activations and logits.
 fn matching(student: &Net<'_>, forward: &Forward, target: &Forward, local: bool) -> Result<Tensor> {
     let mut sum = ops::mse(&forward.logits, &target.logits.detach())?;
     for node in 1..forward.nodes.len() {

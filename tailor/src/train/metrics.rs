@@ -1,4 +1,4 @@
-//! What a training run reports: one record per epoch in `metrics.csv`, `metrics.jsonl` and TensorBoard's files.
+//! Training metrics: one record per epoch in `metrics.csv`, `metrics.jsonl` and TensorBoard's event files.
 
 use super::tensorboard;
 use crate::{Error, Result};
@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Record {
     /// `teach`, `train`, `prune-3`, ...
     pub stage: String,
-    /// From 1.
+    /// Counted from 1.
     pub epoch: usize,
     /// Learning rate of the last step.
     pub rate: f64,
@@ -25,11 +25,11 @@ pub struct Record {
     pub complexity: Option<f64>,
     /// Distance to the teacher.
     pub matching: Option<f64>,
-    /// Divergence from another network's class probabilities.
+    /// Kullback-Leibler divergence from another network's class probabilities.
     pub distillation: Option<f64>,
-    /// Share of right answers on training batches, as seen during the epoch.
+    /// Fraction of correct answers on training batches, as seen during the epoch.
     pub train_accuracy: f64,
-    /// Accuracy on the validation split after the epoch; `None` when nothing was validated.
+    /// Accuracy on the validation split after the epoch; `None` without validation.
     pub val_accuracy: Option<f64>,
     /// Training images per second.
     pub images_per_second: f64,
@@ -38,7 +38,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Its numbers, named and written as in every file, and the tag TensorBoard groups them by.
+    /// The record's numbers: name, TensorBoard tag, value, and value as text.
     fn fields(&self) -> [(&'static str, &'static str, Option<f64>, String); 9] {
         let plain = |x: Option<f64>| x.map_or(String::new(), |x| format!("{x:.6}"));
         let field = |name, tag, x: Option<f64>| (name, tag, x, plain(x));
@@ -70,8 +70,8 @@ impl Record {
         format!("{},{},{}\n", self.stage, self.epoch, values.join(","))
     }
 
-    /// One object per line. A number that is not there is `null`; `seconds` is
-    /// what training took, `time` is in seconds since 1970.
+    /// One object per line. Missing numbers are `null`; `seconds` is the training time, `time` is in seconds
+    /// since 1970.
     fn json(&self, time: f64) -> String {
         let mut object = serde_json::Map::new();
         object.insert("stage".into(), self.stage.clone().into());
@@ -89,15 +89,15 @@ impl Record {
     }
 }
 
-/// The metrics of one work folder: the .csv file it is named after, a .jsonl file of the same name, and a folder
-/// `tensorboard` beside them with one TensorBoard run for each stage.
+/// The metrics of one work folder: a .csv file, a .jsonl file of the same name, and next to them a folder
+/// `tensorboard` with one TensorBoard run per stage.
 #[derive(Debug, Clone)]
 pub struct Log {
     path: PathBuf,
 }
 
 impl Log {
-    /// Appends to `path` (`…/metrics.csv`) and the files beside it, which are made when they are missing.
+    /// Appends to `path` (`…/metrics.csv`) and the files next to it, creating them if needed.
     pub fn new(path: impl Into<PathBuf>) -> Log {
         Log { path: path.into() }
     }
@@ -112,22 +112,23 @@ impl Log {
     }
 
     fn events(&self, stage: &str) -> PathBuf {
-        // TensorBoard knows its files by this word; a fixed name lets a continued run append.
+        // TensorBoard recognises its files by this word; a fixed name lets a resumed run append.
         self.path.with_file_name("tensorboard").join(stage).join("events.out.tfevents.0.tailor")
     }
 
-    /// Holds off other threads and programs that record in the same folder, as the jobs of one sweep do.
+    /// Locks out other threads and processes that write to the same folder, such as the jobs of one sweep.
     fn lock(&self) -> Result<(MutexGuard<'static, ()>, File)> {
         static THREADS: Mutex<()> = Mutex::new(());
         let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.with_extension("lock");
         let file = File::create(&path).map_err(Error::io(&path))?;
-        // Some network file systems have no locks. Then only other programs are not held off.
+        // Some network file systems have no locks; then only other processes are not locked out.
         while file.lock().is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
         Ok((threads, file))
     }
 
-    /// Takes out what an interrupted run recorded of `stage` after `epoch` epochs, and a line it was cut off in.
+    /// Removes what an interrupted run recorded of `stage` after `epoch` epochs, and any incomplete last
+    /// line.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -162,7 +163,7 @@ impl Log {
         Ok(String::from_utf8_lossy(&bytes).lines().filter_map(of_line).sum())
     }
 
-    /// Whether anything but `stage` was recorded.
+    /// Whether any stage other than `stage` was recorded.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -190,7 +191,7 @@ impl Log {
     }
 }
 
-/// The file's bytes, or `None` when there is no file.
+/// The file's bytes, or `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -199,7 +200,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Keeps whole lines whose epoch (`epoch_of`; `None` for another stage's) is not beyond `epoch`.
+/// Keeps complete lines whose epoch (`epoch_of`; `None` for other stages) is at most `epoch`.
 fn rewind_lines(path: &Path, epoch: usize, epoch_of: &dyn Fn(&str) -> Option<usize>) -> Result<()> {
     let Some(bytes) = read(path)? else { return Ok(()) };
     let text = String::from_utf8_lossy(&bytes);
@@ -213,7 +214,7 @@ fn rewind_lines(path: &Path, epoch: usize, epoch_of: &dyn Fn(&str) -> Option<usi
     Ok(())
 }
 
-/// Appends `bytes` to a file that begins with `opening`.
+/// Appends `bytes` to a file that starts with `opening`.
 fn append(path: &Path, opening: &[u8], bytes: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(Error::io(path))?;
     let empty = file.metadata().map_err(Error::io(path))?.len() == 0;

@@ -1,4 +1,4 @@
-//! Training loops: teacher, student, retraining, all through one epoch loop with one checkpoint format.
+//! Training: teacher, student and retraining share one training loop and one checkpoint format.
 
 mod best;
 mod checkpoint;

@@ -1,47 +1,47 @@
-//! Learning rate as a function of progress.
+//! Learning-rate schedules.
 
 use crate::{Error, Result};
 use std::{fmt, str::FromStr};
 
-/// A learning-rate schedule. Written `one-cycle:0.05`, `step:0.01,20,0.1` (rate, epochs, factor) or
-/// `cosine:0.01`; the last two may end in `,warm-up=2`: in that many first epochs the rate rises from zero in a
-/// straight line and meets the schedule where it then is (Goyal et al., 2017). One-cycle has its own rise.
+/// A learning-rate schedule: `one-cycle:0.05`, `step:0.01,20,0.1` (rate, epochs, factor) or `cosine:0.01`.
+/// The last two may end in `,warm-up=2`: over that many first epochs, the rate rises linearly from zero to
+/// meet the schedule (Goyal et al., 2017). One-cycle has a warm-up of its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Schedule {
-    /// Rises from a 25th of `peak` over the first 30 % of the steps, falls to nearly zero over the rest, both
-    /// along half a cosine (Smith & Topin, 2017).
+    /// Rises from 1/25 of `peak` over the first 30 % of the steps, then falls to nearly zero, both along half
+    /// a cosine (Smith & Topin, 2017).
     OneCycle {
         /// Highest rate.
         peak: f64,
     },
     /// `rate`, multiplied by `factor` after every `every` epochs.
     Step {
-        /// First rate.
+        /// Initial rate.
         rate: f64,
         /// Epochs between drops.
         every: usize,
-        /// Multiplier of a drop.
+        /// Factor of each drop.
         factor: f64,
-        /// Epochs of rising first; epochs between drops count from the start all the same.
+        /// Warm-up epochs; they count towards the epochs between drops.
         warm_up: usize,
     },
     /// From `rate` to zero along half a cosine.
     Cosine {
-        /// First rate.
+        /// Initial rate.
         rate: f64,
-        /// Epochs of rising first.
+        /// Warm-up epochs.
         warm_up: usize,
     },
 }
 
-/// Share of a one-cycle run spent rising.
+/// Fraction of a one-cycle run in which the rate rises.
 const WARM_UP: f64 = 0.3;
 
-/// Share of its highest at which a rate is low.
+/// Fraction of the highest rate at or below which a rate counts as low.
 const ANNEALED: f64 = 0.1;
 
 impl Schedule {
-    /// Rate at step `step` of `steps` steps (`epochs` epochs in all).
+    /// Learning rate at step `step` of `steps` (`epochs` epochs in all).
     pub fn rate(&self, step: usize, steps: usize, epochs: usize) -> f64 {
         let progress = if steps > 1 { step as f64 / (steps - 1) as f64 } else { 1.0 };
         let rate = match *self {
@@ -57,21 +57,21 @@ impl Schedule {
             }
             Schedule::Cosine { rate, .. } => between(rate, 0.0, progress),
         };
-        // Epochs have equally many steps.
+        // All epochs have the same number of steps.
         let rising = self.warm_up() * steps / epochs.max(1);
         if step < rising { rate * (step + 1) as f64 / rising as f64 } else { rate }
     }
 
-    /// Whether the rate has come down in epoch `epoch` (from 0) of `epochs`: to a tenth of the highest before it, or to
-    /// where it stays. Before that validation says little: it often stands still while the rate is high and improves once
-    /// the rate falls.
+    /// Whether the rate is low in epoch `epoch` (from 0) of `epochs`: at most a tenth of the highest before
+    /// it, or at its final value. Before that, validation says little: it often stagnates while the rate is
+    /// high and improves once it falls.
     pub(super) fn is_annealed(&self, epoch: usize, epochs: usize) -> bool {
         let rate = |epoch| self.rate(epoch, epochs, epochs);
         let (now, highest) = (rate(epoch), (0..=epoch).map(rate).fold(0.0, f64::max));
         now <= ANNEALED * highest || (epoch..epochs).all(|later| rate(later) == now)
     }
 
-    /// Epochs of rising that were asked for.
+    /// Warm-up epochs.
     fn warm_up(&self) -> usize {
         match *self {
             Schedule::OneCycle { .. } => 0,
@@ -79,8 +79,8 @@ impl Schedule {
         }
     }
 
-    /// Refuses what would never happen in a run of `epochs`: a first drop, or the end of the warm-up, after its end.
-    /// `option` is what the user typed it behind.
+    /// Refuses a schedule whose first drop, or whose end of the warm-up, lies beyond the `epochs` of the run.
+    /// `option` is the command-line option it was given for.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -90,19 +90,19 @@ impl Schedule {
             && every >= epochs
         {
             return refuse(format!(
-                "in {epochs} epochs it never drops: give fewer than {epochs} epochs between drops, or train longer"
+                "fewer than {epochs} epochs between drops, or longer training: in {epochs} epochs it never drops"
             ));
         }
         if self.warm_up() > 0 && self.warm_up() >= epochs {
             return refuse(format!(
-                "{epochs} epochs end before the warm-up does: shorten it, or train longer"
+                "a shorter warm-up or longer training: {epochs} epochs end before the warm-up does"
             ));
         }
         Ok(())
     }
 }
 
-/// From `a` (at 0) to `b` (at 1) along half a cosine.
+/// Interpolates from `a` (at 0) to `b` (at 1) along half a cosine.
 fn between(a: f64, b: f64, t: f64) -> f64 {
     b + (a - b) * 0.5 * (1.0 + (std::f64::consts::PI * t.clamp(0.0, 1.0)).cos())
 }
@@ -121,7 +121,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// How a warm-up is written.
+/// Keyword of the warm-up.
 const WARM_UP_WORD: &str = "warm-up";
 
 impl FromStr for Schedule {
@@ -133,7 +133,7 @@ impl FromStr for Schedule {
             let (mut numbers, mut warm_up) = (Vec::new(), 0);
             for part in rest.split(',') {
                 match part.split_once('=') {
-                    // The warm-up comes last, once.
+                    // The warm-up comes last, and only once.
                     _ if warm_up > 0 => return None,
                     Some((WARM_UP_WORD, epochs)) => {
                         warm_up = epochs.parse().ok().filter(|&epochs: &usize| epochs > 0)?;
@@ -155,7 +155,7 @@ impl FromStr for Schedule {
             Error::config(
                 format!("schedule `{text}`"),
                 "one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR with positive numbers, the last two with \
-                 ,warm-up=EPOCHS behind if wanted",
+                 an optional ,warm-up=EPOCHS at the end",
             )
         })
     }
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_never_happen_is_refused() {
+    fn schedules_that_never_take_effect_are_refused() {
         for (text, epochs, fine) in [
             ("step:0.1,20,0.1", 21, true),
             ("step:0.1,20,0.1", 20, false),

@@ -1,4 +1,4 @@
-//! Stochastic gradient descent with momentum and weight decay, as PyTorch's `SGD` defines it; Adam for masks.
+//! Stochastic gradient descent with momentum and weight decay, as in PyTorch's `SGD`; Adam for masks.
 
 use crate::Result;
 use crate::net::Params;
@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 /// `v = momentum v + (grad + decay w)`, `w = w - rate v`.
 ///
-/// Alpha logits never decay (METHOD: a pull towards zero would be a pull towards diffuse gates).
+/// Alpha logits are not decayed (METHOD: a pull towards zero would be a pull towards diffuse gates).
 ///
-/// Tensors whose names end in [`MASK`] move by Adam instead (Kingma & Ba, ICLR 2015; betas 0.9 and 0.999, no decay) at
-/// [`MASK_RATE`] of the rate: the numbers behind a binary mask matter by their sign against a threshold alone, and have
-/// gradients as small as the weights they mask.
+/// Tensors whose names end in [`MASK`] are updated by Adam instead (Kingma & Ba, ICLR 2015; betas 0.9 and
+/// 0.999, no decay) at [`MASK_RATE`] times the learning rate: the scores behind a binary mask matter only by
+/// their sign relative to a threshold, and have gradients as small as the weights they mask.
 #[derive(Debug, Clone)]
 pub struct Sgd {
     momentum: f64,
@@ -21,13 +21,13 @@ pub struct Sgd {
     velocity: BTreeMap<String, Tensor>,
 }
 
-/// How names of tensors behind a binary mask end.
+/// Suffix of tensors behind a binary mask.
 pub const MASK: &str = ".mask";
 
-/// Share of the learning rate that masks have: Piggyback's 1e-4 beside the 1e-3 of its classifier.
+/// Learning rate of masks relative to the others: Piggyback's 1e-4 next to the 1e-3 of its classifier.
 pub const MASK_RATE: f64 = 0.1;
 
-/// Adam's decay rates of both moments, and what is added to the root of the second.
+/// Adam's decay rates of both moments. [`ADAM_EPS`] is added to the root of the second.
 const BETAS: [f64; 2] = [0.9, 0.999];
 const ADAM_EPS: f64 = 1e-8;
 
@@ -42,7 +42,7 @@ impl Sgd {
         &self.velocity
     }
 
-    /// Takes velocities back from a checkpoint.
+    /// Restores velocities from a checkpoint.
     pub fn set_velocity(&mut self, velocity: BTreeMap<String, Tensor>) {
         self.velocity = velocity;
     }
@@ -50,7 +50,7 @@ impl Sgd {
     /// One step over every free tensor that has a gradient.
     ///
     /// # Errors
-    /// When tensors live on different devices.
+    /// If tensors live on different devices.
     pub fn step(&mut self, params: &Params, grads: &GradStore, rate: f64) -> Result<()> {
         for (name, var) in params.vars() {
             let Some(grad) = grads.get(var) else { continue };
@@ -69,7 +69,7 @@ impl Sgd {
         Ok(())
     }
 
-    /// Adam: both moments and the number of steps are kept beside velocities, and go into a checkpoint with them.
+    /// Adam: both moments and the step count are stored among the velocities, and so in checkpoints.
     fn adapt(&mut self, name: &str, var: &Var, grad: &Tensor, rate: f64) -> Result<()> {
         let [first, square, steps] = ["", "/square", "/steps"].map(|part| format!("{name}{part}"));
         let kept = |key: &str| self.velocity.get(key).cloned();

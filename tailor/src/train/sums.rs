@@ -1,4 +1,4 @@
-//! Running sums of one epoch, which an interrupted epoch takes along in its checkpoint.
+//! Running sums of one epoch, which are saved in the checkpoint of an interrupted epoch.
 
 use super::{Record, Score, StepLoss, right};
 use crate::Result;
@@ -25,7 +25,7 @@ impl Sums {
     /// Adds one step on `labels` `(n,)`.
     ///
     /// # Errors
-    /// When a number cannot be read from its device.
+    /// If a number cannot be read from its device.
     pub(super) fn add(&mut self, step: &StepLoss, labels: &Tensor) -> Result<()> {
         self.images += labels.dim(0)?;
         self.steps += 1;
@@ -38,7 +38,7 @@ impl Sums {
         Ok(())
     }
 
-    /// Whether the loss was a number at every step.
+    /// Whether the loss was finite at every step.
     pub(super) fn is_finite(&self) -> bool {
         self.loss.is_finite()
     }
@@ -55,7 +55,7 @@ impl Sums {
         self.images as f64 / self.seconds.max(1e-9)
     }
 
-    /// What a person wants to see of it; `last` is the newest validation.
+    /// The progress line for the user; `last` is the latest validation.
     pub(super) fn line(&self, last: Score) -> String {
         let mut line = format!("ce {:.3}", self.mean(self.classification));
         if let Some(sum) = self.complexity {
@@ -103,7 +103,7 @@ fn add(sum: Option<f64>, term: &Option<Tensor>) -> Result<Option<f64>> {
     }
 }
 
-/// Read back exactly: Rust prints floating-point numbers so that they come back bit for bit.
+/// Exact: Rust prints floating-point numbers so that parsing restores every bit.
 impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let optional = |x: Option<f64>| x.map_or_else(|| "-".into(), |x| x.to_string());

@@ -1,7 +1,7 @@
 //! TensorBoard's event files: length-prefixed records with masked CRC-32C, each an `Event` message.
 //!
-//! The two crates that write them have seen no release for years and bring a protobuf compiler along; what a
-//! run of scalars needs is this page. Field numbers are those of TensorBoard's `event.proto` and `summary.proto`.
+//! The two crates that write them have had no release for years and require a protobuf compiler; scalars need
+//! only what is in this file. Field numbers are those of TensorBoard's `event.proto` and `summary.proto`.
 
 use crc32c::crc32c;
 
@@ -29,7 +29,7 @@ pub(super) fn scalars(time: f64, step: usize, values: &[(&str, f64)]) -> Vec<u8>
     record(&event)
 }
 
-/// The leading whole records of `file` that belong to no step beyond `step`.
+/// The leading complete records of `file` up to step `step`.
 pub(super) fn rewound(file: &[u8], step: usize) -> &[u8] {
     let mut end = 0;
     while let Some((event, length)) = next(&file[end..]) {
@@ -49,7 +49,7 @@ const FIXED32: u64 = 5;
 /// Field of an event that holds its step.
 const STEP: u64 = 2;
 
-/// Bytes around the event in a record: length, its checksum; the event's checksum behind.
+/// Bytes of a record before the event (length and its checksum) and after it (the event's checksum).
 const HEAD: usize = 12;
 const TAIL: usize = 4;
 
@@ -65,7 +65,7 @@ fn record(event: &[u8]) -> Vec<u8> {
     [&length[..], &masked(&length), event, &masked(event)].concat()
 }
 
-/// A checksum that does not look like one of data that holds checksums itself.
+/// The masked checksum, which stays meaningful for data that contains checksums itself.
 fn masked(data: &[u8]) -> [u8; 4] {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
@@ -88,7 +88,7 @@ fn bytes(out: &mut Vec<u8>, field: u64, data: &[u8]) {
     out.extend(data);
 }
 
-/// The first event of `file` and the length of its record; `None` at the end or where a record is damaged.
+/// The first event of `file` and the length of its record; `None` at the end or if the record is damaged.
 fn next(file: &[u8]) -> Option<(&[u8], usize)> {
     let length = file.get(..8)?;
     let size = usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?;
@@ -98,7 +98,7 @@ fn next(file: &[u8]) -> Option<(&[u8], usize)> {
     whole.then_some((event, total))
 }
 
-/// The step of an event as [`scalars`] writes it: the field behind the wall time.
+/// The step of an event written by [`scalars`]: the field after the wall time.
 fn step_of(event: &[u8]) -> Option<u64> {
     let mut rest = event.get(9..)?.iter();
     if u64::from(*rest.next()?) != (STEP << 3 | VARINT) {
@@ -127,7 +127,7 @@ mod tests {
         file
     }
 
-    /// `fixtures/scalars.py` makes the same file with TensorBoard's own writer.
+    /// `fixtures/scalars.py` writes the same file with TensorBoard's own writer.
     #[test]
     fn events_are_those_tensorboard_writes() {
         assert_eq!(file(), include_bytes!("../../fixtures/scalars.tfevents"));

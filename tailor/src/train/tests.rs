@@ -1,4 +1,4 @@
-//! An interrupted run, continued, ends where an uninterrupted one does; another run is not continued.
+//! An interrupted run, when resumed, ends where an uninterrupted one does; a different run is not resumed.
 
 use super::*;
 use crate::data::{Augment, Images, Loader, Split};
@@ -28,15 +28,15 @@ fn split() -> Split {
 #[derive(Clone, Copy)]
 enum Trouble {
     None,
-    /// It breaks off at the start of that epoch, as a power cut would.
+    /// It aborts at the start of that epoch, as in a power cut.
     Cut(usize),
-    /// Someone presses Ctrl-C during that step of this run (from 1).
+    /// Ctrl-C is pressed during that step of this run (from 1).
     Stop(usize),
-    /// Someone presses Ctrl-C during that validation of this run (from 1).
+    /// Ctrl-C is pressed during that validation of this run (from 1).
     StopValidation(usize),
 }
 
-/// All numbers of a network by name.
+/// All parameters of a network, by name.
 type Numbers = Vec<(String, Vec<f32>)>;
 
 /// Trains a small network.
@@ -44,8 +44,8 @@ fn run(folder: &Path, fingerprint: &str, trouble: Trouble) -> Result<Numbers> {
     run_scripted(folder, fingerprint, trouble, None, &mut Vec::new()).map(|(numbers, _)| numbers)
 }
 
-/// The same, where the schedule and what validation says after each epoch are the script's, if there is one, and training has
-/// a patience of two epochs. What every epoch ended with goes to `ends`.
+/// Like [`run`]; with `scripted`, the schedule and the validation result of each epoch are given, and
+/// training has a patience of two epochs. The parameters after every epoch are appended to `ends`.
 fn run_scripted(
     folder: &Path,
     fingerprint: &str,
@@ -109,7 +109,7 @@ fn numbers(params: &Params) -> Result<Numbers> {
     params.iter().map(|(name, t)| Ok((name.to_string(), t.flatten_all()?.to_vec1()?))).collect()
 }
 
-/// The network before training, the same every time.
+/// The initial network, the same every time.
 fn start(plan: &Plan) -> Result<Params> {
     let mut random = Random::new(&[9]);
     let mut backbone = Params::default();
@@ -129,7 +129,7 @@ fn start(plan: &Plan) -> Result<Params> {
     Params::teacher(plan, &backbone, 1, &Device::Cpu)
 }
 
-/// Everything recorded but the speed.
+/// All recorded metrics but the speed.
 fn records(folder: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(folder.join("metrics.csv")).unwrap();
     text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_string()).collect()
@@ -185,7 +185,7 @@ fn a_run_stopped_at_any_step_goes_on_from_there() {
         assert_same(&want, &got);
         assert_eq!(records(whole.path()), records(stopped.path()), "stopped in validation {validation}");
     }
-    // Every single step interrupted, each run does at least one.
+    // Interrupted at every step, each run still makes one step.
     let stopped = tempfile::tempdir().unwrap();
     for _ in 0..3 * EPOCHS {
         assert!(run(stopped.path(), "a", Trouble::Stop(1)).is_err());
@@ -214,7 +214,7 @@ fn early_stopping_keeps_the_best_epoch_however_often_it_is_interrupted() {
         assert_eq!((ends.len(), score), (epochs, Score { right: script[best - 1], n: 24 }), "{script:?}");
         assert_same(&ends[best - 1], &got);
         assert_eq!(records(whole.path()).len(), 1 + epochs);
-        // Run again, it is complete: nothing is trained, and the same comes out.
+        // The finished run, started again: nothing is trained, and the result is the same.
         let mut none = Vec::new();
         let (again, same) =
             run_scripted(whole.path(), "a", Trouble::None, Some((low, script)), &mut none).unwrap();
@@ -243,7 +243,8 @@ fn patience_waits_until_the_rate_has_come_down() {
     peak_early[4] = 9;
     let mut late = flat;
     late[21] = 7;
-    // One-cycle is low from the 21st of 24 epochs on. (validation after each epoch, epochs run, the epoch kept)
+    // One-cycle is low from the 21st of 24 epochs on. (validation after each epoch, epochs run, the epoch
+    // kept)
     for (script, epochs, best) in [(flat, 22, 22), (peak_early, 22, 5), (late, 24, 22)] {
         let folder = tempfile::tempdir().unwrap();
         let mut ends = Vec::new();

@@ -1,9 +1,9 @@
-//! Reads state dicts: named tensors from .safetensors files and from what PyTorch's `torch.save` writes.
+//! Reads state dicts: named tensors from .safetensors files and from files written by PyTorch's `torch.save`.
 //!
-//! PyTorch files are pickles, and a pickle is a program. The reader here (see the `pickle` module) runs
-//! none of it: it builds plain data, knows the few calls that make a tensor, and keeps every other global
-//! as an inert name. Hostile bytes give an error, never a panic, and never use more than a small constant
-//! factor of their size.
+//! PyTorch files are pickles, and a pickle is a program. The reader here (see the `pickle` module) executes
+//! none of it: it builds plain data, recognises the few calls that construct tensors, and keeps every other
+//! global as an inert name. Malicious input results in an error, never a panic, and memory use is bounded by
+//! a small constant factor of its size.
 
 mod pickle;
 mod pytorch;
@@ -15,35 +15,35 @@ mod tests;
 use crate::{Error, Result};
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// A dense tensor, row-major, every source type converted to `f32`.
+/// A dense, row-major tensor; every source type is converted to `f32`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    /// Extent of each axis; empty for a scalar.
+    /// Shape; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The product of `shape` values.
+    /// Values, as many as the product of `shape`.
     pub data: Vec<f32>,
 }
 
-/// Named tensors and what else the file says about itself.
+/// Named tensors and the file's metadata.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct StateDict {
-    /// By name, without the prefix (`module.` and the like) that all names shared.
+    /// Tensors by name, without a prefix shared by all names (`module.` and the like).
     pub tensors: BTreeMap<String, Tensor>,
     /// The `__metadata__` of a .safetensors file; empty for PyTorch's formats.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Prefixes that wrappers put before every name (DataParallel, Lightning, `torch.compile`, ...).
+/// Prefixes that wrappers add to every name (DataParallel, Lightning, `torch.compile`, ...).
 const WRAPPERS: [&str; 6] = ["module.", "model.", "net.", "network.", "backbone.", "_orig_mod."];
 
 /// Reads a state dict from a .safetensors file, or a .pt, .pth or .th of any PyTorch since 0.1.10.
 ///
-/// The format is told from the content. A checkpoint that holds the state dict under `state_dict`,
-/// `model_state_dict`, `model` or `net` is unwrapped; optimiser state is passed over.
+/// The format is detected from the content. A checkpoint with the state dict under a key such as
+/// `state_dict`, `model_state_dict`, `model` or `net` is unwrapped; optimiser state is ignored.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be read; [`Error::Weights`] when it is in another format, truncated
-/// or damaged, or has no tensors (the message then lists what it has).
+/// [`Error::Io`] if the file cannot be read; [`Error::Weights`] if it has another format, is truncated or
+/// damaged, or has no tensors (the message then lists its keys).
 pub fn read_state_dict(path: &Path) -> Result<StateDict> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
     parse(&bytes).map_err(|Fault { found, want }| Error::weights(path, found, want))
@@ -61,7 +61,7 @@ impl Fault {
         Fault { found: found.into(), want: want.into() }
     }
 
-    /// The remedy for bytes that end too early or contradict themselves.
+    /// A fault in bytes that end too early or contradict themselves.
     fn damaged(found: impl Into<String>) -> Fault {
         Fault::new(found, "truncated or damaged? Fetch the file again")
     }
@@ -70,7 +70,7 @@ impl Fault {
 fn parse(bytes: &[u8]) -> Result<StateDict, Fault> {
     let mut dict = match bytes {
         [] => return Err(Fault::damaged("an empty file")),
-        // A .safetensors file begins with its header's length (u64) and the header's brace.
+        // A .safetensors file starts with the length of its header (u64) and the header's opening brace.
         [_, _, _, _, _, _, _, _, b'{', ..] => safe::read(bytes)?,
         [b'P', b'K', 3 | 5, 4 | 6, ..] => pytorch::read_zip(bytes)?,
         [0x80, ..] => pytorch::read_legacy(bytes)?,

@@ -1,4 +1,4 @@
-//! The two layouts of `torch.save`: a zip archive (since 1.6) and the older row of pickles.
+//! The two formats of `torch.save`: a zip archive (since 1.6) and the older sequence of pickles.
 
 use super::{
     Fault, StateDict, Tensor,
@@ -8,28 +8,28 @@ use super::{
 use std::{collections::HashMap, io::Cursor};
 use zip::{CompressionMethod, ZipArchive};
 
-/// Deepest nesting of dicts searched for a state dict.
+/// Maximum depth of nested dicts searched for a state dict.
 const MAX_DEPTH: usize = 3;
 
-/// Where checkpoints keep their state dict, likeliest first.
+/// Keys under which checkpoints store their state dict, likeliest first.
 const USUAL_KEYS: [&str; 8] =
     ["state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights"];
 
-/// A storage: its bytes in the file, as values of one type.
+/// A storage: its bytes in the file, and their number type.
 struct Storage<'a> {
     number: Number,
     bytes: &'a [u8],
 }
 
-/// By key; each as long as the pickle says it is.
+/// Storages by key; their length has been checked against the pickle.
 type Storages<'a> = HashMap<String, Storage<'a>>;
 
 const ASK_STATE_DICT: &str = "save it again with torch.save(model.state_dict(), FILE)";
 
-/// Since PyTorch 1.6: `NAME/data.pkl` and one stored entry `NAME/data/KEY` per storage.
+/// Since PyTorch 1.6: `NAME/data.pkl`, and one uncompressed entry `NAME/data/KEY` per storage.
 pub(super) fn read_zip(bytes: &[u8]) -> Result<StateDict, Fault> {
     let damaged =
-        |error: &dyn std::fmt::Display| Fault::damaged(format!("not a whole zip archive ({error})"));
+        |error: &dyn std::fmt::Display| Fault::damaged(format!("not a complete zip archive ({error})"));
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| damaged(&e))?;
     let mut entries = HashMap::new();
     let mut root = None;
@@ -75,8 +75,8 @@ pub(super) fn read_zip(bytes: &[u8]) -> Result<StateDict, Fault> {
     Reader { pickle: &pickle, storages, budget: bytes.len().saturating_mul(2) }.state_dict()
 }
 
-/// Before PyTorch 1.6: pickles of magic number, protocol, machine, object and storage keys; then for each
-/// key the number of values (i64) and the values.
+/// Before PyTorch 1.6: pickles of the magic number, protocol, machine, object and storage keys; then, for
+/// each key, the number of values (i64) and the values.
 pub(super) fn read_legacy(bytes: &[u8]) -> Result<StateDict, Fault> {
     let mut rest = bytes;
     let mut next = || -> Result<Pickle, Fault> {
@@ -154,7 +154,7 @@ fn storage_reference(pickle: &Pickle, id: Id) -> Option<(&str, &str, usize)> {
 struct Reader<'a> {
     pickle: &'a Pickle,
     storages: Storages<'a>,
-    /// Values that may still be made: a few bytes can refer to one storage many times over.
+    /// Number of values that may still be created: a few bytes can refer to one storage many times.
     budget: usize,
 }
 
@@ -173,11 +173,13 @@ impl Reader<'_> {
         Ok(dict)
     }
 
-    /// The items of the first dict that holds tensors: one under a usual name, or below that, or else this one, where checkpoints
-    /// may have a tensor of their own (the best accuracy so far).
+    /// The items of the first dict that holds tensors: preferably one under a usual key, or nested below it;
+    /// otherwise this one, since checkpoints may have a tensor next to the state dict (the best accuracy so
+    /// far, for example).
     fn find(&self, id: Id, depth: usize) -> Option<&[(Id, Id)]> {
         let Object::Dict(items) = self.pickle.get(id) else { return None };
-        // The last of equal keys counts, as in Python; so the search is bounded, however the dicts repeat.
+        // The last of several equal keys counts, as in Python; this also bounds the search, however the dicts
+        // repeat.
         let named = |wanted| items.iter().rev().find(|(key, _)| self.pickle.text(*key) == Some(wanted));
         let below =
             |(_, value): &(Id, Id)| if depth < MAX_DEPTH { self.find(*value, depth + 1) } else { None };
@@ -200,12 +202,12 @@ impl Reader<'_> {
                 Object::Global(name) => format!("a whole pickled object ({name}), not a state dict"),
                 _ => "a whole pickled object, not a state dict".into(),
             },
-            _ => "no dict in it".into(),
+            _ => "it contains no dict".into(),
         };
         Fault::new(found, ASK_STATE_DICT)
     }
 
-    /// `[storage, offset, size, stride]` if the object is a call that makes a tensor.
+    /// `[storage, offset, size, stride]` if the object is a call that constructs a tensor.
     fn tensor_args(&self, id: Id, depth: usize) -> Option<[Id; 4]> {
         let Object::Call(callee, args) = self.pickle.get(id) else { return None };
         let Object::Global(name) = self.pickle.get(*callee) else { return None };

@@ -4,7 +4,7 @@ use super::{Fault, StateDict, Tensor, storage::Number};
 use safetensors::{Dtype, SafeTensors};
 
 pub(super) fn read(bytes: &[u8]) -> Result<StateDict, Fault> {
-    let damaged = |error| Fault::damaged(format!("not a whole safetensors file ({error})"));
+    let damaged = |error| Fault::damaged(format!("not a complete safetensors file ({error})"));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let mut dict = StateDict::default();
@@ -33,7 +33,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<StateDict, Fault> {
         dict.tensors.insert(name.to_owned(), Tensor { shape, data });
     }
     if dict.tensors.is_empty() {
-        return Err(Fault::new("no tensors in it", "a state dict is needed"));
+        return Err(Fault::new("it contains no tensors", "a state dict is needed"));
     }
     Ok(dict)
 }

@@ -1,6 +1,6 @@
-//! Raw little-endian values of PyTorch's and safetensors' number types, as `f32`.
+//! Raw little-endian values of PyTorch's and safetensors' number types, converted to `f32`.
 
-/// A number type that weights come in.
+/// A number type of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Number {
     F64,
@@ -16,7 +16,7 @@ pub(super) enum Number {
 }
 
 impl Number {
-    /// From the name of a PyTorch storage class, `FloatStorage` say.
+    /// The number type of a PyTorch storage class, such as `FloatStorage`.
     pub fn of_storage(class: &str) -> Option<Number> {
         Some(match class {
             "DoubleStorage" => Number::F64,
@@ -33,7 +33,7 @@ impl Number {
         })
     }
 
-    /// Bytes of one value.
+    /// Bytes per value.
     pub fn size(self) -> usize {
         match self {
             Number::F64 | Number::I64 => 8,
@@ -43,7 +43,7 @@ impl Number {
         }
     }
 
-    /// Value `i` of `bytes`; 0 when it lies outside, which callers have excluded.
+    /// Value `i` of `bytes`; 0 if it is out of bounds, which callers rule out.
     pub fn get(self, bytes: &[u8], i: usize) -> f32 {
         fn at<const N: usize>(bytes: &[u8], i: usize) -> [u8; N] {
             let value = bytes.get(i * N..).and_then(|rest| rest.first_chunk::<N>());
@@ -63,7 +63,7 @@ impl Number {
     }
 }
 
-/// IEEE 754 binary16 to binary32, exact.
+/// Converts IEEE 754 binary16 to binary32, exactly.
 fn half_to_f32(half: u16) -> f32 {
     let sign = if half & 0x8000 == 0 { 1.0 } else { -1.0 };
     let (exponent, fraction) = (i32::from(half >> 10 & 0x1f), f32::from(half & 0x3ff));

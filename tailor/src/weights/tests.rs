@@ -1,4 +1,4 @@
-//! Small files that PyTorch wrote, every cut and many flips of them, and pickles that mean harm.
+//! Small files written by PyTorch, truncated at every byte and with many bits flipped, and malicious pickles.
 
 use super::*;
 
@@ -52,7 +52,7 @@ fn safetensors_come_with_their_metadata() {
 }
 
 #[test]
-fn what_is_no_state_dict_is_named() {
+fn files_without_a_state_dict_are_described() {
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
     let cases: [(&[u8], &str); 7] = [
@@ -87,7 +87,7 @@ fn every_cut_is_refused_and_no_flip_panics() {
     }
 }
 
-/// A legacy file whose object is this pickle, without storages.
+/// A legacy file whose object is the given pickle, without storages.
 fn legacy(object: &[u8]) -> Vec<u8> {
     [b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}.", object, b"\x80\x02]."]
         .concat()
@@ -101,7 +101,7 @@ fn calls_are_recorded_and_never_made() {
 
 #[test]
 fn small_pickles_stay_small() {
-    // A claimed length of 2^63, a mark that is missing, an endless self-reference, 2^40 shared lists.
+    // A claimed length of 2^63, a missing mark, an endless self-reference, 2^40 shared lists.
     let mut bomb = b"\x80\x02]q\x00".to_vec();
     for level in 1..=40u8 {
         bomb.extend_from_slice(&[b']', b'q', level, b'(', b'h', level - 1, b'h', level - 1, b'e']);
@@ -114,14 +114,14 @@ fn small_pickles_stay_small() {
     nest.extend_from_slice(b"N");
     nest.extend([b's'; 100_000]);
     nest.push(b'.');
-    // One list, made the items of ten thousand dicts.
+    // One list, used for the items of ten thousand dicts.
     let mut dicts = b"\x80\x02ccollections\nOrderedDict\nq\x01](".to_vec();
     (0..10_000).for_each(|_| dicts.extend_from_slice(b"K\x01K\x02\x86"));
     dicts.extend_from_slice(b"e\x85q\x02");
     (0..10_000).for_each(|_| dicts.extend_from_slice(b"h\x01h\x02R"));
     dicts.push(b'.');
     let message_of = message(&legacy(&dicts));
-    assert!(message_of.contains("more items of dicts"), "{message_of}");
+    assert!(message_of.contains("more dict items"), "{message_of}");
     let cases: [&[u8]; 6] = [
         b"\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\x7fx.",
         b"\x80\x02te.",
@@ -137,7 +137,7 @@ fn small_pickles_stay_small() {
 
 #[test]
 fn tensors_stay_within_their_storage() {
-    // storage of 2 floats; offset, size, stride as given.
+    // A storage of 2 floats; offset, size and stride as given.
     let file = |offset: &str, size: &str, stride: &str| {
         let object = format!(
             "\u{0}}}X\u{1}\0\0\0wctorch._utils\n_rebuild_tensor\n((X\u{7}\0\0\0storagectorch\nFloatStorage\n\

@@ -70,7 +70,7 @@ fn a_budget_is_kept_in_every_unit() {
     let far = ["--cost", "latency", "--table", text(&table), "--skips", "5"];
     let cases: [(&[&str], &str); 7] = [
         (&far, "no row for the proxy"),
-        (&["--budget", "2M", "--skips", "1"], "multiply-adds, which the leanest network takes"),
+        (&["--budget", "2M", "--skips", "1"], "multiply-adds, the cost of the leanest network"),
         (&["--budget", "2ms"], "--table"),
         (&["--budget", "1k"], "stem and classifier"),
         (&["--budget", "20M", "--gamma1", "0.1"], "--gamma1"),

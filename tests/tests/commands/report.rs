@@ -140,7 +140,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     );
 
     let (code, why) = failure("tailor", &["report", text(&bench.images), "-o", text(&page)]);
-    assert!(code == 1 && why.contains("no work folder") && why.contains("images"), "{why}");
+    assert!(code == 1 && why.contains("not a work folder") && why.contains("images"), "{why}");
     let nowhere = at("gone").join("page.html");
     let (code, why) = failure("tailor", &["report", text(&one), "-o", text(&nowhere)]);
     assert!(
@@ -149,7 +149,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     );
     fs::write(one.join("report.json"), "{").unwrap();
     let (_, why) = failure("tailor", &["report", text(&one)]);
-    assert!(why.contains("report.json: no JSON"), "{why}");
+    assert!(why.contains("report.json: not valid JSON"), "{why}");
 
     // Other options are refused before an image is read: the broken one would be named instead.
     fs::write(bench.images.join("train/below/0.png"), b"not a picture").unwrap();

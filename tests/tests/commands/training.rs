@@ -84,7 +84,7 @@ fn a_run_killed_and_interrupted_ends_as_if_nothing_had_happened() {
     let (code, _) = stopped(&again, "epoch 1/40", &kill);
     assert_eq!(code, None, "it ended before it was killed");
     let (code, seen) = stopped(&again, "epoch ", &interrupt);
-    assert!(code == Some(130) && seen.contains("interrupted; the same command goes on from"), "{seen}");
+    assert!(code == Some(130) && seen.contains("interrupted; the same command resumes from"), "{seen}");
     assert!(!broken.join("images.backbone").exists());
     let got = stdout("tailor", &again);
     assert_eq!(want.replace("whole", "broken"), got);

@@ -1,4 +1,4 @@
-//! Effective kernels, losses and steps beside the layers and optimisers of PyTorch that they stand for.
+//! Effective kernels, losses and steps against the equivalent layers and optimisers in PyTorch.
 
 use super::{bits, values};
 use crate::baselines::adapters::{self, Place};
@@ -88,9 +88,9 @@ fn masks_move_by_adam_and_go_on_from_a_checkpoint() {
     }
 }
 
-/// Before its first step every method that only adds is the backbone, to the bit.
+/// Before its first step, every method that only adds to the backbone is bit-identical to it.
 #[test]
-fn what_adds_nothing_yet_is_the_backbone() {
+fn additive_methods_start_as_the_backbone() {
     let (plan, source) = backbone(4);
     let device = &Device::Cpu;
     let images = Tensor::randn(0f32, 1.0, (2, 3, 12, 12), device).unwrap();
@@ -107,7 +107,7 @@ fn what_adds_nothing_yet_is_the_backbone() {
     ];
     for (method, params, kernel) in starts {
         assert_eq!(scores(&settled(&plan, &params, kernel).unwrap()), scores(&teacher), "{method}");
-        // Nothing of the shared kernels is trained, and something of each is.
+        // None of the shared kernels is trained, but something is for each.
         for conv in convs(&plan) {
             assert!(!params.is_free(&weight(conv)), "{method}: {}", conv.name);
             let own = params.vars().any(|(name, _)| name.starts_with(&format!("{}.", conv.name)));
@@ -122,7 +122,7 @@ fn what_adds_nothing_yet_is_the_backbone() {
 }
 
 #[test]
-fn a_derived_tensor_is_wanted_only_while_it_hangs_on_a_trained_one() {
+fn derived_tensors_need_gradients_only_if_they_depend_on_trained_ones() {
     let mut params = Params::default();
     params.free("a", &Tensor::ones(2, candle_core::DType::F32, &Device::Cpu).unwrap()).unwrap();
     params.freeze("b", params.get("a").unwrap().clone());

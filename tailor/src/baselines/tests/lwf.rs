@@ -1,4 +1,5 @@
-//! How Learning without Forgetting is put together: its loss from two classifiers and a frozen source, and where its training starts.
+//! How Learning without Forgetting is composed: its loss from two classifiers and a frozen source, and the
+//! starting point of its training.
 
 use super::values;
 use crate::baselines::lwf::{HEAD_SCHEDULE, Old};
@@ -18,7 +19,7 @@ fn plan_of(ground: &Ground) -> bundles::plan::Plan {
     ground.source.arch.plan(12, 12, CLASSES).unwrap()
 }
 
-/// A network in the midst of training: nothing in it is as in the source any more.
+/// A network in mid-training: every parameter differs from the source's.
 fn trained(ground: &Ground) -> Params {
     let mut params = Params::teacher(&plan_of(ground), &ground.source.params, 7, &Device::Cpu).unwrap();
     for name in FC {
@@ -47,7 +48,7 @@ fn the_loss_is_the_labels_and_the_frozen_sources_answers_in_equal_parts() {
     let old = Old::new(&plan, source.plan.classes(), &source.params).unwrap();
     let got = old.loss(&params, &batch).unwrap();
 
-    // Each network by itself: the new classifier, the old one behind the same features, and the source as it was.
+    // Each network separately: the new classifier, the old one on the same features, and the original source.
     let new = Net { plan: &plan, params: &params }.forward(&images, Pass::Train).unwrap().logits;
     let kept = FC.map(|name| (name.to_string(), params.get(&format!("source.{name}")).unwrap().clone()));
     let kept = params.with_derived(kept);
@@ -81,7 +82,7 @@ fn training_starts_from_the_warmed_up_classifier_and_the_sources_own() {
     let bench = |work| Bench {
         ground: &ground,
         recipe: &recipe,
-        // So low that nothing moves after the warm-up.
+        // So low that nothing changes after the warm-up.
         schedule: Schedule::OneCycle { peak: 1e-20 },
         work,
         packed: None,

@@ -1,4 +1,5 @@
-//! Each method held to what it is to do: PyTorch's layers, whole trainings on a few images, and what they leave alone.
+//! Checks of each method: against PyTorch's layers, in whole trainings on a few images, and for what it must
+//! leave unchanged.
 
 mod layers;
 mod lwf;
@@ -11,7 +12,7 @@ fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Values to the bit.
+/// Bit patterns of the values.
 fn bits(tensor: &Tensor) -> Vec<u32> {
     values(tensor).into_iter().map(f32::to_bits).collect()
 }

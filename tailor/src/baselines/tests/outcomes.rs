@@ -17,7 +17,7 @@ fn methods_are_known_by_name() {
 }
 
 #[test]
-fn adapters_cost_what_layers_of_their_own_would() {
+fn adapters_cost_as_much_as_separate_layers() {
     let (plan, _) = backbone(4);
     let mut layered = plan.clone();
     let insert = |ops: &mut Vec<Op>| {
@@ -44,10 +44,10 @@ fn adapters_cost_what_layers_of_their_own_would() {
     assert_eq!(size.macs, layered.costs(Counter::True).unwrap().total().macs);
     assert_eq!(size.task_params, layered.task_params());
     assert_eq!(size.params, layered.task_params() + layered.backbone_params());
-    // Beside a kernel an adapter reads fewer channels where the kernel widens.
+    // A parallel adapter reads fewer channels where the kernel increases them.
     let parallel = adapters::size(&plan, Place::Parallel).unwrap();
     assert!(parallel.macs < size.macs && parallel.task_params < size.task_params);
-    // Filters are combined before any image comes; 1x1 kernels have a matrix too (32^2 + 64^2).
+    // Filters are combined before inference; 1x1 kernels have a matrix too (32^2 + 64^2).
     let dan = dan::size(&plan).unwrap();
     assert_eq!(dan.macs, Parts::of(&plan).unwrap().macs);
     assert_eq!(dan.task_params, size.task_params + 32 * 32 + 64 * 64);

@@ -1,4 +1,4 @@
-//! Whole trainings on a few images: what each method may change, and what it must leave as it was to the bit.
+//! Whole trainings on a few images: what each method may change, and what must stay bit-identical.
 
 use super::bits;
 use crate::baselines::kernels::{convs, weight};
@@ -52,7 +52,7 @@ fn feature_extraction_trains_a_classifier_and_nothing_else() {
         assert_eq!(bits(tensor), bits(ground.source.params.get(name).unwrap()), "{name}");
     }
     assert_eq!(trained.size.task_params, (64 * CLASSES + CLASSES) as u64);
-    // Classes differ in brightness alone: a linear matter.
+    // Classes differ only in brightness, so they are linearly separable.
     assert!(trained.validation.accuracy() > 0.6, "{:?}", trained.validation);
 }
 
@@ -98,20 +98,20 @@ fn packnet_keeps_earlier_tasks_to_the_bit() {
         let trained = train(Method::PackNet50, ground, packed.as_ref()).unwrap();
         let now = trained.packed.unwrap();
         let (plan, task) = (&trained.plan, done + 1);
-        // A switch brings the mask and the classifier: all tasks' weights are in the one network that is there.
+        // A switch transfers the mask and the classifier; the weights of all tasks are in the one network.
         let parts = Parts::of(plan).unwrap();
         assert_eq!(trained.size.swap_bytes, parts.kernels / 8 + 4 * parts.head);
         for (earlier, want) in seen.iter().enumerate() {
             let again = features(plan, &now.of_task(earlier + 1).unwrap());
             assert!(&again == want, "task {} after task {task}", earlier + 1);
         }
-        // What the task was validated with is what the shared network gives it.
+        // The shared network gives the same features as the one the task was validated with.
         let own = features(plan, &now.of_task(task).unwrap());
         assert!(own == features(plan, &trained.params), "task {task}");
         assert!(seen.iter().all(|other| other != &own), "task {task} changes nothing");
         seen.push(own);
 
-        // Half of each layer was the backbone's; each task keeps a quarter of what it found free.
+        // Half of each layer belongs to the backbone; each task keeps a quarter of the weights it found free.
         let total: u64 = convs(plan).map(|c| (c.c_out * c.c_in * c.kernel * c.kernel) as u64).sum();
         let mut free = total;
         free -= now.count(1.0);
@@ -125,7 +125,7 @@ fn packnet_keeps_earlier_tasks_to_the_bit() {
     }
     let packed = packed.unwrap();
     assert!(packed.of_task(4).is_err() && packed.of_task(0).is_err());
-    // The weights that the backbone keeps are its own, and the larger ones.
+    // The weights that the backbone keeps are its own larger ones.
     let conv = "layer1.0.conv1.weight";
     let (kept, all) = (packed.of_task(3).unwrap().values(conv).unwrap(), source.params.values(conv).unwrap());
     let mut sizes: Vec<f32> = all.iter().map(|w| w.abs()).collect();
@@ -166,7 +166,7 @@ fn an_interrupted_method_ends_as_if_nothing_had_happened() {
         Method::Piggyback.train(&bench)
     };
     let want = run(whole.path(), &Progress::hidden()).unwrap();
-    // Asked to stop beforehand, it takes one step: two in the middle of the first epoch.
+    // With a stop requested beforehand, a run makes one step: two runs end in the middle of the first epoch.
     for _ in 0..2 {
         let interrupt = crate::interrupt::Interrupt::default();
         interrupt.request();

@@ -1,4 +1,4 @@
-//! Convolution on the CPU: forward, gradient of the data, gradient of the weights.
+//! Convolution on the CPU: forward, gradient of the input, gradient of the weights.
 
 use super::level::Level;
 use super::output::by_chunk;
@@ -7,12 +7,13 @@ use super::winograd::{self, Room};
 use super::{scratch, tile};
 use rayon::prelude::*;
 
-/// Weights this large are packed, and their gradients split, by output channel instead of by image.
+/// Larger kernels are packed, and their gradients split, by output channel instead of by image.
 const LARGE_KERNEL: usize = 1 << 16;
-/// Independent partial sums of a weight gradient; fixed, so that results do not depend on the thread count.
+/// Number of independent partial sums of a weight gradient; fixed, so that results do not depend on the
+/// thread count.
 const PARTIALS: usize = 4;
 
-/// Packs `value(channel, tap)` as `[block][tap][channel in block]`, zero beyond `channels`.
+/// Packs `value(channel, tap)` as `[block][tap][channel in block]`, with zeros from `channels` on.
 fn pack(channels: usize, taps: usize, block: usize, value: impl Fn(usize, usize) -> f32 + Sync) -> Vec<f32> {
     let mut packed = vec![0.; channels.div_ceil(block) * taps * block];
     let one = |(b, out): (usize, &mut [f32])| {
@@ -30,13 +31,13 @@ fn pack(channels: usize, taps: usize, block: usize, value: impl Fn(usize, usize)
     packed
 }
 
-/// Kernels as [`winograd::forward`] reads them.
+/// Kernels in the layout of [`winograd::forward`].
 pub(crate) fn winograd_kernels(level: Level, s: &ConvShape, w: &[f32]) -> Vec<f32> {
     let count = s.c_in * s.k * s.k;
     pack(s.c_out, count, level.lanes(), |o, t| w[o * count + t])
 }
 
-/// Kernels as [`winograd::backward_data`] reads them: channels exchanged, taps in reverse.
+/// Kernels in the layout of [`winograd::backward_data`]: channels exchanged, taps reversed.
 pub(crate) fn turned_kernels(level: Level, s: &ConvShape, w: &[f32]) -> Vec<f32> {
     let kk = s.k * s.k;
     pack(s.c_in, s.c_out * kk, level.lanes(), |i, t| w[((t / kk) * s.c_in + i) * kk + kk - 1 - t % kk])
@@ -83,7 +84,7 @@ pub(crate) fn forward(level: Level, s: &ConvShape, x: &[f32], w: &[f32]) -> Vec<
     })
 }
 
-/// A pointwise convolution of one image, straight from and to its planes of `len` pixels.
+/// A pointwise convolution of one image, directly on planes of `len` pixels.
 fn planes(level: Level, x: &[f32], taps: &[u32], packed: &[f32], y: &mut [f32], len: usize) {
     let block = level.co_block();
     for (y, kernels) in y.chunks_mut(block * len).zip(packed.chunks_exact(taps.len() * block)) {
@@ -98,7 +99,7 @@ fn planes(level: Level, x: &[f32], taps: &[u32], packed: &[f32], y: &mut [f32], 
     }
 }
 
-/// Gradient of `x` from the gradient `g (n, c_out, oh, ow)` of the output.
+/// Gradient of `x` from the output gradient `g (n, c_out, oh, ow)`.
 pub(crate) fn backward_data(level: Level, s: &ConvShape, g: &[f32], w: &[f32]) -> Vec<f32> {
     let kk = s.k * s.k;
     if winograd::handles(level, s) {
@@ -163,14 +164,14 @@ pub(crate) fn backward_data(level: Level, s: &ConvShape, g: &[f32], w: &[f32]) -
     })
 }
 
-/// Gradient of `w` from the gradient `g (n, c_out, oh, ow)` of the output.
+/// Gradient of `w` from the output gradient `g (n, c_out, oh, ow)`.
 pub(crate) fn backward_weights(level: Level, s: &ConvShape, x: &[f32], g: &[f32]) -> Vec<f32> {
     if winograd::handles(level, s) {
         return winograd::backward_weights(level, s, x, g, Room::USUAL);
     }
     let count = s.c_in * s.k * s.k;
     if s.weights() > LARGE_KERNEL {
-        // Every part owns some output channels and sees all images.
+        // Each part owns some output channels and covers all images.
         let channels = s.c_out.div_ceil(PARTIALS).next_multiple_of(4);
         let mut dw = vec![0.; s.weights()];
         dw.par_chunks_mut(channels * count).enumerate().for_each(|(part, dw)| {

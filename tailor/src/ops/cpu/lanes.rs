@@ -1,4 +1,5 @@
-//! One vector register of `f32` lanes, in AVX-512, AVX2 and portable form: each kernel is written once over this trait.
+//! A vector register of `f32` lanes in AVX-512, AVX2 and portable form: kernels are written once over the
+//! [`Lanes`] trait.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 // Constant bounds keep register arrays in registers.
 #![allow(clippy::needless_range_loop)]
@@ -6,35 +7,82 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-/// Most floats a register holds.
+/// Floats in the widest register.
 pub(crate) const WIDEST: usize = 16;
-/// One pointer per row of a square of registers, of which the first [`Lanes::N`] count.
+/// One pointer per row of a square of registers; only the first [`Lanes::N`] are used.
 pub(crate) type Rows<P> = [P; WIDEST];
 
 /// A register of [`Lanes::N`] floats.
 ///
 /// # Safety
-/// Methods may only run where the instruction set behind the type is available, and pointers must be valid
-/// for the lanes read or written. `first` methods touch only the first `n <= N` lanes.
+/// Every method requires that the CPU supports the instruction set behind the type; those with pointers state
+/// further requirements. Pointers need not be aligned.
 pub(crate) trait Lanes: Copy {
     /// Floats per register.
     const N: usize;
-    /// Registers there are.
+    /// Number of registers.
     const REGISTERS: usize;
+    /// Zero in every lane.
+    ///
+    /// # Safety
+    /// The CPU must support the instruction set.
     unsafe fn zero() -> Self;
+    /// `x` in every lane.
+    ///
+    /// # Safety
+    /// The CPU must support the instruction set.
     unsafe fn splat(x: f32) -> Self;
+    /// Reads all lanes.
+    ///
+    /// # Safety
+    /// `p` must be valid for reads of `N` floats.
     unsafe fn load(p: *const f32) -> Self;
+    /// Reads the first `n` lanes; the others are zero.
+    ///
+    /// # Safety
+    /// `n` must be at most `N`, and `p` valid for reads of `n` floats.
     unsafe fn load_first(p: *const f32, n: usize) -> Self;
+    /// Writes all lanes.
+    ///
+    /// # Safety
+    /// `p` must be valid for writes of `N` floats.
     unsafe fn store(self, p: *mut f32);
+    /// Writes the first `n` lanes.
+    ///
+    /// # Safety
+    /// `n` must be at most `N`, and `p` valid for writes of `n` floats.
     unsafe fn store_first(self, p: *mut f32, n: usize);
     /// `self * b + c`.
+    ///
+    /// # Safety
+    /// The CPU must support the instruction set.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `self + b`.
+    ///
+    /// # Safety
+    /// The CPU must support the instruction set.
     unsafe fn add(self, b: Self) -> Self;
+    /// `self - b`.
+    ///
+    /// # Safety
+    /// The CPU must support the instruction set.
     unsafe fn sub(self, b: Self) -> Self;
+    /// `self * b`.
+    ///
+    /// # Safety
+    /// The CPU must support the instruction set.
     unsafe fn mul(self, b: Self) -> Self;
-    /// Reads `N` rows of `N` floats and writes the columns: float `i` of `from[j]` becomes float `j` of `to[i]`.
+    /// Reads `N` rows of `N` floats and writes the columns: float `i` of `from[j]` becomes float `j` of
+    /// `to[i]`.
+    ///
+    /// # Safety
+    /// The first `N` pointers of `from` must be valid for reads, and those of `to` for writes, of `N` floats
+    /// each.
     unsafe fn transpose(from: &Rows<*const f32>, to: &Rows<*mut f32>);
     /// Sum of all lanes.
+    ///
+    /// # Safety
+    /// The CPU must support the instruction set.
     unsafe fn sum(self) -> f32;
 }
 
@@ -93,7 +141,7 @@ impl Lanes for Avx512 {
         for i in 0..16 {
             r[i] = _mm512_loadu_ps(from[i]);
         }
-        // Squares of 2, then 4 floats within each 128-bit quarter, then the quarters themselves.
+        // Squares of 2, then of 4 floats within each 128-bit quarter, then the quarters themselves.
         let mut t = r;
         for i in 0..8 {
             t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
@@ -131,6 +179,10 @@ impl Lanes for Avx512 {
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(__m256);
 
+/// A mask of the first `n` of eight lanes.
+///
+/// # Safety
+/// The CPU must support AVX2.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn mask8(n: usize) -> __m256i {
@@ -213,7 +265,7 @@ impl Lanes for Avx2 {
     }
 }
 
-/// Four lanes in plain Rust: what every other processor runs, and what the fast paths are tested against.
+/// Four lanes in plain Rust: used on all other processors, and the reference for tests of the fast paths.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; 4]);
 

@@ -1,8 +1,8 @@
-//! Which instruction set the kernels use, decided once at run time.
+//! The instruction set that kernels use, detected once at run time.
 
 use std::sync::OnceLock;
 
-/// Instruction sets with kernels of their own, slowest first.
+/// Instruction sets with dedicated kernels, slowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     /// Plain Rust.
@@ -19,7 +19,7 @@ thread_local! {
 }
 
 impl Level {
-    /// The best level this processor has.
+    /// The best level of this CPU.
     pub(crate) fn best() -> Level {
         #[cfg(test)]
         if let Some(level) = FORCED.get() {
@@ -38,7 +38,7 @@ impl Level {
         result
     }
 
-    /// All levels this processor can run.
+    /// All levels that this CPU supports.
     pub(crate) fn available() -> Vec<Level> {
         #[allow(unused_mut)]
         let mut levels = vec![Level::Portable];
@@ -52,7 +52,7 @@ impl Level {
         levels
     }
 
-    /// Floats of one register.
+    /// Floats per register.
     pub(crate) fn lanes(self) -> usize {
         match self {
             Level::Portable => 4,
@@ -61,7 +61,7 @@ impl Level {
         }
     }
 
-    /// Output channels one register tile covers: the block that weights are packed in.
+    /// Output channels of one register tile: the block size in which weights are packed.
     pub(crate) fn co_block(self) -> usize {
         match self {
             Level::Portable => 2,

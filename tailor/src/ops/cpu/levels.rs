@@ -1,6 +1,8 @@
-//! A macro that compiles one plain loop for every instruction set and picks at run time; and sums that vectorise.
+//! A macro that compiles a plain loop for every instruction set and selects one at run time; and sums that
+//! vectorise.
 
-/// Wraps `fn name(args) -> ret { plain Rust }` as `fn name(level, args) -> ret`, compiled once per [`Level`].
+/// Turns `fn name(args) -> ret { plain Rust }` into `fn name(level, args) -> ret`, compiled once per
+/// [`Level`].
 ///
 /// [`Level`]: super::level::Level
 macro_rules! levels {
@@ -18,10 +20,10 @@ macro_rules! levels {
             fn avx2($($arg: $ty),*) $(-> $ret)? { plain($($arg),*) }
             match level {
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: levels come from `Level::available`: the processor has AVX-512 F, AVX2 and FMA.
+                // SAFETY: levels come from `Level::available`, so the CPU has AVX-512 F, AVX2 and FMA.
                 $crate::ops::cpu::level::Level::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above, AVX2 and FMA.
+                // SAFETY: as above, the CPU has AVX2 and FMA.
                 $crate::ops::cpu::level::Level::Avx2 => unsafe { avx2($($arg),*) },
                 _ => plain($($arg),*),
             }
@@ -30,9 +32,10 @@ macro_rules! levels {
 }
 pub(crate) use levels;
 
-/// Sums several values per position, in 32 lanes of fixed order (floats are only vectorised when told so).
+/// Sums several values per position, in 32 lanes of fixed order (the compiler does not reorder float sums by
+/// itself).
 ///
-/// Positions are those of `xs`; `f` gets the value of each slice there. All slices have one length.
+/// `f` gets the elements of all slices at one position. The slices must have the same length.
 #[inline(always)]
 pub(crate) fn lane_sums<const N: usize, const M: usize>(
     xs: [&[f32]; N],

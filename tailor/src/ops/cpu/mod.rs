@@ -1,4 +1,4 @@
-//! The CPU's kernels: plain functions over slices, independent of candle's tensors.
+//! CPU kernels: plain functions over slices, independent of candle's tensors.
 
 pub(crate) mod conv;
 pub(crate) mod lanes;

@@ -1,4 +1,5 @@
-//! Batch-norm with batch statistics and per-channel affine, each optionally with ReLU, forward and backward.
+//! Batch-norm with batch statistics and per-channel affine, each optionally followed by ReLU, forward and
+//! backward.
 #![allow(clippy::too_many_arguments)]
 
 use super::level::Level;
@@ -7,7 +8,7 @@ use super::output::{by_chunk, filled, zeroed};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-/// A channel's plane in every image, not written yet.
+/// A channel's plane in every image, not yet initialised.
 type Unwritten<'a> = Vec<&'a mut [MaybeUninit<f32>]>;
 
 /// Batch statistics per channel.
@@ -32,7 +33,7 @@ levels! {
     }
 }
 levels! {
-    /// `y = x * scale + shift`, clipped at zero if `relu`.
+    /// `y = x * scale + shift`, clamped at zero if `relu`.
     fn scale_shift(x: &[f32], scale: f32, shift: f32, relu: bool, y: &mut [f32]) {
         if relu {
             y.iter_mut().zip(x).for_each(|(y, x)| *y = (x * scale + shift).max(0.));
@@ -42,7 +43,7 @@ levels! {
     }
 }
 levels! {
-    /// Sums of `g'` and of `g' * (x - mean)`, where `g'` is `g` where the ReLU passed.
+    /// Sums of `g'` and of `g' * (x - mean)`, where `g'` is `g` where the ReLU was open, and zero elsewhere.
     fn reduce(x: &[f32], g: &[f32], scale: f32, shift: f32, relu: bool, mean: f32) -> [f32; 2] {
         if relu {
             lane_sums([x, g], |[x, g]| {
@@ -70,8 +71,8 @@ levels! {
     }
 }
 
-/// `len` floats `(n, c, pixels)` made channel by channel on all threads, and what `make` returns of each: it gets the
-/// planes of one channel and writes every one of them.
+/// Creates `len` floats `(n, c, pixels)` channel by channel on all threads. `make` gets the planes of one
+/// channel and writes all of them; its results are returned too.
 #[allow(unsafe_code)]
 fn by_channel<R: Send>(
     len: usize,
@@ -79,7 +80,8 @@ fn by_channel<R: Send>(
     pixels: usize,
     make: impl Fn(usize, Unwritten<'_>) -> R + Sync,
 ) -> (Vec<f32>, Vec<R>) {
-    // SAFETY: every element belongs to a plane, every plane to a channel, and `make` zeroes each before it writes.
+    // SAFETY: every element belongs to a plane, every plane to a channel, and `make` zeroes each plane before
+    // writing to it.
     unsafe {
         filled(len, |out| {
             let mut channels: Vec<Unwritten<'_>> =
@@ -92,7 +94,8 @@ fn by_channel<R: Send>(
     }
 }
 
-/// Scale and shift that normalise with `stats` and apply the affine of channel `c`.
+/// Factor `1 / sqrt(var + eps)`, scale and shift that normalise by `stats` and apply the affine of channel
+/// `c`.
 fn folded(stats: &Statistics, c: usize, weight: f32, bias: f32, eps: f64) -> (f32, f32, f32) {
     let inverse = (1. / (f64::from(stats.var[c]) + eps).sqrt()) as f32;
     let scale = weight * inverse;
@@ -126,7 +129,7 @@ pub(crate) fn forward(
     (y, Statistics { mean, var })
 }
 
-/// What the backward pass of a batch-norm returns.
+/// Gradients of a batch-norm.
 pub(crate) struct NormGradients {
     /// Gradient of the input, through the statistics.
     pub dx: Vec<f32>,
@@ -136,7 +139,7 @@ pub(crate) struct NormGradients {
     pub bias: Vec<f32>,
 }
 
-/// Batch-norm backward: the ReLU's mask is recomputed from `x`, exactly as the forward pass computed it.
+/// Batch-norm backward: the ReLU's mask is recomputed from `x`, exactly as in the forward pass.
 pub(crate) fn backward(
     level: Level,
     x: &[f32],
@@ -172,7 +175,7 @@ pub(crate) fn backward(
     NormGradients { dx, weight, bias }
 }
 
-/// Planes of one task where channels do not matter: few enough that what is written stays in the cache.
+/// Planes per task where channels do not matter: few enough that the output stays in the cache.
 const PLANES: usize = 4;
 
 /// `y = [relu](x * scale[c] + shift[c])` over `x (n, c, pixels)`.

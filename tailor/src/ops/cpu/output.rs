@@ -1,34 +1,35 @@
-//! Results of kernels, made without zeroing them in memory first.
+//! Output buffers of kernels that are not zeroed in memory first.
 #![allow(unsafe_code)]
 
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
 
-/// `out` as zeros. Meant for a piece that is about to be written, small enough to stay in the cache meanwhile.
+/// Zeroes `out`. Meant for a piece that is about to be written and small enough to stay in the cache until
+/// then.
 pub(crate) fn zeroed(out: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     out.fill(MaybeUninit::new(0.));
     // SAFETY: the line above wrote every element.
     unsafe { out.assume_init_mut() }
 }
 
-/// `len` floats made by `fill`, and what it returns.
+/// Creates `len` floats with `fill`, and returns them with its result.
 ///
 /// # Safety
-/// `fill` writes every element.
+/// `fill` must write every element.
 pub(crate) unsafe fn filled<R>(len: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>]) -> R) -> (Vec<f32>, R) {
     let mut out = Vec::with_capacity(len);
     let result = fill(&mut out.spare_capacity_mut()[..len]);
-    // SAFETY: there is room for `len` elements, and the caller promises that they are written.
+    // SAFETY: there is capacity for `len` elements, and the caller guarantees that they are written.
     unsafe { out.set_len(len) };
     (out, result)
 }
 
-/// `len` floats made in chunks of `chunk` by all threads: `make(i, out)` gets the zeroed chunk `i`.
+/// Creates `len` floats in chunks of `chunk` on all threads: `make(i, out)` gets chunk `i`, zeroed.
 pub(crate) fn by_chunk(len: usize, chunk: usize, make: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     by_chunk_with(len, chunk, make).0
 }
 
-/// The same, with what `make` returns of each chunk.
+/// Like [`by_chunk`], and returns the result of `make` for each chunk.
 pub(crate) fn by_chunk_with<R: Send>(
     len: usize,
     chunk: usize,

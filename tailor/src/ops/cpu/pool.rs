@@ -1,10 +1,10 @@
-//! Pooling on the CPU: padded max-pool and average pool, forward and backward, over planes.
+//! Pooling on the CPU: padded max-pool and average pool, forward and backward, plane by plane.
 
 use super::level::Level;
 use super::levels::levels;
 use super::output::by_chunk;
 
-/// Extents of one pooling over planes of `h * w`.
+/// Geometry of a pooling over planes of `h * w`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PoolShape {
     pub h: usize,
@@ -17,14 +17,14 @@ pub(crate) struct PoolShape {
 }
 
 impl PoolShape {
-    /// Input rows or columns (`size` of them) that window `o` covers.
+    /// The input rows (or columns), out of `size`, that window `o` covers.
     fn window(&self, o: usize, size: usize) -> std::ops::Range<usize> {
         let start = o * self.stride;
         start.saturating_sub(self.pad)..(start + self.kernel).saturating_sub(self.pad).min(size)
     }
 }
 
-/// Planes handled by one task: few enough that what is written stays in the cache.
+/// Planes per task: few enough that the output stays in the cache.
 const PLANES: usize = 8;
 
 fn map_planes(x: &[f32], size_in: usize, size_out: usize, f: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
@@ -37,16 +37,17 @@ fn map_planes(x: &[f32], size_in: usize, size_out: usize, f: impl Fn(&[f32], &mu
 }
 
 levels! {
-    /// Largest value of each window of one plane. `line` and `best` have room for a padded row.
+    /// Maximum of each window of one plane. `line` and `best` have room for a padded row.
     fn max_plane(s: &PoolShape, x: &[f32], y: &mut [f32], line: &mut [f32], best: &mut [f32]) {
         for (i, y) in y.chunks_exact_mut(s.ow).enumerate() {
-            // The column-wise largest of the window's rows, with the padding at both ends: every window is whole there.
+            // The column-wise maximum of the window's rows, padded at both ends so that every window is
+            // complete.
             line.fill(f32::NEG_INFINITY);
             let inner = &mut line[s.pad..][..s.w];
             for r in s.window(i, s.h) {
                 inner.iter_mut().zip(&x[r * s.w..(r + 1) * s.w]).for_each(|(t, x)| *t = t.max(*x));
             }
-            // Then the largest from each column on; every stride-th is a window's.
+            // Then the maximum from each column on; every stride-th one is a window's.
             let best = &mut best[..line.len() - s.kernel + 1];
             best.copy_from_slice(&line[..best.len()]);
             for k in 1..s.kernel {
@@ -57,7 +58,7 @@ levels! {
     }
 }
 
-/// Largest value of each window; padding never wins.
+/// Maximum of each window; padding never wins.
 pub(crate) fn max(level: Level, s: &PoolShape, x: &[f32]) -> Vec<f32> {
     let (size_in, size_out) = (s.h * s.w, s.oh * s.ow);
     by_chunk(x.len() / size_in * size_out, PLANES * size_out, |part, y| {
@@ -70,10 +71,10 @@ pub(crate) fn max(level: Level, s: &PoolShape, x: &[f32]) -> Vec<f32> {
     })
 }
 
-/// Rows of a padded plane, each sorted into the columns that are a multiple of the stride, those one further and so on: what
-/// the windows of a row have at one place of theirs lies side by side.
+/// Rows of a padded plane, with columns grouped by their remainder modulo the stride, so that the elements at
+/// the same position in a row's windows are contiguous.
 struct Phases {
-    /// Columns of one remainder.
+    /// Columns per remainder.
     width: usize,
     cells: Vec<f32>,
 }
@@ -84,19 +85,19 @@ impl Phases {
         Phases { width, cells: vec![0.; s.h * s.stride * width] }
     }
 
-    /// Where column `c` of the unpadded row `r` lies.
+    /// Index of column `c` of the unpadded row `r`.
     fn at(&self, s: &PoolShape, r: usize, c: usize) -> usize {
         let c = c + s.pad;
         (r * s.stride + c % s.stride) * self.width + c / s.stride
     }
 
-    /// The first column of an unpadded row that lies among those of remainder `phase`, and its place there.
+    /// The first column of an unpadded row with remainder `phase`, and its position in that group.
     fn first(s: &PoolShape, phase: usize) -> (usize, usize) {
         let c = (phase + s.stride - s.pad % s.stride) % s.stride;
         (c, (c + s.pad) / s.stride)
     }
 
-    /// Sorts row `r` in.
+    /// Stores row `r`.
     fn put(&mut self, level: Level, s: &PoolShape, r: usize, x: &[f32]) {
         let size = s.stride * self.width;
         for (phase, cells) in self.cells[r * size..][..size].chunks_exact_mut(self.width).enumerate() {
@@ -105,7 +106,7 @@ impl Phases {
         }
     }
 
-    /// Row `r`, sorted back.
+    /// Restores row `r` into `x`.
     fn get(&self, level: Level, s: &PoolShape, r: usize, x: &mut [f32]) {
         let size = s.stride * self.width;
         for (phase, cells) in self.cells[r * size..][..size].chunks_exact(self.width).enumerate() {
@@ -114,14 +115,14 @@ impl Phases {
         }
     }
 
-    /// Where the `k`-th columns of row `r`'s windows lie.
+    /// Indices of the `k`-th columns of row `r`'s windows.
     fn windows(&self, s: &PoolShape, r: usize, k: usize) -> std::ops::Range<usize> {
         let start = (r * s.stride + k % s.stride) * self.width + k / s.stride;
         start..start + s.ow
     }
 }
 
-/// The usual strides as constants, for which strided moves take vector instructions.
+/// Common strides as constants, for which strided moves compile to vector instructions.
 macro_rules! by_stride {
     ($stride:expr, |$s:ident| $moves:expr) => {
         match $stride {
@@ -139,19 +140,19 @@ macro_rules! by_stride {
 }
 
 levels! {
-    /// Every `stride`-th of `x`, from the first on.
+    /// Copies every `stride`-th element of `x`, starting with the first.
     fn pick(x: &[f32], stride: usize, to: &mut [f32]) {
         by_stride!(stride, |s| to.iter_mut().zip(x.chunks(s)).for_each(|(to, x)| *to = x[0]));
     }
 }
 levels! {
-    /// The same the other way round.
+    /// The inverse of [`pick`].
     fn place(from: &[f32], stride: usize, x: &mut [f32]) {
         by_stride!(stride, |s| from.iter().zip(x.chunks_mut(s)).for_each(|(from, x)| x[0] = *from));
     }
 }
 levels! {
-    /// Gives what is `left` of the windows' gradients to `d` where `x` is their largest value `y`.
+    /// Adds what is `left` of the windows' gradients to `d` where `x` equals their maximum `y`.
     fn claim(x: &[f32], y: &[f32], left: &mut [f32], d: &mut [f32]) {
         let windows = left.iter_mut().zip(d).zip(x.iter().zip(y));
         windows.for_each(|((left, d), (x, y))| {
@@ -162,14 +163,15 @@ levels! {
     }
 }
 
-/// Gradient of [`max`], whose result was `y`: each window's goes to its first largest element, as in PyTorch.
+/// Gradient of [`max`], whose result was `y`: each window's gradient goes to its first maximum, as in
+/// PyTorch.
 pub(crate) fn max_backward(level: Level, s: &PoolShape, x: &[f32], y: &[f32], g: &[f32]) -> Vec<f32> {
     let (size_in, size_out) = (s.h * s.w, s.oh * s.ow);
     by_chunk(x.len(), PLANES * size_in, |part, dx| {
         let (x, from) = (&x[part * PLANES * size_in..], part * PLANES * size_out);
         let outputs = y[from..].chunks_exact(size_out).zip(g[from..].chunks_exact(size_out));
         let (mut values, mut slopes) = (Phases::new(s), Phases::new(s));
-        // Nothing equals the padding.
+        // Nothing compares equal to the padding.
         values.cells.fill(f32::NAN);
         let mut left = vec![0.; s.ow];
         for ((dx, x), (y, g)) in dx.chunks_exact_mut(size_in).zip(x.chunks_exact(size_in)).zip(outputs) {
@@ -185,7 +187,7 @@ pub(crate) fn max_backward(level: Level, s: &PoolShape, x: &[f32], y: &[f32], g:
                         claim(level, &values.cells[at.clone()], y, &mut left, &mut slopes.cells[at]);
                     }
                 }
-                // Nothing equals a NaN: its window's gradient has to go somewhere.
+                // Nothing compares equal to NaN, but the gradient of its window has to go somewhere.
                 for (j, left) in left.iter().enumerate().filter(|(_, left)| **left != 0.) {
                     let at = slopes.at(s, s.window(i, s.h).start, s.window(j, s.w).start);
                     slopes.cells[at] += left;

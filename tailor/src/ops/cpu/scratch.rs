@@ -1,5 +1,5 @@
-//! Per-thread buffers that live as long as the thread: large short-lived allocations would be mapped and
-//! page-faulted anew by every operation.
+//! Per-thread buffers that live as long as the thread: short-lived large allocations would have to be mapped
+//! and page-faulted by every operation.
 
 use std::cell::RefCell;
 
@@ -10,7 +10,8 @@ thread_local! {
 /// Floats per cache line.
 const LINE: usize = 16;
 
-/// Runs `f` with `n` floats of arbitrary content, starting on a cache line: a load across two lines costs double.
+/// Calls `f` with `n` floats of arbitrary content, aligned to a cache line: a load across two lines costs
+/// twice as much.
 pub(crate) fn with<R>(n: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = FREE.with(|free| free.borrow_mut().pop()).unwrap_or_default();
     if buffer.len() < n + LINE {
@@ -22,7 +23,7 @@ pub(crate) fn with<R>(n: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     result
 }
 
-/// Runs `f` with `n` zeros.
+/// Calls `f` with `n` zeros.
 pub(crate) fn zeroed<R>(n: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     with(n, |buffer| {
         buffer.fill(0.);

@@ -1,8 +1,9 @@
-//! Convolution geometry: how images are laid out as flat padded planes so that a window is a fixed offset.
+//! Convolution geometry: images are laid out as flat padded planes in which every kernel tap is a fixed
+//! offset.
 
 use candle_core::{Result, bail};
 
-/// Extents of one 2-D convolution over `n` images, square kernel, symmetric padding.
+/// Geometry of a 2-D convolution over `n` images, with a square kernel and symmetric padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConvShape {
     pub n: usize,
@@ -18,7 +19,7 @@ pub(crate) struct ConvShape {
 }
 
 impl ConvShape {
-    /// Checks `x (n, c_in, h, w)` against `w (c_out, c_in, k, k)`.
+    /// Checks that `x (n, c_in, h, w)` and `w (c_out, c_in, k, k)` fit.
     pub(crate) fn new(x: &[usize], w: &[usize], stride: usize, pad: usize) -> Result<ConvShape> {
         let (&[n, c_in, h, width], &[c_out, w_in, k, k2]) = (x, w) else {
             bail!("conv2d: x {x:?} and w {w:?} must both have four axes")
@@ -35,40 +36,40 @@ impl ConvShape {
         Ok(ConvShape { n, c_in, h, w: width, c_out, k, stride, pad, oh: out(h), ow: out(width) })
     }
 
-    /// A 1x1 convolution at stride 1: planes need no padding and are used where they lie.
+    /// Whether this is a 1x1 convolution with stride 1: planes need no padding and are used in place.
     pub(crate) fn pointwise(&self) -> bool {
         self.k == 1 && self.stride == 1 && self.pad == 0
     }
 
-    /// Elements of the kernel.
+    /// Number of elements of the kernel.
     pub(crate) fn weights(&self) -> usize {
         self.c_out * self.c_in * self.k * self.k
     }
 
-    /// Elements of one input image.
+    /// Number of elements of an input image.
     pub(crate) fn image_in(&self) -> usize {
         self.c_in * self.h * self.w
     }
 
-    /// Elements of one output image.
+    /// Number of elements of an output image.
     pub(crate) fn image_out(&self) -> usize {
         self.c_out * self.oh * self.ow
     }
 
-    /// Images handled together: enough pixels for long vector runs, at least four groups when there are four
-    /// images. Depends on shapes only, so that results never depend on the number of threads.
+    /// Images processed together: enough pixels for long vector runs, but at least four groups if there are
+    /// four images. Depends only on shapes, so that results never depend on the number of threads.
     pub(crate) fn group(&self) -> usize {
         if self.pointwise() { 1 } else { self.long_group().min(self.n.div_ceil(4)) }
     }
 
-    /// Images handled together where the images are not what is split among threads.
+    /// Images processed together where threads do not split the images.
     pub(crate) fn long_group(&self) -> usize {
         if self.pointwise() { 1 } else { (1024 / (self.oh * self.ow)).clamp(1, self.n) }
     }
 }
 
-/// Planes of a group of images, one after the other, padded so that every window of every output pixel lies
-/// at `tap + pixel`. With stride `s` each plane is split in its `s * s` phases.
+/// The planes of a group of images, one after the other, padded so that the input of tap `t` for output pixel
+/// `p` is at `t + p`. With stride `s`, each plane is split into its `s * s` phases.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Grid {
     /// Floats from one row to the next.
@@ -77,7 +78,7 @@ pub(crate) struct Grid {
     pub rows: usize,
     /// Floats from one plane to the next.
     pub plane: usize,
-    /// Outputs of a flat run over the group, garbage between rows included.
+    /// Outputs of a flat run over the group, including garbage between rows.
     pub run: usize,
     phases: usize,
     stride: usize,
@@ -85,10 +86,11 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
-    /// The grid over `x` that the forward convolution and the weight gradient read.
+    /// The grid over `x` used by the forward convolution and the weight gradient.
     pub(crate) fn forward(s: &ConvShape, images: usize) -> Grid {
         let reach = (s.k - 1) / s.stride;
-        // At stride 1 the zeros right of a row are the zeros left of the next, and likewise for images.
+        // With stride 1, the zeros to the right of a row are those to the left of the next, and likewise for
+        // images.
         let period = |size: usize, out: usize| if s.stride == 1 { size + s.pad } else { out + reach };
         let (row, rows) = (period(s.w, s.ow), period(s.h, s.oh));
         let run = ((images - 1) * rows + s.oh - 1) * row + s.ow;
@@ -109,12 +111,12 @@ impl Grid {
         channels * self.phases * self.phases * self.plane
     }
 
-    /// Floats from one channel's flat run to the next: whole cache lines.
+    /// Floats from one channel's flat run to the next, in whole cache lines.
     pub(crate) fn run_stride(&self) -> usize {
         self.run.next_multiple_of(16)
     }
 
-    /// Offsets of all windows' elements in the order of the kernel's memory: channel, row, column.
+    /// Offsets of all kernel taps, in the order of the kernel's memory: channel, row, column.
     pub(crate) fn taps(&self, channels: usize, k: usize) -> Vec<u32> {
         let mut taps = Vec::with_capacity(channels * k * k);
         for c in 0..channels {
@@ -128,7 +130,7 @@ impl Grid {
         taps
     }
 
-    /// Copies `images` whole images of `x (images, c, h, w)` into the zeroed grid.
+    /// Copies the images of `x (images, c, h, w)` into the zeroed grid.
     pub(crate) fn fill(&self, x: &[f32], s: &ConvShape, grid: &mut [f32]) {
         let images = x.len() / s.image_in();
         for (index, plane) in x.chunks_exact(s.h * s.w).enumerate() {
@@ -163,7 +165,8 @@ impl Grid {
     }
 
     /// Copies channels `from..from + channels` of the output gradient `g (images, c_out, oh, ow)` into flat
-    /// runs of the forward grid's rhythm, `run_stride()` floats apart; the garbage between rows must be zero already.
+    /// runs with the layout of the forward grid, `run_stride()` floats apart; the gaps between rows must
+    /// already be zero.
     pub(crate) fn fill_runs(&self, g: &[f32], s: &ConvShape, from: usize, channels: usize, runs: &mut [f32]) {
         for (b, image) in g.chunks_exact(s.image_out()).enumerate() {
             let planes = image[from * s.oh * s.ow..].chunks_exact(s.oh * s.ow);
@@ -177,20 +180,20 @@ impl Grid {
     }
 }
 
-/// One axis of the data gradient at one phase: which inputs it produces and from which taps.
+/// One axis of the input gradient at one phase: which inputs it produces, and from which taps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Phase {
     /// First input index of this phase.
     pub first: usize,
     /// Number of inputs of this phase.
     pub count: usize,
-    /// Output index (before subtracting the tap's number) belonging to `first`.
+    /// Output index (before subtracting the tap's number) that belongs to `first`.
     pub origin: usize,
     /// Number of taps: kernel positions `phase, phase + stride, …`.
     pub taps: usize,
 }
 
-/// Phases of the data gradient along an axis of `size` inputs.
+/// Phases of the input gradient along an axis of `size` inputs.
 pub(crate) fn phases(s: &ConvShape, size: usize) -> Vec<Phase> {
     (0..s.stride)
         .map(|phase| {
@@ -202,7 +205,7 @@ pub(crate) fn phases(s: &ConvShape, size: usize) -> Vec<Phase> {
         .collect()
 }
 
-/// Padded planes of the output gradient for the data gradient.
+/// Padded planes of the output gradient, from which the input gradient is computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BackGrid {
     pub row: usize,
@@ -223,11 +226,11 @@ impl BackGrid {
             (lead, out + lead.max(trail))
         };
         let ((lead, row), (lead_row, rows)) = (axis(s.w, s.ow), axis(s.h, s.oh));
-        // One more row and the leading pad at the end: a shared right pad is read from there.
+        // One more row and the leading padding at the end: shared right padding is read from there.
         BackGrid { row, rows, plane: odd_lines((images * rows + lead_row + 1) * row + lead), lead_row, lead }
     }
 
-    /// Copies whole images of `g (images, c_out, oh, ow)` into the zeroed grid.
+    /// Copies the images of `g (images, c_out, oh, ow)` into the zeroed grid.
     pub(crate) fn fill(&self, g: &[f32], s: &ConvShape, grid: &mut [f32]) {
         for (index, plane) in g.chunks_exact(s.oh * s.ow).enumerate() {
             let (b, c) = (index / s.c_out, index % s.c_out);
@@ -238,7 +241,8 @@ impl BackGrid {
         }
     }
 
-    /// Offsets of the taps of phase `(v, h)` of all output channels, in order channel, row tap, column tap.
+    /// Offsets of the taps of phase `(v, h)` for all output channels, ordered by channel, row tap, column
+    /// tap.
     pub(crate) fn taps(&self, c_out: usize, v: &Phase, h: &Phase) -> Vec<u32> {
         let mut taps = Vec::with_capacity(c_out * v.taps * h.taps);
         for c in 0..c_out {
@@ -253,7 +257,7 @@ impl BackGrid {
     }
 }
 
-/// Rounds a plane up to an odd number of cache lines, so that planes do not all fall in the same cache sets.
+/// Rounds a plane up to an odd number of cache lines, so that planes do not map to the same cache sets.
 fn odd_lines(floats: usize) -> usize {
     (floats.div_ceil(16) | 1) * 16
 }

@@ -1,14 +1,15 @@
-//! Elementwise kernels: gated sums and mean squared error, in fixed chunks so that sums never depend on threads.
+//! Elementwise kernels: gated sums, mean squared error and SGD, in fixed chunks so that sums never depend on
+//! threads.
 
 use super::level::Level;
 use super::levels::{lane_sums, levels};
 use super::output::{by_chunk, by_chunk_with};
 use rayon::prelude::*;
 
-/// Elements handled by one task: what it writes stays in the first-level cache from when it is zeroed.
+/// Elements per task: its output stays in the first-level cache after being zeroed.
 const CHUNK: usize = 1 << 12;
 
-/// Elements that are not worth sharing.
+/// Largest number of elements that is not worth sharing between threads.
 const SMALL: usize = 1 << 15;
 
 levels! {
@@ -53,7 +54,7 @@ fn chunk(x: &[f32], i: usize) -> &[f32] {
     &x[i * CHUNK..x.len().min((i + 1) * CHUNK)]
 }
 
-/// `[relu](sum of p * x)` over these `(x, p)`.
+/// `[relu](sum of p * x)` over the given `(x, p)`.
 pub(crate) fn weighted_sum(level: Level, terms: &[(&[f32], f32)], relu: bool) -> Vec<f32> {
     let len = terms.first().map_or(0, |(x, _)| x.len());
     by_chunk(len, CHUNK, |i, y| {
@@ -64,7 +65,7 @@ pub(crate) fn weighted_sum(level: Level, terms: &[(&[f32], f32)], relu: bool) ->
     })
 }
 
-/// `g` where `y > 0`, zero elsewhere: the gradient before a ReLU that gave `y`.
+/// `g` where `y > 0`, zero elsewhere: the gradient before a ReLU with output `y`.
 pub(crate) fn passed_all(level: Level, g: &[f32], y: &[f32]) -> Vec<f32> {
     by_chunk(g.len(), CHUNK, |i, d| passed(level, chunk(g, i), chunk(y, i), d))
 }
@@ -74,7 +75,7 @@ pub(crate) fn scaled(level: Level, g: &[f32], p: f32) -> Vec<f32> {
     by_chunk(g.len(), CHUNK, |i, d| scale(level, chunk(g, i), p, d))
 }
 
-/// `p * g`, and the sum of `g * x`, in one pass.
+/// `p * g` and the sum of `g * x`, in one pass.
 pub(crate) fn scaled_with_dot(level: Level, g: &[f32], x: &[f32], p: f32) -> (Vec<f32>, f32) {
     let (d, sums) = by_chunk_with(g.len(), CHUNK, |i, d| {
         scale(level, chunk(g, i), p, d);
@@ -119,7 +120,7 @@ pub(crate) fn descend_all(level: Level, p: &mut [f32], v: &[f32], lr: f32) {
     in_chunks(p, |i, p| descend(level, p, chunk(v, i), lr));
 }
 
-/// Small tensors, of which a network has dozens, stay on the calling thread.
+/// Small tensors, of which a network has dozens, are processed on the calling thread.
 fn in_chunks(x: &mut [f32], f: impl Fn(usize, &mut [f32]) + Sync) {
     if x.len() <= SMALL {
         return x.chunks_mut(CHUNK).enumerate().for_each(|(i, x)| f(i, x));
@@ -139,7 +140,8 @@ levels! {
     }
 }
 
-/// `factor * (a - b)` where `a > 0` (everywhere if not `relu`): the gradient of [`mse`] before the ReLU that gave `a`.
+/// `factor * (a - b)` where `a > 0` (everywhere if not `relu`): the gradient of [`mse`] before a ReLU with
+/// output `a`.
 pub(crate) fn masked_difference_all(level: Level, a: &[f32], b: &[f32], factor: f32, relu: bool) -> Vec<f32> {
     by_chunk(a.len(), CHUNK, |i, d| masked_difference(level, chunk(a, i), chunk(b, i), factor, relu, d))
 }

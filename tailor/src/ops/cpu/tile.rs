@@ -1,9 +1,10 @@
-//! The two register-tile kernels every convolution is built from, over flat (row after row) padded planes.
+//! The two register-tile kernels behind every direct convolution, over flat (row after row) padded planes.
 //!
 //! [`correlate`]: `out[o][p] = sum_t w[t][o] * input[taps[t] + p]` for a block of output channels.
+//!
 //! [`dot`]: `acc[o][t] += sum_p g[o][p] * input[taps[t] + p]`, the gradient of the weights.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
-// Register tiles are indexed by constant bounds, which is what lets the compiler keep them in registers.
+// Constant bounds let the compiler keep register tiles in registers.
 #![allow(clippy::needless_range_loop, clippy::too_many_arguments)]
 
 #[cfg(target_arch = "x86_64")]
@@ -11,6 +12,12 @@ use super::lanes::{Avx2, Avx512};
 use super::lanes::{Lanes, Portable};
 use super::level::Level;
 
+/// One tile of [`correlate_all`]: `CO` channels of `NV` registers, the last with `tail` lanes unless `WHOLE`.
+///
+/// # Safety
+/// The CPU must support `V`; `tail` must be at most `V::N`. With `len` lanes in the tile (`NV * V::N` if
+/// `WHOLE`, else `(NV - 1) * V::N + tail`), `input` plus every tap must be valid for reads of `len` floats,
+/// `w` for reads of `taps.len() * CO`, and `out + o * out_stride` for writes of `len` for every `o < CO`.
 #[inline(always)]
 unsafe fn correlate_tile<V: Lanes, const CO: usize, const NV: usize, const WHOLE: bool>(
     input: *const f32,
@@ -52,6 +59,11 @@ unsafe fn correlate_tile<V: Lanes, const CO: usize, const NV: usize, const WHOLE
     }
 }
 
+/// [`correlate`] on raw pointers, for blocks of `CO` channels.
+///
+/// # Safety
+/// The CPU must support `V`. `input` plus every tap must be valid for reads of `len` floats, `w` for reads of
+/// `taps.len() * CO`, and `out + o * out_stride` for writes of `len` for every `o < CO`.
 #[inline(always)]
 unsafe fn correlate_all<V: Lanes, const CO: usize>(
     input: *const f32,
@@ -81,12 +93,16 @@ unsafe fn correlate_all<V: Lanes, const CO: usize>(
     }
 }
 
+/// # Safety
+/// The CPU must support AVX-512 F, AVX2 and FMA; otherwise as for [`correlate_all`] with `CO` = 8.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
 unsafe fn correlate_avx512(i: *const f32, t: &[u32], w: *const f32, o: *mut f32, s: usize, len: usize) {
     correlate_all::<Avx512, 8>(i, t, w, o, s, len)
 }
 
+/// # Safety
+/// The CPU must support AVX2 and FMA; otherwise as for [`correlate_all`] with `CO` = 4.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn correlate_avx2(i: *const f32, t: &[u32], w: *const f32, o: *mut f32, s: usize, len: usize) {
@@ -109,8 +125,8 @@ pub(crate) fn correlate(
     assert!(len > 0 && furthest + len <= input.len() && w.len() >= taps.len() * block);
     assert!(out_stride >= len && (block - 1) * out_stride + len <= out.len());
     let (i, w, o) = (input.as_ptr(), w.as_ptr(), out.as_mut_ptr());
-    // SAFETY: reads stay below `furthest + len`, writes below `(block - 1) * out_stride + len`, both asserted;
-    // `level` comes from `Level::available`, so its instructions exist.
+    // SAFETY: reads stay below `furthest + len` and writes below `(block - 1) * out_stride + len`, both
+    // asserted; `level` comes from `Level::available`, so the CPU supports its instructions.
     unsafe {
         match level {
             Level::Portable => correlate_all::<Portable, 2>(i, taps, w, o, out_stride, len),
@@ -124,6 +140,11 @@ pub(crate) fn correlate(
     }
 }
 
+/// `out[o * out_stride + t] += sum_{p < len} g[o][p] * x[t][p]` for all `o < CO`, `t < T`.
+///
+/// # Safety
+/// The CPU must support `V`. All pointers in `g` and `x` must be valid for reads of `len` floats, and `out +
+/// o * out_stride` for reads and writes of `T` floats for every `o < CO`.
 #[inline(always)]
 unsafe fn dot_tile<V: Lanes, const CO: usize, const T: usize>(
     g: [*const f32; CO],
@@ -163,6 +184,12 @@ unsafe fn dot_tile<V: Lanes, const CO: usize, const T: usize>(
     }
 }
 
+/// [`dot`] on raw pointers, for `CO` channels.
+///
+/// # Safety
+/// The CPU must support `V`. `g + o * g_stride` must be valid for reads of `len` floats and `out + o *
+/// out_stride` for reads and writes of `taps.len()` floats for every `o < CO`, and `x` plus every tap for
+/// reads of `len` floats.
 #[inline(always)]
 unsafe fn dot_rows<V: Lanes, const CO: usize>(
     g: *const f32,
@@ -190,6 +217,10 @@ unsafe fn dot_rows<V: Lanes, const CO: usize>(
     }
 }
 
+/// [`dot`] on raw pointers, `CO` channels at a time.
+///
+/// # Safety
+/// As for [`dot_rows`], for every `o < channels`.
 #[inline(always)]
 unsafe fn dot_all<V: Lanes, const CO: usize>(
     g: *const f32,
@@ -212,6 +243,9 @@ unsafe fn dot_all<V: Lanes, const CO: usize>(
     }
 }
 
+/// # Safety
+/// The CPU must support AVX-512 F, AVX2 and FMA; the slices must contain what [`dot_all`] reads and writes
+/// for `c` channels.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
 unsafe fn dot_avx512(
@@ -227,6 +261,9 @@ unsafe fn dot_avx512(
     dot_all::<Avx512, 4>(g.as_ptr(), gs, c, x.as_ptr(), t, len, o.as_mut_ptr(), os)
 }
 
+/// # Safety
+/// The CPU must support AVX2 and FMA; the slices must contain what [`dot_all`] reads and writes for `c`
+/// channels.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn dot_avx2(
@@ -257,7 +294,7 @@ pub(crate) fn dot(
     assert!(channels > 0 && furthest + len <= x.len() && (channels - 1) * g_stride + len <= g.len());
     assert!(out.len() >= channels * taps.len());
     let stride = taps.len();
-    // SAFETY: the asserts above bound every read and write; `level` is available on this processor.
+    // SAFETY: the asserts above bound all reads and writes; `level` is available on this CPU.
     unsafe {
         match level {
             #[cfg(target_arch = "x86_64")]

@@ -1,4 +1,4 @@
-//! Convolution as a product of the kernel with unfolded windows, and its batch-norm behind it.
+//! Convolution as a product of the kernel with unfolded windows, optionally followed by batch-norm.
 
 use super::launch::Threads::Each;
 use super::launch::{launch, plain};
@@ -52,7 +52,7 @@ fn input_gradient(w: &Tensor, g: &Tensor, s: &ConvShape) -> Result<Tensor> {
     Ok(plain(launch("fold", Each(count), &[&columns], count, &extents, &[])?, (s.n, s.c_in, s.h, s.w)))
 }
 
-/// Gradient of its kernel.
+/// Gradient of a convolution's kernel.
 pub(super) fn kernel_gradient(x: &Tensor, g: &Tensor, s: &ConvShape) -> Result<Tensor> {
     let g = g.reshape((s.n, s.c_out, s.oh * s.ow))?;
     let each = g.matmul(&columns(x, s)?.transpose(1, 2)?)?;
@@ -62,7 +62,7 @@ pub(super) fn kernel_gradient(x: &Tensor, g: &Tensor, s: &ConvShape) -> Result<T
 /// [`conv2d`](crate::ops::conv2d).
 pub(in crate::ops) fn conv2d(x: &Tensor, w: &Tensor, s: ConvShape) -> Result<Tensor> {
     let (x, w) = (x.contiguous()?, w.contiguous()?);
-    // Detached: what happens inside is no part of the graph.
+    // Detached: operations inside the node are not part of the graph.
     let (inner_x, inner_w) = (x.detach(), w.detach());
     let value = product(&inner_w, &inner_x, &s)?;
     let wants = (wanted(&x), wanted(&w));

@@ -1,4 +1,4 @@
-//! Gates and the sums they weigh.
+//! Gates, and gated sums.
 
 use super::PARTS;
 use super::launch::Threads::{Blocks, Each};
@@ -7,27 +7,27 @@ use crate::ops::node::{node, wanted};
 use candle_core::cuda::CudaStorage;
 use candle_core::{Result, Tensor};
 
-/// Terms that a kernel takes.
+/// Number of terms a kernel takes.
 const TERMS: usize = 8;
 
-/// Eight of them from one to eight.
+/// Extends one to eight items to eight by repeating the last.
 fn padded<T: Copy>(some: &[T]) -> Vec<T> {
     (0..TERMS).map(|i| some[i.min(some.len() - 1)]).collect()
 }
 
-/// Terms and their weights, all detached and contiguous.
+/// Terms and their weights, detached and contiguous.
 pub(super) struct Gated {
-    /// Equal shapes, at least one.
+    /// At least one term; all have the same shape.
     pub terms: Vec<Tensor>,
-    /// Entry of `alpha` that weighs each.
+    /// The index in `alpha` of each term's weight.
     pub gate_of: Vec<Option<usize>>,
     /// Weights, if any.
     pub alpha: Option<Tensor>,
 }
 
 impl Gated {
-    /// Numbers of entries of `alpha`, of those that weigh `gates` (beyond the last where none does), and `alpha` itself or, for want
-    /// of it, some tensor.
+    /// Number of entries of `alpha`, the padded indices of `gates` (one past the end for no gate), and
+    /// `alpha` itself or, without one, an arbitrary tensor.
     fn weights(&self, gates: &[Option<usize>]) -> (usize, Vec<usize>, &Tensor) {
         let of = self.alpha.as_ref().map_or(0, Tensor::elem_count);
         let gates: Vec<usize> = gates.iter().map(|gate| gate.unwrap_or(of)).collect();
@@ -45,7 +45,7 @@ impl Gated {
         self.sum(&terms, &gates, relu)
     }
 
-    /// Of as many terms as a kernel takes.
+    /// The sum of at most as many terms as a kernel takes.
     fn sum(&self, terms: &[Tensor], gates: &[Option<usize>], relu: bool) -> Result<CudaStorage> {
         let count = terms[0].elem_count();
         let (of, gates, alpha) = self.weights(gates);
@@ -54,7 +54,8 @@ impl Gated {
         launch("gated", Each(count), &inputs, count, &extents, &[])
     }
 
-    /// Gradients of the terms that are `wanted`, for the gradient `g` of the value `y`. Terms of one weight have one gradient.
+    /// Gradients of the `wanted` terms, given the gradient `g` of the value `y`. Terms with the same weight
+    /// have the same gradient.
     fn of_terms(&self, y: &Tensor, g: &Tensor, relu: bool, wanted: &[bool]) -> Result<Vec<Option<Tensor>>> {
         let count = g.elem_count();
         let mut gates: Vec<Option<usize>> = Vec::new();
@@ -84,7 +85,7 @@ impl Gated {
         Ok(self.gate_of.iter().zip(wanted).map(of).collect())
     }
 
-    /// Gradient of alpha `(gates,)`, for the gradient `g` of the value `y`.
+    /// Gradient of alpha `(gates,)`, given the gradient `g` of the value `y`.
     pub(super) fn of_gates(&self, y: &Tensor, g: &Tensor, relu: bool) -> Result<Tensor> {
         let (of, ..) = self.weights(&self.gate_of);
         let mut sum = Tensor::zeros(of, g.dtype(), g.device())?;
@@ -116,7 +117,7 @@ pub(in crate::ops) fn gated_sum(
     };
     let value = sum.value(relu)?;
     let mut arguments: Vec<&Tensor> = terms.iter().collect();
-    // Where nothing is weighed it has no gradient.
+    // If no term is weighted, alpha has no gradient.
     arguments.extend(alpha.filter(|_| gate_of.iter().any(Option::is_some)));
     let wants: Vec<bool> = arguments.iter().map(|t| wanted(t)).collect();
     node("gated_sum", &arguments, value, terms[0].shape().clone(), move |y, g| {

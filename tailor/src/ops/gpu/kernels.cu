@@ -1,6 +1,7 @@
-// Kernels for NVIDIA GPUs, compiled by NVRTC when a program first computes on one. All tensors are contiguous f32, images (n, c, h, w).
-// Arguments: inputs, outputs, then extents. Element-wise kernels have one thread for each element of their output; reductions are
-// made in an order that depends on extents alone, so that results repeat bit for bit.
+// Kernels for NVIDIA GPUs, compiled by NVRTC on first use. All tensors are contiguous f32, images (n, c, h,
+// w). Arguments: inputs, outputs, then extents. Element-wise kernels have one thread per element of their
+// output; reductions use an order that depends on extents alone, so that results are reproducible bit for
+// bit.
 
 typedef unsigned int u32;
 
@@ -8,7 +9,7 @@ typedef unsigned int u32;
     const u32 i = blockIdx.x * blockDim.x + threadIdx.x;    \
     if (i >= (count)) return
 
-// Sum over a block, for every thread of it.
+// Sum over a block, returned to each of its threads.
 __device__ float block_sum(float v) {
     __shared__ float parts[33];
     for (int step = 16; step > 0; step /= 2) v += __shfl_down_sync(0xffffffffu, v, step);
@@ -24,13 +25,13 @@ __device__ float block_sum(float v) {
     return parts[32];
 }
 
-// 0 where a ReLU behind it was closed.
+// The gradient `g`, or 0 where a ReLU with output `y` was closed.
 __device__ float through(float g, float y, u32 relu) { return relu && !(y > 0.f) ? 0.f : g; }
 
-// The weight that an entry of alpha gives, 1 where there is none (an index beyond its end).
+// The weight of a gate: its entry of alpha, or 1 without one (an index past the end).
 __device__ float weight(const float *alpha, u32 gate, u32 gates) { return gate < gates ? alpha[gate] : 1.f; }
 
-// Up to eight terms of a sum as arguments of a kernel, and the entry of alpha that weighs each.
+// Up to eight terms of a sum as kernel arguments, and the index in alpha of each one's weight.
 #define TERMS                                                                                                                  \
     const float *t0, const float *t1, const float *t2, const float *t3, const float *t4, const float *t5, const float *t6, \
         const float *t7
@@ -40,7 +41,7 @@ __device__ float weight(const float *alpha, u32 gate, u32 gates) { return gate <
 
 extern "C" {
 
-// Windows of a convolution as columns: (n, c * k * k, oh * ow).
+// Windows of a convolution as columns (im2col): (n, c * k * k, oh * ow).
 __global__ void unfold(const float *x, float *columns, u32 count, u32 h, u32 w, u32 k, u32 stride, u32 pad, u32 oh, u32 ow) {
     ELEMENT(i, count);
     const u32 ox = i % ow, oy = i / ow % oh, row = i / (oh * ow);
@@ -49,7 +50,7 @@ __global__ void unfold(const float *x, float *columns, u32 count, u32 h, u32 w, 
     columns[i] = y < h && x0 < w ? x[(plane * h + y) * w + x0] : 0.f;
 }
 
-// Its gradient: what columns say of each element of x, summed.
+// The gradient of unfold (col2im): sums the columns' values for each element of x.
 __global__ void fold(const float *columns, float *x, u32 count, u32 h, u32 w, u32 k, u32 stride, u32 pad, u32 oh, u32 ow) {
     ELEMENT(i, count);
     const u32 xx = i % w, y = i / w % h, plane = i / (h * w);
@@ -66,7 +67,7 @@ __global__ void fold(const float *columns, float *x, u32 count, u32 h, u32 w, u3
     x[i] = sum;
 }
 
-// Mean, biased and unbiased variance of each channel, (3, c): a block for each.
+// Mean, biased and unbiased variance of each channel, (3, c). One block per channel.
 __global__ void statistics(const float *x, float *stats, u32 n, u32 c, u32 pixels) {
     const u32 channel = blockIdx.x, count = n * pixels;
     float sum = 0.f;
@@ -94,7 +95,7 @@ __global__ void normalise(const float *x, const float *stats, const float *weigh
     y[i] = relu ? fmaxf(value, 0.f) : value;
 }
 
-// Gradients of weight and bias, (2, c): a block for each channel. A variance times `biased` is the biased one.
+// Gradients of weight and bias, (2, c). One block per channel. A variance times `biased` is the biased one.
 __global__ void norm_sums(const float *x, const float *y, const float *g, const float *means, const float *vars, float *sums, u32 n,
                           u32 c, u32 pixels, u32 relu, float biased, float eps) {
     const u32 channel = blockIdx.x, count = n * pixels;
@@ -114,7 +115,7 @@ __global__ void norm_sums(const float *x, const float *y, const float *g, const 
     }
 }
 
-// Gradient of a batch-norm's input, from those sums, times what entry `gate` of alpha weighs.
+// Gradient of a batch-norm's input from those sums, times the weight of entry `gate` of alpha.
 __global__ void norm_input(const float *x, const float *y, const float *g, const float *means, const float *vars, const float *scale,
                            const float *sums, const float *alpha, float *dx, u32 count, u32 n, u32 c, u32 pixels, u32 relu, u32 gates,
                            u32 gate, float biased, float eps) {
@@ -138,7 +139,7 @@ __global__ void affine_input(const float *y, const float *g, const float *scale,
     dx[i] = through(g[i], y[i], relu) * scale[i / pixels % c];
 }
 
-// Where in its plane the first largest element of a window lies.
+// Index in its plane of a window's first maximum.
 __device__ u32 largest(const float *plane, u32 oy, u32 ox, u32 h, u32 w, u32 k, u32 stride, u32 pad) {
     u32 best = 0xffffffffu;
     for (u32 ky = 0; ky < k; ky++) {
@@ -166,7 +167,7 @@ __global__ void average_pool(const float *x, float *y, u32 count, u32 h, u32 w, 
     y[i] = sum / (k * k);
 }
 
-// Windows that `at` lies in, along one axis: from the first to before the end.
+// The first window, along one axis, that contains `at`.
 __device__ u32 first_window(u32 at, u32 k, u32 stride) { return at < k ? 0 : (at - k) / stride + 1; }
 
 __global__ void max_pool_input(const float *x, const float *g, float *dx, u32 count, u32 h, u32 w, u32 k, u32 stride, u32 pad, u32 oh,
@@ -202,7 +203,7 @@ __global__ void gated(TERMS, const float *alpha, float *y, u32 count, u32 of, u3
     y[i] = relu ? fmaxf(sum, 0.f) : sum;
 }
 
-// Gradients of terms of `of` different gates, (of, count).
+// Gradients of terms with `of` different gates, (of, count).
 __global__ void gated_terms(const float *y, const float *g, const float *alpha, float *d, u32 count, u32 of, u32 gates, u32 relu,
                             GATES) {
     GATHER_GATES;
@@ -213,7 +214,7 @@ __global__ void gated_terms(const float *y, const float *g, const float *alpha, 
         if (j < of) d[j * count + i] = weight(alpha, gate[j], gates) * passed;
 }
 
-// Parts of the products of the gradient with each term, (8, blocks).
+// Partial dot products of the gradient with each term, (8, blocks).
 __global__ void gated_parts(TERMS, const float *y, const float *g, float *parts, u32 count, u32 of, u32 relu) {
     GATHER_TERMS;
     float sums[8] = {0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f};
@@ -230,7 +231,7 @@ __global__ void gated_parts(TERMS, const float *y, const float *g, float *parts,
     }
 }
 
-// Gradient of alpha from those parts, added to what other terms gave: one block.
+// Gradient of alpha from those parts, added to that from other terms. One block.
 __global__ void gated_gates(const float *parts, const float *others, float *dalpha, u32 blocks, u32 of, u32 gates, GATES) {
     GATHER_GATES;
     float sums[8];
@@ -249,8 +250,8 @@ __global__ void gated_gates(const float *parts, const float *others, float *dalp
     }
 }
 
-// What a gated proxy's norm has as gradients, from its sums (2, c) for a weight of 1: (2 * c + gates), those of weight and bias
-// and behind them alpha's, added to what others gave. One block.
+// Gradients of a gated proxy's norm, from its sums (2, c) for a weight of 1: (2 * c + gates), those of weight
+// and bias followed by alpha's, added to `others`. One block.
 __global__ void gated_norm(const float *sums, const float *scale, const float *shift, const float *alpha, const float *others,
                            float *d, u32 c, u32 gates, u32 gate) {
     float dot = 0.f;
@@ -263,7 +264,7 @@ __global__ void gated_norm(const float *sums, const float *scale, const float *s
     for (u32 i = threadIdx.x; i < gates; i += blockDim.x) d[2 * c + i] = others[i] + (i == gate ? dot : 0.f);
 }
 
-// Parts of the sum of squared differences.
+// Partial sums of squared differences.
 __global__ void square_parts(const float *a, const float *b, float *parts, u32 count) {
     float sum = 0.f;
     for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
@@ -274,7 +275,7 @@ __global__ void square_parts(const float *a, const float *b, float *parts, u32 c
     if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
-// Their sum over `of`: one block.
+// Sum of the parts divided by `of`. One block.
 __global__ void mean_of_parts(const float *parts, float *mean, u32 blocks, u32 of) {
     float sum = 0.f;
     for (u32 i = threadIdx.x; i < blocks; i += blockDim.x) sum += parts[i];
@@ -282,13 +283,14 @@ __global__ void mean_of_parts(const float *parts, float *mean, u32 blocks, u32 o
     if (threadIdx.x == 0) *mean = sum / (float)of;
 }
 
-// Gradient of the mean squared difference with respect to `a`, behind a ReLU if there is one.
+// Gradient of the mean squared difference with respect to `a` or, if `relu`, to the input of the ReLU that
+// produced it.
 __global__ void difference(const float *a, const float *b, const float *g, float *d, u32 count, u32 relu) {
     ELEMENT(i, count);
     d[i] = through(2.f * *g / (float)count * (a[i] - b[i]), a[i], relu);
 }
 
-// Softmax of a few numbers: one block.
+// Softmax of a few numbers. One block.
 __global__ void softmax(const float *x, float *y, u32 of) {
     for (u32 i = threadIdx.x; i < of; i += blockDim.x) {
         float largest = x[0], sum = 0.f;
@@ -306,7 +308,7 @@ __global__ void softmax_input(const float *y, const float *g, float *dx, u32 of)
     }
 }
 
-// A running average's next value.
+// Next value of an exponential moving average.
 __global__ void follow(const float *kept, const float *seen, float *next, u32 count, float share) {
     ELEMENT(i, count);
     next[i] = kept[i] * (1.f - share) + seen[i] * share;

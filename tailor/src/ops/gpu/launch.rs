@@ -1,4 +1,4 @@
-//! Compiling the kernels and launching one.
+//! Compiles and launches the kernels.
 
 use candle_core::cuda::cudarc::driver::{CudaSlice, LaunchConfig, PushKernelArg};
 use candle_core::cuda::cudarc::nvrtc::compile_ptx;
@@ -7,22 +7,22 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, Layout, Result, Shape, Storage, Tensor, bail};
 use std::sync::OnceLock;
 
-/// Threads of a block.
+/// Threads per block.
 const BLOCK: usize = 256;
 
-/// Threads of a block that sums a whole channel.
+/// Threads per block of a reduction.
 const WIDE: usize = 512;
 
-/// How many threads a kernel is given.
+/// The number of threads of a launch.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Threads {
-    /// One for each of this many elements.
+    /// One per element, for this many elements.
     Each(usize),
-    /// This many blocks, each of which sums.
+    /// This many blocks, each computing a sum.
     Blocks(usize),
 }
 
-/// The kernels, compiled for any GPU by the first caller.
+/// The kernels as PTX for any GPU, compiled on first use.
 fn kernels() -> Result<&'static str> {
     static PTX: OnceLock<std::result::Result<String, String>> = OnceLock::new();
     let compiled = PTX.get_or_init(|| {
@@ -35,7 +35,7 @@ fn kernels() -> Result<&'static str> {
     }
 }
 
-/// A length that the kernels can count.
+/// A length that fits the kernels' counters.
 fn counted(length: usize) -> Result<u32> {
     match i32::try_from(length) {
         Ok(length) => Ok(length as u32),
@@ -47,7 +47,7 @@ fn device(t: &Tensor) -> Result<CudaDevice> {
     Ok(t.device().as_cuda_device()?.clone())
 }
 
-/// Runs kernel `name` on contiguous f32 `inputs` and gives what it wrote: `length` elements.
+/// Runs kernel `name` on contiguous f32 `inputs` and returns its output of `length` elements.
 pub(super) fn launch(
     name: &str,
     threads: Threads,
@@ -71,7 +71,7 @@ pub(super) fn launch(
     Ok(CudaStorage::wrap_cuda_slice(output, device))
 }
 
-/// Runs kernel `name` on contiguous f32 `inputs` and `changed`, which it reads and writes.
+/// Runs kernel `name` on contiguous f32 `inputs` and on `changed`, which it reads and writes.
 pub(super) fn launch_in_place(
     name: &str,
     inputs: &[(&CudaStorage, &Layout)],
@@ -121,14 +121,14 @@ fn run(
         block_dim: (block as u32, 1, 1),
         shared_mem_bytes: 0,
     };
-    // SAFETY: the arguments are those of the kernel's declaration, in its order; each caller gives the lengths that the kernel reads
-    // and writes; candle keeps all of it on one stream.
+    // SAFETY: the arguments match the kernel's declaration in type and order; each caller passes the lengths
+    // that the kernel reads and writes; candle keeps everything on one stream.
     unsafe { arguments.launch(shape) }.w()?;
     Ok(())
 }
 
-/// A plain tensor around what a kernel wrote.
+/// A tensor without history that holds a kernel's output.
 pub(super) fn plain(storage: CudaStorage, shape: impl Into<Shape>) -> Tensor {
-    // `from_storage` makes a tensor of the shape it is told: both come from the same extents here.
+    // `from_storage` trusts the shape it is given; here it comes from the same extents as the storage.
     Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
 }

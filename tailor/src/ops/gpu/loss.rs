@@ -1,4 +1,4 @@
-//! Mean squared differences.
+//! Mean squared error.
 
 use super::PARTS;
 use super::launch::Threads::{Blocks, Each};
@@ -14,7 +14,8 @@ pub(super) fn mean_square(a: &Tensor, b: &Tensor) -> Result<CudaStorage> {
     launch("mean_of_parts", Blocks(1), &[&parts], 1, &[PARTS, count], &[])
 }
 
-/// Its gradient with respect to `a`, for the gradient `g` of the mean; with respect to what a ReLU made `a` of, if `relu`.
+/// Gradient of [`mean_square`] with respect to `a`, given the gradient `g` of the mean; if `relu`, with
+/// respect to the input of the ReLU that produced `a`.
 pub(super) fn difference(a: &Tensor, b: &Tensor, g: &Tensor, relu: bool) -> Result<Tensor> {
     let count = a.elem_count();
     let d = launch("difference", Each(count), &[a, b, g], count, &[relu.into()], &[])?;

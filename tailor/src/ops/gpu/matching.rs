@@ -1,4 +1,4 @@
-//! Local teacher matching from what the forward pass left behind.
+//! Local teacher matching from the traces of the forward pass.
 
 use super::conv::kernel_gradient;
 use super::gate::Gated;
@@ -36,8 +36,8 @@ impl Proxy {
         Ok(Proxy { pooled: inner(&p.pooled)?, norm, bias: inner(&p.norm_bias)?, shape, gate: p.gate })
     }
 
-    /// Gradients of kernel, norm weight and norm bias, and alpha's with what `others` have given it, for the gradient `d` of the
-    /// sum that the proxy is part of.
+    /// Gradients of kernel, norm weight, norm bias, and of alpha (added to `others`), given the gradient `d`
+    /// of the sum that the proxy is a term of.
     fn gradients(&self, d: &Tensor, alpha: &Tensor, others: &Tensor) -> Result<[Tensor; 4]> {
         let (c, gates) = (self.bias.elem_count(), alpha.elem_count());
         let sums = self.norm.sums(d, d, false)?;

@@ -1,5 +1,6 @@
-//! The operations on NVIDIA GPUs: convolution as a matrix product over unfolded windows, and kernels of our own
-//! (`kernels.cu`) for what candle composes of many. What limits a step there is how many launches it takes.
+//! Operations on NVIDIA GPUs: convolution as a matrix product over unfolded windows, and custom kernels
+//! (`kernels.cu`) for what candle would compose of many. The number of launches is the bottleneck of a
+//! training step.
 
 mod conv;
 mod gate;
@@ -22,20 +23,20 @@ pub(super) use matching::local_match;
 pub(super) use norm::{affine, batch_norm, follow};
 pub(super) use pool::{average, max_pool2d};
 
-/// Whether an operation on `x` is one of these: on an NVIDIA GPU, unless the environment says `TAILOR_OPS=stock`.
+/// Whether an operation on `x` runs here: on an NVIDIA GPU, unless the environment has `TAILOR_OPS=stock`.
 pub(super) fn runs(x: &Tensor) -> bool {
     x.device().is_cuda() && !stock::everywhere()
 }
 
-/// Blocks that sums over whole tensors are made in.
+/// Number of blocks for sums over whole tensors.
 const PARTS: usize = 256;
 
-/// One zero.
+/// A scalar zero.
 pub(super) fn zero(device: &CudaDevice) -> Result<CudaStorage> {
     Ok(CudaStorage::wrap_cuda_slice(device.alloc_zeros::<f32>(1)?, device.clone()))
 }
 
-/// One number, where `t` is.
+/// A scalar on the device of `t`.
 pub(super) fn number(value: f32, t: &Tensor) -> Result<CudaStorage> {
     let device = t.device().as_cuda_device()?;
     Ok(CudaStorage::wrap_cuda_slice(device.clone_htod(&[value])?, device.clone()))

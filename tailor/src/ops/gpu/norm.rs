@@ -1,4 +1,4 @@
-//! Batch-norm and what running statistics make of it.
+//! Batch-norm and running averages.
 
 use super::launch::Threads::{Blocks, Each};
 use super::launch::{launch, plain};
@@ -7,24 +7,24 @@ use crate::ops::node::{node, wanted};
 use candle_core::cuda::CudaStorage;
 use candle_core::{Result, Tensor};
 
-/// What a batch-norm's gradients are made of. Everything is detached.
+/// What a batch-norm's gradients need, all detached.
 pub(super) struct Norm {
     /// Input `(n, c, h, w)`.
     pub x: Tensor,
     /// Batch mean `(c,)`.
     pub mean: Tensor,
-    /// Batch variance `(c,)`, which is the biased one …
+    /// Batch variance `(c,)`; times `biased`, it is the biased one.
     pub var: Tensor,
-    /// … when multiplied by this.
+    /// Factor from `var` to the biased variance.
     pub biased: f64,
     /// Weight `(c,)`.
     pub weight: Tensor,
-    /// Added to the variance.
+    /// Epsilon, added to the variance.
     pub eps: f64,
 }
 
 impl Norm {
-    /// A norm's value, and what remains of it; last the unbiased variance.
+    /// Forward pass: what the gradients need, the output, and the unbiased variance.
     pub(super) fn forward(
         x: &Tensor,
         weight: &Tensor,
@@ -47,7 +47,7 @@ impl Norm {
         Ok([n, c, h * w, relu.into()])
     }
 
-    /// Gradients of weight and bias, `(2, c)`, for the gradient `g` of the output `y`.
+    /// Gradients of weight and bias, `(2, c)`, given the gradient `g` of the output `y`.
     pub(super) fn sums(&self, y: &Tensor, g: &Tensor, relu: bool) -> Result<Tensor> {
         let c = self.weight.elem_count();
         let inputs = [&self.x, y, g, &self.mean, &self.var];
@@ -55,7 +55,7 @@ impl Norm {
         Ok(plain(launch("norm_sums", Blocks(c), &inputs, 2 * c, &self.extents(relu)?, &factors)?, (2, c)))
     }
 
-    /// Gradient of the input from those sums, times the `gate`-th entry of an alpha if there is one.
+    /// Gradient of the input, given these `sums`, times entry `gate.1` of alpha, if a gate is given.
     pub(super) fn input(
         &self,
         y: &Tensor,

@@ -116,8 +116,8 @@ fn one_thread_or_three() {
     }
 }
 
-/// Every way through Winograd's method: few and many weights, bands within and across images, images in turns, maps
-/// smaller than a tile or a register, channels that fill no register.
+/// Every code path of the Winograd method: few and many weights, bands within and across images, several
+/// rounds of images, maps smaller than a tile or a register, channels that do not fill a register.
 #[test]
 fn winograd_on_any_shape_and_in_any_room() {
     let mut rng = Rng::new(4);
@@ -150,7 +150,7 @@ fn winograd_on_any_shape_and_in_any_room() {
     }
 }
 
-/// The shapes that networks are made of go the fast way, and those it would slow down do not.
+/// Shapes that are common in networks take the fast path; those it would slow down do not.
 #[test]
 fn winograd_takes_wide_layers_only() {
     let cases =

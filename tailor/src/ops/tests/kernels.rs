@@ -1,4 +1,4 @@
-//! The elementwise and batch-norm kernels: every level agrees with plain Rust, whatever the number of threads.
+//! Elementwise and batch-norm kernels: every level agrees with plain Rust, for any number of threads.
 
 use super::{Rng, close};
 use crate::ops::cpu::level::Level;

@@ -1,4 +1,4 @@
-//! Local matching from traces gives the gradients of the cell computed again.
+//! Local matching from traces gives the same gradients as computing the cell again.
 
 use super::{Rng, close_tensors};
 use crate::ops::{self, ProxyTrace, stock};

@@ -1,4 +1,4 @@
-//! Each operation against a plain `f64` reference, against candle's own ops, and against itself on other
+//! Each operation against a plain `f64` reference, against candle's own ops, and against itself with other
 //! instruction sets and thread counts.
 
 mod conv;
@@ -39,7 +39,7 @@ impl Rng {
     }
 }
 
-/// Fails when `got` is further from `want` than `tolerance` times the largest magnitude of `want`.
+/// Fails if `got` differs from `want` by more than `tolerance` times the largest magnitude in `want`.
 #[track_caller]
 pub(crate) fn close(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
     assert_eq!(got.len(), want.len(), "{what}: length");

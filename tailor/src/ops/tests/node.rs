@@ -1,10 +1,11 @@
-//! How nodes hang in candle's graph: many arguments, trained tensors in several places, gradients asked for in the wrong way.
+//! Nodes in candle's graph: many arguments, trained tensors in several places, gradients requested the wrong
+//! way.
 
 use super::{Rng, close_tensors};
 use crate::ops::{self, stock};
 use candle_core::{Tensor, Var};
 
-/// Terms that are themselves computed hang on carriers, four to eleven tensors with alpha.
+/// Computed terms are attached to carriers: four to eleven tensors, including alpha.
 #[test]
 fn a_sum_of_many_computed_terms_has_all_gradients() {
     let mut rng = Rng::new(40);
@@ -32,7 +33,7 @@ fn a_sum_of_many_computed_terms_has_all_gradients() {
 fn a_trained_tensor_has_the_sum_of_what_all_its_places_give() {
     let mut rng = Rng::new(41);
     let var = rng.var(&[1, 2, 4, 4]);
-    // Twice in one node, once in another, once in an operation of candle's.
+    // Twice in one node, once in another, once in one of candle's operations.
     let twice =
         ops::gated_sum(&[var.as_tensor().clone(), var.as_tensor().clone()], &[None, None], None, false);
     let pooled = ops::avg_pool2d(&var, 2, 2).unwrap().sum_all().unwrap();
@@ -44,7 +45,7 @@ fn a_trained_tensor_has_the_sum_of_what_all_its_places_give() {
 }
 
 #[test]
-fn gradients_that_candle_would_lose_are_not_given_at_all() {
+fn gradients_outside_ops_backward_are_refused() {
     let var = Rng::new(42).var(&[1, 2, 4, 4]);
     let loss = || ops::avg_pool2d(&var, 2, 2).unwrap().sum_all().unwrap();
     let error = loss().backward().unwrap_err().to_string();

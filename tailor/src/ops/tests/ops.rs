@@ -77,7 +77,7 @@ fn no_gradient_is_lost_in_a_window_of_nan() {
             let grads = ops::backward(&sum).unwrap();
             let given: Vec<f32> = grads.get(&x).unwrap().flatten_all().unwrap().to_vec1().unwrap();
             let mut want = vec![0.0; 16];
-            // The first of each window, but for the one that has a largest value.
+            // The first element of each window, except for the window that has a maximum.
             [0, 2, 8, 15].into_iter().for_each(|at| want[at] = 1.0);
             assert_eq!(given, want, "{level:?}");
         });
@@ -149,9 +149,10 @@ fn losses() {
     }
 }
 
-/// One operation gives the bits of the two it is made of, values, statistics and gradients, frozen parts or not.
+/// The fused operation is bit-identical to its two parts in values, statistics and gradients, with and
+/// without frozen parts.
 #[test]
-fn a_convolution_and_its_norm_are_the_two_in_turn() {
+fn conv_norm_equals_convolution_then_norm() {
     let mut rng = Rng::new(14);
     let bits = |t: &Tensor| -> Vec<u32> {
         t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect()

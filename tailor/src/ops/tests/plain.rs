@@ -1,4 +1,4 @@
-//! Every operation's forward pass as the textbook has it, in `f64`: what the slopes are taken of.
+//! Textbook forward passes of every operation in `f64`, from which finite differences are taken.
 
 use super::Rng;
 
@@ -25,7 +25,7 @@ impl Array {
         self.shape.as_slice().try_into().unwrap()
     }
 
-    /// Element `(n, c, i, j)`, counted from the corner of a border of width `pad`; `outside` there.
+    /// Element `(n, c, i, j)`, counted from the corner of a border of width `pad`; `outside` in the border.
     fn at(&self, [n, c, i, j]: [usize; 4], pad: usize, outside: f64) -> f64 {
         let [_, channels, h, w] = self.four();
         if i < pad || j < pad || i - pad >= h || j - pad >= w {
@@ -40,7 +40,7 @@ impl Array {
     }
 }
 
-/// An array of `shape (n, c, h, w)` from each element's place.
+/// An array of `shape (n, c, h, w)`, computed from each element's index.
 fn build(shape: [usize; 4], mut f: impl FnMut([usize; 4]) -> f64) -> Array {
     let mut values = Vec::with_capacity(shape.iter().product());
     for n in 0..shape[0] {

@@ -1,5 +1,5 @@
-//! Finite differences on random shapes: each operation's value is the plain one's, and its gradient along a direction
-//! is the slope of the plain one in that direction, at every level this processor has.
+//! Finite differences on random shapes: the value of each operation equals the reference, and its gradient
+//! along a direction equals the reference's slope in that direction, at every level this CPU supports.
 
 use super::plain::{self, Array};
 use super::{Rng, close};
@@ -7,13 +7,15 @@ use crate::ops::cpu::level::Level;
 use crate::ops::{self, ProxyTrace};
 use candle_core::{Device, Result, Tensor, Var};
 
-/// Half the distance a slope is taken over: curvature (STEP^2), rounding (1e-16 / STEP) and ReLUs passed stay negligible.
+/// Half the distance for a slope: curvature (STEP^2), rounding (1e-16 / STEP) and crossed ReLUs stay
+/// negligible.
 const STEP: f64 = 1e-7;
-/// Of the sum of magnitudes an `f32` gradient's product with a direction is made of.
+/// Relative to the sum of magnitudes in an `f32` gradient's product with a direction.
 const TOLERANCE: f64 = 3e-5;
 const EPS: f64 = 1e-5;
 
-/// Compares `fast` with `plain`: values, slopes of the inputs in `trained`, and that no other input gets a gradient.
+/// Compares `fast` with `plain`: values, slopes of the inputs in `trained`, and that no other input gets a
+/// gradient.
 fn agree(
     what: &str,
     rng: &mut Rng,
@@ -72,7 +74,7 @@ fn agree(
     }
 }
 
-/// A number from `low` to `high`, both included.
+/// A number from `low` to `high`, inclusive.
 fn between(rng: &mut Rng, low: usize, high: usize) -> usize {
     low + rng.below(high - low + 1)
 }
@@ -80,7 +82,7 @@ fn between(rng: &mut Rng, low: usize, high: usize) -> usize {
 #[test]
 fn convolution() {
     let rng = &mut Rng::new(30);
-    // n, c_in, h, w, c_out, k, stride, pad: what random draws would rarely give.
+    // n, c_in, h, w, c_out, k, stride, pad: cases that random draws would rarely produce.
     let mut cases = vec![
         [1, 1, 1, 1, 1, 1, 1, 0],
         [1, 3, 15, 18, 9, 7, 2, 3],
@@ -241,7 +243,8 @@ fn losses() {
     }
 }
 
-/// Inputs of a cell: target, block terms, then input, kernel, norm weight and norm bias of each proxy, last the gates.
+/// Inputs of a cell: target, block terms, then input, kernel, norm weight and norm bias of each proxy, and
+/// finally the gates.
 #[test]
 fn local_matching() {
     let rng = &mut Rng::new(35);

@@ -1,4 +1,4 @@
-//! Answers for test images without labels, and the file that the challenge's server takes.
+//! Predictions for unlabelled test images, and the file for the challenge's server.
 
 use super::{Annotations, Event};
 use crate::data::{Images, Loader, Split};
@@ -13,19 +13,20 @@ use std::path::Path;
 /// Images per batch.
 const BATCH: usize = 100;
 
-/// What a network says of a task's test images.
+/// A network's predictions for a task's test images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answers {
-    /// Images, by their path below the task's folder.
+    /// Images, as paths below the task's folder.
     pub files: Vec<String>,
-    /// The class of each, a folder's name.
+    /// The predicted class of each, as the name of its folder.
     pub classes: Vec<String>,
 }
 
-/// Asks `classify`, which maps normalised images to scores of `classes`, about every one of `images`.
+/// Predicts the class of every image in `images` with `classify`, which maps normalised images to scores of
+/// `classes`.
 ///
 /// # Errors
-/// When the images do not fit the network.
+/// If the images do not fit the network.
 pub fn ask(
     lab: &Lab<'_>,
     source: &Source,
@@ -33,7 +34,7 @@ pub fn ask(
     classes: &[String],
     classify: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Answers> {
-    // A loader wants labels; nobody looks at these.
+    // The loader requires labels; these are never read.
     let split = Split { labels: vec![0; images.len()], images, files: files.to_vec() };
     let batches = Loader::new(&split, source.mean, source.std, BATCH, lab.device)?.eval();
     let mut answers = Vec::with_capacity(files.len());
@@ -45,7 +46,7 @@ pub fn ask(
 }
 
 impl Answers {
-    /// Writes them to `path`, by name.
+    /// Writes the predictions to `path`, with classes by name.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -55,14 +56,14 @@ impl Answers {
         Ok(write_atomically(path, format!("{}\n", json!(list)).as_bytes())?)
     }
 
-    /// The challenge's form of them, `{"image_id": …, "category_id": …}` each.
+    /// The predictions in the challenge's format, `{"image_id": …, "category_id": …}` each.
     ///
     /// # Errors
-    /// [`Error::Data`] for an image or class that the annotations do not know.
+    /// [`Error::Data`] for an image or class missing in the annotations.
     pub fn results(&self, event: &Event, annotations: &Annotations) -> Result<Vec<Value>> {
         let unknown = |what: &str, name: &str| {
             let found = format!("{what} `{name}` is not in {event}'s annotations");
-            Error::data(event, found, "take the annotations that belong to the images")
+            Error::data(event, found, "use the annotations that belong to the images")
         };
         let result = |(file, class): (&String, &String)| {
             let image = annotations.images.get(file).ok_or_else(|| unknown("image", file))?;

@@ -1,4 +1,4 @@
-//! The ten tasks of the visual decathlon: their baselines, how a result scores, and what is changed in training images.
+//! The ten tasks of the visual decathlon: baselines, scoring, and augmentation.
 
 use crate::data::Augment;
 use crate::{Error, Result};
@@ -7,15 +7,15 @@ use std::fmt;
 /// One task.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Event {
-    /// Its folder.
+    /// Name of its folder.
     pub name: &'static str,
     /// Accuracy of the challenge's baseline, in percent.
     pub baseline: f64,
-    /// Most pixels that training images of [`SIZE`] pixels are shifted by.
+    /// Maximum shift in pixels of training images of [`SIZE`] pixels.
     shift: usize,
-    /// Whether they are mirrored.
+    /// Whether training images are mirrored.
     flip: bool,
-    /// How much brightness, contrast and saturation change.
+    /// Strength of the jitter of brightness, contrast and saturation.
     jitter: f32,
 }
 
@@ -28,8 +28,9 @@ const fn event(name: &'static str, baseline: f64, shift: usize, flip: bool, jitt
 
 /// The tasks, in the order of the paper's Table 3.
 ///
-/// Baselines are the challenge's; shifts, mirroring and jitter are the authors' (random crops of 64 of 72 pixels are shifts
-/// by up to 4, of 72 of 88 by up to 8; their jitter of 0.5, 0.2 and 0.2 is 0.3 for all three here).
+/// Baselines are the challenge's; shifts, mirroring and jitter are the authors' (random crops of 64 out of 72
+/// pixels are shifts by up to 4, of 72 out of 88 by up to 8; their jitter of 0.5, 0.2 and 0.2 is 0.3 for all
+/// three here).
 pub const EVENTS: [Event; 10] = [
     event("imagenet12", 59.87, 4, true, 0.0),
     event("aircraft", 60.34, 8, true, 0.0),
@@ -44,10 +45,10 @@ pub const EVENTS: [Event; 10] = [
 ];
 
 impl Event {
-    /// The task of this name.
+    /// The task called `name`.
     ///
     /// # Errors
-    /// [`Error::Config`] with all names.
+    /// [`Error::Config`], listing all names.
     pub fn named(name: &str) -> Result<&'static Event> {
         EVENTS.iter().find(|event| event.name == name).ok_or_else(|| {
             let known: Vec<&str> = EVENTS.iter().map(|event| event.name).collect();
@@ -55,14 +56,14 @@ impl Event {
         })
     }
 
-    /// Points for an accuracy in percent: `1000 * (max(0, Emax - E) / Emax)^2`, where `E` is the error in percent and
-    /// `Emax` twice the baseline's. The baseline itself has 250 points.
+    /// Points for an accuracy in percent: `1000 * (max(0, Emax - E) / Emax)^2`, where `E` is the error in
+    /// percent and `Emax` is twice the baseline's. The baseline itself scores 250 points.
     pub fn points(&self, accuracy: f64) -> f64 {
         let (error, most) = (100.0 - accuracy, 2.0 * (100.0 - self.baseline));
         1000.0 * ((most - error).max(0.0) / most).powi(2)
     }
 
-    /// What is changed at random in its training images of `size` pixels.
+    /// Augmentation of its training images at `size` pixels.
     pub fn augment(&self, size: usize) -> Augment {
         let crop_pad = (self.shift * size + SIZE / 2) / SIZE;
         Augment { crop_pad, flip: self.flip, jitter: self.jitter, ..Augment::default() }
@@ -88,7 +89,7 @@ mod tests {
         let dtd = Event::named("dtd").unwrap();
         // Emax = 2 * 44.47 = 88.94. 70 % right: E = 30, (58.94 / 88.94)^2 = 0.662694^2 = 0.439163.
         assert!((dtd.points(70.0) - 439.163).abs() < 1e-3, "{}", dtd.points(70.0));
-        // No better than 11.06 %: nothing. All right: everything.
+        // At 11.06 % or less: nothing. At 100 %: everything.
         assert_eq!(dtd.points(11.0), 0.0);
         assert_eq!(dtd.points(100.0), 1000.0);
         // Emax = 2 * 2.47 = 4.94. 99 % right: E = 1, (3.94 / 4.94)^2 = 0.797571^2 = 0.636119.
@@ -99,12 +100,12 @@ mod tests {
 
     #[test]
     fn published_accuracies_give_published_scores() {
-        // The baselines have half of the largest error each: 250 points.
+        // The baselines have half of the maximum error each: 250 points.
         assert!((total(EVENTS.map(|event| event.baseline)) - 2500.0).abs() < 1e-9);
         // Parallel residual adapters (Rebuffi et al., CVPR 2018): 3412, mean 78.07.
         let parallel = [60.32, 64.21, 81.91, 94.73, 58.83, 99.38, 84.68, 89.21, 96.54, 50.94];
         assert_eq!(total(parallel).round(), 3412.0);
-        // Deep adaptation networks (Rosenfeld & Tsotsos): 2851, cut off.
+        // Deep adaptation networks (Rosenfeld & Tsotsos): 2851, truncated.
         let dan = [57.74, 64.11, 80.07, 91.29, 56.54, 98.46, 86.05, 89.67, 96.77, 49.38];
         assert_eq!(total(dan).floor(), 2851.0);
     }

@@ -1,12 +1,13 @@
-//! The visual decathlon (Rebuffi, Bilen & Vedaldi, NeurIPS 2017; the paper's Table 3): ten tasks on one backbone of images
-//! of 72 pixels, each with its own normalisation and augmentation, and one score.
+//! The visual decathlon (Rebuffi, Bilen & Vedaldi, NeurIPS 2017; the paper's Table 3): ten tasks on one
+//! backbone with 72-pixel images, each with its own normalisation and augmentation, combined in one score.
 //!
-//! What is assumed of the challenge, from its page, its readers in the TensorFlow data sets and the authors' code: the
-//! folders and annotation files of [`Tree`], results as a list of `image_id` and `category_id`, the baselines in
-//! [`EVENTS`]. What differs from the authors' code: all tasks at one size and squashed to it, shifts bring in black
-//! instead of mirrored borders, normalisation is measured on the training images instead of read, and networks are
-//! chosen on `val/` instead of trained on it too. A score on validation images, by which networks were chosen, is somewhat
-//! flattered: the challenge's server has the labels of the test images.
+//! What is assumed of the challenge, from its web page, its readers in TensorFlow Datasets and the authors'
+//! code: the folders and annotation files described in [`Tree`], results as a list of `image_id` and
+//! `category_id`, and the baselines in [`EVENTS`]. Differences from the authors' code: all tasks have one
+//! size and are squashed to it, shifts are padded with black instead of mirrored borders, normalisation is
+//! measured on the training images instead of read, and networks are selected on `val/` instead of being
+//! trained on it too. A score on validation images, which were used for selection, is slightly optimistic:
+//! the challenge's server has the labels of the test images.
 
 mod answers;
 mod events;
@@ -28,38 +29,38 @@ use crate::{Error, Result};
 use bundles::container::Bundle;
 use bundles::plan::{Counter, Plan};
 
-/// A task that was run.
+/// The result of one task.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The task.
     pub event: &'static Event,
     /// Accuracy and cost of its network.
     pub network: Network,
-    /// Its tailoring; none for the task that the backbone comes from.
+    /// Its tailoring; `None` for the task that the backbone was trained on.
     pub trial: Option<Trial>,
-    /// Universal blocks that its network has.
+    /// Universal blocks in its network.
     pub blocks: usize,
-    /// What it says of test images without labels.
+    /// Predictions for unlabelled test images.
     pub answers: Option<Answers>,
 }
 
 impl Entry {
-    /// Points of the challenge.
+    /// Points in the challenge.
     pub fn points(&self) -> f64 {
         self.event.points(100.0 * self.network.shown().accuracy())
     }
 }
 
-/// `source` with the normalisation of the task's own training images.
+/// `source` with the normalisation measured on the task's training images.
 pub fn normalised(source: &Source, train: &Images) -> Source {
     let (mean, std) = statistics(train);
     Source { mean, std, ..source.clone() }
 }
 
-/// Tailors to one task in its folder of the work folder, and asks the network about `hidden`, test images without labels.
+/// Tailors to one task in its folder of the work folder, and classifies `hidden`, the unlabelled test images.
 ///
 /// # Errors
-/// Whatever [`Lab::trial`] reports.
+/// Any error of [`Lab::trial`].
 pub fn tailored(
     lab: &Lab<'_>,
     source: &Source,
@@ -85,21 +86,21 @@ pub fn tailored(
     Ok(Entry { event, network, trial: Some(trial), blocks, answers })
 }
 
-/// Images of the task that the backbone was trained on; nothing is trained on them.
+/// Images of the task that the backbone was trained on; they are only used for evaluation.
 #[derive(Debug, Clone)]
 pub struct SourceTask {
     /// Its classes.
     pub classes: Vec<String>,
     /// `val/`.
     pub val: Split,
-    /// `test/`, where it has labels.
+    /// `test/`, if it has labels.
     pub test: Option<Split>,
 }
 
-/// Measures the backbone's own classifier on the task that it comes from.
+/// Evaluates the backbone's own classifier on the task it was trained on.
 ///
 /// # Errors
-/// [`Error::Config`] when the backbone has no classifier, [`Error::Data`] when its classes are others.
+/// [`Error::Config`] if the backbone has no classifier, [`Error::Data`] if its classes differ.
 pub fn of_source(
     lab: &Lab<'_>,
     source: &Source,
@@ -132,26 +133,29 @@ pub fn of_source(
     Ok(Entry { event, network, trial: None, blocks: plan.blocks(), answers })
 }
 
-/// Refuses a source task that the backbone's classifier does not tell apart.
+/// Refuses a source task whose classes are not those of the backbone's classifier.
 ///
 /// # Errors
 /// [`Error::Config`] or [`Error::Data`].
 pub fn check_source(source: &Source, event: &Event, classes: &[String]) -> Result<()> {
     if !source.classifier {
-        let want = "the backbone came without its source classifier: import one that has it, or tailor to the task \
+        let want = "the backbone has no source classifier: import one that has it, or tailor to the task \
                     with --source-task none";
         return Err(Error::config(format!("--source-task {event}"), want));
     }
     let known = source.plan.classes();
     if known != classes.len() || (!source.labels.is_empty() && source.labels != classes) {
-        let found =
-            format!("{} classes that are not the {known} of the backbone's classifier", classes.len());
-        return Err(Error::data(event, found, "say with --source-task which task the backbone comes from"));
+        let found = format!("its {} classes are not the {known} of the backbone's classifier", classes.len());
+        return Err(Error::data(
+            event,
+            found,
+            "name the task the backbone was trained on with --source-task",
+        ));
     }
     Ok(())
 }
 
-/// A plain network of a plan, none of whose kernels is the task's own.
+/// The results of a plain network, none of whose kernels are task-owned.
 fn whole(plan: &Plan, val: Score, test: Option<Score>) -> Result<Network> {
     let own = plan.task_params();
     Ok(Network {

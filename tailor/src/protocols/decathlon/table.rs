@@ -1,4 +1,4 @@
-//! The decathlon's table, score and results file.
+//! The decathlon's tables, score and results file.
 
 use super::{EVENTS, Entry, Event, SIZE, Tree};
 use crate::Result;
@@ -7,8 +7,8 @@ use crate::source::Source;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Published results of all ten tasks on the 26-layer wide ResNet: score, mean accuracy, millions of parameters and
-/// thousands of millions of multiply-adds of a network, where they were published.
+/// Published results for all ten tasks on the 26-layer wide ResNet: score, mean accuracy and, where
+/// published, millions of parameters and billions of multiply-adds per network.
 const PUBLISHED: [(&str, &str, &str, &str, &str); 5] = [
     ("published: NetTailor", "3744", "79.64", "3.67", "0.61"),
     ("published: parallel residual adapters", "3412", "78.07", "6.44", "0.96"),
@@ -17,10 +17,10 @@ const PUBLISHED: [(&str, &str, &str, &str, &str); 5] = [
     ("published: LwF", "2515", "-", "-", "-"),
 ];
 
-/// Writes `results.json` of all answers that have annotations to the work folder, and makes the tables.
+/// Writes all predictions that have annotations to `results.json` in the work folder, and makes the tables.
 ///
 /// # Errors
-/// Annotations that do not fit the images, or what cannot be written.
+/// If annotations do not fit the images, or a file cannot be written.
 pub fn findings(work: &Path, tree: &Tree, source: &Source, entries: &[Entry]) -> Result<Findings> {
     let (results, missing) = results(tree, entries)?;
     let mut notes = notes(source, entries);
@@ -31,8 +31,8 @@ pub fn findings(work: &Path, tree: &Tree, source: &Source, entries: &[Entry]) ->
     }
     if !missing.is_empty() {
         notes.push(format!(
-            "No annotations of {}: their answers are in TASK/answers.json, and not in results.json, which needs the \
-             numbers of images from the development kit (--annotations).",
+            "No annotations of {}: their answers are in TASK/answers.json but not in results.json, which needs the \
+             image ids from the development kit (--annotations).",
             missing.join(", ")
         ));
     }
@@ -112,15 +112,15 @@ pub fn findings(work: &Path, tree: &Tree, source: &Source, entries: &[Entry]) ->
     })
 }
 
-/// All tasks together.
+/// All tasks combined.
 struct Total {
     score: f64,
     /// Mean accuracy.
     mean: f64,
-    /// Means of a network.
+    /// Means per network.
     params: u64,
     macs: u64,
-    /// Parameters of all networks, the backbone's kernels once.
+    /// Parameters of all networks, with the backbone's kernels counted once.
     together: u64,
 }
 
@@ -139,7 +139,7 @@ impl Total {
     }
 }
 
-/// Results in the challenge's form, and the tasks whose answers have no annotations.
+/// Results in the challenge's format, and the tasks whose predictions have no annotations.
 fn results<'a>(tree: &Tree, entries: &'a [Entry]) -> Result<(Vec<Value>, Vec<&'a str>)> {
     let (mut results, mut missing) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -154,8 +154,8 @@ fn results<'a>(tree: &Tree, entries: &'a [Entry]) -> Result<(Vec<Value>, Vec<&'a
 
 fn notes(source: &Source, entries: &[Entry]) -> Vec<String> {
     let mut notes = vec![
-        "Points and mean are of test accuracy where test images have labels, else of validation, by which networks were \
-         chosen. GFLOPs are multiply-adds of one image; \"all tasks\" counts the shared kernels once, and whole."
+        "Points and mean use test accuracy where test images have labels, otherwise validation accuracy, by which networks were \
+         selected. GFLOPs are multiply-adds per image; \"all tasks\" counts the shared kernels once and in full."
             .to_string(),
     ];
     let names = |of: &dyn Fn(&Event) -> bool| -> Vec<&str> {
@@ -168,7 +168,7 @@ fn notes(source: &Source, entries: &[Entry]) -> Vec<String> {
     }
     let size = source.plan.input;
     if (size.h, size.w) != (SIZE, SIZE) {
-        notes.push(format!("The backbone was made for images of {}x{} pixels.", size.w, size.h));
+        notes.push(format!("The backbone was trained for images of {}x{} pixels.", size.w, size.h));
     }
     for entry in entries {
         caveats(&mut notes, entry.event.name, entry.trial.iter());

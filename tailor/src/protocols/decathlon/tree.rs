@@ -1,8 +1,8 @@
-//! Where the challenge's files lie: images by task, split and class, and annotations that give them numbers.
+//! The layout of the challenge's files: images by task, split and class, and annotations with their ids.
 //!
-//! As unpacked, `decathlon-1.0/data/TASK/{train,val}/CLASS/*` and `decathlon-1.0/data/TASK/test/*`, the test images without
-//! classes; and beside them, from the development kit, `decathlon-1.0/annotations/TASK_{train,val,test_stripped}.json`
-//! in the form of COCO's.
+//! Unpacked, the images are `decathlon-1.0/data/TASK/{train,val}/CLASS/*` and, for test images without
+//! classes, `decathlon-1.0/data/TASK/test/*`. The development kit adds
+//! `decathlon-1.0/annotations/TASK_{train,val,test_stripped}.json` in COCO's format.
 
 use super::Event;
 use crate::data::images_below;
@@ -23,27 +23,27 @@ pub struct Tree {
 pub enum Tests {
     /// There are none.
     None,
-    /// In folders of the classes of `train/`: accuracy can be measured.
+    /// Sorted into folders by the classes of `train/`: accuracy can be measured.
     Labelled,
-    /// As the challenge has them: these files, without labels.
+    /// Unlabelled, as distributed by the challenge: these files.
     Hidden(Vec<String>),
 }
 
-/// What the challenge calls images and classes of a task.
+/// The challenge's ids of a task's images and classes.
 #[derive(Debug, Clone, Default)]
 pub struct Annotations {
-    /// Number of each test image, by its path below the task's folder.
+    /// Id of each test image, by its path below the task's folder.
     pub images: HashMap<String, u64>,
-    /// Number of each class, by its folder.
+    /// Id of each class, by its folder.
     pub categories: HashMap<String, u64>,
 }
 
 impl Tree {
-    /// Takes `root`, which holds the tasks' folders or `data/` with them, and annotations from the folder named or from
-    /// `annotations/` beside them, where there is one.
+    /// Opens `root`, which holds the tasks' folders directly or in `data/`, with annotations from the given
+    /// folder or, by default, from `annotations/` next to them, if it exists.
     ///
     /// # Errors
-    /// [`Error::Config`] when there is no such folder.
+    /// [`Error::Config`] if a given folder does not exist.
     pub fn open(root: &Path, annotations: Option<&Path>) -> Result<Tree> {
         if !root.is_dir() {
             let want = "no such folder: give the one with aircraft/, cifar100/ and so on";
@@ -65,7 +65,7 @@ impl Tree {
     /// The folder of a task.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is none.
+    /// [`Error::Data`] if it does not exist.
     pub fn folder(&self, event: &Event) -> Result<PathBuf> {
         let folder = self.data.join(event.name);
         if folder.is_dir() {
@@ -75,10 +75,10 @@ impl Tree {
         Err(Error::data(folder.display(), "no such folder", want))
     }
 
-    /// The test images of a task with these classes.
+    /// The test images of a task with the given classes.
     ///
     /// # Errors
-    /// What cannot be listed.
+    /// If the folder cannot be listed.
     pub fn tests(&self, event: &Event, classes: &[String]) -> Result<Tests> {
         let files = images_below(&self.folder(event)?, "test")?;
         let classes: HashSet<&str> = classes.iter().map(String::as_str).collect();
@@ -93,10 +93,10 @@ impl Tree {
         })
     }
 
-    /// What the challenge calls test images and classes of a task; `None` when there are no annotations of it.
+    /// The ids of a task's test images and classes; `None` if there are no annotations for it.
     ///
     /// # Errors
-    /// [`Error::Data`] when a file is not what its name says.
+    /// [`Error::Data`] if a file is malformed or a class has no image in it.
     pub fn annotations(&self, event: &Event, classes: &[String]) -> Result<Option<Annotations>> {
         let Some(folder) = &self.annotations else { return Ok(None) };
         let file = |split: &str| folder.join(format!("{event}_{split}.json"));
@@ -125,22 +125,22 @@ impl Tree {
         }
         let missing = classes.iter().find(|class| !annotations.categories.contains_key(*class));
         let found = format!("no image of class `{}` in {event}'s", missing.map_or("", String::as_str));
-        Err(Error::data(folder.display(), found, "take the annotations that belong to the images"))
+        Err(Error::data(folder.display(), found, "use the annotations that belong to the images"))
     }
 }
 
-/// `val/CLASS/NAME` of `data/TASK/val/CLASS/NAME`.
+/// Strips `data/TASK/` from `data/TASK/val/CLASS/NAME`.
 fn below(name: &str, event: &Event) -> String {
     let below = name.split_once(&format!("{event}/")).map_or(name, |(_, below)| below);
     below.to_string()
 }
 
-/// Number and file name of every image.
+/// Id and file name of every image.
 fn images(json: &Value, path: &Path) -> Result<Vec<(u64, String)>> {
     let read = |image: &Value| Some((image["id"].as_u64()?, image["file_name"].as_str()?.to_string()));
     let all = json["images"].as_array().and_then(|images| images.iter().map(read).collect());
     all.ok_or_else(|| {
-        let want = "`images` with `id` and `file_name` each, as the development kit has them";
+        let want = "an `images` list with `id` and `file_name`, as in the development kit";
         Error::data(path.display(), "no list of images", want)
     })
 }
@@ -148,7 +148,11 @@ fn images(json: &Value, path: &Path) -> Result<Vec<(u64, String)>> {
 fn read(path: &Path) -> Result<Option<Value>> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::data(path.display(), format!("no JSON ({error})"), "unpack the development kit again")
+            Error::data(
+                path.display(),
+                format!("not valid JSON ({error})"),
+                "unpack the development kit again",
+            )
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path)(error)),
@@ -180,7 +184,7 @@ mod tests {
         assert_eq!(tests().unwrap(), Tests::Labelled);
         touch(root.join("dtd/test/2.jpg"));
         assert_eq!(tests().unwrap(), Tests::Hidden(vec!["test/2.jpg".into(), "test/banded/1.jpg".into()]));
-        // As some readers of folders want it.
+        // The layout that some dataset readers expect.
         std::fs::remove_dir_all(root.join("dtd/test")).unwrap();
         touch(root.join("dtd/test/all/3.jpg"));
         assert_eq!(tests().unwrap(), Tests::Hidden(vec!["test/all/3.jpg".into()]));

@@ -1,25 +1,25 @@
-//! The stack machine: opcodes in, objects out.
+//! The pickle virtual machine: opcodes in, objects out.
 
 use super::{Id, Object};
 use crate::weights::Fault;
 use std::collections::HashMap;
 
-/// Where decoding stands.
+/// State of the decoder.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
-    /// Bytes read.
+    /// Number of bytes read.
     pub(super) at: usize,
-    /// Everything made so far.
+    /// All objects so far.
     pub(super) objects: Vec<Object>,
     stack: Vec<Id>,
-    /// Heights of the stack at which marks were set.
+    /// Stack heights at the marks.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
-    /// Items of lists that became those of dicts.
+    /// Number of list items copied into dicts.
     copied: usize,
 }
 
-/// The one shared `None`.
+/// The shared `None`.
 const NOTHING: Id = 0;
 
 impl<'a> Machine<'a> {
@@ -35,7 +35,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Reads up to and including STOP and returns the object that is left on top.
+    /// Runs up to and including STOP and returns the object on top of the stack.
     pub(super) fn run(&mut self) -> Result<Id, Fault> {
         loop {
             let at = self.at;
@@ -49,7 +49,7 @@ impl<'a> Machine<'a> {
 
     fn step(&mut self, op: u8, at: usize) -> Result<(), Fault> {
         match op {
-            // Frames and the protocol's number carry nothing.
+            // Frames and the protocol number carry no information.
             0x80 => self.fixed::<1>().map(|_| ()),
             0x95 => self.fixed::<8>().map(|_| ()),
             b'(' => {
@@ -187,10 +187,12 @@ impl<'a> Machine<'a> {
                 let args = self.make(Object::Tuple(items));
                 self.call(callee, args)
             }
-            // State set on an object: an OrderedDict's `_metadata`, a module's attributes. Not needed.
+            // State set on an object, such as an OrderedDict's `_metadata` or a module's attributes; not
+            // needed.
             b'b' => self.pop().map(|_| ()),
             b'p' => {
-                let key = self.line()?.parse().map_err(|_| self.bad(at, "a memo key that is no number"))?;
+                let key =
+                    self.line()?.parse().map_err(|_| self.bad(at, "a memo key that is not a number"))?;
                 self.remember(key)
             }
             b'q' => {
@@ -203,7 +205,8 @@ impl<'a> Machine<'a> {
             }
             0x94 => self.remember(self.memo.len() as u64),
             b'g' => {
-                let key = self.line()?.parse().map_err(|_| self.bad(at, "a memo key that is no number"))?;
+                let key =
+                    self.line()?.parse().map_err(|_| self.bad(at, "a memo key that is not a number"))?;
                 self.recall(key, at)
             }
             b'h' => {
@@ -280,9 +283,9 @@ impl<'a> Machine<'a> {
         let top = self.top()?;
         match self.objects.get_mut(top) {
             Some(Object::List(list)) => list.extend(items),
-            // Something recorded but not made may be filled like a list.
+            // An object that was recorded but not constructed may be extended like a list.
             Some(Object::Call(..) | Object::Nothing) => {}
-            _ => return Err(self.bad(at, "items appended to what is no list")),
+            _ => return Err(self.bad(at, "items appended to something other than a list")),
         }
         Ok(())
     }
@@ -295,7 +298,7 @@ impl<'a> Machine<'a> {
         match self.objects.get_mut(top) {
             Some(Object::Dict(dict)) => dict.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1]))),
             Some(Object::Call(..) | Object::Nothing) => {}
-            _ => return Err(self.bad(at, "keys set on what is no dict")),
+            _ => return Err(self.bad(at, "keys set on something other than a dict")),
         }
         Ok(())
     }
@@ -306,14 +309,14 @@ impl<'a> Machine<'a> {
             return self.push(Object::Call(callee, args));
         }
         let mut pairs = Vec::new();
-        // Python 2 gives the items as an argument: a list of lists of two.
+        // Python 2 passes the items as an argument: a list of two-item lists.
         if let Object::Tuple(args) = &self.objects[args]
             && let Some(Object::List(items)) = args.first().map(|&list| &self.objects[list])
         {
-            // A few bytes can ask for one list many times over.
+            // A few bytes can refer to the same list many times.
             self.copied = self.copied.saturating_add(items.len());
             if self.copied > self.bytes.len() {
-                return Err(self.bad(self.at, "more items of dicts than it has bytes"));
+                return Err(self.bad(self.at, "more dict items than it has bytes"));
             }
             for &item in items {
                 if let Object::List(pair) | Object::Tuple(pair) = &self.objects[item]
@@ -352,7 +355,7 @@ impl<'a> Machine<'a> {
         Ok(out)
     }
 
-    /// A little-endian length of `width` bytes, and that many bytes.
+    /// Reads a little-endian length of `width` bytes, then that many bytes.
     fn counted(&mut self, width: usize) -> Result<&[u8], Fault> {
         let mut length = [0; 8];
         length[..width].copy_from_slice(self.take(width)?);
@@ -369,7 +372,7 @@ impl<'a> Machine<'a> {
         self.push(Object::Bytes)
     }
 
-    /// An integer of any length, two's complement; those beyond 128 bits are of no interest.
+    /// A two's complement integer of any length; those over 128 bits are of no interest.
     fn long(&mut self, width: usize) -> Result<(), Fault> {
         let bytes = self.counted(width)?;
         let object = if bytes.len() > 16 {

@@ -1,8 +1,9 @@
-//! The part of Python's pickle machine that state dicts need, running nothing.
+//! The subset of Python's pickle machine that state dicts need, without executing anything.
 //!
 //! Objects live in one arena and refer to each other by index, so shared and even cyclic data is only as
-//! large as the bytes that describe it. Every opcode makes at most one object, so memory is bounded by the
-//! length of the pickle; whoever walks the result must bound the walk, because shared lists can unfold.
+//! large as the bytes that describe it. Every opcode creates a bounded number of objects, so memory is
+//! bounded by the length of the pickle. Code that walks the result must bound the walk, because shared lists
+//! can expand.
 
 mod machine;
 
@@ -15,7 +16,7 @@ pub(super) type Id = usize;
 /// A Python object as plain data.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Object {
-    /// `None`, and whatever is of no interest: sets, huge integers.
+    /// `None`, and anything of no interest: sets, huge integers.
     Nothing,
     Bool(bool),
     Int(i128),
@@ -24,13 +25,13 @@ pub(super) enum Object {
     Bytes,
     Tuple(Vec<Id>),
     List(Vec<Id>),
-    /// A dict or OrderedDict, in order of insertion.
+    /// A dict or OrderedDict, in insertion order.
     Dict(Vec<(Id, Id)>),
-    /// A class or function by `module name`; never looked up.
+    /// A class or function as `module name`; never resolved.
     Global(String),
-    /// A call that was recorded instead of made: what, with which arguments.
+    /// A call, recorded instead of executed: callee and arguments.
     Call(Id, Id),
-    /// A reference to something outside the pickle, a storage.
+    /// A reference to something outside the pickle: a storage.
     Persistent(Id),
 }
 
@@ -38,26 +39,26 @@ pub(super) enum Object {
 #[derive(Debug)]
 pub(super) struct Pickle {
     objects: Vec<Object>,
-    /// The object the pickle stands for.
+    /// The top-level object.
     pub root: Id,
     /// Bytes read, up to and including the STOP opcode.
     pub length: usize,
 }
 
 impl Pickle {
-    /// Decodes the pickle at the beginning of `bytes`.
+    /// Decodes the pickle at the start of `bytes`.
     pub fn read(bytes: &[u8]) -> Result<Pickle, Fault> {
         let mut machine = Machine::new(bytes);
         let root = machine.run()?;
         Ok(Pickle { objects: machine.objects, root, length: machine.at })
     }
 
-    /// The object of this index.
+    /// The object with index `id`.
     pub fn get(&self, id: Id) -> &Object {
         self.objects.get(id).unwrap_or(&Object::Nothing)
     }
 
-    /// Every persistent reference's tuple of arguments.
+    /// The argument tuples of all persistent references.
     pub fn persistent(&self) -> impl Iterator<Item = Id> {
         self.objects.iter().filter_map(|object| match object {
             Object::Persistent(id) => Some(*id),
@@ -65,7 +66,7 @@ impl Pickle {
         })
     }
 
-    /// The text, if it is one.
+    /// The object as a string, if it is one.
     pub fn text(&self, id: Id) -> Option<&str> {
         match self.get(id) {
             Object::Str(text) => Some(text),
@@ -73,7 +74,7 @@ impl Pickle {
         }
     }
 
-    /// The items of a tuple or list.
+    /// The items, if the object is a tuple or list.
     pub fn items(&self, id: Id) -> Option<&[Id]> {
         match self.get(id) {
             Object::Tuple(items) | Object::List(items) => Some(items),
@@ -81,7 +82,7 @@ impl Pickle {
         }
     }
 
-    /// A number that is no less than zero and small enough to count with.
+    /// The object as a `usize`, if it is an integer in range.
     pub fn size(&self, id: Id) -> Option<usize> {
         match self.get(id) {
             Object::Int(value) => usize::try_from(*value).ok(),
@@ -89,7 +90,7 @@ impl Pickle {
         }
     }
 
-    /// A tuple or list of sizes.
+    /// The object as a list of sizes, if it is a tuple or list of them.
     pub fn sizes(&self, id: Id) -> Option<Vec<usize>> {
         self.items(id)?.iter().map(|&item| self.size(item)).collect()
     }

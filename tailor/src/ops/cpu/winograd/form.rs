@@ -1,9 +1,9 @@
-//! The one-dimensional transforms of Winograd's F(4, 3), forward and backward, on registers of lanes.
+//! The one-dimensional transforms of Winograd's F(4, 3), forward and backward, on registers.
 //!
-//! After Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), points 0, ±1, ±2:
-//! `y = A^T [(G w) * (B^T d)]`, four outputs from six inputs. The gradient of the weights is the same bilinear
-//! form read the other way: `dw = G^T [(A g) * (B^T d)]`. Two-dimensional transforms apply one to columns, then
-//! rows.
+//! From Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), with points 0, ±1, ±2:
+//! `y = A^T [(G w) * (B^T d)]`, four outputs from six inputs. The gradient of the weights is the same
+//! bilinear form transposed: `dw = G^T [(A g) * (B^T d)]`. Two-dimensional transforms apply a one-dimensional
+//! one to columns, then to rows.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 
 use crate::ops::cpu::lanes::Lanes;
@@ -12,13 +12,13 @@ use crate::ops::cpu::lanes::Lanes;
 pub(super) const M: usize = 4;
 /// Input pixels per tile side.
 pub(super) const A: usize = 6;
-/// Products per tile: the planes that intermediate values lie in.
+/// Products per tile, and so the number of planes of intermediate values.
 pub(super) const PLANES: usize = A * A;
 
 /// `B^T d`.
 ///
 /// # Safety
-/// The instruction set of `V`, here and below.
+/// The CPU must support `V`.
 #[inline(always)]
 pub(super) unsafe fn input<V: Lanes>(d: [V; A]) -> [V; A] {
     let (two, four, minus_five) = (V::splat(2.), V::splat(4.), V::splat(-5.));
@@ -38,7 +38,7 @@ pub(super) unsafe fn input<V: Lanes>(d: [V; A]) -> [V; A] {
 /// `A^T m`.
 ///
 /// # Safety
-/// As [`input`].
+/// The CPU must support `V`.
 #[inline(always)]
 pub(super) unsafe fn output<V: Lanes>(m: [V; A]) -> [V; M] {
     let (sum, difference) = (m[1].add(m[2]), m[1].sub(m[2]));
@@ -51,10 +51,10 @@ pub(super) unsafe fn output<V: Lanes>(m: [V; A]) -> [V; M] {
     ]
 }
 
-/// `A g`: what a gradient of the outputs is to the products.
+/// `A g`: maps a gradient of the outputs to one of the products.
 ///
 /// # Safety
-/// As [`input`].
+/// The CPU must support `V`.
 #[inline(always)]
 pub(super) unsafe fn output_back<V: Lanes>(g: [V; M]) -> [V; A] {
     let (even, odd) = (g[0].add(g[2]), g[1].add(g[3]));
@@ -66,7 +66,7 @@ pub(super) unsafe fn output_back<V: Lanes>(g: [V; M]) -> [V; A] {
 /// `G w`.
 ///
 /// # Safety
-/// As [`input`].
+/// The CPU must support `V`.
 #[inline(always)]
 pub(super) unsafe fn kernel<V: Lanes>(w: [V; 3]) -> [V; A] {
     let outer = w[0].add(w[2]).mul(V::splat(-1. / 6.));
@@ -86,7 +86,7 @@ pub(super) unsafe fn kernel<V: Lanes>(w: [V; 3]) -> [V; A] {
 /// `G^T u`: the gradient of the weights from that of their transform.
 ///
 /// # Safety
-/// As [`input`].
+/// The CPU must support `V`.
 #[inline(always)]
 pub(super) unsafe fn kernel_back<V: Lanes>(u: [V; A]) -> [V; 3] {
     let sixth = V::splat(1. / 6.);

@@ -1,10 +1,10 @@
-//! Winograd convolution F(4x4, 3x3), stride 1: forward, gradient of the data, gradient of the weights.
+//! Winograd convolution F(4x4, 3x3), stride 1: forward, gradient of the input, gradient of the weights.
 //!
-//! A tile of 4x4 outputs costs 36 products per pair of channels instead of 144; the transforms around them work on
-//! lanes of channels. Rounding errors are about ten times those of the definition (some 1e-6 of the largest value),
-//! far below what training notices. Where transformed weights are few, each thread takes its images band by band
-//! through all steps in its cache; where they are many, all tiles are transformed first and threads split the output
-//! channels, so that weights are read once.
+//! A tile of 4x4 outputs takes 36 products per pair of channels instead of 144; the transforms around them
+//! are vectorised over channels. Rounding errors are about ten times those of direct convolution (some 1e-6
+//! of the largest value), which is negligible for training. With few transformed weights, each thread takes
+//! its images band by band through all steps in its cache; with many, all tiles are transformed first and
+//! threads split the output channels, so that weights are read once.
 
 mod form;
 mod product;
@@ -24,14 +24,14 @@ use tasks::{Correlate, Kernel, Outputs, Planes, Target, Whole, run};
 use tiles::{Source, Tiling};
 use weights::{KernelGradient, WeightsByChannel, WeightsByImage};
 
-/// How much of what is kept close, in floats.
+/// Limits on what is kept in caches, in floats.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
-    /// Transformed weights up to this many stay in a second-level cache beside a band's planes.
+    /// Up to this many transformed weights stay in the second-level cache next to a band's planes.
     pub weights: usize,
-    /// A band's planes.
+    /// Size of a band's planes.
     pub band: usize,
-    /// Most that all threads share of planes.
+    /// Maximum size of planes shared by all threads.
     pub shared: usize,
 }
 
@@ -42,11 +42,12 @@ impl Room {
 
 /// Output blocks multiplied together.
 const RUN: usize = 4;
-/// Independent partial sums of a weight gradient; fixed, so that results do not depend on the thread count.
+/// Number of independent partial sums of a weight gradient; fixed, so that results do not depend on the
+/// thread count.
 const PARTIALS: usize = 4;
 
-/// Whether this method computes `s`, and faster than register tiles over pixels do (an estimate in vector
-/// operations per image).
+/// Whether this method can compute `s`, and is faster than direct convolution, by an estimate of vector
+/// operations per image.
 pub(crate) fn handles(level: Level, s: &ConvShape) -> bool {
     if s.k != 3 || s.stride != 1 || s.pad > 2 {
         return false;
@@ -65,13 +66,13 @@ pub(crate) fn forward(level: Level, s: &ConvShape, x: &[f32], packed: &[f32], ro
     correlate(level, Tiling::forward(s), x, packed, room)
 }
 
-/// The gradient of `x` from that of `y` and kernels packed for it (input and output channels exchanged, taps in
-/// reverse).
+/// The gradient of `x` from that of `y` and kernels packed with input and output channels exchanged and taps
+/// reversed.
 pub(crate) fn backward_data(level: Level, s: &ConvShape, g: &[f32], packed: &[f32], room: Room) -> Vec<f32> {
     correlate(level, Tiling::backward(s), g, packed, room)
 }
 
-/// Tile rows of a band whose planes of `channels` (padded) stay in the cache.
+/// Tile rows in a band whose planes of `channels` (padded) stay in the cache.
 fn band_rows(t: &Tiling, channels: usize, room: Room) -> usize {
     (room.band / (PLANES * channels * t.columns)).max(1)
 }
@@ -81,12 +82,13 @@ fn shared_images(t: &Tiling, channels: usize, room: Room) -> usize {
     (room.shared / (PLANES * channels * t.rows * t.columns)).clamp(1, t.n)
 }
 
-/// Images per task where threads split images: whole bands, at least four tasks when there are four images.
+/// Images per task where threads split the images: whole bands, but at least four tasks if there are four
+/// images.
 fn images_per_task(t: &Tiling, band: usize) -> usize {
     (band / t.rows).clamp(1, t.n.div_ceil(4))
 }
 
-/// Tile rows of `images` images from image `first` on.
+/// Tile rows of `images` images, starting with image `first`.
 fn rows_of(t: &Tiling, first: usize, images: usize) -> Range<usize> {
     first.min(t.n) * t.rows..(first + images).min(t.n) * t.rows
 }
@@ -96,12 +98,12 @@ fn correlate(level: Level, t: Tiling, x: &[f32], packed: &[f32], room: Room) -> 
         write_correlation(level, t, x, packed, Target::new(y.as_mut_ptr().cast()), room);
     };
     #[allow(unsafe_code)]
-    // SAFETY: its tasks together cover all images and all output channels, and write each of their pixels.
+    // SAFETY: together, the tasks cover all images and all output channels, and write every pixel of them.
     let (y, ()) = unsafe { filled(t.n * t.c_out * t.oh * t.ow, write) };
     y
 }
 
-/// Writes all of `y`, which has room for `(n, c_out, oh, ow)`.
+/// Writes all of `y`, which must have room for `(n, c_out, oh, ow)`.
 fn write_correlation(level: Level, t: Tiling, x: &[f32], packed: &[f32], y: Target, room: Room) {
     let lanes = level.lanes();
     let (padded, blocks) = (t.c_in.next_multiple_of(lanes), t.c_out.div_ceil(lanes));
@@ -143,7 +145,7 @@ fn write_correlation(level: Level, t: Tiling, x: &[f32], packed: &[f32], y: Targ
     });
 }
 
-/// Runs `then` with the transformed tiles of `rows`, all channels, made by all threads.
+/// Transforms the tiles of `rows`, all channels, on all threads, and calls `then` with the result.
 fn shared_planes<R>(
     level: Level,
     t: &Tiling,
@@ -178,7 +180,7 @@ pub(crate) fn backward_weights(level: Level, s: &ConvShape, x: &[f32], g: &[f32]
     let mut dw = vec![0.; s.weights()];
     let small = blocks * block_len <= room.weights;
     let parts = if small { PARTIALS.min(t.n) } else { 1 };
-    // Zeroed by whoever adds to it first.
+    // Zeroed by the first to add to it.
     scratch::with(parts * blocks * block_len, |du| {
         if small {
             let images = t.n.div_ceil(parts);

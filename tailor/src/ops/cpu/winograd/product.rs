@@ -1,11 +1,11 @@
-//! The register tiles of the two products: planes times transformed weights, and planes times planes.
+//! Register tiles of the two products: planes with transformed weights, and planes with planes.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
-// Register tiles are indexed by constant bounds, which is what lets the compiler keep them in registers.
+// Constant bounds let the compiler keep register tiles in registers.
 #![allow(clippy::needless_range_loop)]
 
 use crate::ops::cpu::lanes::Lanes;
 
-/// Where one plane's operands lie, in floats.
+/// Addresses and strides of one plane's operands, in floats.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     /// Values of the first tile and input block.
@@ -14,17 +14,21 @@ pub(super) struct Place {
     pub w: *const f32,
     /// Products of the first output block.
     pub out: *mut f32,
-    /// Input blocks.
+    /// Number of input blocks.
     pub blocks: usize,
-    /// From one input block's values to the next.
+    /// Stride between input blocks of values.
     pub x_block: usize,
-    /// From one output block's weights to the next.
+    /// Stride between output blocks of weights.
     pub w_block: usize,
-    /// From one output block's products to the next.
+    /// Stride between output blocks of products.
     pub out_block: usize,
 }
 
-/// Products of `P` tiles with `Q` output blocks.
+/// Products of tiles `first..first + P` with `Q` output blocks.
+///
+/// # Safety
+/// The CPU must support `V`; the pointers and strides of `at` must cover these tiles and blocks, with `out`
+/// valid for writes.
 #[inline(always)]
 unsafe fn tile<V: Lanes, const P: usize, const Q: usize>(at: Place, first: usize) {
     let mut acc = [[V::zero(); Q]; P];
@@ -52,10 +56,11 @@ unsafe fn tile<V: Lanes, const P: usize, const Q: usize>(at: Place, first: usize
     }
 }
 
-/// Products of all `tiles` tiles with `Q` output blocks (1, 2, or 4 where there are 32 registers).
+/// Products of all `tiles` tiles with `Q` output blocks (1 or 2, or 4 if there are 32 registers).
 ///
 /// # Safety
-/// The instruction set of `V`; `at` covers `tiles` tiles and `Q` output blocks.
+/// The CPU must support `V`; the pointers and strides of `at` must cover `tiles` tiles and `Q` output blocks,
+/// with `out` valid for writes.
 #[inline(always)]
 pub(super) unsafe fn multiply<V: Lanes, const Q: usize>(at: Place, tiles: usize) {
     let most = if Q == 4 || (Q == 2 && V::REGISTERS < 32) { 6 } else { 12 };
@@ -85,7 +90,8 @@ pub(super) unsafe fn multiply<V: Lanes, const Q: usize>(at: Place, tiles: usize)
 /// `out[i][o] += sum_t x[t][i] * g[t][o]` for one block of `i` and one of `o`, over `tiles` tiles.
 ///
 /// # Safety
-/// The instruction set of `V`; `x` and `g` hold `tiles * N` floats, `out` holds `N * N`.
+/// The CPU must support `V`; `x` and `g` must be valid for reads of `tiles * N` floats, and `out` for reads
+/// and writes of `N * N`.
 #[inline(always)]
 pub(super) unsafe fn correlate<V: Lanes>(x: *const f32, g: *const f32, tiles: usize, out: *mut f32) {
     match V::N {
@@ -95,6 +101,10 @@ pub(super) unsafe fn correlate<V: Lanes>(x: *const f32, g: *const f32, tiles: us
     }
 }
 
+/// [`correlate`] with the register width as a constant.
+///
+/// # Safety
+/// As for [`correlate`]; `N` must be `V::N`.
 #[inline(always)]
 unsafe fn outer<V: Lanes, const N: usize>(x: *const f32, g: *const f32, tiles: usize, out: *mut f32) {
     let mut acc = [V::zero(); N];

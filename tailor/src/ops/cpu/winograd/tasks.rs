@@ -1,4 +1,4 @@
-//! What one thread does at a time, for every instruction set: each task is plain data and runs on lanes of any width.
+//! Units of work for one thread: each task is plain data, and runs on registers of any width.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 
 use super::RUN;
@@ -12,34 +12,42 @@ use crate::ops::cpu::level::Level;
 use crate::ops::cpu::scratch;
 use std::ops::Range;
 
-/// Tiles multiplied at a time where weights are many.
+/// Tiles multiplied at a time if there are many weights.
 const LONG_BAND: usize = 64;
 
-/// One thread's work.
+/// A unit of work for one thread.
 pub(super) trait Task {
-    /// Floats of scratch it needs, for registers of `lanes`.
+    /// Floats of scratch space it needs with registers of `lanes` floats.
     fn scratch(&self, lanes: usize) -> usize;
 
+    /// Does the work.
+    ///
     /// # Safety
-    /// The instruction set of `V`; `scratch` as long as asked for.
+    /// The CPU must support `V`, and `scratch` must have [`Task::scratch`] floats for `V::N` lanes. The
+    /// task's buffers must have the documented layouts and cover its rows and blocks, and nothing else may
+    /// access the part it writes.
     unsafe fn work<V: Lanes>(&self, scratch: &mut [f32]);
 }
 
-/// Runs a task on the lanes of `level`.
+/// Runs a task with the instructions of `level`.
 pub(super) fn run<T: Task>(level: Level, task: &T) {
+    /// # Safety
+    /// The CPU must support AVX-512 F, AVX2 and FMA; otherwise as for [`Task::work`].
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx2,fma")]
     unsafe fn avx512(task: &impl Task, scratch: &mut [f32]) {
         task.work::<Avx512>(scratch);
     }
+    /// # Safety
+    /// The CPU must support AVX2 and FMA; otherwise as for [`Task::work`].
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn avx2(task: &impl Task, scratch: &mut [f32]) {
         task.work::<Avx2>(scratch);
     }
     scratch::with(task.scratch(level.lanes()), |scratch| {
-        // SAFETY: levels come from `Level::available`, so their instructions exist; what a task reads and writes
-        // was checked where it was made.
+        // SAFETY: levels come from `Level::available`, so the CPU supports their instructions; the sizes of a
+        // task's buffers are checked where it is created.
         unsafe {
             match level {
                 #[cfg(target_arch = "x86_64")]
@@ -52,13 +60,13 @@ pub(super) fn run<T: Task>(level: Level, task: &T) {
     });
 }
 
-/// Floats from one plane of `blocks * tiles` registers to the next: not a power of two, so that the planes of one tile
-/// do not all fall in the same cache set.
+/// Floats from one plane of `blocks * tiles` registers to the next: not a power of two, so that the planes of
+/// a tile do not map to the same cache set.
 pub(super) fn pitch(blocks: usize, tiles: usize, lanes: usize) -> usize {
     (blocks * tiles + 1) * lanes
 }
 
-/// Floats that several tasks write, each its own part.
+/// A buffer that several tasks write to, each a separate part.
 #[derive(Clone, Copy)]
 pub(super) struct Target(*mut f32);
 
@@ -67,34 +75,35 @@ impl Target {
         Target(first)
     }
 
-    /// The first of them.
+    /// Pointer to the first float.
     pub(super) fn first(self) -> *mut f32 {
         self.0
     }
 }
 
-// SAFETY: an address; the tasks that write through it own disjoint images, rows or channels of what lies there.
+// SAFETY: it is only an address; the tasks that write through it own disjoint images, rows or channels of the
+// buffer.
 unsafe impl Send for Target {}
 // SAFETY: as above.
 unsafe impl Sync for Target {}
 
-/// Where the transformed tiles of a band lie.
+/// Location of a band's transformed tiles.
 #[derive(Clone, Copy)]
 struct Tiles {
     /// First tile of the band in plane 0, block 0.
     values: *const f32,
-    /// From one block to the next.
+    /// Stride between blocks.
     block: usize,
-    /// From one plane to the next.
+    /// Stride between planes.
     plane: usize,
 }
 
-/// Transforms one block of output channels' kernels.
+/// Transforms the kernels of one block of output channels.
 pub(super) struct Kernel<'a> {
     /// `[c_in * 9][N]`.
     pub packed: &'a [f32],
     pub c_in: usize,
-    /// Input channels in whole blocks.
+    /// Input channels, rounded up to whole blocks.
     pub padded: usize,
     /// `[plane][padded][N]`, zero in padded channels.
     pub u: Target,
@@ -111,7 +120,7 @@ impl Task for Kernel<'_> {
     }
 }
 
-/// A whole correlation: what its parts share.
+/// What the parts of a correlation share.
 pub(super) struct Correlate<'a> {
     pub t: Tiling,
     pub source: Source<'a>,
@@ -119,14 +128,19 @@ pub(super) struct Correlate<'a> {
     pub u: &'a [f32],
     /// `(n, c_out, oh, ow)`.
     pub y: Target,
-    /// Input channels in whole blocks.
+    /// Input channels, rounded up to whole blocks.
     pub padded: usize,
-    /// Output blocks.
+    /// Number of output blocks.
     pub blocks: usize,
 }
 
 impl Correlate<'_> {
     /// Products and outputs of `blocks` for one band.
+    ///
+    /// # Safety
+    /// The CPU must support `V`. `x` must point to the band's transformed tiles of all `padded` channels,
+    /// `products` must have room for the products of up to four blocks and `map` for [`Tiling::map_len`]
+    /// floats, and nothing else may access the band's pixels of these blocks in `y`.
     #[inline(always)]
     unsafe fn outputs<V: Lanes>(
         &self,
@@ -168,11 +182,11 @@ impl Correlate<'_> {
     }
 }
 
-/// All steps for some images (tile rows `rows`), band by band. Writes these images.
+/// All steps for some images (tile rows `rows`), band by band; writes these images.
 pub(super) struct Whole<'a> {
     pub job: &'a Correlate<'a>,
     pub rows: Range<usize>,
-    /// Tile rows of a band.
+    /// Tile rows per band.
     pub band: usize,
 }
 
@@ -219,13 +233,13 @@ impl Task for Whole<'_> {
     }
 }
 
-/// Transforms the tiles of some images into planes that all threads share.
+/// Transforms the tiles of some images into planes shared by all threads.
 pub(super) struct Planes<'a> {
     pub t: Tiling,
     pub source: Source<'a>,
-    /// Tile rows of the planes.
+    /// Tile rows in the planes.
     pub all: Range<usize>,
-    /// Tile rows that are this task's.
+    /// Tile rows of this task.
     pub rows: Range<usize>,
     pub planes: Target,
 }
@@ -257,7 +271,8 @@ impl Task for Planes<'_> {
     }
 }
 
-/// Products and outputs of some output blocks, over shared planes. Writes these channels of the images of `rows`.
+/// Products and outputs of some output blocks from shared planes; writes these channels of the images in
+/// `rows`.
 pub(super) struct Outputs<'a> {
     pub job: &'a Correlate<'a>,
     pub planes: &'a [f32],

@@ -1,7 +1,7 @@
-//! Tiles: how a map is cut into them, from images into transformed planes, and from products back into images.
+//! Tiles: how images are cut into tiles, transformed into planes, and restored from products.
 //!
-//! Intermediate values lie by lanes of channels: `[plane][block of N channels][tile][N]`. Tile rows are numbered
-//! through all images; a band is a range of them.
+//! Intermediate values are grouped by blocks of channels: `[plane][block of N channels][tile][N]`. Tile rows
+//! are numbered across all images; a band is a range of them.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 #![allow(clippy::needless_range_loop, clippy::too_many_arguments)]
 
@@ -10,7 +10,7 @@ use crate::ops::cpu::lanes::{Lanes, WIDEST};
 use crate::ops::cpu::shape::ConvShape;
 use std::ops::Range;
 
-/// Rows of absent channels are read from here.
+/// The source of rows for channels beyond the last.
 static ZEROS: [f32; WIDEST] = [0.; WIDEST];
 
 /// A stride-1 correlation with a 3x3 kernel, cut into tiles of 4x4 outputs.
@@ -36,7 +36,7 @@ impl Tiling {
         Tiling { n, c_in, h, w, c_out, pad, oh, ow, rows: oh.div_ceil(M), columns: ow.div_ceil(M) }
     }
 
-    /// The gradient of its data: a correlation of the output's gradient with the kernel turned around.
+    /// The gradient of its input: a correlation of the output gradient with the rotated kernel.
     pub(super) fn backward(s: &ConvShape) -> Tiling {
         let t = Tiling::forward(s);
         let (rows, columns) = (s.h.div_ceil(M), s.w.div_ceil(M));
@@ -54,7 +54,7 @@ impl Tiling {
         }
     }
 
-    /// The image and its own tile rows that begin at row `at` and end before `end`.
+    /// The image that contains tile row `at`, and its own tile rows from there to `end`.
     fn segment(&self, at: usize, end: usize) -> (usize, Range<usize>) {
         let image = at / self.rows;
         (image, at - image * self.rows..(end - image * self.rows).min(self.rows))
@@ -65,13 +65,13 @@ impl Tiling {
         self.columns * M + A - M
     }
 
-    /// Floats of the padded map of a band of `rows` tile rows, for lanes of `n`.
+    /// Floats of the padded map for a band of `rows` tile rows, with lanes of `n`.
     pub(super) fn map_len(&self, rows: usize, n: usize) -> usize {
         (rows.min(self.rows) * M + A - M) * self.pitch() * n
     }
 }
 
-/// The maps that tiles are taken from.
+/// The images or gradients that tiles are taken from.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     /// `(n, channels, h, w)`.
@@ -79,16 +79,16 @@ pub(super) struct Source<'a> {
     pub channels: usize,
     pub h: usize,
     pub w: usize,
-    /// Zeros before the first row and column.
+    /// Zero padding before the first row and column.
     pub pad: usize,
 }
 
-/// Transforms the tiles of `band` of one block of channels into `planes` (that block's first tile of the band;
-/// planes are `pitch` floats apart): `B^T d B` of 6x6 inputs, or, if `BACK`, `A g A^T` of 4x4 gradients.
+/// Transforms the tiles of `band` for one block of channels: `B^T d B` of 6x6 inputs or, if `BACK`, `A g A^T`
+/// of 4x4 gradients. `planes` points to that block's first tile of the band; planes are `pitch` floats apart.
 ///
 /// # Safety
-/// The instruction set of `V`; `source` and `planes` cover the band; `map` holds [`Tiling::map_len`] floats, zero
-/// where this function has not written.
+/// The CPU must support `V`; `source` must cover the band, `planes` be valid for writes of its tiles, and
+/// `map` have [`Tiling::map_len`] floats that are zero where this function has not written.
 #[inline(always)]
 pub(super) unsafe fn transform<V: Lanes, const BACK: bool>(
     t: &Tiling,
@@ -143,7 +143,12 @@ pub(super) unsafe fn transform<V: Lanes, const BACK: bool>(
     }
 }
 
-/// Copies lines `first - pad ..` of one block of channels of an image into the padded map, lanes of channels.
+/// Copies lines `first - pad ..` of one block of an image's channels into the padded map, interleaved by
+/// lanes.
+///
+/// # Safety
+/// The CPU must support `V`; `image` must point to the source's `channels * h * w` floats, `block` must start
+/// below `channels`, and `map` have room for `lines` lines of the padded map.
 #[inline(always)]
 unsafe fn spread<V: Lanes>(
     t: &Tiling,
@@ -156,7 +161,7 @@ unsafe fn spread<V: Lanes>(
 ) {
     let Source { channels, h, w, pad, .. } = *source;
     let pitch = t.pitch();
-    // Lines of the map that are lines of the image.
+    // The lines of the map that are lines of the image.
     let (top, bottom) = (pad.saturating_sub(first).min(lines), (h + pad).saturating_sub(first).min(lines));
     for line in (0..top).chain(bottom.max(top)..lines) {
         for q in 0..pitch {
@@ -172,7 +177,7 @@ unsafe fn spread<V: Lanes>(
     let (mut from, mut to) = ([ZEROS.as_ptr(); WIDEST], [map; WIDEST]);
     let mut p = begin;
     if end - begin < V::N {
-        // Fewer pixels than lanes: one by one.
+        // Fewer pixels than lanes: copy one by one.
         for p in begin..end {
             let cell = map.add(((p / w + pad - first) * pitch + p % w + pad) * V::N);
             for c in 0..V::N {
@@ -182,7 +187,7 @@ unsafe fn spread<V: Lanes>(
         return;
     }
     while p < end {
-        // The last square may repeat pixels of the one before.
+        // The last square may repeat pixels of the previous one.
         p = p.min(end - V::N);
         for c in 0..present {
             from[c] = plane.add(c * h * w + p);
@@ -200,11 +205,12 @@ unsafe fn spread<V: Lanes>(
     }
 }
 
-/// Transforms products back (`A^T m A`) for the tiles of `band` of one block of output channels and writes the
-/// images' planes. `products` is that block's first tile of the band.
+/// Transforms products back (`A^T m A`) for the tiles of `band` of one block of output channels, and writes
+/// the images' planes. `products` points to that block's first tile of the band.
 ///
 /// # Safety
-/// As [`transform`]; `y` is `(n, c_out, oh, ow)` and nobody else writes these channels and rows.
+/// As for [`transform`], with `products` valid for reads of the band's tiles; `y` must be `(n, c_out, oh,
+/// ow)`, and nothing else may access these channels and rows.
 #[inline(always)]
 pub(super) unsafe fn restore<V: Lanes>(
     t: &Tiling,
@@ -248,7 +254,12 @@ pub(super) unsafe fn restore<V: Lanes>(
     }
 }
 
-/// Copies `lines` lines from the map (lanes of channels) to line `first` of an image's planes.
+/// Copies `lines` lines of the map (interleaved by lanes) to an image's planes, starting at line `first`.
+///
+/// # Safety
+/// The CPU must support `V`; `map` must hold `lines` lines of `columns * M` registers, `block` must start
+/// below `c_out`, and `image` be valid for writes of `c_out * oh * ow` floats, with `first + lines` at most
+/// `oh`.
 #[inline(always)]
 unsafe fn gather<V: Lanes>(
     t: &Tiling,
@@ -270,7 +281,7 @@ unsafe fn gather<V: Lanes>(
         }
         return;
     }
-    // Columns of absent channels go nowhere.
+    // Columns of channels beyond the last are discarded.
     let mut nowhere = [0f32; WIDEST];
     let (mut from, mut to) = ([map.cast_const(); WIDEST], [nowhere.as_mut_ptr(); WIDEST]);
     let mut p = 0;
@@ -295,7 +306,8 @@ unsafe fn gather<V: Lanes>(
 /// Transforms a kernel of `c_in` channels packed as `[c][9][N]` into `[plane][c padded][N]`.
 ///
 /// # Safety
-/// The instruction set of `V`; lengths as the layouts say, `u` zero in padded channels.
+/// The CPU must support `V`; `packed` and `u` must be as long as these layouts say, with `u` zero in padded
+/// channels.
 #[inline(always)]
 pub(super) unsafe fn transform_kernel<V: Lanes>(packed: *const f32, c_in: usize, padded: usize, u: *mut f32) {
     for c in 0..c_in {
@@ -316,11 +328,12 @@ pub(super) unsafe fn transform_kernel<V: Lanes>(packed: *const f32, c_in: usize,
     }
 }
 
-/// The gradient of one block of output channels' weights, `dw (present, c_in, 3, 3)`, from the sum of the gradients
-/// `du` of their transform, each `[plane][c padded][N]`.
+/// The gradient of one block of output channels' weights, `dw (present, c_in, 3, 3)`, from the sum of the
+/// gradients `du` of their transform, each `[plane][c padded][N]`.
 ///
 /// # Safety
-/// The instruction set of `V`; lengths as the layouts say.
+/// The CPU must support `V`; the parts of `du` and `dw` must be as long as these layouts say, and `present`
+/// at most `V::N`.
 #[inline(always)]
 pub(super) unsafe fn restore_kernel<V: Lanes>(
     du: &[&[f32]],

@@ -1,4 +1,5 @@
-//! The tasks of the weights' gradient: products of data and gradient tiles, summed, and the sum brought back.
+//! Tasks for the gradient of the weights: summed products of input and gradient tiles, and the transform
+//! back.
 #![allow(unsafe_code, unsafe_op_in_unsafe_fn)]
 
 use super::form::PLANES;
@@ -8,19 +9,19 @@ use super::tiles::{Source, Tiling, restore_kernel, transform};
 use crate::ops::cpu::lanes::Lanes;
 use std::ops::Range;
 
-/// Adds the gradient of all transformed weights over some images, band by band.
+/// Adds up the gradient of all transformed weights over some images, band by band.
 pub(super) struct WeightsByImage<'a> {
     pub t: Tiling,
     pub x: Source<'a>,
     pub g: Source<'a>,
     pub rows: Range<usize>,
     pub band: usize,
-    /// `[output block][plane][padded][N]`, this task's own.
+    /// `[output block][plane][padded][N]`, owned by this task.
     pub du: Target,
 }
 
 impl WeightsByImage<'_> {
-    /// Floats of two padded maps, the planes of the data and those of the gradient.
+    /// Floats of two padded maps, and of the planes of inputs and gradients.
     fn parts(&self, lanes: usize) -> [usize; 4] {
         let rows = self.band.min(self.rows.len());
         let (map, tiles) = (self.t.map_len(rows, lanes), rows * self.t.columns);
@@ -71,14 +72,14 @@ impl Task for WeightsByImage<'_> {
     }
 }
 
-/// Adds the gradient of one output block's transformed weights over the images of shared planes.
+/// Adds up the gradient of one output block's transformed weights over the images of shared planes.
 pub(super) struct WeightsByChannel<'a> {
     pub t: Tiling,
     pub g: Source<'a>,
     pub planes: &'a [f32],
     pub rows: Range<usize>,
     pub block: usize,
-    /// `[plane][padded][N]`, this task's own.
+    /// `[plane][padded][N]`, owned by this task.
     pub du: Target,
 }
 
@@ -113,11 +114,11 @@ pub(super) struct KernelGradient<'a> {
     /// Partial sums, each `[plane][padded][N]`.
     pub du: Vec<&'a [f32]>,
     pub c_in: usize,
-    /// Input channels in whole blocks.
+    /// Input channels, rounded up to whole blocks.
     pub padded: usize,
-    /// Output channels of the block.
+    /// Number of output channels in the block.
     pub present: usize,
-    /// `(present, c_in, 3, 3)`, this task's own.
+    /// `(present, c_in, 3, 3)`, owned by this task.
     pub dw: Target,
 }
 
