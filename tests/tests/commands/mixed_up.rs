@@ -23,7 +23,7 @@ fn checkpoints_know_the_images_they_were_made_with() {
     );
     assert_eq!(stdout("tailor", &teacher), said, "done before");
     let (_, why) = failure("tailor", &fit(&bench, &work, &["--until", "teach", "--seed", "2"]));
-    assert!(why.contains("begun here (seed 1 there, 2 now)"), "{why}");
+    assert!(why.contains("another version (seed 1 there, 2 now)"), "{why}");
     // What images are called does not matter, only what they are.
     let renamed = bench.folder.path().join("pictures");
     std::fs::rename(&bench.images, &renamed).unwrap();
