@@ -7,6 +7,7 @@ mod border;
 mod budget;
 mod busy;
 mod command;
+mod gate;
 mod int8;
 mod loading;
 mod naive;
