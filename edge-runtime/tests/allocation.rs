@@ -10,15 +10,19 @@ mod naive;
 #[path = "runtime/random.rs"]
 #[allow(dead_code, reason = "the tests in `runtime` use the rest")]
 mod random;
+#[path = "runtime/rounded.rs"]
+mod rounded;
 #[path = "runtime/store.rs"]
 #[allow(dead_code, reason = "the tests in `runtime` use the rest")]
 mod store;
 
-use edge_runtime::{Backbone, Frame, Options, Runtime};
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Backbone, Frame, Options, Packing, Runtime, TaskId, pack_backbone};
 use gate::Gate;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Counts every allocation of the process, and the bytes that are held.
 struct Counting;
@@ -98,7 +102,7 @@ fn ten_thousand_resident_switches_hold_the_same_bytes() {
         }
         runtime.switch(ids[rng.below(3)]).unwrap();
         if round % 20 == 0 {
-            runtime.tensor(&input).unwrap();
+            tensor(&mut runtime, &input);
         }
     }
     let at_end = (HELD.load(Ordering::Relaxed), ALLOCATIONS.load(Ordering::Relaxed), pages());
@@ -131,7 +135,7 @@ fn loads_and_evictions_hold_no_more_than_the_first_round() {
         };
         runtime.settle().unwrap();
         runtime.switch(ids[next]).unwrap();
-        runtime.tensor(&input).unwrap();
+        tensor(&mut runtime, &input);
         assert!(runtime.resident_bytes() <= 2 * largest + largest / 2);
         held.push(HELD.load(Ordering::Relaxed));
     }
@@ -226,7 +230,7 @@ fn what_left_does_not_pile_up_where_the_loader_is_busy() {
     for _ in 0..200 {
         let id = runtime.stream(path("digits")).unwrap();
         runtime.switch(id).unwrap();
-        runtime.tensor(&input).unwrap();
+        tensor(&mut runtime, &input);
     }
     let held = HELD.load(Ordering::Relaxed).saturating_sub(before);
     assert!(held < 3 * both, "{held} bytes more than before, tasks of {both}");
@@ -238,45 +242,93 @@ fn frames_and_warm_switches_allocate_nothing() {
         [("cifar-resnet20-a", 16, 1), ("cifar-resnet20-b", 13, 2), ("resnet50-s1", 32, 2)]
     {
         let packed = store::packed(arch, size, 1);
-        let backbone = Backbone::from_bytes("b", packed.backbone.clone(), &Options::default()).unwrap();
-        let mut runtime = Runtime::new(backbone, threads);
-        let ids: Vec<_> =
-            packed.tasks.iter().map(|(name, bytes, ..)| runtime.load_bytes(name, bytes).unwrap()).collect();
-        let pixels = vec![77; 40 * 30 * 3];
-        let frame = Frame { width: 40, height: 30, channels: 3, pixels: &pixels };
-        let input = vec![0.25; 3 * size * size];
-        let mut round = |count: bool| {
-            for &id in &ids {
-                let before = ALLOCATIONS.load(Ordering::Relaxed);
-                runtime.switch(id).unwrap();
-                runtime.tensor(&input).unwrap();
-                let after = ALLOCATIONS.load(Ordering::Relaxed);
-                assert!(!count || after == before, "{arch}: {} allocations in a frame", after - before);
+        let int8 = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
+        let tasks = [0, 1, 2];
+        for (precision, backbone, tasks) in [
+            ("f32", &packed.backbone, tasks.map(|i| packed.tasks[i].1.clone())),
+            ("int8", &int8, tasks.map(|i| rounded::task(&packed, i, |_, _| ()))),
+        ] {
+            for isa in Isa::available() {
+                let options = Options { isa, ..Options::default() };
+                let backbone = Backbone::from_bytes("b", backbone.clone(), &options).unwrap();
+                assert_eq!(backbone.is_int8(), precision == "int8");
+                let what = format!("{arch}, {precision}, {isa}");
+                frames_of_tasks_that_came_in_any_way(&what, Runtime::new(backbone, threads), &tasks, size);
             }
-        };
-        round(false);
-        round(true);
-        // Images: the first frame of a size sets the resampler up, the others reuse it.
-        for &id in &[ids[0], ids[2]] {
-            runtime.switch(id).unwrap();
-            runtime.frame(frame).unwrap();
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
-            for _ in 0..5 {
-                runtime.frame(frame).unwrap();
-            }
-            assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{arch}");
-        }
-        // One of them wants grey images.
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        for turn in 0..12 {
-            if turn == 3 {
-                // By now each has seen a frame.
-                assert!(ALLOCATIONS.load(Ordering::Relaxed) > before, "{arch}");
-            }
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
-            runtime.switch(ids[turn % 3]).unwrap();
-            runtime.frame(frame).unwrap();
-            assert!(turn < 3 || ALLOCATIONS.load(Ordering::Relaxed) == before, "{arch}: turn {turn}");
         }
     }
+}
+
+/// Frames of a task that was prefetched, of one that was loaded, and of one that was streamed and is whole,
+/// before and after the loader has said so.
+fn frames_of_tasks_that_came_in_any_way(what: &str, mut runtime: Runtime, tasks: &[Vec<u8>; 3], size: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |i: usize| {
+        let path = directory.path().join(format!("{i}.task"));
+        std::fs::write(&path, &tasks[i]).unwrap();
+        path
+    };
+    let input = vec![0.25; 3 * size * size];
+    runtime.set_stream_from(0);
+    let prefetched = runtime.prefetch(file(0)).unwrap();
+    runtime.settle().unwrap();
+    let gate = gate_before(&mut runtime, directory.path());
+    assert_eq!(allocations(&mut runtime, prefetched, false, |runtime| tensor(runtime, &input)), 0, "{what}");
+    let loaded = runtime.load_bytes("1.task", &tasks[1]).unwrap();
+    assert_eq!(allocations(&mut runtime, loaded, false, |runtime| tensor(runtime, &input)), 0, "{what}");
+    let streamed = runtime.stream(file(2)).unwrap();
+    runtime.switch(streamed).unwrap();
+    tensor(&mut runtime, &input);
+    assert!(runtime.is_loading(streamed) && runtime.current().unwrap().1.is_complete());
+    let ids = [loaded, prefetched, streamed];
+    // The first image of a size sets the resampler up, and the loaded task wants grey ones.
+    let set_up = ids.map(|id| allocations(&mut runtime, id, false, image));
+    assert!(set_up[0] > 0 && set_up[1] > 0, "{what}: {set_up:?}");
+    frames_allocate_nothing(what, &mut runtime, &ids, &input);
+    gate.open(&mut runtime);
+    assert!(!runtime.is_loading(streamed));
+    let gate = gate_before(&mut runtime, directory.path());
+    frames_allocate_nothing(what, &mut runtime, &ids, &input);
+    gate.open(&mut runtime);
+    assert_eq!((runtime.stats().missed_deadlines, runtime.stats().failed_switches), (0, 0), "{what}");
+}
+
+fn frames_allocate_nothing(what: &str, runtime: &mut Runtime, ids: &[TaskId], input: &[f32]) {
+    for deadline in [None, Some(Duration::from_secs(3600))] {
+        runtime.set_deadline(deadline);
+        for asks in [false, true] {
+            for &id in ids.iter().cycle().take(2 * ids.len()) {
+                let of_tensor = allocations(runtime, id, asks, |runtime| tensor(runtime, input));
+                let of_image = allocations(runtime, id, asks, image);
+                assert_eq!(
+                    (of_tensor, of_image),
+                    (0, 0),
+                    "{what}: {id:?}, asks: {asks}, deadline: {deadline:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Allocations of a switch to `id`, asked for by a switcher or not, and of a frame.
+fn allocations(runtime: &mut Runtime, id: TaskId, asks: bool, frame: impl Fn(&mut Runtime)) -> usize {
+    let switcher = runtime.switcher();
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    match asks {
+        true => switcher.switch(id),
+        false => runtime.switch(id).unwrap(),
+    }
+    frame(runtime);
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert_eq!(runtime.current().unwrap().0, id);
+    allocations
+}
+
+fn tensor(runtime: &mut Runtime, input: &[f32]) {
+    runtime.tensor(input).unwrap();
+}
+
+fn image(runtime: &mut Runtime) {
+    let frame = Frame { width: 40, height: 30, channels: 3, pixels: &[77; 40 * 30 * 3] };
+    runtime.frame(frame).unwrap();
 }

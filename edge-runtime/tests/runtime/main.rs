@@ -12,6 +12,7 @@ mod int8;
 mod loading;
 mod naive;
 mod random;
+mod rounded;
 mod sizes;
 mod slots;
 mod store;
