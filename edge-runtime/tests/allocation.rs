@@ -1,19 +1,28 @@
 //! A frame allocates nothing, and neither does a switch between resident tasks; ten thousand switches under a
 //! tight budget keep no more memory than the first few.
+#![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
+#[path = "runtime/gate.rs"]
+mod gate;
 #[path = "runtime/naive.rs"]
 mod naive;
 #[path = "runtime/random.rs"]
 #[allow(dead_code, reason = "the tests in `runtime` use the rest")]
 mod random;
+#[path = "runtime/rounded.rs"]
+mod rounded;
 #[path = "runtime/store.rs"]
 #[allow(dead_code, reason = "the tests in `runtime` use the rest")]
 mod store;
 
-use edge_runtime::{Backbone, Frame, Options, Runtime};
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Backbone, Frame, Options, Packing, Runtime, TaskId, pack_backbone};
+use gate::Gate;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Counts every allocation of the process, and the bytes that are held.
 struct Counting;
@@ -21,7 +30,8 @@ struct Counting;
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every method passes its arguments on to the system's allocator unchanged; counting allocates nothing.
+// SAFETY: every method passes its arguments on to the system's allocator unchanged; counting allocates
+// nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
@@ -47,13 +57,33 @@ fn frames_and_warm_switches_allocate_nothing_and_memory_does_not_grow() {
     ten_thousand_resident_switches_hold_the_same_bytes();
     loads_and_evictions_hold_no_more_than_the_first_round();
     what_is_prefetched_keeps_to_the_budget_though_nobody_takes_it_in();
+    what_left_does_not_pile_up_where_the_loader_is_busy();
     tasks_of_other_sizes_hold_hardly_more_than_is_counted();
     assert!(ALLOCATIONS.load(Ordering::Relaxed) > 100, "nothing was counted at all");
 }
 
 /// Resident pages of this process.
-fn pages() -> Option<usize> {
-    std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()
+fn pages() -> usize {
+    std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Returns once the loader has nothing to do, has no room for it, or stands at a gate: its thread sleeps.
+fn loader_waits() {
+    let sleeps = |thread: std::io::Result<std::fs::DirEntry>| {
+        // A thread that is just ending has no such file any more.
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
+        stat.contains("(edge-loader) S ")
+    };
+    while !std::fs::read_dir("/proc/self/task").unwrap().any(sleeps) {
+        std::thread::yield_now();
+    }
+}
+
+/// Holds up the loader. What it allocates on its way there would count later.
+fn gate_before(runtime: &mut Runtime, directory: &Path) -> Gate {
+    let gate = Gate::before(runtime, directory);
+    loader_waits();
+    gate
 }
 
 fn ten_thousand_resident_switches_hold_the_same_bytes() {
@@ -72,14 +102,14 @@ fn ten_thousand_resident_switches_hold_the_same_bytes() {
         }
         runtime.switch(ids[rng.below(3)]).unwrap();
         if round % 20 == 0 {
-            runtime.tensor(&input).unwrap();
+            tensor(&mut runtime, &input);
         }
     }
     let at_end = (HELD.load(Ordering::Relaxed), ALLOCATIONS.load(Ordering::Relaxed), pages());
     // Reading the pages allocates the text of a file and frees it again.
     let (held, allocations, resident) = at_start.unwrap();
     assert_eq!((at_end.0, at_end.1 - allocations <= 16), (held, true), "{at_end:?} after {at_start:?}");
-    assert!(at_end.2 <= resident.map(|pages| pages + 16), "{at_end:?} after {at_start:?}");
+    assert!(at_end.2 <= resident + 16, "{at_end:?} after {at_start:?}");
     assert!(runtime.stats().switches > 5_000);
 }
 
@@ -105,13 +135,13 @@ fn loads_and_evictions_hold_no_more_than_the_first_round() {
         };
         runtime.settle().unwrap();
         runtime.switch(ids[next]).unwrap();
-        runtime.tensor(&input).unwrap();
+        tensor(&mut runtime, &input);
         assert!(runtime.resident_bytes() <= 2 * largest + largest / 2);
         held.push(HELD.load(Ordering::Relaxed));
     }
     assert!(runtime.stats().evictions > 30, "{:?}", runtime.stats());
-    // When this thread and the loader first decode at the same time, and need two decoders from there on, is chance: hence so
-    // many rounds. What the loader has been given to free may still be on its way: two tasks, and a file's bytes.
+    // When this thread and the loader first decode at the same time, and need two decoders from there on, is
+    // chance: hence so many rounds. What the loader is to free may still be there: two tasks, a file's bytes.
     let most = |held: &[usize]| held.iter().copied().max().unwrap();
     let (early, late) = (most(&held[9..120]), most(&held[120..]));
     assert!(late <= early + 3 * largest, "{early} bytes held at first, {late} in the end");
@@ -134,13 +164,8 @@ fn what_is_prefetched_keeps_to_the_budget_though_nobody_takes_it_in() {
     for path in &paths {
         runtime.prefetch(path).unwrap();
     }
-    // Until nothing has changed for as long as forty loads would take.
-    let (mut held, mut still) = (before, 0);
-    while still < 20 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        let now = HELD.load(Ordering::Relaxed);
-        (still, held) = (if now == held { still + 1 } else { 0 }, now);
-    }
+    loader_waits();
+    let held = HELD.load(Ordering::Relaxed);
     // Three beside the running one, one beyond, and what a load works with.
     assert!(held - before < 8 * one, "{} bytes, tasks of {one}", held - before);
     assert_eq!(runtime.stats().loads, 1);
@@ -179,50 +204,131 @@ fn tasks_of_other_sizes_hold_hardly_more_than_is_counted() {
     assert!(held < counted + counted / 8 + (1 << 20), "{held} bytes held, {counted} counted");
 }
 
+fn what_left_does_not_pile_up_where_the_loader_is_busy() {
+    let packed = store::packed("cifar-resnet20-b", 12, 66);
+    let directory = store::directory(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    let backbone = Backbone::from_bytes("b", packed.backbone.clone(), &Options::default()).unwrap();
+    let mut runtime = Runtime::new(backbone, 1);
+    let digits = runtime.load(path("digits")).unwrap();
+    runtime.switch(digits).unwrap();
+    let signs = runtime.load(path("signs")).unwrap();
+    let both = runtime.resident_bytes();
+    runtime.set_budget(both);
+    let gate = gate_before(&mut runtime, directory.path());
+    let input = vec![0.25; 3 * 12 * 12];
+    let before = HELD.load(Ordering::Relaxed);
+    for _ in 0..200 {
+        runtime.evict(signs).unwrap();
+        runtime.load(path("signs")).unwrap();
+    }
+    // What one load leaves for the next, and one task that the loader is to free.
+    let held = HELD.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(held < 2 * both, "{held} bytes more than before, tasks of {both}");
+    runtime.set_stream_from(0);
+    runtime.set_budget(2 * both);
+    for _ in 0..200 {
+        let id = runtime.stream(path("digits")).unwrap();
+        runtime.switch(id).unwrap();
+        tensor(&mut runtime, &input);
+    }
+    let held = HELD.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(held < 3 * both, "{held} bytes more than before, tasks of {both}");
+    gate.open(&mut runtime);
+}
+
 fn frames_and_warm_switches_allocate_nothing() {
     for (arch, size, threads) in
         [("cifar-resnet20-a", 16, 1), ("cifar-resnet20-b", 13, 2), ("resnet50-s1", 32, 2)]
     {
         let packed = store::packed(arch, size, 1);
-        let backbone = Backbone::from_bytes("b", packed.backbone.clone(), &Options::default()).unwrap();
-        let mut runtime = Runtime::new(backbone, threads);
-        let ids: Vec<_> =
-            packed.tasks.iter().map(|(name, bytes, ..)| runtime.load_bytes(name, bytes).unwrap()).collect();
-        let pixels = vec![77; 40 * 30 * 3];
-        let frame = Frame { width: 40, height: 30, channels: 3, pixels: &pixels };
-        let input = vec![0.25; 3 * size * size];
-        let mut round = |count: bool| {
-            for &id in &ids {
-                let before = ALLOCATIONS.load(Ordering::Relaxed);
-                runtime.switch(id).unwrap();
-                runtime.tensor(&input).unwrap();
-                let after = ALLOCATIONS.load(Ordering::Relaxed);
-                assert!(!count || after == before, "{arch}: {} allocations in a frame", after - before);
+        let int8 = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
+        let tasks = [0, 1, 2];
+        for (precision, backbone, tasks) in [
+            ("f32", &packed.backbone, tasks.map(|i| packed.tasks[i].1.clone())),
+            ("int8", &int8, tasks.map(|i| rounded::task(&packed, i, |_, _| ()))),
+        ] {
+            for isa in Isa::available() {
+                let options = Options { isa, ..Options::default() };
+                let backbone = Backbone::from_bytes("b", backbone.clone(), &options).unwrap();
+                assert_eq!(backbone.is_int8(), precision == "int8");
+                let what = format!("{arch}, {precision}, {isa}");
+                frames_of_tasks_that_came_in_any_way(&what, Runtime::new(backbone, threads), &tasks, size);
             }
-        };
-        round(false);
-        round(true);
-        // Images: the first frame of a size sets the resampler up, the others reuse it.
-        for &id in &[ids[0], ids[2]] {
-            runtime.switch(id).unwrap();
-            runtime.frame(frame).unwrap();
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
-            for _ in 0..5 {
-                runtime.frame(frame).unwrap();
-            }
-            assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "{arch}");
-        }
-        // One of them wants grey images.
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
-        for turn in 0..12 {
-            if turn == 3 {
-                // By now each has seen a frame.
-                assert!(ALLOCATIONS.load(Ordering::Relaxed) > before, "{arch}");
-            }
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
-            runtime.switch(ids[turn % 3]).unwrap();
-            runtime.frame(frame).unwrap();
-            assert!(turn < 3 || ALLOCATIONS.load(Ordering::Relaxed) == before, "{arch}: turn {turn}");
         }
     }
+}
+
+/// Frames of a task that was prefetched, of one that was loaded, and of one that was streamed and is whole,
+/// before and after the loader has said so.
+fn frames_of_tasks_that_came_in_any_way(what: &str, mut runtime: Runtime, tasks: &[Vec<u8>; 3], size: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |i: usize| {
+        let path = directory.path().join(format!("{i}.task"));
+        std::fs::write(&path, &tasks[i]).unwrap();
+        path
+    };
+    let input = vec![0.25; 3 * size * size];
+    runtime.set_stream_from(0);
+    let prefetched = runtime.prefetch(file(0)).unwrap();
+    runtime.settle().unwrap();
+    let gate = gate_before(&mut runtime, directory.path());
+    assert_eq!(allocations(&mut runtime, prefetched, false, |runtime| tensor(runtime, &input)), 0, "{what}");
+    let loaded = runtime.load_bytes("1.task", &tasks[1]).unwrap();
+    assert_eq!(allocations(&mut runtime, loaded, false, |runtime| tensor(runtime, &input)), 0, "{what}");
+    let streamed = runtime.stream(file(2)).unwrap();
+    runtime.switch(streamed).unwrap();
+    tensor(&mut runtime, &input);
+    assert!(runtime.is_loading(streamed) && runtime.current().unwrap().1.is_complete());
+    let ids = [loaded, prefetched, streamed];
+    // The first image of a size sets the resampler up, and the loaded task wants grey ones.
+    let set_up = ids.map(|id| allocations(&mut runtime, id, false, image));
+    assert!(set_up[0] > 0 && set_up[1] > 0, "{what}: {set_up:?}");
+    frames_allocate_nothing(what, &mut runtime, &ids, &input);
+    gate.open(&mut runtime);
+    assert!(!runtime.is_loading(streamed));
+    let gate = gate_before(&mut runtime, directory.path());
+    frames_allocate_nothing(what, &mut runtime, &ids, &input);
+    gate.open(&mut runtime);
+    assert_eq!((runtime.stats().missed_deadlines, runtime.stats().failed_switches), (0, 0), "{what}");
+}
+
+fn frames_allocate_nothing(what: &str, runtime: &mut Runtime, ids: &[TaskId], input: &[f32]) {
+    for deadline in [None, Some(Duration::from_secs(3600))] {
+        runtime.set_deadline(deadline);
+        for asks in [false, true] {
+            for &id in ids.iter().cycle().take(2 * ids.len()) {
+                let of_tensor = allocations(runtime, id, asks, |runtime| tensor(runtime, input));
+                let of_image = allocations(runtime, id, asks, image);
+                assert_eq!(
+                    (of_tensor, of_image),
+                    (0, 0),
+                    "{what}: {id:?}, asks: {asks}, deadline: {deadline:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Allocations of a switch to `id`, asked for by a switcher or not, and of a frame.
+fn allocations(runtime: &mut Runtime, id: TaskId, asks: bool, frame: impl Fn(&mut Runtime)) -> usize {
+    let switcher = runtime.switcher();
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    match asks {
+        true => switcher.switch(id),
+        false => runtime.switch(id).unwrap(),
+    }
+    frame(runtime);
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    assert_eq!(runtime.current().unwrap().0, id);
+    allocations
+}
+
+fn tensor(runtime: &mut Runtime, input: &[f32]) {
+    runtime.tensor(input).unwrap();
+}
+
+fn image(runtime: &mut Runtime) {
+    let frame = Frame { width: 40, height: 30, channels: 3, pixels: &[77; 40 * 30 * 3] };
+    runtime.frame(frame).unwrap();
 }

@@ -1,8 +1,9 @@
 //! Loads after other loads: of bundles that are known, and into memory that another task has left.
 
-use super::int8::{grids, int8_task, of};
+use super::int8::of;
 use super::naive::Tensors;
 use super::random::{self, Rng};
+use super::rounded::{self, grids};
 use super::slots::{ARCH, SIZE, assert_scores, backbone, expected};
 use super::store::{self, NAMES};
 use bundles::plan::{Owner, Plan};
@@ -42,7 +43,8 @@ fn a_known_bundle_is_checked_like_a_new_one() {
     let packed = store::packed(ARCH, SIZE, 51);
     let int8 = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
     let int8 = Backbone::from_bytes("b", int8, &Options::default()).unwrap();
-    let cases = [(backbone(&packed), packed.tasks[2].1.clone()), (int8, int8_task(&packed, |_, _| {}))];
+    let cases =
+        [(backbone(&packed), packed.tasks[2].1.clone()), (int8, rounded::task(&packed, 0, |_, _| {}))];
     for (backbone, good) in &cases {
         let load = |bytes: &[u8]| Task::from_bytes(backbone, "t", bytes);
         let input = vec![0.25; 3 * SIZE * SIZE];

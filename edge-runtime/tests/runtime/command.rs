@@ -3,7 +3,7 @@
 use super::store;
 use edge_runtime::kernels::Isa;
 use edge_runtime::{Packing, pack_backbone};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -349,20 +349,35 @@ fn metrics_are_there_while_frames_run() {
     let arguments =
         ["run", "--store", directory.path().to_str().unwrap(), "--metrics", place.to_str().unwrap(), "-"];
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
-    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut camera = child.stdin.take().unwrap();
-    let start = Instant::now();
-    // Frames keep coming: what is written at first tells of the first one alone.
-    let told = loop {
+    let mut answers = BufReader::new(child.stdout.take().unwrap());
+    let mut frames = 0;
+    let mut see = || {
         camera.write_all(b"P6 1 1 255\nabc").unwrap();
-        let text = std::fs::read_to_string(&place).unwrap_or_default();
-        let total = text.lines().find_map(|line| line.strip_prefix("edge_runtime_frames_total "));
-        if let Some(total @ 2..) = total.and_then(|total| total.parse::<u64>().ok()) {
-            break total;
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "{text}");
-        std::thread::sleep(Duration::from_millis(20));
+        let mut answer = String::new();
+        answers.read_line(&mut answer).unwrap();
+        assert!(answer.contains("digits"), "{answer}");
+        frames += 1;
     };
+    let told = || {
+        let text = std::fs::read_to_string(&place).unwrap();
+        let total = text.lines().find_map(|line| line.strip_prefix("edge_runtime_frames_total "));
+        total.unwrap().parse::<u64>().unwrap()
+    };
+    // When a frame is answered, the one before has been told of, if that was due: as the first one was.
+    see();
+    see();
+    let first = told();
+    // A second later, whatever was told meanwhile, it is due again.
+    let start = Instant::now();
+    while start.elapsed() <= Duration::from_secs(1) {
+        see();
+    }
+    see();
+    see();
+    let told = told();
+    assert!(first < told && told <= frames, "{first} told at first, then {told}");
     assert!(child.try_wait().unwrap().is_none(), "it still runs, and {told} frames are told");
     child.kill().unwrap();
     child.wait().unwrap();

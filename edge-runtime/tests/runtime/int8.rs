@@ -2,22 +2,13 @@
 
 use super::naive::{self, Tensors};
 use super::random::{self, Rng};
-use super::store::{self, Packed};
-use bundles::container::{Bundle, Dtype, Golden, Kind, Layout, Section, Writer};
+use super::rounded::{self, grids};
+use super::store;
+use bundles::container::Bundle;
 use bundles::plan::{Arch, Op, Owner, Plan};
-use edge_runtime::kernels::{Isa, int8::Bits, int8::Grid};
-use edge_runtime::{
-    Backbone, Error, Options, Packing, Session, Task, in_rows, needs, needs_int8, pack_backbone,
-};
+use edge_runtime::kernels::Isa;
+use edge_runtime::{Backbone, Error, Options, Packing, Session, Task, needs, needs_int8, pack_backbone};
 use std::sync::Arc;
-
-/// Grids wide enough for maps near one.
-pub(super) fn grids(plan: &Plan) -> Vec<Grid> {
-    let wide = |relu| {
-        if relu { Grid { scale: 4.0 / 255.0, zero: 0 } } else { Grid { scale: 6.0 / 255.0, zero: 120 } }
-    };
-    plan.maps().into_iter().map(|map| wide(map.relu)).collect()
-}
 
 pub(super) fn of(all: &Tensors, plan: &Plan, owner: Owner) -> Tensors {
     let specs = plan.tensors().into_iter().filter(|spec| spec.owner == owner);
@@ -106,46 +97,12 @@ fn open(bytes: Vec<u8>) -> Result<Arc<Backbone>, Error> {
     Backbone::from_bytes("net.backbone", bytes, &Options::default())
 }
 
-/// Adds a tensor as its bytes, which the writer does not look into for numbers that are none.
-fn unchecked(writer: &mut Writer, name: &str, shape: &[usize], numbers: &[f32]) {
-    let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-    writer.tensor(name, Owner::Task, Dtype::F32, Layout::Canonical, shape, bytes).unwrap();
-}
-
-/// A task of `packed` as an int8 bundle; `change` is given the scales of one kernel and the grids on their way.
-pub(super) fn int8_task(packed: &Packed, change: impl Fn(&mut Vec<f32>, &mut Vec<f32>)) -> Vec<u8> {
-    let parsed = Bundle::parse(&packed.tasks[0].1).unwrap();
-    let manifest = parsed.manifest();
-    let mut writer = Writer::new(Kind::Task, "digits", manifest.plan.clone(), manifest.preprocess);
-    writer.labels(manifest.labels.iter().cloned()).backbone(manifest.backbone.id, "int8");
-    writer.golden(Golden { seed: 1, scores: vec![0.0; manifest.plan.classes()], tolerance: 1.0 });
-    let mut maps: Vec<f32> =
-        grids(&manifest.plan).iter().flat_map(|grid| [grid.scale, f32::from(grid.zero)]).collect();
-    for section in &manifest.sections {
-        let values = parsed.decode_f32(&section.name).unwrap();
-        if section.shape.len() < 2 {
-            writer.tensor_f16(&section.name, Owner::Task, &section.shape, &values).unwrap();
-            continue;
-        }
-        let (bytes, mut scales) = in_rows(&section.name, &values, section.shape[0], Bits::ALL).unwrap();
-        if section.name == "fc.weight" {
-            change(&mut scales, &mut maps);
-        }
-        unchecked(&mut writer, &Section::scale_name(&section.name), &[scales.len()], &scales);
-        let bytes = bytes.iter().map(|&b| b as u8).collect();
-        let (dtype, layout) = (Dtype::I8, Layout::Canonical);
-        writer.tensor(&section.name, Owner::Task, dtype, layout, &section.shape, bytes).unwrap();
-    }
-    unchecked(&mut writer, "fc.weight#maps", &[maps.len() / 2, 2], &maps);
-    writer.finish(&[]).unwrap_or_default()
-}
-
 #[test]
 fn an_int8_backbone_is_a_quarter_of_the_file_and_is_read_in_place_by_every_instruction_set() {
     let packed = store::packed("resnet18-s3", 20, 32);
     let bytes = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
     assert!((bytes.len() as f64) < 0.26 * packed.backbone.len() as f64, "{} bytes", bytes.len());
-    let task = int8_task(&packed, |_, _| ());
+    let task = rounded::task(&packed, 0, |_, _| ());
     // Uniform noise: what float compression saves on its exponents, bytes have nothing to save on.
     let before = packed.tasks[0].1.len();
     assert!(3 * task.len() < before, "{} of {before} bytes", task.len());
@@ -173,7 +130,7 @@ fn what_a_network_needs_is_known_before_it_is_loaded() {
         let options = Options { isa, ..Options::default() };
         let cases = [
             (&packed.backbone, packed.tasks[0].1.clone(), needs(plan, isa, threads).unwrap()),
-            (&int8, int8_task(&packed, |_, _| ()), needs_int8(plan, isa, threads).unwrap()),
+            (&int8, rounded::task(&packed, 0, |_, _| ()), needs_int8(plan, isa, threads).unwrap()),
         ];
         for (backbone, task, needs) in cases {
             let backbone = Backbone::from_bytes("b", backbone.clone(), &options).unwrap();
@@ -195,7 +152,7 @@ fn tasks_and_backbones_of_other_precisions_are_refused_by_name() {
     // backbone, task, words of the message
     let cases = [
         (&int8, packed.tasks[0].1.clone(), ["holds no scales", "packing `int8`"]),
-        (&f32, int8_task(&packed, |_, _| ()), ["packing `int8`", "packing `f32`"]),
+        (&f32, rounded::task(&packed, 0, |_, _| ()), ["packing `int8`", "packing `f32`"]),
     ];
     for (backbone, task, words) in cases {
         let error = Task::from_bytes(backbone, "digits.task", &task).unwrap_err();
@@ -254,13 +211,16 @@ fn scales_that_are_none_are_refused() {
         (|_, maps| maps[3] = 1.0, "zero point of Stem"),
     ];
     for (i, (change, word)) in cases.into_iter().enumerate() {
-        let error = Task::from_bytes(&backbone, "t", &int8_task(&packed, change)).unwrap_err();
+        let error = Task::from_bytes(&backbone, "t", &rounded::task(&packed, 0, change)).unwrap_err();
         assert_eq!(error.exit_code(), 3, "case {i}: {error}");
         assert!(error.to_string().contains(word), "case {i}: {error}");
     }
     for (i, change) in
         [(|scales, _| scales.truncate(1)) as Change, |_, maps| maps.truncate(2)].into_iter().enumerate()
     {
-        assert!(int8_task(&packed, change).is_empty(), "case {i}: a bundle with scales of another number");
+        assert!(
+            rounded::task(&packed, 0, change).is_empty(),
+            "case {i}: a bundle with scales of another number"
+        );
     }
 }

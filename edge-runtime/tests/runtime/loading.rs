@@ -342,27 +342,6 @@ fn a_task_that_returns_goes_by_its_own_name() {
 }
 
 #[test]
-fn a_bad_image_does_not_hide_why_a_streamed_task_failed() {
-    let packed = store::packed(ARCH, SIZE, 84);
-    let directory = store::directory(&packed);
-    let path = |name: &str| directory.path().join(name).with_extension("task");
-    let mut runtime = Runtime::new(backbone(&packed), 1);
-    runtime.set_stream_from(0);
-    let first = runtime.load(path(store::NAMES[0])).unwrap();
-    runtime.switch(first).unwrap();
-    std::fs::write(path(store::NAMES[1]), store::damaged(&packed.tasks[1].1)).unwrap();
-    let id = runtime.stream(path(store::NAMES[1])).unwrap();
-    if runtime.switch(id).is_ok() {
-        while runtime.current().is_some_and(|(_, task)| task.is_complete()) {}
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(matches!(runtime.tensor(&[0.0]), Err(Error::Input { .. })));
-        assert_eq!(runtime.settle().unwrap_err().exit_code(), 3);
-    }
-    assert_eq!(runtime.stats().failed_loads, 1);
-    assert_eq!(runtime.current().unwrap().0, first);
-}
-
-#[test]
 fn idle_tasks_of_one_name_leave_for_the_next() {
     let packed = store::packed(ARCH, SIZE, 62);
     let directory = store::directory(&packed);

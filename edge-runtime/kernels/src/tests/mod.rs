@@ -2,6 +2,7 @@
 
 mod conv;
 mod maps;
+mod pointwise;
 mod refused;
 
 use super::*;

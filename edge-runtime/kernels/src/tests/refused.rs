@@ -75,6 +75,49 @@ fn short_slices_and_impossible_shapes_are_refused() {
 }
 
 #[test]
+fn sums_of_pointwise_convolutions_that_do_not_fit_are_refused() {
+    let pool = Pool::single();
+    let (y, channels) = (Shape::new(20, 3, 5), 12);
+    for isa in Isa::available() {
+        let weights = vec![0.0; isa.padded(y.c) * isa.padded(channels)];
+        let input = vec![0.0; blocked_len(isa, Shape { c: channels, ..y })];
+        let (vector, map) = (vec![0.0; isa.padded(y.c)], vec![0.0; blocked_len(isa, y)]);
+        let run = |y: Shape, channels: usize, count: usize, cut: &str| {
+            let of = |name: &str, len: usize| len - usize::from(cut == name);
+            let (weights, input) =
+                (&weights[..of("weights", weights.len())], &input[..of("input", input.len())]);
+            let e = Epilogue {
+                scale: Some(&vector[..of("scale", vector.len())]),
+                shift: Some(&vector[..of("shift", vector.len())]),
+                add: Some((&map[..of("add", map.len())], 1.0)),
+                ..Epilogue::default()
+            };
+            let mut out = vec![0.0; of("out", map.len())];
+            // The last of the terms is the one that does not fit.
+            let mut terms = vec![Term { channels: 1, weights, input }; count];
+            terms.iter_mut().next_back().into_iter().for_each(|last| last.channels = channels);
+            pointwise(isa, y, &terms, &e, &mut out, &pool)
+        };
+        for count in 1..=MAX_TERMS {
+            assert_eq!(run(y, channels, count, ""), Ok(()), "{isa}: {count} terms");
+            for cut in ["weights", "input", "out", "scale", "shift", "add"] {
+                let refused = run(y, channels, count, cut);
+                assert!(matches!(refused, Err(KernelError::Short { .. })), "{isa}: {cut} cut by one");
+            }
+        }
+        for count in [0, MAX_TERMS + 1] {
+            let refused = run(y, channels, count, "");
+            assert!(matches!(refused, Err(KernelError::Shape { .. })), "{isa}: {count} terms");
+        }
+        for huge in [usize::MAX, usize::MAX / 2, 1 << 40] {
+            assert!(run(y, huge, 1, "").is_err(), "{isa}: {huge} channels");
+            assert!(run(Shape { c: huge, ..y }, channels, 1, "").is_err(), "{isa}: {huge} output channels");
+            assert!(run(Shape { h: huge, w: huge, ..y }, channels, 1, "").is_err(), "{isa}: {huge} rows");
+        }
+    }
+}
+
+#[test]
 fn unsupported_instruction_sets_are_refused() {
     let pool = Pool::single();
     for isa in Isa::ALL.into_iter().filter(|isa| !isa.runs_here()) {
@@ -88,5 +131,9 @@ fn unsupported_instruction_sets_are_refused() {
             matches!(global_avg_pool(isa, shape, &one, &mut out, &pool), Err(KernelError::Isa { .. })),
             "{isa}"
         );
+        let (weights, e) = (vec![0.0; n * n], Epilogue::default());
+        let terms = [Term { channels: n, weights: &weights, input: &one }];
+        let done = pointwise(isa, shape, &terms, &e, &mut out, &pool);
+        assert!(matches!(done, Err(KernelError::Isa { .. })), "{isa}");
     }
 }
