@@ -12,7 +12,7 @@
 //! let backbone = Backbone::open("store/net.backbone", &Options::default())?;
 //! let mut runtime = Runtime::new(backbone, 1);
 //! let signs = runtime.load("store/signs.task")?;
-//! Another thread decodes this one while frames continue.
+//! // Another thread decodes this one while frames continue.
 //! let doors = runtime.prefetch("store/doors.task")?;
 //!
 //! runtime.switch(signs)?;
