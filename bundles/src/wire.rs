@@ -42,6 +42,11 @@ pub(crate) fn at_most(what: &str, size: u64, limit: u64) -> Result<()> {
     Ok(())
 }
 
+/// For a size that 64 bits cannot hold.
+pub(crate) fn uncountable(what: impl Into<String>) -> Error {
+    Error::TooLarge { what: what.into(), size: u64::MAX, limit: u64::MAX }
+}
+
 /// Reads from untrusted bytes: nothing is allocated before the bytes it is made from were seen.
 pub(crate) struct Cursor<'a> {
     rest: &'a [u8],

@@ -39,10 +39,11 @@ impl Trusting {
 /// [`Error::File`]; [`Error::Container`] for a file that holds none.
 pub fn trusted_key(path: impl AsRef<std::path::Path>) -> Result<TrustedKey> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
-    // What is no text is no key either, and told of as such.
-    TrustedKey::from_text(&String::from_utf8_lossy(&bytes))
-        .map_err(Error::container(&path.display().to_string()))
+    let file = path.display().to_string();
+    TrustedKey::read(path).map_err(|source| match source {
+        bundles::Error::Io { kind, .. } => Error::File { path: file, action: "read", kind },
+        source => Error::Container { file, source },
+    })
 }
 
 /// Refuses the other kind of container, and one for another runtime.

@@ -36,11 +36,7 @@ pub(super) fn pack(what: &str, contents: Contents, pieces: &[&[u8]]) -> Result<V
         }
         packer.finish()
     };
-    pack().map_err(|e: std::io::Error| Error::Io {
-        path: what.into(),
-        action: "compress it",
-        why: e.to_string(),
-    })
+    pack().map_err(Error::io(what, "compress it"))
 }
 
 /// A decoder for [`unpack`].
@@ -48,11 +44,7 @@ pub(super) fn pack(what: &str, contents: Contents, pieces: &[&[u8]]) -> Result<V
 /// # Errors
 /// `Io` when there is no memory for it.
 pub(super) fn unpacker() -> Result<Decompressor<'static>> {
-    Decompressor::new().map_err(|e| Error::Io {
-        path: "zstd".into(),
-        action: "make a decoder",
-        why: e.to_string(),
-    })
+    Decompressor::new().map_err(Error::io("a zstd decoder", "make it"))
 }
 
 /// Fills `out` from a frame of exactly that many bytes. Never writes more, whatever the frame says.

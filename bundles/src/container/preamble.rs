@@ -94,6 +94,13 @@ impl Preamble {
     }
 }
 
+/// Major and minor version in a preamble; zeros where there is none.
+pub(super) fn version(file: &[u8]) -> (u16, u16) {
+    let number = |at: usize| file.get(at..).and_then(|rest| rest.first_chunk()).copied();
+    let number = |at| number(at).map_or(0, u16::from_le_bytes);
+    (number(MAGIC.len()), number(MAGIC.len() + 2))
+}
+
 fn check_magic(file: &[u8]) -> Result<()> {
     let have = file.len() as u64;
     match file.get(..MAGIC.len()) {
@@ -162,6 +169,9 @@ mod tests {
             assert!(error.to_string().contains("major version") && error.exit_code() == 4, "{error}");
         }
         assert!(with(10, 9).is_ok(), "minor");
+        let mut minor = good;
+        minor[10] = 9;
+        assert_eq!([&good[..], &minor, &good[..9]].map(version), [(2, 0), (2, 9), (0, 0)]);
         assert!(matches!(with(15, 1), Err(Error::TooLarge { .. })), "16 MiB manifest");
         assert!(matches!(with(32, 4), Err(Error::Corrupt { .. })), "shrinks when it is decompressed");
         assert!(with(33, 16).is_ok(), "4096 + 7 bytes");

@@ -4,7 +4,7 @@ use super::decoder::Decoder;
 use super::header::{DIGEST, Header, zeros};
 use super::keys::{PublicKey, TrustedKey};
 use super::signature::{self, SIGNATURES, Trust};
-use super::{Block, Codec, Dtype, Kind, Layout, Manifest, Section, Stored, backbone_id, contents};
+use super::{Block, Codec, Dtype, Kind, Layout, Manifest, Section, Stored, backbone_id, contents, preamble};
 use crate::plan::Owner;
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -28,7 +28,9 @@ impl<'a> Bundle<'a> {
     /// Reads `bytes`, which must be the whole file. Touches the header only: no page of a mapped
     /// backbone's weights, until [`verify_sections`](Bundle::verify_sections) or a section is asked for.
     ///
-    /// Never panics on any input, and never uses more than a small constant factor of its size.
+    /// Never panics on any input. What it takes is bounded by what lies in front of the sections, not by what is
+    /// stated there: the manifest decompresses to at most 16 times its stored size plus 4 KiB (and 1 MiB), and a
+    /// byte of that becomes at most 256 bytes of memory.
     ///
     /// # Errors
     /// `BadMagic`, `Unsupported`, `Truncated`, `TooLarge`, `HashMismatch` (damaged header), `BadSignature` (a
@@ -91,10 +93,15 @@ impl<'a> Bundle<'a> {
         }
     }
 
-    /// Names the bundle's contents: the hash of preamble and manifest, which hold the hash of every section.
+    /// Names the bundle's contents: the hash of preamble and manifest, which hold the hash of every block.
     /// Signing changes the file but not this.
     pub fn digest(&self) -> [u8; 32] {
         self.header.digest
+    }
+
+    /// Major and minor version of the format that the file states.
+    pub fn version(&self) -> (u16, u16) {
+        preamble::version(self.stored.head())
     }
 
     /// Keys whose signatures the bundle carries; all of them were checked.

@@ -152,7 +152,7 @@ impl Plan {
         (1..=self.cells.len()).filter(|&l| self.cells[l - 1].is_dead()).collect()
     }
 
-    /// Every operation with the place it stands in, stem to head.
+    /// Every operation in execution order: stem, cells, head.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let cells = self.cells.iter().flat_map(|c| &c.gates).flat_map(|g| &g.paths).flat_map(|p| &p.ops);
         self.stem.iter().chain(cells).chain(&self.head)
