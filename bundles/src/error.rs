@@ -117,9 +117,7 @@ pub enum Error {
         what: String,
         /// What was being done with it.
         action: &'static str,
-        /// The system's own class of error.
-        kind: io::ErrorKind,
-        /// Its own words.
+        /// The system's own words.
         why: String,
     },
     /// Two things that are each in order do not go together.
@@ -137,7 +135,7 @@ impl Error {
     /// For `map_err` on an operation of the system.
     pub(crate) fn io(what: impl Into<String>, action: &'static str) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
-        move |error| Error::Io { what, action, kind: error.kind(), why: error.to_string() }
+        move |error| Error::Io { what, action, why: error.to_string() }
     }
 
     /// A stable word for scripts.
@@ -205,7 +203,8 @@ impl fmt::Display for Error {
             Error::HashMismatch { what } => {
                 write!(
                     f,
-                    "{what}: the bytes do not have the hash the bundle states; the file is damaged, copy it again"
+                    "{what}: the bytes do not have the hash the bundle states; the file is damaged, \
+                     copy it again"
                 )
             }
             Error::BadSignature { key } => {
@@ -221,7 +220,8 @@ impl fmt::Display for Error {
             Error::Unsupported { what, want, got } => {
                 write!(
                     f,
-                    "{what}: this program understands {want}, the file has {got}; use a program and a file of the same version"
+                    "{what}: this program understands {want}, the file has {got}; use a program and a file \
+                     of the same version"
                 )
             }
             Error::MissingTensor { name, bundle } => write!(f, "bundle `{bundle}` holds no tensor `{name}`"),

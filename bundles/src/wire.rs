@@ -1,4 +1,5 @@
-//! Canonical little-endian encoding that plan and manifest share: one byte sequence per value, every length capped.
+//! Canonical little-endian encoding that plan and manifest share: one byte sequence per value, every length
+//! capped.
 
 use crate::{Error, Result};
 

@@ -39,11 +39,8 @@ impl Trusting {
 /// [`Error::File`]; [`Error::Container`] for a file that holds none.
 pub fn trusted_key(path: impl AsRef<std::path::Path>) -> Result<TrustedKey> {
     let path = path.as_ref();
-    let file = path.display().to_string();
-    TrustedKey::read(path).map_err(|source| match source {
-        bundles::Error::Io { kind, .. } => Error::File { path: file, action: "read", kind },
-        source => Error::Container { file, source },
-    })
+    let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
+    TrustedKey::from_bytes(&bytes).map_err(Error::container(&path.display().to_string()))
 }
 
 /// Refuses the other kind of container, and one for another runtime.

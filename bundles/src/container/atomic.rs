@@ -32,8 +32,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_directory(directory(path))
 }
 
-/// Whether [`write_atomically`] could begin to write `path` now: to be asked before the work whose result goes
-/// there. Nothing is left behind.
+/// Whether [`write_atomically`] could begin to write `path` now: to be asked before the work whose result
+/// goes there. Nothing is left behind.
 ///
 /// # Errors
 /// `Io` naming the file: it names none, its directory is missing, or no file can be made there.

@@ -16,7 +16,8 @@ pub enum Codec {
     Zstd,
 }
 
-/// One or several tensors in one piece. What is not stated is only known here once it is derived: see `place`.
+/// One or several tensors in one piece. What is not stated is only known here once it is derived: see
+/// `place`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// Compression.

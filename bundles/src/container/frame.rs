@@ -12,14 +12,15 @@ use zstd::zstd_safe::{CParameter, Strategy};
 pub(super) enum Contents {
     /// The manifest: names that come again and again.
     Text,
-    /// Bytes of numbers, few of which come again. Looking for those all the same saves one or two bytes in a hundred, and makes
-    /// decoding three times as slow: what is left is a code for frequent bytes, of its own for each piece. (The fewest places are
-    /// remembered to look in; numbers of seven bytes that come again by chance would cost more than they save.)
+    /// Bytes of numbers, few of which come again. Looking for those all the same saves one or two bytes in a
+    /// hundred, and makes decoding three times as slow: what is left is a code for frequent bytes, of its own
+    /// for each piece. (The fewest places are remembered to look in; numbers of seven bytes that come again
+    /// by chance would cost more than they save.)
     Numbers,
 }
 
-/// One frame of `pieces`, with the number of their bytes. Each begins a zstd block of its own. There is no checksum: what is
-/// decompressed was hashed before.
+/// One frame of `pieces`, with the number of their bytes. Each begins a zstd block of its own. There is no
+/// checksum: what is decompressed was hashed before.
 pub(super) fn pack(what: &str, contents: Contents, pieces: &[&[u8]]) -> Result<Vec<u8>> {
     let pack = || {
         let mut packer = Encoder::new(Vec::new(), if contents == Contents::Text { 19 } else { 1 })?;

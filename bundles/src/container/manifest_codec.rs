@@ -25,8 +25,8 @@ pub fn check_label(label: &str) -> Result<()> {
     Sink::default().text("label", label, Text::Line, MAX_LABEL)
 }
 
-/// Whether a bundle can say `value` of `key`: printable ASCII of at most 64 bytes, and at most 4096 bytes of UTF-8 without control
-/// characters.
+/// Whether a bundle can say `value` of `key`: printable ASCII of at most 64 bytes, and at most 4096 bytes of
+/// UTF-8 without control characters.
 ///
 /// # Errors
 /// `Corrupt` or `TooLarge` saying which of these it is not.

@@ -49,7 +49,8 @@ impl Preamble {
         out
     }
 
-    /// Reads the preamble in `file`, the beginning of a file of `len` bytes, which must be the whole bundle and nothing more.
+    /// Reads the preamble in `file`, the beginning of a file of `len` bytes, which must be the whole bundle
+    /// and nothing more.
     pub fn parse(file: &[u8], len: usize) -> Result<Preamble> {
         check_magic(file)?;
         let mut from = Cursor::new(file, "the bundle's preamble");

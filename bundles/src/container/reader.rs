@@ -28,9 +28,9 @@ impl<'a> Bundle<'a> {
     /// Reads `bytes`, which must be the whole file. Touches the header only: no page of a mapped
     /// backbone's weights, until [`verify_sections`](Bundle::verify_sections) or a section is asked for.
     ///
-    /// Never panics on any input. What it takes is bounded by what lies in front of the sections, not by what is
-    /// stated there: the manifest decompresses to at most 16 times its stored size plus 4 KiB (and 1 MiB), and a
-    /// byte of that becomes at most 256 bytes of memory.
+    /// Never panics on any input. What it takes is bounded by what lies in front of the sections, not by what
+    /// is stated there: the manifest decompresses to at most 16 times its stored size plus 4 KiB (and 1 MiB),
+    /// and a byte of that becomes at most 256 bytes of memory.
     ///
     /// # Errors
     /// `BadMagic`, `Unsupported`, `Truncated`, `TooLarge`, `HashMismatch` (damaged header), `BadSignature` (a
@@ -41,8 +41,8 @@ impl<'a> Bundle<'a> {
         Ok(Bundle::of(stored, Arc::new(header)))
     }
 
-    /// As [`parse`](Bundle::parse), for bytes wherever they are, with a decoder that is there already; a `known`
-    /// header that is theirs (see [`Header::is_of`]) is not parsed and verified again.
+    /// As [`parse`](Bundle::parse), for bytes wherever they are, with a decoder that is there already; a
+    /// `known` header that is theirs (see [`Header::is_of`]) is not parsed and verified again.
     ///
     /// # Errors
     /// As [`parse`](Bundle::parse).
@@ -112,8 +112,8 @@ impl<'a> Bundle<'a> {
     /// What the signatures amount to for somebody who trusts these keys.
     ///
     /// # Errors
-    /// `BadKey` if the development key is among them: its secret half is public. (That signatures are right was
-    /// checked by [`Bundle::parse`].)
+    /// `BadKey` if the development key is among them: its secret half is public. (That signatures are right
+    /// was checked by [`Bundle::parse`].)
     pub fn verify(&self, trusted: &[TrustedKey]) -> Result<Trust> {
         if trusted.iter().any(|t| t.key.is_development()) {
             let want = "keys whose secret half is secret".into();
@@ -171,7 +171,8 @@ impl<'a> Bundle<'a> {
         at(block.offset)..at(block.offset.saturating_add(block.stored_len))
     }
 
-    /// A block's bytes as they lie in the file, with the hash that stands for them. They are read to `room` unless they are in memory.
+    /// A block's bytes as they lie in the file, with the hash that stands for them. They are read to `room`
+    /// unless they are in memory.
     pub(super) fn checked<'b>(&'b self, block: &Block, room: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         let bytes = self.stored.fetch(self.block_range(block), room, || self.tensors_of(block))?;
         if *blake3::hash(bytes).as_bytes() != block.hash {
@@ -224,8 +225,8 @@ impl<'a> Bundle<'a> {
         Ok(())
     }
 
-    /// Decodes a tensor into `out` (`section.raw_len` bytes). Stored bytes are checked before the decoder sees
-    /// them. For many tensors in a row, keep a [`Decoder`].
+    /// Decodes a tensor into `out` (`section.raw_len` bytes). Stored bytes are checked before the decoder
+    /// sees them. For many tensors in a row, keep a [`Decoder`].
     ///
     /// # Errors
     /// `HashMismatch`, `Corrupt`, or `BadRequest` when `out` has another length.
@@ -248,8 +249,8 @@ impl<'a> Bundle<'a> {
 
     /// Recomputes the id of a backbone from its kernels.
     ///
-    /// True if it is the one the manifest states; false if these kernels are not in canonical f32 form, so that
-    /// the signed statement is all there is.
+    /// True if it is the one the manifest states; false if these kernels are not in canonical f32 form, so
+    /// that the signed statement is all there is.
     ///
     /// # Errors
     /// `HashMismatch` when id and kernels disagree, or a section is damaged.

@@ -21,22 +21,28 @@ fn largest_blocked(canonical: u64) -> u64 {
     canonical.saturating_mul(64).saturating_add(4096)
 }
 
-/// Whether a bundle can be called `name`: 1 to 64 bytes of UTF-8 without control characters, slashes, a dot in
-/// front, or space at either end. So it can be a file's name, and never is a path.
+/// Whether a bundle can be called `name`: 1 to 64 bytes of UTF-8 without control characters, slashes, a dot
+/// in front, or space at either end. So it can be a file's name, and never is a path.
 ///
 /// # Errors
 /// `Corrupt` or `TooLarge` saying which of these it is not.
 pub fn check_name(name: &str) -> Result<()> {
     Sink::default().text("bundle name", name, Text::Line, MAX_NAME)?;
+    check_no_path(name)
+}
+
+/// What there is to a name beyond the text that the wire carries.
+fn check_no_path(name: &str) -> Result<()> {
     if name.starts_with('.') || name.contains(['/', '\\']) || name.trim() != name {
         return corrupt("bundle name", "no slash, leading dot, or space at either end", format!("{name:?}"));
     }
     Ok(())
 }
 
-/// Checks everything in `manifest` but where its sections lie. Returns the indices of sections, sorted by name.
+/// Checks everything in `manifest` but where its sections lie. Returns the indices of sections, sorted by
+/// name.
 pub(super) fn check(manifest: &Manifest) -> Result<Vec<usize>> {
-    check_name(&manifest.name)?;
+    check_no_path(&manifest.name)?;
     check_preprocess(manifest)?;
     let classes = manifest.plan.classes();
     let labels = manifest.labels.len();

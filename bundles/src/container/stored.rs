@@ -11,7 +11,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-/// Bytes that are read before it is known how many lie in front of the sections: more than most files have there.
+/// Bytes that are read before it is known how many lie in front of the sections: more than most files have
+/// there.
 const FIRST: usize = 16 * 1024;
 
 /// What is being done when a file fails.
@@ -50,7 +51,8 @@ impl Stored<'_> {
     /// A file of `len` bytes. Reads what lies in front of its sections.
     ///
     /// # Errors
-    /// `Io`. (What is wrong with those bytes is for [`Bundle::parse_known`](super::Bundle::parse_known) to say.)
+    /// `Io`. (What is wrong with those bytes is for [`Bundle::parse_known`](super::Bundle::parse_known) to
+    /// say.)
     pub fn of_file(file: File, len: usize) -> Result<Stored<'static>> {
         let mut opened = Opened { file, len, head: Vec::new() };
         opened.extend(FIRST)?;

@@ -14,8 +14,8 @@ use crate::{Error, Result};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Bytes that a block of several tensors is filled up to: enough for few hashes and few frames, so few that the first
-/// layers' are soon there, and that it is still in a core's cache when its tensors are taken out.
+/// Bytes that a block of several tensors is filled up to: enough for few hashes and few frames, so few that
+/// the first layers' are soon there, and that it is still in a core's cache when its tensors are taken out.
 const GATHERED: usize = 128 * 1024;
 
 /// Collects what a bundle holds; [`Writer::finish`] gives its bytes.
@@ -71,8 +71,8 @@ impl Writer {
         self
     }
 
-    /// The backbone a task belongs to (`variant` empty: any packing will do), or a packed backbone is made of.
-    /// A backbone of canonical f32 kernels needs no call: its id is computed and its variant is `f32`.
+    /// The backbone a task belongs to (`variant` empty: any packing will do), or a packed backbone is made
+    /// of. A backbone of canonical f32 kernels needs no call: its id is computed and its variant is `f32`.
     pub fn backbone(&mut self, id: [u8; 32], variant: impl Into<String>) -> &mut Writer {
         self.manifest.backbone = BackboneRef { id, variant: variant.into() };
         self
@@ -144,8 +144,8 @@ impl Writer {
         self.tensor(name, owner, Dtype::F16, Layout::Canonical, shape, bytes)
     }
 
-    /// Adds a tensor of bytes in the order of `layout`, and its scales beside it, one for each index of the first
-    /// axis: an element stands for its byte times its row's scale.
+    /// Adds a tensor of bytes in the order of `layout`, and its scales beside it, one for each index of the
+    /// first axis: an element stands for its byte times its row's scale.
     ///
     /// # Errors
     /// `Corrupt` when `bytes` do not fill `shape` or a scale is not finite.
@@ -327,8 +327,8 @@ pub(super) fn seal_stored<'s>(
     Ok(out)
 }
 
-/// The zstd form of `sections` of a task, whose bytes are `raw`; `None` when a single one would be no smaller, or when
-/// the form would look like a decompression bomb.
+/// The zstd form of `sections` of a task, whose bytes are `raw`; `None` when a single one would be no
+/// smaller, or when the form would look like a decompression bomb.
 fn compress(kind: Kind, sections: &[Section], raw: &[Vec<u8>]) -> Result<Option<Vec<u8>>> {
     if kind == Kind::Backbone {
         return Ok(None);

@@ -108,8 +108,8 @@ impl Plan {
         self.unique_tensors(&mut |_| Ok(())).unwrap_or_default()
     }
 
-    /// Every tensor, once, in execution order. Names that mean two tensors are given to `clash`: those of different
-    /// shape, and those that are kept for alphas (of any cell, whether or not it has one).
+    /// Every tensor, once, in execution order. Names that mean two tensors are given to `clash`: those of
+    /// different shape, and those that are kept for alphas (of any cell, whether or not it has one).
     fn unique_tensors(&self, clash: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<TensorSpec>> {
         let mut all = Vec::with_capacity(2 * self.ops().count());
         self.stem.iter().for_each(|op| op.push_tensors(&mut all));

@@ -132,8 +132,8 @@ fn compressed_manifests_that_lie() {
     }
 }
 
-/// The least that one of each takes in a manifest, beside the most that it becomes while it is read and checked:
-/// what `Bundle::parse` promises.
+/// The least that one of each takes in a manifest, beside the most that it becomes while it is read and
+/// checked: what `Bundle::parse` promises.
 #[test]
 fn a_byte_of_a_manifest_becomes_no_more_than_promised() {
     // A list grows by doubling, and a short text costs the allocator as much as this.
