@@ -1,6 +1,6 @@
 //! The one error type of this crate: what was found, where, and what was expected.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -83,7 +83,7 @@ pub enum Error {
     TooLarge {
         /// What is too large.
         what: String,
-        /// Its size.
+        /// Its size; `u64::MAX` also stands for what is beyond counting.
         size: u64,
         /// The cap.
         limit: u64,
@@ -113,9 +113,9 @@ pub enum Error {
     },
     /// The operating system refused a file operation.
     Io {
-        /// The file.
-        path: String,
-        /// What was being done.
+        /// What it was about: a file that is written, by its path; a part of one that is read; or a decoder.
+        what: String,
+        /// What was being done with it.
         action: &'static str,
         /// The system's own words.
         why: String,
@@ -132,6 +132,34 @@ pub enum Error {
 }
 
 impl Error {
+    /// For `map_err` on an operation of the system.
+    pub(crate) fn io(what: impl Into<String>, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+        let what = what.into();
+        move |error| Error::Io { what, action, why: error.to_string() }
+    }
+
+    /// A stable word for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::ShapeMismatch { .. } => "shape-mismatch",
+            Error::BadSource { .. } => "bad-source",
+            Error::NameClash { .. } => "name-clash",
+            Error::Disconnected { .. } => "disconnected",
+            Error::BadRequest { .. } => "bad-request",
+            Error::Truncated { .. } => "truncated",
+            Error::BadMagic { .. } => "bad-magic",
+            Error::Corrupt { .. } => "corrupt",
+            Error::HashMismatch { .. } => "hash-mismatch",
+            Error::BadSignature { .. } => "bad-signature",
+            Error::TooLarge { .. } => "too-large",
+            Error::Unsupported { .. } => "unsupported",
+            Error::MissingTensor { .. } => "missing-tensor",
+            Error::BadKey { .. } => "bad-key",
+            Error::Io { .. } => "io",
+            Error::Incompatible { .. } => "incompatible",
+        }
+    }
+
     /// Process exit code for this error: 2 usage, 3 signature or corruption, 4 incompatible, 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -175,7 +203,8 @@ impl fmt::Display for Error {
             Error::HashMismatch { what } => {
                 write!(
                     f,
-                    "{what}: the bytes do not have the hash the bundle states; the file is damaged, copy it again"
+                    "{what}: the bytes do not have the hash the bundle states; the file is damaged, \
+                     copy it again"
                 )
             }
             Error::BadSignature { key } => {
@@ -184,18 +213,20 @@ impl fmt::Display for Error {
                     "the signature by key {key} is wrong: the bundle was changed after signing; do not use it"
                 )
             }
+            Error::TooLarge { what, size: u64::MAX, .. } => write!(f, "{what}: too large to count"),
             Error::TooLarge { what, size, limit } => {
                 write!(f, "{what}: {size} is beyond the limit of {limit}")
             }
             Error::Unsupported { what, want, got } => {
                 write!(
                     f,
-                    "{what}: this program understands {want}, the file has {got}; use a program and a file of the same version"
+                    "{what}: this program understands {want}, the file has {got}; use a program and a file \
+                     of the same version"
                 )
             }
             Error::MissingTensor { name, bundle } => write!(f, "bundle `{bundle}` holds no tensor `{name}`"),
             Error::BadKey { what, want } => write!(f, "key: {what}; expected {want}"),
-            Error::Io { path, action, why } => write!(f, "{path}: cannot {action}: {why}"),
+            Error::Io { what, action, why, .. } => write!(f, "{what}: cannot {action}: {why}"),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Canonical little-endian encoding that plan and manifest share: one byte sequence per value, every length capped.
+//! Canonical little-endian encoding that plan and manifest share: one byte sequence per value, every length
+//! capped.
 
 use crate::{Error, Result};
 
@@ -40,6 +41,11 @@ pub(crate) fn at_most(what: &str, size: u64, limit: u64) -> Result<()> {
         return Err(Error::TooLarge { what: what.into(), size, limit });
     }
     Ok(())
+}
+
+/// For a size that 64 bits cannot hold.
+pub(crate) fn uncountable(what: impl Into<String>) -> Error {
+    Error::TooLarge { what: what.into(), size: u64::MAX, limit: u64::MAX }
 }
 
 /// Reads from untrusted bytes: nothing is allocated before the bytes it is made from were seen.

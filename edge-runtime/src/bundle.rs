@@ -40,9 +40,7 @@ impl Trusting {
 pub fn trusted_key(path: impl AsRef<std::path::Path>) -> Result<TrustedKey> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
-    // A file that is not text is not a key either, and is reported as such.
-    TrustedKey::from_text(&String::from_utf8_lossy(&bytes))
-        .map_err(Error::container(&path.display().to_string()))
+    TrustedKey::from_bytes(&bytes).map_err(Error::container(&path.display().to_string()))
 }
 
 /// Refuses containers of another kind or for another runtime.

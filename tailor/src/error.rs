@@ -110,6 +110,13 @@ pub enum Error {
     },
     /// The device runtime refused a bundle.
     Runtime(edge_runtime::Error),
+    /// A backbone or task file is invalid.
+    Container {
+        /// The file, as it was given.
+        file: String,
+        /// What is wrong with it.
+        source: bundles::Error,
+    },
     /// A plan or a container is invalid.
     Bundle(bundles::Error),
     /// The tensor library reported an error.
@@ -121,6 +128,12 @@ impl Error {
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { path, source }
+    }
+
+    /// An [`Error::Container`] about `file`, for `map_err`.
+    pub fn container(file: impl Into<String>) -> impl FnOnce(bundles::Error) -> Error {
+        let file = file.into();
+        move |source| Error::Container { file, source }
     }
 
     /// An [`Error::Data`].
@@ -158,7 +171,7 @@ impl Error {
             Error::Untrusted { .. } => 3,
             Error::Device { .. } => 4,
             Error::Interrupted { .. } => 130,
-            Error::Bundle(error) => error.exit_code(),
+            Error::Container { source: error, .. } | Error::Bundle(error) => error.exit_code(),
             Error::Runtime(error) => error.exit_code(),
             _ => 1,
         }
@@ -191,6 +204,7 @@ impl fmt::Display for Error {
                 write!(f, "{}: {found}; a signature by one of the given keys is needed", path.display())
             }
             Error::Precision { found, want } => write!(f, "{found}; {want}"),
+            Error::Container { file, source } => write!(f, "{file}: {source}"),
             Error::Bundle(error) => error.fmt(f),
             Error::Runtime(error) => error.fmt(f),
             Error::Tensor(error) => error.fmt(f),
@@ -203,7 +217,7 @@ impl std::error::Error for Error {
         // The message of a wrapped error is part of ours, so the chain continues after it.
         match self {
             Error::Io { source, .. } => source.source(),
-            Error::Bundle(error) => error.source(),
+            Error::Container { source: error, .. } | Error::Bundle(error) => error.source(),
             Error::Runtime(error) => error.source(),
             Error::Tensor(error) => error.source(),
             _ => None,

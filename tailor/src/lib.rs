@@ -3,6 +3,7 @@
 pub mod baselines;
 pub mod cmd;
 pub mod data;
+mod destination;
 pub mod device;
 pub mod draw;
 mod error;

@@ -13,68 +13,80 @@ static SERIAL: AtomicU32 = AtomicU32::new(0);
 ///
 /// What is no file (a device, a pipe) is refused; a link stays, and what it leads to is replaced. Writes
 /// `.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
-/// directory. Who may read and write a file stays as it was. A file that is mapped somewhere keeps its old contents: it is
-/// never truncated or overwritten.
+/// directory. Who may read and write a file stays as it was. A file that is mapped somewhere keeps its old
+/// contents: it is never truncated or overwritten.
 ///
 /// # Errors
 /// `Io` naming the file and the step; the temporary file is removed and `path` is as it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let target = target(path)?;
-    let path = target.as_path();
-    if path.file_name().is_none() {
-        return Err(failed(path, "write a file", io::Error::other("the path names no file")));
-    }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let (temporary, file) = create(directory)?;
-    let outcome = fill(file, path, &temporary, bytes).and_then(|()| {
-        fs::rename(&temporary, path).map_err(|e| failed(path, "rename the temporary file onto it", e))
+    let path = &target(path)?;
+    let (temporary, file) = create(path)?;
+    let outcome = fill(file, path, bytes).and_then(|()| {
+        fs::rename(&temporary, path).map_err(failed(path, "put the temporary file in its place"))
     });
     if outcome.is_err() {
         // The first error is the one to report; a leftover temporary file is harmless.
         let _ = fs::remove_file(&temporary);
         return outcome;
     }
-    sync_directory(directory)
+    sync_directory(directory(path))
+}
+
+/// Whether [`write_atomically`] could begin to write `path` now: to be asked before the work whose result
+/// goes there. Nothing is left behind.
+///
+/// # Errors
+/// `Io` naming the file: it names none, its directory is missing, or no file can be made there.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let path = target(path)?;
+    let (temporary, _) = create(&path)?;
+    fs::remove_file(temporary).map_err(failed(&path, "remove the temporary file beside it"))
 }
 
 /// Where the bytes for `path` go: there, or where a link at `path` leads.
 fn target(path: &Path) -> Result<PathBuf> {
-    let Ok(there) = fs::metadata(path) else { return Ok(path.into()) };
-    if !there.is_file() {
-        return Err(failed(path, "replace it", io::Error::other("it is no file")));
+    match fs::metadata(path) {
+        Ok(there) if !there.is_file() => Err(failed(path, "replace it")(io::Error::other("it is no file"))),
+        Ok(_) => fs::canonicalize(path).map_err(failed(path, "find it")),
+        Err(_) if path.file_name().is_none() => {
+            Err(failed(path, "write it")(io::Error::other("it names no file")))
+        }
+        Err(_) => Ok(path.into()),
     }
-    fs::canonicalize(path).map_err(|e| failed(path, "find it", e))
 }
 
-/// A file that was not there. One of that name may be: of a process that was killed, and whose number this one has now, as in
-/// containers; it is left alone.
-fn create(directory: &Path) -> Result<(PathBuf, File)> {
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A file beside `path` that was not there. One of that name may be: of a process that was killed, and whose
+/// number this one has now, as in containers; it is left alone.
+fn create(path: &Path) -> Result<(PathBuf, File)> {
     loop {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let temporary = directory.join(format!(".{}.{serial}.tmp", std::process::id()));
+        let temporary = directory(path).join(format!(".{}.{serial}.tmp", std::process::id()));
         match OpenOptions::new().write(true).create_new(true).open(&temporary) {
             Ok(file) => return Ok((temporary, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(&temporary, "create it", error)),
+            Err(error) => return Err(failed(path, "make a file there")(error)),
         }
     }
 }
 
-fn fill(mut file: File, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
+fn fill(mut file: File, path: &Path, bytes: &[u8]) -> Result<()> {
     if let Ok(before) = fs::metadata(path) {
-        file.set_permissions(before.permissions())
-            .map_err(|e| failed(temporary, "set its permissions", e))?;
+        file.set_permissions(before.permissions()).map_err(failed(path, "keep its permissions"))?;
     }
-    file.write_all(bytes).map_err(|e| failed(temporary, "write it", e))?;
-    file.sync_all().map_err(|e| failed(temporary, "sync it", e))
+    file.write_all(bytes).map_err(failed(path, "write it"))?;
+    file.sync_all().map_err(failed(path, "sync it"))
 }
 
 #[cfg(unix)]
 fn sync_directory(directory: &Path) -> Result<()> {
-    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| failed(directory, "sync the directory", e))
+    File::open(directory).and_then(|d| d.sync_all()).map_err(failed(directory, "sync the directory"))
 }
 
 /// Other systems cannot open a directory; their rename is what they have.
@@ -83,8 +95,8 @@ fn sync_directory(_: &Path) -> Result<()> {
     Ok(())
 }
 
-fn failed(path: &Path, action: &'static str, why: io::Error) -> Error {
-    Error::Io { path: PathBuf::from(path).display().to_string(), action, why: why.to_string() }
+fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+    Error::io(path.display().to_string(), action)
 }
 
 #[cfg(test)]
@@ -164,7 +176,16 @@ mod tests {
             assert_eq!(fs::read(&file).unwrap(), b"new");
             assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         }
-        assert!(write_atomically(&directory.join("missing/x"), b"x").is_err());
+        // What is told of is the file that was asked for, not the temporary one.
+        for (target, word) in [("missing/x", "missing/x: cannot make a file there"), ("..", "it is no file")]
+        {
+            for outcome in [write_atomically, |path: &Path, _: &[u8]| check_writable(path)] {
+                let error = outcome(&directory.join(target), b"x").unwrap_err().to_string();
+                assert!(error.contains(word) && !error.contains(".tmp"), "{error}");
+            }
+        }
+        check_writable(&directory.join("new")).unwrap();
+        assert!(!directory.join("new").exists());
         // A name as long as a name may be.
         write_atomically(&directory.join("n".repeat(255)), b"x").unwrap();
         fs::remove_dir_all(directory).unwrap();

@@ -3,8 +3,8 @@
 use super::planes::{Place, WIDTHS};
 use super::section::{align_up, section_alignment};
 use super::{Kind, Layout, Section};
-use crate::wire::{Cursor, Sink, corrupt};
-use crate::{Error, Result};
+use crate::Result;
+use crate::wire::{Cursor, Sink, corrupt, uncountable};
 use std::ops::Range;
 
 /// How a block's bytes are stored.
@@ -16,7 +16,8 @@ pub enum Codec {
     Zstd,
 }
 
-/// One or several tensors in one piece. What is not stated is only known here once it is derived: see `place`.
+/// One or several tensors in one piece. What is not stated is only known here once it is derived: see
+/// `place`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// Compression.
@@ -69,7 +70,7 @@ pub(super) fn place(kind: Kind, sections: &mut [Section], blocks: &mut [Block]) 
             let width = section.dtype.width() as u64;
             if section.layout == Layout::Canonical {
                 let bytes = section.elements().and_then(|n| n.checked_mul(width));
-                section.raw_len = bytes.ok_or_else(|| beyond_u64(&section.name))?;
+                section.raw_len = bytes.ok_or_else(|| uncountable(format!("tensor {}", section.name)))?;
             }
             section.block = index;
             let slot = WIDTHS.iter().position(|&w| w as u64 == width);
@@ -78,20 +79,16 @@ pub(super) fn place(kind: Kind, sections: &mut [Section], blocks: &mut [Block]) 
                 *all = all.saturating_add(section.raw_len / width);
             }
             let sum = block.raw_len.checked_add(section.raw_len);
-            block.raw_len = sum.ok_or_else(|| beyond_u64(&section.name))?;
+            block.raw_len = sum.ok_or_else(|| uncountable(format!("block of tensor {}", section.name)))?;
         }
         if block.codec == Codec::Raw {
             block.stored_len = block.raw_len;
         }
-        let name = || beyond_u64("the section group");
-        block.offset = align_up(end, section_alignment(kind)).ok_or_else(name)?;
-        end = block.offset.checked_add(block.stored_len).ok_or_else(name)?;
+        let group = || uncountable("the section group");
+        block.offset = align_up(end, section_alignment(kind)).ok_or_else(group)?;
+        end = block.offset.checked_add(block.stored_len).ok_or_else(group)?;
     }
     Ok(end)
-}
-
-fn beyond_u64(what: &str) -> Error {
-    Error::TooLarge { what: format!("bytes of {what}"), size: u64::MAX, limit: u64::MAX }
 }
 
 /// Encodes what is stated about a block.

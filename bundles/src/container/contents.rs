@@ -27,8 +27,8 @@ pub(super) fn find<'a>(manifest: &'a Manifest, by_name: &[usize], name: &str) ->
 }
 
 /// Checks that the plan itself holds together, that every section is one of its tensors (or a companion of
-/// one), and that none is missing of those that this kind of bundle owns. `by_name` are the indices of sections,
-/// sorted by name.
+/// one), and that none is missing of those that this kind of bundle owns. `by_name` are the indices of
+/// sections, sorted by name.
 pub(super) fn check(manifest: &Manifest, by_name: &[usize]) -> Result<()> {
     let mut specs = match manifest.plan.checked_tensors() {
         Ok((_, specs)) => specs,
@@ -77,8 +77,8 @@ pub(super) fn check(manifest: &Manifest, by_name: &[usize]) -> Result<()> {
     }
 }
 
-/// Bytes stand for numbers only beside their scales: an int8 tensor of the plan has one for each of its rows, and
-/// the scales of maps are as many as the plan has maps.
+/// Bytes stand for numbers only beside their scales: an int8 tensor of the plan has one for each of its rows,
+/// and the scales of maps are as many as the plan has maps.
 fn check_scales(manifest: &Manifest, sections: &Sections<'_>) -> Result<()> {
     let is_table = |section: &Section, shape: &[usize]| {
         (section.dtype, section.layout) == (Dtype::F32, Layout::Canonical) && section.shape == shape

@@ -7,15 +7,16 @@ use super::{Block, Codec, Dtype, Section, frame};
 use crate::{Error, Result};
 use zstd::bulk::Decompressor;
 
-/// Decodes sections of any bundle. Keeps its zstd context from one to the next, and the last block: sections that are
-/// asked for in the order of the file cost one decompression for each block.
+/// Decodes sections of any bundle. Keeps its zstd context from one to the next, and the last block: sections
+/// that are asked for in the order of the file cost one decompression for each block.
 pub struct Decoder {
     pub(super) zstd: Decompressor<'static>,
     /// Room for a block.
     room: Vec<u8>,
     /// Room for a block as it is stored.
     stored: Vec<u8>,
-    /// Number of the reading, and index of the block whose hash was found right last. If it is compressed, it is in `room`.
+    /// Number of the reading, and index of the block whose hash was found right last. If it is compressed, it
+    /// is in `room`.
     held: Option<(u64, usize)>,
 }
 
@@ -40,8 +41,8 @@ impl Decoder {
     /// Stored bytes are hashed before they are decoded; on an error `out` holds zeros.
     ///
     /// # Errors
-    /// `HashMismatch`, `Corrupt` (no proper zstd frame of that length), or `BadRequest` when `out` has another
-    /// length or `section` is not the bundle's.
+    /// `HashMismatch`, `Corrupt` (no proper zstd frame of that length), or `BadRequest` when `out` has
+    /// another length or `section` is not the bundle's.
     pub fn decode_into(&mut self, bundle: &Bundle<'_>, section: &Section, out: &mut [u8]) -> Result<()> {
         let outcome = if out.len() as u64 == section.raw_len {
             self.bytes(bundle, section, out)
@@ -67,8 +68,8 @@ impl Decoder {
         Err(wrong_room(section, len, section.raw_len))
     }
 
-    /// Decodes elements of a tensor, from the `start`-th on, as many as `out` has: a large tensor, in its order, costs one
-    /// decompression and little room.
+    /// Decodes elements of a tensor, from the `start`-th on, as many as `out` has: a large tensor, in its
+    /// order, costs one decompression and little room.
     ///
     /// # Errors
     /// As [`Decoder::decode_f32_into`].
@@ -124,8 +125,8 @@ impl Decoder {
         if found { Ok(()) } else { Err(wrong_room(section, W.saturating_mul(out.len()), section.raw_len)) }
     }
 
-    /// The bytes of `len` elements from the `start`-th on; or, if they are compressed, those of their block, and where in it
-    /// they lie.
+    /// The bytes of `len` elements from the `start`-th on; or, if they are compressed, those of their block,
+    /// and where in it they lie.
     fn find<'b>(
         &'b mut self,
         bundle: &'b Bundle<'_>,
@@ -147,7 +148,8 @@ impl Decoder {
         Ok((&self.room, Some(place.ok_or_else(room)?)))
     }
 
-    /// Sees to it that a block's stored bytes were found right, now or the last time; if it is compressed, what it holds is in `room`.
+    /// Sees to it that a block's stored bytes were found right, now or the last time; if it is compressed,
+    /// what it holds is in `room`.
     fn check(&mut self, bundle: &Bundle<'_>, index: usize, block: &Block) -> Result<()> {
         if self.held == Some((bundle.reading(), index)) {
             return Ok(());

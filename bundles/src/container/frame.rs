@@ -12,14 +12,15 @@ use zstd::zstd_safe::{CParameter, Strategy};
 pub(super) enum Contents {
     /// The manifest: names that come again and again.
     Text,
-    /// Bytes of numbers, few of which come again. Looking for those all the same saves one or two bytes in a hundred, and makes
-    /// decoding three times as slow: what is left is a code for frequent bytes, of its own for each piece. (The fewest places are
-    /// remembered to look in; numbers of seven bytes that come again by chance would cost more than they save.)
+    /// Bytes of numbers, few of which come again. Looking for those all the same saves one or two bytes in a
+    /// hundred, and makes decoding three times as slow: what is left is a code for frequent bytes, of its own
+    /// for each piece. (The fewest places are remembered to look in; numbers of seven bytes that come again
+    /// by chance would cost more than they save.)
     Numbers,
 }
 
-/// One frame of `pieces`, with the number of their bytes. Each begins a zstd block of its own. There is no checksum: what is
-/// decompressed was hashed before.
+/// One frame of `pieces`, with the number of their bytes. Each begins a zstd block of its own. There is no
+/// checksum: what is decompressed was hashed before.
 pub(super) fn pack(what: &str, contents: Contents, pieces: &[&[u8]]) -> Result<Vec<u8>> {
     let pack = || {
         let mut packer = Encoder::new(Vec::new(), if contents == Contents::Text { 19 } else { 1 })?;
@@ -36,11 +37,7 @@ pub(super) fn pack(what: &str, contents: Contents, pieces: &[&[u8]]) -> Result<V
         }
         packer.finish()
     };
-    pack().map_err(|e: std::io::Error| Error::Io {
-        path: what.into(),
-        action: "compress it",
-        why: e.to_string(),
-    })
+    pack().map_err(Error::io(what, "compress it"))
 }
 
 /// A decoder for [`unpack`].
@@ -48,11 +45,7 @@ pub(super) fn pack(what: &str, contents: Contents, pieces: &[&[u8]]) -> Result<V
 /// # Errors
 /// `Io` when there is no memory for it.
 pub(super) fn unpacker() -> Result<Decompressor<'static>> {
-    Decompressor::new().map_err(|e| Error::Io {
-        path: "zstd".into(),
-        action: "make a decoder",
-        why: e.to_string(),
-    })
+    Decompressor::new().map_err(Error::io("a zstd decoder", "make it"))
 }
 
 /// Fills `out` from a frame of exactly that many bytes. Never writes more, whatever the frame says.

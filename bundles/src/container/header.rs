@@ -1,4 +1,5 @@
-//! What lies in front of a bundle's sections: parsed and verified once, for any number of readings of the same file.
+//! What lies in front of a bundle's sections: parsed and verified once, for any number of readings of the
+//! same file.
 
 use super::keys::PublicKey;
 use super::preamble::{PREAMBLE, Preamble};
@@ -16,7 +17,8 @@ const DIGEST_CONTEXT: &str = "tailor 2026 bundle header v1";
 /// Bytes of that hash.
 pub(super) const DIGEST: usize = 32;
 
-/// Hash over preamble and manifest, and so, through the hashes in it, over all of the bundle but its signatures.
+/// Hash over preamble and manifest, and so, through the hashes in it, over all of the bundle but its
+/// signatures.
 pub(super) fn digest(header: &[u8]) -> [u8; 32] {
     blake3::derive_key(DIGEST_CONTEXT, header)
 }
@@ -24,7 +26,8 @@ pub(super) fn digest(header: &[u8]) -> [u8; 32] {
 /// Everything in front of a bundle's sections, which obeys all of the format and whose signatures are right.
 ///
 /// A file that was read before and still has the same bytes in front of its sections need not be parsed and
-/// verified again: see [`Bundle::parse_known`](super::Bundle::parse_known). Sections are checked whenever they are decoded.
+/// verified again: see [`Bundle::parse_known`](super::Bundle::parse_known). Sections are checked whenever
+/// they are decoded.
 #[derive(Debug)]
 pub struct Header {
     pub(super) manifest: Manifest,

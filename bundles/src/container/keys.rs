@@ -3,7 +3,9 @@
 use super::hex;
 use crate::{Error, Result};
 use ed25519_dalek::Signer;
-use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::{fmt, fs};
 
 /// Seed of the development key. It is public: what it signs is protected against damage, not against anybody.
 const DEVELOPMENT_SEED: [u8; 32] = *b"tailor development key, insecure";
@@ -64,7 +66,16 @@ impl SigningKey {
         format!("{SECRET_HEADER}\nname: {}\nseed: {}\nid: {id}\n", one_line(name), hex(self.0.as_bytes()))
     }
 
-    /// Reads a secret key file.
+    /// The key in the file at `path`, as [`to_text`](SigningKey::to_text) has it.
+    ///
+    /// # Errors
+    /// `Io`; as [`from_text`](SigningKey::from_text). Which file it was is for the caller to say.
+    pub fn read(path: impl AsRef<Path>) -> Result<SigningKey> {
+        let bytes = fs::read(path).map_err(Error::io("secret key", "read it"))?;
+        SigningKey::from_text(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// Reads what is in a secret key file.
     ///
     /// # Errors
     /// `BadKey` when header, fields or the id (which guards against typing errors) are wrong.
@@ -97,7 +108,8 @@ impl PublicKey {
         self.0 == DEVELOPMENT_PUBLIC
     }
 
-    /// True if `signature` over `message` is by this key (strict verification: no weak keys, no malleable forms).
+    /// True if `signature` over `message` is by this key (strict verification: no weak keys, no malleable
+    /// forms).
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         ed25519_dalek::VerifyingKey::from_bytes(&self.0)
@@ -120,7 +132,23 @@ impl TrustedKey {
         format!("{PUBLIC_HEADER}\nname: {}\nkey: {}\nid: {id}\n", one_line(&self.name), hex(&self.key.0))
     }
 
-    /// Reads a public key file.
+    /// The key in the file at `path`, as [`to_text`](TrustedKey::to_text) has it.
+    ///
+    /// # Errors
+    /// `Io`; as [`from_text`](TrustedKey::from_text). Which file it was is for the caller to say.
+    pub fn read(path: impl AsRef<Path>) -> Result<TrustedKey> {
+        TrustedKey::from_bytes(&fs::read(path).map_err(Error::io("public key", "read it"))?)
+    }
+
+    /// As [`from_text`](TrustedKey::from_text), of a file that may hold anything.
+    ///
+    /// # Errors
+    /// As [`from_text`](TrustedKey::from_text): what is no text is no key either, and told of as such.
+    pub fn from_bytes(bytes: &[u8]) -> Result<TrustedKey> {
+        TrustedKey::from_text(&String::from_utf8_lossy(bytes))
+    }
+
+    /// Reads what is in a public key file.
     ///
     /// # Errors
     /// `BadKey` when header, fields or id are wrong, or the key is no usable point of the curve.
@@ -140,6 +168,15 @@ impl TrustedKey {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0))
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<KeyId> {
+        let want = "sixteen hexadecimal digits, as `tailor inspect` shows them";
+        digits(text).map_or_else(|| bad_key("no key has this id".into(), want), |id| Ok(KeyId(id)))
     }
 }
 
@@ -176,23 +213,20 @@ fn fields<'t, const N: usize>(text: &'t str, header: &str, names: [&str; N]) -> 
 }
 
 fn unhex(text: &str) -> Result<[u8; 32]> {
-    let mut out = [0; 32];
-    let digits = text.as_bytes();
-    let mut pairs = digits.chunks_exact(2);
-    for byte in &mut out {
-        let value = pairs.next().and_then(|pair| {
-            let pair = pair.iter().all(u8::is_ascii_hexdigit).then_some(pair)?;
-            u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()
-        });
-        match value {
-            Some(value) => *byte = value,
-            None => return bad_key("the key is cut short or misspelt".into(), "64 hexadecimal digits"),
-        }
+    let want = "64 hexadecimal digits";
+    match (digits(text), text.len()) {
+        (Some(bytes), _) => Ok(bytes),
+        (None, 64) => bad_key("the key is misspelt".into(), want),
+        (None, len) => bad_key(format!("the key has {len} digits"), want),
     }
-    if digits.len() != 64 {
-        return bad_key(format!("the key has {} digits", digits.len()), "64 hexadecimal digits");
-    }
-    Ok(out)
+}
+
+/// Bytes from exactly as many pairs of hexadecimal digits.
+fn digits<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let value = |digit: u8| char::from(digit).to_digit(16);
+    let bytes = pairs.iter().map(|&[high, low]| Some((value(high)? * 16 + value(low)?) as u8));
+    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -246,6 +280,32 @@ mod tests {
         }
         let weak = TrustedKey { name: "weak".into(), key: PublicKey([0; 32]) };
         assert!(TrustedKey::from_text(&weak.to_text()).is_err());
+    }
+
+    #[test]
+    fn key_files_are_read_whatever_is_in_them() {
+        let path = std::env::temp_dir().join(format!("bundles-key-{}", std::process::id()));
+        let key = SigningKey::from_seed([7; 32]);
+        let trusted = TrustedKey { name: "fleet".into(), key: key.public() };
+        fs::write(&path, trusted.to_text()).unwrap();
+        assert_eq!(TrustedKey::read(&path).unwrap(), trusted);
+        fs::write(&path, key.to_text("fleet")).unwrap();
+        assert_eq!(SigningKey::read(&path).unwrap().public(), key.public());
+        fs::write(&path, [0xff, 0xfe, 0]).unwrap();
+        assert!(matches!(TrustedKey::read(&path), Err(Error::BadKey { .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(TrustedKey::read(&path), Err(Error::Io { .. })));
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_is_shown() {
+        let id = SigningKey::from_seed([7; 32]).public().id();
+        assert_eq!(id.to_string().parse::<KeyId>().unwrap(), id);
+        for text in
+            ["", "0123", "0123456789abcdeg", "0123456789abcdef0", "+123456789abcdef", "ü3456789abcdef"]
+        {
+            assert!(text.parse::<KeyId>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub struct BackboneRef {
 pub struct Manifest {
     /// Backbone or task.
     pub kind: Kind,
-    /// Name for people: 1 to 64 bytes, no control characters, no `/` or `\`, no leading dot. An id, never a path.
+    /// Name for people, as [`check_name`](super::check_name) has it. An id, never a path.
     pub name: String,
     /// The network.
     pub plan: Plan,
@@ -67,8 +67,8 @@ pub struct Manifest {
     pub backbone: BackboneRef,
     /// [`RUNTIME_ABI`](super::RUNTIME_ABI) it was packed for.
     pub abi: u32,
-    /// For its maker, who may raise it when older bundles of this name must not come back. It is signed and kept, but no program here
-    /// compares it.
+    /// For its maker, who may raise it when older bundles of this name must not come back. It is signed and
+    /// kept, but no program here compares it yet.
     pub security_counter: u64,
     /// Checks that a device replays.
     pub golden: Vec<Golden>,

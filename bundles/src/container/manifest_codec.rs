@@ -6,7 +6,7 @@ use crate::Result;
 use crate::plan::Plan;
 use crate::wire::{Cursor, Sink, Text, at_most, corrupt};
 
-const MAX_NAME: usize = 64;
+pub(super) const MAX_NAME: usize = 64;
 const MAX_LABELS: usize = 1 << 16;
 const MAX_LABEL: usize = 256;
 const MAX_VARIANT: usize = 64;
@@ -17,14 +17,6 @@ const MAX_KEY: usize = 64;
 const MAX_VALUE: usize = 4096;
 const MAX_SECTIONS: usize = 1 << 14;
 
-/// Whether a bundle can be called `name`: at most 64 bytes of UTF-8 without control characters, not empty.
-///
-/// # Errors
-/// `Corrupt` or `TooLarge` saying which of these it is not.
-pub fn check_name(name: &str) -> Result<()> {
-    Sink::default().text("bundle name", name, Text::Line, MAX_NAME)
-}
-
 /// Whether a class can be called `label`: at most 256 bytes of UTF-8 without control characters, not empty.
 ///
 /// # Errors
@@ -33,8 +25,8 @@ pub fn check_label(label: &str) -> Result<()> {
     Sink::default().text("label", label, Text::Line, MAX_LABEL)
 }
 
-/// Whether a bundle can say `value` of `key`: printable ASCII of at most 64 bytes, and at most 4096 bytes of UTF-8 without control
-/// characters.
+/// Whether a bundle can say `value` of `key`: printable ASCII of at most 64 bytes, and at most 4096 bytes of
+/// UTF-8 without control characters.
 ///
 /// # Errors
 /// `Corrupt` or `TooLarge` saying which of these it is not.

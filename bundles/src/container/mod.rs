@@ -56,7 +56,7 @@ pub(crate) mod testing;
 mod tests;
 mod writer;
 
-pub use atomic::write_atomically;
+pub use atomic::{check_writable, write_atomically};
 pub use block::{Block, Codec};
 pub use decoder::Decoder;
 pub use golden::{Golden, golden_input};
@@ -66,10 +66,11 @@ pub use hex::hex;
 pub use identity::backbone_id;
 pub use keys::{KeyId, PublicKey, SigningKey, TrustedKey};
 pub use manifest::{BackboneRef, Kind, Manifest, Preprocess, Resize};
-pub use manifest_codec::{check_fact, check_label, check_name};
+pub use manifest_codec::{check_fact, check_label};
 pub use reader::Bundle;
+pub use rules::check_name;
 pub use section::{Dtype, Isa, Layout, Section};
-pub use signature::{Trust, sign};
+pub use signature::{Trust, sign, unsign};
 pub use stored::Stored;
 pub use writer::Writer;
 

@@ -1,12 +1,13 @@
 //! The order of bytes in a compressed block: what changes little from element to element lies together.
 //!
-//! All sections of four-byte elements come first, then those of two, then those of one. Of `n` elements of `w` bytes, which
-//! all sections of that width have together, byte `i` of element `j` lies at `i * n + j`.
+//! All sections of four-byte elements come first, then those of two, then those of one. Of `n` elements of
+//! `w` bytes, which all sections of that width have together, byte `i` of element `j` lies at `i * n + j`.
 
 /// Widths of elements, in the order in which they lie in a block.
 pub(super) const WIDTHS: [usize; 3] = [4, 2, 1];
 
-/// Bytes of sections (each with the width of its elements) in the order of a compressed block, each plane by itself.
+/// Bytes of sections (each with the width of its elements) in the order of a compressed block, each plane by
+/// itself.
 pub(super) fn gather(sections: &[(usize, &[u8])]) -> Vec<Vec<u8>> {
     let plane = |width: usize, i: usize| {
         let own = sections.iter().filter(move |(w, _)| *w == width);
@@ -45,8 +46,8 @@ impl Place {
         Some(planes)
     }
 
-    /// Makes a value of each element, in one pass over all planes, so that the compiler can turn it into vector
-    /// interleaves. False when the block is shorter, or `out` is not of the section's length.
+    /// Makes a value of each element, in one pass over all planes, so that the compiler can turn it into
+    /// vector interleaves. False when the block is shorter, or `out` is not of the section's length.
     pub fn scatter<T, const W: usize>(
         self,
         block: &[u8],

@@ -49,7 +49,8 @@ impl Preamble {
         out
     }
 
-    /// Reads the preamble in `file`, the beginning of a file of `len` bytes, which must be the whole bundle and nothing more.
+    /// Reads the preamble in `file`, the beginning of a file of `len` bytes, which must be the whole bundle
+    /// and nothing more.
     pub fn parse(file: &[u8], len: usize) -> Result<Preamble> {
         check_magic(file)?;
         let mut from = Cursor::new(file, "the bundle's preamble");
@@ -92,6 +93,13 @@ impl Preamble {
         let (manifest, raw_manifest) = (manifest as usize, raw_manifest as usize);
         Ok(Preamble { manifest, raw_manifest, total: total as usize })
     }
+}
+
+/// Major and minor version in a preamble; zeros where there is none.
+pub(super) fn version(file: &[u8]) -> (u16, u16) {
+    let number = |at: usize| file.get(at..).and_then(|rest| rest.first_chunk()).copied();
+    let number = |at| number(at).map_or(0, u16::from_le_bytes);
+    (number(MAGIC.len()), number(MAGIC.len() + 2))
 }
 
 fn check_magic(file: &[u8]) -> Result<()> {
@@ -162,6 +170,9 @@ mod tests {
             assert!(error.to_string().contains("major version") && error.exit_code() == 4, "{error}");
         }
         assert!(with(10, 9).is_ok(), "minor");
+        let mut minor = good;
+        minor[10] = 9;
+        assert_eq!([&good[..], &minor, &good[..9]].map(version), [(2, 0), (2, 9), (0, 0)]);
         assert!(matches!(with(15, 1), Err(Error::TooLarge { .. })), "16 MiB manifest");
         assert!(matches!(with(32, 4), Err(Error::Corrupt { .. })), "shrinks when it is decompressed");
         assert!(with(33, 16).is_ok(), "4096 + 7 bytes");

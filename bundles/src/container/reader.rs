@@ -4,7 +4,7 @@ use super::decoder::Decoder;
 use super::header::{DIGEST, Header, zeros};
 use super::keys::{PublicKey, TrustedKey};
 use super::signature::{self, SIGNATURES, Trust};
-use super::{Block, Codec, Dtype, Kind, Layout, Manifest, Section, Stored, backbone_id, contents};
+use super::{Block, Codec, Dtype, Kind, Layout, Manifest, Section, Stored, backbone_id, contents, preamble};
 use crate::plan::Owner;
 use crate::{Error, Result};
 use std::borrow::Cow;
@@ -28,7 +28,9 @@ impl<'a> Bundle<'a> {
     /// Reads `bytes`, which must be the whole file. Touches the header only: no page of a mapped
     /// backbone's weights, until [`verify_sections`](Bundle::verify_sections) or a section is asked for.
     ///
-    /// Never panics on any input, and never uses more than a small constant factor of its size.
+    /// Never panics on any input. What it takes is bounded by what lies in front of the sections, not by what
+    /// is stated there: the manifest decompresses to at most 16 times its stored size plus 4 KiB (and 1 MiB),
+    /// and a byte of that becomes at most 256 bytes of memory.
     ///
     /// # Errors
     /// `BadMagic`, `Unsupported`, `Truncated`, `TooLarge`, `HashMismatch` (damaged header), `BadSignature` (a
@@ -39,8 +41,8 @@ impl<'a> Bundle<'a> {
         Ok(Bundle::of(stored, Arc::new(header)))
     }
 
-    /// As [`parse`](Bundle::parse), for bytes wherever they are, with a decoder that is there already; a `known`
-    /// header that is theirs (see [`Header::is_of`]) is not parsed and verified again.
+    /// As [`parse`](Bundle::parse), for bytes wherever they are, with a decoder that is there already; a
+    /// `known` header that is theirs (see [`Header::is_of`]) is not parsed and verified again.
     ///
     /// # Errors
     /// As [`parse`](Bundle::parse).
@@ -91,10 +93,15 @@ impl<'a> Bundle<'a> {
         }
     }
 
-    /// Names the bundle's contents: the hash of preamble and manifest, which hold the hash of every section.
+    /// Names the bundle's contents: the hash of preamble and manifest, which hold the hash of every block.
     /// Signing changes the file but not this.
     pub fn digest(&self) -> [u8; 32] {
         self.header.digest
+    }
+
+    /// Major and minor version of the format that the file states.
+    pub fn version(&self) -> (u16, u16) {
+        preamble::version(self.stored.head())
     }
 
     /// Keys whose signatures the bundle carries; all of them were checked.
@@ -105,8 +112,8 @@ impl<'a> Bundle<'a> {
     /// What the signatures amount to for somebody who trusts these keys.
     ///
     /// # Errors
-    /// `BadKey` if the development key is among them: its secret half is public. (That signatures are right was
-    /// checked by [`Bundle::parse`].)
+    /// `BadKey` if the development key is among them: its secret half is public. (That signatures are right
+    /// was checked by [`Bundle::parse`].)
     pub fn verify(&self, trusted: &[TrustedKey]) -> Result<Trust> {
         if trusted.iter().any(|t| t.key.is_development()) {
             let want = "keys whose secret half is secret".into();
@@ -164,7 +171,8 @@ impl<'a> Bundle<'a> {
         at(block.offset)..at(block.offset.saturating_add(block.stored_len))
     }
 
-    /// A block's bytes as they lie in the file, with the hash that stands for them. They are read to `room` unless they are in memory.
+    /// A block's bytes as they lie in the file, with the hash that stands for them. They are read to `room`
+    /// unless they are in memory.
     pub(super) fn checked<'b>(&'b self, block: &Block, room: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         let bytes = self.stored.fetch(self.block_range(block), room, || self.tensors_of(block))?;
         if *blake3::hash(bytes).as_bytes() != block.hash {
@@ -217,8 +225,8 @@ impl<'a> Bundle<'a> {
         Ok(())
     }
 
-    /// Decodes a tensor into `out` (`section.raw_len` bytes). Stored bytes are checked before the decoder sees
-    /// them. For many tensors in a row, keep a [`Decoder`].
+    /// Decodes a tensor into `out` (`section.raw_len` bytes). Stored bytes are checked before the decoder
+    /// sees them. For many tensors in a row, keep a [`Decoder`].
     ///
     /// # Errors
     /// `HashMismatch`, `Corrupt`, or `BadRequest` when `out` has another length.
@@ -241,8 +249,8 @@ impl<'a> Bundle<'a> {
 
     /// Recomputes the id of a backbone from its kernels.
     ///
-    /// True if it is the one the manifest states; false if these kernels are not in canonical f32 form, so that
-    /// the signed statement is all there is.
+    /// True if it is the one the manifest states; false if these kernels are not in canonical f32 form, so
+    /// that the signed statement is all there is.
     ///
     /// # Errors
     /// `HashMismatch` when id and kernels disagree, or a section is damaged.

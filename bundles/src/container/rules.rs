@@ -1,10 +1,11 @@
 //! The rules a manifest must obey beyond being well formed; writer and reader check the same ones.
 
+use super::manifest_codec::MAX_NAME;
 use super::section::{align_up, group_alignment};
 use super::{Block, Codec, Kind, Layout, Manifest, Section, contents};
+use crate::Result;
 use crate::plan::Owner;
-use crate::wire::{at_most, corrupt};
-use crate::{Error, Result};
+use crate::wire::{Sink, Text, at_most, corrupt, uncountable};
 
 /// Largest raw length of a block of several sections. Caps what one of them can make a reader decompress.
 pub(super) const LARGEST_GATHERED: u64 = 1 << 20;
@@ -20,12 +21,28 @@ fn largest_blocked(canonical: u64) -> u64 {
     canonical.saturating_mul(64).saturating_add(4096)
 }
 
-/// Checks everything in `manifest` but where its sections lie. Returns the indices of sections, sorted by name.
-pub(super) fn check(manifest: &Manifest) -> Result<Vec<usize>> {
-    let name = &manifest.name;
+/// Whether a bundle can be called `name`: 1 to 64 bytes of UTF-8 without control characters, slashes, a dot
+/// in front, or space at either end. So it can be a file's name, and never is a path.
+///
+/// # Errors
+/// `Corrupt` or `TooLarge` saying which of these it is not.
+pub fn check_name(name: &str) -> Result<()> {
+    Sink::default().text("bundle name", name, Text::Line, MAX_NAME)?;
+    check_no_path(name)
+}
+
+/// What there is to a name beyond the text that the wire carries.
+fn check_no_path(name: &str) -> Result<()> {
     if name.starts_with('.') || name.contains(['/', '\\']) || name.trim() != name {
         return corrupt("bundle name", "no slash, leading dot, or space at either end", format!("{name:?}"));
     }
+    Ok(())
+}
+
+/// Checks everything in `manifest` but where its sections lie. Returns the indices of sections, sorted by
+/// name.
+pub(super) fn check(manifest: &Manifest) -> Result<Vec<usize>> {
+    check_no_path(&manifest.name)?;
     check_preprocess(manifest)?;
     let classes = manifest.plan.classes();
     let labels = manifest.labels.len();
@@ -88,7 +105,7 @@ fn check_section(kind: Kind, section: &Section) -> Result<()> {
     }
     let bytes = section.elements().and_then(|n| n.checked_mul(dtype.width() as u64));
     let Some(bytes) = bytes else {
-        return Err(Error::TooLarge { what: tensor("size"), size: u64::MAX, limit: u64::MAX });
+        return Err(uncountable(tensor("size")));
     };
     match layout {
         Layout::Blocked { .. } if *raw_len < bytes || raw_len % dtype.width() as u64 != 0 => {
@@ -131,9 +148,5 @@ fn distinct(names: &[&str], what: &str) -> Result<Vec<usize>> {
 
 /// Start of the section group behind a header of `header` bytes.
 pub(super) fn group_start(kind: Kind, header: usize) -> Result<u64> {
-    align_up(header as u64, group_alignment(kind)).ok_or_else(|| beyond_u64("section group"))
-}
-
-fn beyond_u64(what: &str) -> Error {
-    Error::TooLarge { what: format!("end of a {what}"), size: u64::MAX, limit: u64::MAX }
+    align_up(header as u64, group_alignment(kind)).ok_or_else(|| uncountable("end of the section group"))
 }

@@ -2,6 +2,7 @@
 
 use super::Kind;
 use crate::plan::Owner;
+use std::fmt;
 
 /// Separates a plan tensor's name from that of a companion, such as the scales of an int8 kernel:
 /// `layer1.0.conv1.weight#scale`.
@@ -25,19 +26,19 @@ pub enum Dtype {
 /// Instruction set that a blocked layout is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// Blocked, for plain Rust.
+    /// Blocked, for plain Rust; also what every instruction set reads in place.
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,
     /// x86-64 with AVX-512 F.
     Avx512,
-    /// x86-64 with AVX-512 VNNI.
+    /// x86-64 with AVX-512 VNNI. Reserved.
     Avx512Vnni,
     /// AArch64.
     Neon,
-    /// AArch64 with half-precision arithmetic.
+    /// AArch64 with half-precision arithmetic. Reserved.
     NeonFp16,
-    /// AArch64 with dot products.
+    /// AArch64 with dot products. Reserved.
     NeonDot,
 }
 
@@ -77,12 +78,47 @@ pub struct Section {
 }
 
 impl Dtype {
+    /// Lower-case word for people and scripts.
+    pub fn word(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::I8 => "i8",
+            Dtype::U8 => "u8",
+            Dtype::I32 => "i32",
+        }
+    }
+
     /// Bytes of one element.
     pub fn width(self) -> usize {
         match self {
             Dtype::F32 | Dtype::I32 => 4,
             Dtype::F16 => 2,
             Dtype::I8 | Dtype::U8 => 1,
+        }
+    }
+}
+
+impl Isa {
+    /// Lower-case word for people and scripts.
+    pub fn word(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Neon => "neon",
+            Isa::NeonFp16 => "neon-fp16",
+            Isa::NeonDot => "neon-dot",
+        }
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Layout::Canonical => f.write_str("canonical"),
+            Layout::Blocked { isa, revision } => write!(f, "blocked ({}, revision {revision})", isa.word()),
         }
     }
 }

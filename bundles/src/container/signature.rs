@@ -1,4 +1,4 @@
-//! Signatures over preamble and manifest, which hold the hash of every section: nothing is unsigned.
+//! Signatures over preamble and manifest, which hold the hash of every block: nothing is unsigned.
 
 use super::keys::{KeyId, PublicKey, SigningKey, TrustedKey};
 use super::reader::Bundle;
@@ -36,6 +36,18 @@ pub enum Trust {
     },
 }
 
+impl Trust {
+    /// A stable word for scripts: `trusted`, `unknown`, `development` or `unsigned`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Trust::Unsigned => "unsigned",
+            Trust::Development => "development",
+            Trust::Trusted { .. } => "trusted",
+            Trust::Unknown { .. } => "unknown",
+        }
+    }
+}
+
 impl fmt::Display for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -50,20 +62,52 @@ impl fmt::Display for Trust {
 /// Adds a signature to a bundle and returns the new file. A development signature makes way for a real one.
 ///
 /// # Errors
-/// Whatever [`Bundle::parse`] finds wrong with `file`; `TooLarge` when its four slots are taken.
+/// Whatever [`Bundle::parse`] finds wrong with `file`; `BadRequest` when its four slots are taken.
 pub fn sign(file: &[u8], key: &SigningKey) -> Result<Vec<u8>> {
     let bundle = Bundle::parse(file)?;
     let header = bundle.signed();
     let mut entries: Vec<Entry> = decode(bundle.slots())?;
     entries.retain(|(public, _)| *public != key.public() && !public.is_development());
+    if entries.len() == SLOTS {
+        return Err(Error::BadRequest {
+            what: format!("signatures by {}", ids(&bundle)),
+            want: format!("{SLOTS} at most; remove one first (`tailor sign FILE --remove KEYID`)"),
+        });
+    }
     entries.push((key.public(), key.sign(&message(header))));
+    with_entries(file, &bundle, entries)
+}
+
+/// Takes the signature by `key` off a bundle and returns the new file, which may be left with none.
+///
+/// # Errors
+/// Whatever [`Bundle::parse`] finds wrong with `file`; `BadRequest` when that key did not sign it.
+pub fn unsign(file: &[u8], key: KeyId) -> Result<Vec<u8>> {
+    let bundle = Bundle::parse(file)?;
+    let mut entries: Vec<Entry> = decode(bundle.slots())?;
+    let before = entries.len();
+    entries.retain(|(public, _)| public.id() != key);
+    if entries.len() == before {
+        let what = format!("no signature by {key}");
+        return Err(Error::BadRequest { what, want: format!("one by {}", ids(&bundle)) });
+    }
+    with_entries(file, &bundle, entries)
+}
+
+/// `file` with these signatures and no others.
+fn with_entries(file: &[u8], bundle: &Bundle<'_>, entries: Vec<Entry>) -> Result<Vec<u8>> {
     let block = encode(entries)?;
     let mut out = file.to_vec();
-    let range = bundle.slots_range();
-    if let Some(slots) = out.get_mut(range) {
+    if let Some(slots) = out.get_mut(bundle.slots_range()) {
         slots.copy_from_slice(&block);
     }
     Ok(out)
+}
+
+/// Whose signatures a bundle carries, for messages.
+fn ids(bundle: &Bundle<'_>) -> String {
+    let ids: Vec<String> = bundle.signers().iter().map(|key| key.id().to_string()).collect();
+    if ids.is_empty() { "nobody".into() } else { ids.join(", ") }
 }
 
 type Entry = (PublicKey, [u8; 64]);

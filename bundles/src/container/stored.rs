@@ -11,8 +11,12 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-/// Bytes that are read before it is known how many lie in front of the sections: more than most files have there.
+/// Bytes that are read before it is known how many lie in front of the sections: more than most files have
+/// there.
 const FIRST: usize = 16 * 1024;
+
+/// What is being done when a file fails.
+const READ: &str = "read it";
 
 /// All bytes of a bundle, in memory or in its file.
 #[derive(Debug)]
@@ -47,7 +51,8 @@ impl Stored<'_> {
     /// A file of `len` bytes. Reads what lies in front of its sections.
     ///
     /// # Errors
-    /// `Io`. (What is wrong with those bytes is for [`Bundle::parse_known`](super::Bundle::parse_known) to say.)
+    /// `Io`. (What is wrong with those bytes is for [`Bundle::parse_known`](super::Bundle::parse_known) to
+    /// say.)
     pub fn of_file(file: File, len: usize) -> Result<Stored<'static>> {
         let mut opened = Opened { file, len, head: Vec::new() };
         opened.extend(FIRST)?;
@@ -97,7 +102,7 @@ impl Stored<'_> {
                 room.resize(len, 0);
             }
             let out = room.get_mut(..len).unwrap_or_default();
-            read_at(&opened.file, range.start as u64, out).map_err(|error| failed(what(), &error))?;
+            read_at(&opened.file, range.start as u64, out).map_err(|e| Error::io(what(), READ)(e))?;
         }
         Ok(self.fetched(range, room))
     }
@@ -120,14 +125,10 @@ impl Opened {
         if want > have {
             self.head.resize(want, 0);
             let out = self.head.get_mut(have..).unwrap_or_default();
-            read_at(&self.file, have as u64, out).map_err(|e| failed("the bundle's header".into(), &e))?;
+            read_at(&self.file, have as u64, out).map_err(Error::io("the bundle's header", READ))?;
         }
         Ok(())
     }
-}
-
-fn failed(what: String, error: &io::Error) -> Error {
-    Error::Io { path: what, action: "read it", why: error.to_string() }
 }
 
 /// Fills `out` from byte `at` on. Several threads may do so at once.

@@ -166,7 +166,8 @@ pub(crate) fn forge_bytes(kind: Kind, manifest: &[u8], group: &[u8]) -> Vec<u8> 
     seal(kind, manifest, group.len() as u64, sections, &[SigningKey::development()]).unwrap()
 }
 
-/// The same for a manifest as it lies in the file, and the length that it claims to have when it is decompressed.
+/// The same for a manifest as it lies in the file, and the length that it claims to have when it is
+/// decompressed.
 pub(crate) fn forge_stored(kind: Kind, stored: &[u8], claimed: usize) -> Vec<u8> {
     seal_stored(kind, stored, claimed, 0, std::iter::empty(), &[SigningKey::development()]).unwrap()
 }

@@ -5,17 +5,17 @@ use super::header::{DIGEST, digest};
 use super::preamble::{PREAMBLE, Preamble, largest_manifest};
 use super::signature::{self, SIGNATURES};
 use super::{
-    BackboneRef, Block, Codec, Dtype, Golden, Kind, Layout, Manifest, Preprocess, RUNTIME_ABI, Section,
-    SigningKey, backbone_id, block, f32_to_f16, planes, rules,
+    BackboneRef, Block, Bundle, Codec, Decoder, Dtype, Golden, Kind, Layout, Manifest, Preprocess,
+    RUNTIME_ABI, Section, SigningKey, backbone_id, block, f32_to_f16, planes, rules,
 };
 use crate::plan::{Owner, Plan};
-use crate::wire::corrupt;
+use crate::wire::{corrupt, uncountable};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Bytes that a block of several tensors is filled up to: enough for few hashes and few frames, so few that the first
-/// layers' are soon there, and that it is still in a core's cache when its tensors are taken out.
+/// Bytes that a block of several tensors is filled up to: enough for few hashes and few frames, so few that
+/// the first layers' are soon there, and that it is still in a core's cache when its tensors are taken out.
 const GATHERED: usize = 128 * 1024;
 
 /// Collects what a bundle holds; [`Writer::finish`] gives its bytes.
@@ -48,14 +48,31 @@ impl Writer {
         Writer { manifest, raw: Vec::new() }
     }
 
+    /// Everything that `bundle` holds, to be changed and written again. Only its signatures are left behind.
+    ///
+    /// # Errors
+    /// `HashMismatch` or `Corrupt` for a damaged tensor.
+    pub fn of(bundle: &Bundle<'_>) -> Result<Writer> {
+        let mut manifest = bundle.manifest().clone();
+        // Made anew: see `assemble`.
+        manifest.blocks.clear();
+        let mut decoder = Decoder::new()?;
+        let raw = bundle.manifest().sections.iter().map(|section| {
+            // A bundle is in memory or in a file, and 64 times that is the most that it may promise.
+            let mut raw = vec![0; usize::try_from(section.raw_len).unwrap_or_default()];
+            decoder.decode_into(bundle, section, &mut raw).map(|()| raw)
+        });
+        Ok(Writer { raw: raw.collect::<Result<_>>()?, manifest })
+    }
+
     /// Class labels in score order.
     pub fn labels<S: Into<String>>(&mut self, labels: impl IntoIterator<Item = S>) -> &mut Writer {
         self.manifest.labels = labels.into_iter().map(Into::into).collect();
         self
     }
 
-    /// The backbone a task belongs to (`variant` empty: any packing will do), or a packed backbone is made of.
-    /// A backbone of canonical f32 kernels needs no call: its id is computed and its variant is `f32`.
+    /// The backbone a task belongs to (`variant` empty: any packing will do), or a packed backbone is made
+    /// of. A backbone of canonical f32 kernels needs no call: its id is computed and its variant is `f32`.
     pub fn backbone(&mut self, id: [u8; 32], variant: impl Into<String>) -> &mut Writer {
         self.manifest.backbone = BackboneRef { id, variant: variant.into() };
         self
@@ -82,6 +99,15 @@ impl Writer {
     /// Adds a fact about where the bundle comes from.
     pub fn fact(&mut self, key: impl Into<String>, value: impl Into<String>) -> &mut Writer {
         self.manifest.facts.push((key.into(), value.into()));
+        self
+    }
+
+    /// As [`fact`](Writer::fact), in the place of one of that key, where there is one.
+    pub fn set_fact(&mut self, key: &str, value: &str) -> &mut Writer {
+        match self.manifest.facts.iter_mut().find(|(own, _)| own == key) {
+            Some((_, own)) => *own = value.into(),
+            None => self.manifest.facts.push((key.into(), value.into())),
+        }
         self
     }
 
@@ -118,8 +144,8 @@ impl Writer {
         self.tensor(name, owner, Dtype::F16, Layout::Canonical, shape, bytes)
     }
 
-    /// Adds a tensor of bytes in the order of `layout`, and its scales beside it, one for each index of the first
-    /// axis: an element stands for its byte times its row's scale.
+    /// Adds a tensor of bytes in the order of `layout`, and its scales beside it, one for each index of the
+    /// first axis: an element stands for its byte times its row's scale.
     ///
     /// # Errors
     /// `Corrupt` when `bytes` do not fill `shape` or a scale is not finite.
@@ -163,7 +189,8 @@ impl Writer {
         };
         let needed = section.elements().and_then(|n| n.checked_mul(dtype.width() as u64));
         if layout == Layout::Canonical && needed != Some(raw_len) {
-            let want = format!("the {} bytes of shape {shape:?}", needed.unwrap_or(u64::MAX));
+            let needed = needed.ok_or_else(|| uncountable(format!("tensor {name}")))?;
+            let want = format!("the {needed} bytes of shape {shape:?}");
             return corrupt(format!("tensor {name}"), want, format!("{raw_len} bytes"));
         }
         self.manifest.sections.push(section);
@@ -300,8 +327,8 @@ pub(super) fn seal_stored<'s>(
     Ok(out)
 }
 
-/// The zstd form of `sections` of a task, whose bytes are `raw`; `None` when a single one would be no smaller, or when
-/// the form would look like a decompression bomb.
+/// The zstd form of `sections` of a task, whose bytes are `raw`; `None` when a single one would be no
+/// smaller, or when the form would look like a decompression bomb.
 fn compress(kind: Kind, sections: &[Section], raw: &[Vec<u8>]) -> Result<Option<Vec<u8>>> {
     if kind == Kind::Backbone {
         return Ok(None);

@@ -108,8 +108,8 @@ impl Plan {
         self.unique_tensors(&mut |_| Ok(())).unwrap_or_default()
     }
 
-    /// Every tensor, once, in execution order. Names that mean two tensors are given to `clash`: those of different
-    /// shape, and those that are kept for alphas (of any cell, whether or not it has one).
+    /// Every tensor, once, in execution order. Names that mean two tensors are given to `clash`: those of
+    /// different shape, and those that are kept for alphas (of any cell, whether or not it has one).
     fn unique_tensors(&self, clash: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<TensorSpec>> {
         let mut all = Vec::with_capacity(2 * self.ops().count());
         self.stem.iter().for_each(|op| op.push_tensors(&mut all));
@@ -152,7 +152,7 @@ impl Plan {
         (1..=self.cells.len()).filter(|&l| self.cells[l - 1].is_dead()).collect()
     }
 
-    /// Every operation with the place it stands in, stem to head.
+    /// Every operation in execution order: stem, cells, head.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let cells = self.cells.iter().flat_map(|c| &c.gates).flat_map(|g| &g.paths).flat_map(|p| &p.ops);
         self.stem.iter().chain(cells).chain(&self.head)

@@ -42,8 +42,8 @@ impl Plan {
 
     /// Decodes exactly one plan from untrusted bytes.
     ///
-    /// Never panics, and never uses more than a small constant factor of the bytes' size. The result is well
-    /// formed as data; whether shapes fit is for the plan's own checks.
+    /// Never panics, and never uses more than 256 times the bytes' size. The result is well formed as data;
+    /// whether shapes fit is for the plan's own checks.
     ///
     /// # Errors
     /// `Truncated`, `TooLarge`, or `Corrupt` (unknown tag, padded number, trailing bytes, ...).

@@ -120,8 +120,8 @@ impl Plan {
     }
 }
 
-/// Operations that two paths from one source begin with in common: a pre-activation block's norm, which body and
-/// projection both read, is computed once.
+/// Operations that two paths from one source begin with in common: a pre-activation block's norm, which body
+/// and projection both read, is computed once.
 fn common(a: &[Op], b: &[Op]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
@@ -140,7 +140,8 @@ fn line(
     let mut x = start;
     let mut cost = Cost::default();
     for (i, op) in ops.iter().enumerate() {
-        // The plan has passed its checks, so the shape cannot fail here; a zero cost would be the worst of it.
+        // The plan has passed its checks, so the shape cannot fail here; a zero cost would be the worst of
+        // it.
         x = op.output(x).unwrap_or(x);
         let pixels = counted_at.map_or(x.h * x.w, |at| at.h * at.w) as u64;
         let tensors = op.tensors();

@@ -81,8 +81,8 @@ impl Op {
 impl Plan {
     /// The maps that have a scale of their own in an int8 form of this network, in execution order.
     ///
-    /// They are the image; in stem, paths and head what each [`fused`] group gives, except for groups that keep
-    /// the scale ([`Op::keeps_scale`]), the end of a path that enters its sum exactly ([`is_term`]), and
+    /// They are the image; in stem, paths and head what each [`fused`] group gives, except for groups that
+    /// keep the scale ([`Op::keeps_scale`]), the end of a path that enters its sum exactly ([`is_term`]), and
     /// everything from the head's global average pool (or linear layer) on; and every live node.
     pub fn maps(&self) -> Vec<MapSpec> {
         let mut maps = vec![MapSpec { place: Place::Input, relu: false }];

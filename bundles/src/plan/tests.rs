@@ -293,7 +293,8 @@ fn a_norm_that_body_and_projection_share_is_counted_once() {
     let mut plan = plan("wrn16-1", 10);
     let gate = |plan: &Plan| plan.costs(Counter::Paper).unwrap().gates[2][0].macs;
     let shared = gate(&plan);
-    // The projecting block of the second stage reads 16 channels of 32 x 32; under another name, its norm is its own.
+    // The projecting block of the second stage reads 16 channels of 32 x 32; under another name, its norm is
+    // its own.
     let Some(Op::Affine(norm)) = plan.cells[2].gates[0].paths[1].ops.first_mut() else { panic!("no norm") };
     norm.name = "layer2.0.other".into();
     assert_eq!(gate(&plan) - shared, 2 * 16 * 32 * 32);

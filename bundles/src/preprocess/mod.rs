@@ -1,8 +1,8 @@
 //! From a camera frame to a network's input: one resampler and one normaliser for host and device.
 //!
-//! Training and inference must see the same pixels, so both programs call this module. It does what
-//! Pillow's `resize(..., BILINEAR)` does, within one level: a separable triangle filter, widened when shrinking so that
-//! nothing aliases, in fixed point with a rounding to 8 bits between the passes. Fixed point makes the
+//! Training and inference must see the same pixels, so both programs call this module. It does what Pillow's
+//! `resize(..., BILINEAR)` does, within one level: a separable triangle filter, widened when shrinking so
+//! that nothing aliases, in fixed point with a rounding to 8 bits between the passes. Fixed point makes the
 //! result the same on every CPU, bit for bit. Images are squashed to the target size, not cropped.
 //!
 //! Pixels are `u8` in `(height, width, channels)` order with 1 (grey) or 3 (RGB) channels; a network's

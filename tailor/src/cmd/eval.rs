@@ -1,17 +1,25 @@
 //! `tailor eval`: accuracy of a backbone's source classifier, or of a packed task, on a set of images.
 
+mod tally;
+
+use self::tally::Tally;
+use crate::Error;
 use crate::cmd::{On, check_classes, with_bar};
-use crate::data::{self, Loader, Part};
-use crate::output::out;
+use crate::data::{self, Loader, Part, Split};
+use crate::device::Choice;
+use crate::output::{note, out};
 use crate::pack::PackedTask;
+use crate::precision::{self, Form, Loaded};
 use crate::progress::Progress;
 use crate::source::Source;
-use crate::train::right;
-use anyhow::{Context, bail};
-use bundles::container::Bundle;
+use anyhow::Context;
+use candle_core::{D, Device};
 use std::path::PathBuf;
 
 /// Measures accuracy on a split of labelled images.
+///
+/// What is packed (`tailor pack`) is measured by the device's own runtime, with the kernels of this machine:
+/// int8 tasks beside their int8 backbone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor eval --backbone resnet20.backbone --data cifar10.zip --json")]
 pub struct Eval {
@@ -40,59 +48,170 @@ pub struct Eval {
 /// Images per batch.
 const BATCH: usize = 100;
 
+/// A network to be measured, and by what.
+enum Network {
+    /// By training's own arithmetic, on any device and at any size.
+    Trained { source: Box<Source>, task: Option<PackedTask>, device: Device },
+    /// As packed, by the runtime.
+    Packed { backbone: Loaded, task: Loaded },
+}
+
+/// What its images have to be.
+struct Wanted {
+    classes: usize,
+    labels: Vec<String>,
+    size: data::Size,
+}
+
 impl Eval {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let (network, wanted) = self.open()?;
+        let found = data::find(&self.data)?;
+        let classes = found.classes().to_vec();
+        check_classes(&self.data, &classes, wanted.classes, &wanted.labels)?;
+        let options = data::Options::new(wanted.size.height, wanted.size.width);
+        let read = |done: &dyn Fn(usize, usize)| found.read_parts([self.split], &options, done);
+        let [Some(split)] = with_bar(&Progress::visible(), "", read)? else {
+            let want = format!("a part of {}; --split train is always there", self.data.display());
+            return Err(Error::config(format!("--split {}", word(self.split)), want).into());
+        };
+        let tally = Tally::new(&network.answers(&split)?, &split.labels, &classes);
+        if self.json {
+            let mut line = tally.json();
+            line["engine"] = network.engine().into();
+            out!("{line}");
+            return Ok(());
+        }
+        let score = tally.score();
+        out!(
+            "{:.2} % of {} images (± {:.2} at 95 % confidence)",
+            100.0 * score.accuracy(),
+            score.n,
+            100.0 * score.margin()
+        );
+        tally.warnings().iter().for_each(|warning| note!("tailor: {warning}"));
+        Ok(())
+    }
+
+    fn open(&self) -> anyhow::Result<(Network, Wanted)> {
+        let backbone = Loaded::read(&self.backbone)?;
+        let task = self.task.as_deref().map(Loaded::read).transpose()?;
+        // What is wrong with a file is found below, by what reads it.
+        let is_packed = |loaded: &Loaded| {
+            loaded.file().parse().is_ok_and(|bundle| Form::of(bundle.manifest()) != Form::Plain)
+        };
+        if is_packed(&backbone) || task.as_ref().is_some_and(is_packed) {
+            return self.packed(backbone, task);
+        }
         let device = self.on.open()?;
         let source = Source::open(&self.backbone, &device)?;
-        let task = match &self.task {
-            Some(path) => {
-                let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-                let bundle = Bundle::parse(&bytes).with_context(|| path.display().to_string())?;
-                Some(PackedTask::read(&bundle, &source).with_context(|| path.display().to_string())?)
+        let task = match &task {
+            Some(task) => {
+                let file = task.file();
+                Some(PackedTask::read(&file.parse()?, &source).with_context(|| file.name.to_owned())?)
             }
             None if source.classifier => None,
-            None => bail!(
-                "{} has no source classifier to measure; give a --task made for it",
-                self.backbone.display()
-            ),
+            None => return Err(self.no_classifier()),
         };
-        let (native, mean, std) = match &task {
-            Some(PackedTask { preprocess, .. }) => (preprocess.height, preprocess.mean, preprocess.std),
-            None => (source.size(), source.mean, source.std),
-        };
-        let (classes, labels) = match &task {
-            Some(task) => (task.plan.classes(), &task.labels),
-            None => (source.plan.classes(), &source.labels),
+        let (native, classes, labels) = match &task {
+            Some(task) => (task.preprocess.height, task.plan.classes(), task.labels.clone()),
+            None => (source.size(), source.plan.classes(), source.labels.clone()),
         };
         let size = self.size.unwrap_or(native);
         source.arch.plan(size, size, classes).with_context(|| format!("--size {size}"))?;
-        let found = data::find(&self.data)?;
-        check_classes(&self.data, found.classes(), classes, labels)?;
-        let options = data::Options::new(size, size);
-        let read = |done: &dyn Fn(usize, usize)| found.read_parts([self.split], &options, done);
-        let [Some(split)] = with_bar(&Progress::visible(), "", read)? else {
-            bail!("{}: it has no such split; --split train is always there", self.data.display());
+        let wanted = Wanted { classes, labels, size: data::Size { height: size, width: size } };
+        Ok((Network::Trained { source: Box::new(source), task, device }, wanted))
+    }
+
+    /// A task on a backbone, or a backbone's own network, of which one is packed.
+    fn packed(&self, backbone: Loaded, task: Option<Loaded>) -> anyhow::Result<(Network, Wanted)> {
+        if let Choice::Cuda(_) = self.on.device {
+            let want = "cpu: packed files are measured by the device's own runtime";
+            return Err(Error::config(format!("--device {}", self.on.device), want).into());
+        }
+        let file = backbone.file();
+        let bundle = file.parse()?;
+        let form = Form::of(bundle.manifest());
+        if let (Form::F32 { isa, .. }, false) = (form, form.kernels().is_some_and(|isa| isa.runs_here())) {
+            return Err(Error::Container {
+                file: file.name.into(),
+                source: bundles::Error::Incompatible {
+                    what: "kernels".into(),
+                    want: format!("a machine with {}", isa.word()),
+                    got: "this one; measure with the backbone they were packed from".into(),
+                },
+            }
+            .into());
+        }
+        let own = bundle.manifest();
+        let (task, labels) = match task {
+            Some(task) => {
+                let labels = task.file().parse()?.manifest().labels.clone();
+                (task, labels)
+            }
+            None if form == Form::Int8 => {
+                let want = "needed, packed with --precision int8: an int8 backbone has no scales for a network \
+                            of its own";
+                return Err(Error::config("--task", want).into());
+            }
+            None => match precision::source_task(file)? {
+                Some(bytes) => (backbone.with(bytes), own.labels.clone()),
+                None => return Err(self.no_classifier()),
+            },
         };
-        let mut score = crate::train::Score::default();
-        for batch in Loader::new(&split, mean, std, BATCH, &device)?.eval() {
-            let batch = batch?;
-            let logits = match &task {
-                Some(task) => task.classify(&batch.images)?,
-                None => source.classify(&batch.images)?,
+        let parsed = task.file().parse()?;
+        let (preprocess, classes) = (parsed.manifest().preprocess, parsed.manifest().plan.classes());
+        let size = data::Size { height: preprocess.height, width: preprocess.width };
+        if let Some(asked) = self.size.filter(|&asked| (asked, asked) != (size.height, size.width)) {
+            let want = format!("{}, the size it was packed for", size.height);
+            return Err(Error::config(format!("--size {asked}"), want).into());
+        }
+        Ok((Network::Packed { backbone, task }, Wanted { classes, labels, size }))
+    }
+
+    fn no_classifier(&self) -> anyhow::Error {
+        let want = "a backbone with a source classifier to measure, or a --task made for it";
+        Error::config(format!("--backbone {}", self.backbone.display()), want).into()
+    }
+}
+
+impl Network {
+    fn engine(&self) -> &'static str {
+        match self {
+            Network::Trained { .. } => "tailor",
+            Network::Packed { .. } => "edge-runtime",
+        }
+    }
+
+    /// The class it gives each image.
+    fn answers(&self, split: &Split) -> crate::Result<Vec<u32>> {
+        let (source, task, device) = match self {
+            Network::Trained { source, task, device } => (source, task, device),
+            Network::Packed { backbone, task } => {
+                return precision::answers(backbone.file(), task.file(), split);
+            }
+        };
+        let (mean, std) = match task {
+            Some(task) => (task.preprocess.mean, task.preprocess.std),
+            None => (source.mean, source.std),
+        };
+        let mut answers = Vec::with_capacity(split.len());
+        for batch in Loader::new(split, mean, std, BATCH, device)?.eval() {
+            let images = batch?.images;
+            let logits = match task {
+                Some(task) => task.classify(&images)?,
+                None => source.classify(&images)?,
             };
-            score.right += right(&logits, &batch.labels)?;
-            score.n += batch.labels.dim(0)?;
+            answers.extend(logits.argmax(D::Minus1)?.to_vec1::<u32>()?);
         }
-        if self.json {
-            out!("{}", serde_json::json!({ "accuracy": score.accuracy(), "n": score.n }));
-        } else {
-            out!(
-                "{:.2} % of {} images (± {:.2} at 95 % confidence)",
-                100.0 * score.accuracy(),
-                score.n,
-                100.0 * score.margin()
-            );
-        }
-        Ok(())
+        Ok(answers)
+    }
+}
+
+fn word(part: Part) -> &'static str {
+    match part {
+        Part::Train => "train",
+        Part::Val => "val",
+        Part::Test => "test",
     }
 }

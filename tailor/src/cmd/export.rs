@@ -1,5 +1,6 @@
 //! `tailor export`: a task on its backbone, or a backbone alone, as an ONNX model for other runtimes.
 
+use crate::destination;
 use crate::export::{Network, OPSET, Options, Port, onnx};
 use crate::output::out;
 use anyhow::Context;
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Writes a network as ONNX, for ONNX Runtime, TensorRT and others.
 ///
-/// With --task, the tailored network; without, the backbone with its source classifier, or down to its features
-/// where it has none. The scores are those of `edge-runtime`, before any softmax.
+/// With --task, the tailored network; without, the backbone with its source classifier, or down to its
+/// features where it has none. The scores are those of `edge-runtime`, before any softmax.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor export --backbone net.backbone --task run/digits.task --onnx digits.onnx"
@@ -37,6 +38,9 @@ pub struct Export {
 
 impl Export {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let inputs = [Some(&self.backbone), self.task.as_ref()];
+        let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
+        destination::check("--onnx", &self.onnx, &inputs)?;
         let bytes = read(&self.backbone)?;
         let backbone = Bundle::parse(&bytes).with_context(|| self.backbone.display().to_string())?;
         let network = match &self.task {

@@ -1,6 +1,7 @@
 //! `tailor import`: published weights become a backbone file.
 
 use crate::cmd::channels;
+use crate::destination;
 use crate::import::{self, Request};
 use crate::output::{note, out};
 use anyhow::Context;
@@ -19,7 +20,8 @@ pub struct Import {
     /// Architecture, when it cannot be told from the tensors (cifar-resnet20-a, resnet34, wrn16-1, …).
     #[arg(long)]
     arch: Option<Arch>,
-    /// Mean of each channel of pixels scaled to 0..1, instead of what the file says or is usual for the architecture.
+    /// Mean of each channel of pixels scaled to 0..1, instead of what the file says or is usual for the
+    /// architecture.
     #[arg(long, value_name = "R,G,B", value_parser = channels)]
     mean: Option<[f32; 3]>,
     /// Standard deviation of each channel.
@@ -33,8 +35,9 @@ pub struct Import {
 impl Import {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let request = Request { arch: self.arch, mean: self.mean, std: self.std };
-        let imported = import::import(&self.weights, &request)?;
         let out = self.out.clone().unwrap_or_else(|| self.weights.with_extension("backbone"));
+        destination::check("--out", &out, &[&self.weights])?;
+        let imported = import::import(&self.weights, &request)?;
         let id = import::write_backbone(&imported, &out)?;
         let bytes = std::fs::metadata(&out).with_context(|| out.display().to_string())?.len();
         let cost = imported.plan.costs(Counter::True)?.without_head();

@@ -1,8 +1,10 @@
 //! `tailor keygen` and `tailor sign`: making a signing key, and putting its signature on a bundle.
 
-use crate::output::out;
-use anyhow::{Context, bail};
-use bundles::container::{SigningKey, sign, write_atomically};
+use crate::destination;
+use crate::output::{note, out};
+use crate::{Error, Result};
+use anyhow::Context;
+use bundles::container::{Bundle, KeyId, SigningKey, Trust, TrustedKey, hex, sign, unsign, write_atomically};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,9 @@ pub struct Keygen {
     /// Who or what signs with it.
     #[arg(long, default_value = "unnamed")]
     name: String,
+    /// JSON on stdout instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Keygen {
@@ -23,49 +28,99 @@ impl Keygen {
         let public = with_suffix(&self.out, "pub");
         for path in [&self.out, &public] {
             if path.exists() {
-                bail!("{} exists already; a key is never overwritten: choose another name", path.display());
+                let want = "a name that is free: a key is never overwritten";
+                return Err(Error::config(format!("--out {}", path.display()), want).into());
             }
+            destination::check("--out", path, &[])?;
         }
         let key = SigningKey::from_seed(random_seed()?);
         write_secret(&self.out, &key.to_text(&self.name))?;
-        let trusted = bundles::container::TrustedKey { name: self.name.clone(), key: key.public() };
+        let trusted = TrustedKey { name: self.name.clone(), key: key.public() };
         write_atomically(&public, trusted.to_text().as_bytes())?;
-        out!("{} (secret)\n{} (public, key {})", self.out.display(), public.display(), key.public().id());
+        let (secret, public, id) = (self.out.display(), public.display(), key.public().id());
+        if self.json {
+            let line = serde_json::json!({
+                "file": secret.to_string(), "public": public.to_string(), "key": id.to_string(),
+                "name": self.name,
+            });
+            out!("{line}");
+        } else {
+            out!("{secret} (secret)\n{public} (public, key {id})");
+        }
         Ok(())
     }
 }
 
-/// Adds a signature to a bundle.
+/// Adds a signature to a bundle, or takes one off.
+///
+/// A bundle has room for four. To rotate keys: `--remove` the old one's and sign with the new `--key`, in one
+/// step.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: tailor sign digits.task --key release.key")]
+#[command(after_help = "Examples:\n  tailor sign digits.task --key release.key\n  \
+                  tailor sign digits.task --remove 0123456789abcdef --key new.key")]
 pub struct Sign {
     /// Backbone or task bundle.
     file: PathBuf,
     /// Secret key made by `tailor keygen`.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "remove")]
+    key: Option<PathBuf>,
+    /// Take the signature by this key off, by the id that `tailor inspect` shows; repeatable.
+    #[arg(long, value_name = "KEYID")]
+    remove: Vec<KeyId>,
     /// Where the signed bundle goes; the input is replaced when left out.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// JSON on stdout instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Sign {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let bytes = std::fs::read(&self.file).with_context(|| self.file.display().to_string())?;
-        let key = read_key(&self.key)?;
-        let signed = sign(&bytes, &key).with_context(|| self.file.display().to_string())?;
+        let place = || self.file.display().to_string();
+        let mut bytes = std::fs::read(&self.file).with_context(place)?;
+        let key = self.key.as_deref().map(read_key).transpose()?;
+        for &id in &self.remove {
+            bytes = unsign(&bytes, id).with_context(place)?;
+        }
+        if let Some(key) = &key {
+            bytes = sign(&bytes, key).with_context(place)?;
+        }
         let out = self.out.as_ref().unwrap_or(&self.file);
-        write_atomically(out, &signed)?;
-        out!("{} signed with key {}", out.display(), key.public().id());
+        let keys: Vec<&Path> = self.key.iter().map(PathBuf::as_path).collect();
+        destination::check("--out", out, &keys)?;
+        let bundle = Bundle::parse(&bytes).with_context(place)?;
+        let trust = bundle.verify(&[]).with_context(place)?;
+        write_atomically(out, &bytes)?;
+        let out = out.display();
+        if trust == Trust::Unsigned {
+            note!("tailor: {out} has no signature left: any device takes it that asks for none");
+        }
+        let key = key.map(|key| key.public().id());
+        if self.json {
+            let id = |id: &KeyId| id.to_string();
+            let signers: Vec<String> = bundle.signers().iter().map(|key| id(&key.id())).collect();
+            let removed: Vec<String> = self.remove.iter().map(id).collect();
+            let line = serde_json::json!({
+                "file": out.to_string(), "key": key.as_ref().map(id), "removed": removed,
+                "signers": signers, "digest": hex(&bundle.digest()),
+            });
+            out!("{line}");
+            return Ok(());
+        }
+        for id in &self.remove {
+            out!("{out}: signature by key {id} removed");
+        }
+        if let Some(id) = key {
+            out!("{out} signed with key {id}");
+        }
         Ok(())
     }
 }
 
 /// The key at `path`.
 pub(super) fn read_key(path: &Path) -> anyhow::Result<SigningKey> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    // What is no text is no key either, and told of as such.
-    SigningKey::from_text(&String::from_utf8_lossy(&bytes)).with_context(|| path.display().to_string())
+    SigningKey::read(path).with_context(|| path.display().to_string())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -83,12 +138,12 @@ fn random_seed() -> anyhow::Result<[u8; 32]> {
 }
 
 /// Only the owner may read a secret key.
-fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+fn write_secret(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).with_context(|| path.display().to_string())?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).with_context(|| path.display().to_string())
+    let mut file = options.open(path).map_err(Error::io(path))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(Error::io(path))
 }

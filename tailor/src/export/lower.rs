@@ -27,11 +27,12 @@ impl<'a> Lowering<'a> {
         Lowering { network, graph: Builder::default() }
     }
 
-    /// The whole network from its input `x`; the result is `(n, classes)`, or `(n, features)` without classifier.
+    /// The whole network from its input `x`; the result is `(n, classes)`, or `(n, features)` without
+    /// classifier.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] when the network lacks a tensor of its plan, [`Error::Bundle`] for a plan that
-    /// does not pass its checks.
+    /// [`Error::MissingTensor`] when the network lacks a tensor of its plan, [`Error::Bundle`] for a plan
+    /// that does not pass its checks.
     pub fn network(&mut self, x: Value) -> Result<Value> {
         let plan = &self.network.plan;
         plan.check()?;
@@ -90,8 +91,8 @@ impl<'a> Lowering<'a> {
 
     /// A straight line of operations, times `alpha`.
     fn line(&mut self, place: &str, ops: &[Op], mut x: Value, alpha: Option<f32>) -> Result<Value> {
-        // A norm at the end takes the alpha in: one multiplication less per pixel, and an optimiser can fold all
-        // of it into the convolution before.
+        // A norm at the end takes the alpha in: one multiplication less per pixel, and an optimiser can fold
+        // all of it into the convolution before.
         let absorbed = matches!(ops.last(), Some(Op::Affine(_)));
         for (i, op) in ops.iter().enumerate() {
             let factor = alpha.filter(|_| absorbed && i + 1 == ops.len());

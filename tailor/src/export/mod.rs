@@ -1,8 +1,8 @@
 //! Networks for other runtimes: a backbone, or a task on its backbone, as an ONNX model.
 //!
 //! The model uses operator set 13 and no operator, attribute or shape that TensorRT 8 (JetPack 4.6 and newer)
-//! does not take. Universal kernels stay as they are: norms follow them as batch-norms, which a runtime folds by
-//! itself. A block's alpha goes into the norm at the end of its path, or is a factor where there is none.
+//! does not take. Universal kernels stay as they are: norms follow them as batch-norms, which a runtime folds
+//! by itself. A block's alpha goes into the norm at the end of its path, or is a factor where there is none.
 
 mod graph;
 mod lower;
@@ -63,9 +63,9 @@ pub struct Exported {
 /// `network` as an ONNX model. The same network and options give the same bytes.
 ///
 /// # Errors
-/// [`MissingTensor`](crate::Error::MissingTensor) and [`TensorShape`](crate::Error::TensorShape) for a network that
-/// does not fit its plan, [`Bundle`](crate::Error::Bundle) for a plan that does not pass its checks or a model beyond
-/// protobuf's 2 GiB.
+/// [`MissingTensor`](crate::Error::MissingTensor) and [`TensorShape`](crate::Error::TensorShape) for a
+/// network that does not fit its plan, [`Bundle`](crate::Error::Bundle) for a plan that does not pass its
+/// checks or a model beyond protobuf's 2 GiB.
 pub fn onnx(network: &Network, options: Options) -> Result<Exported> {
     let mut lowering = Lowering::new(network);
     let plan = &network.plan;

@@ -34,8 +34,9 @@ impl Network {
     /// The network of a task bundle, on the kernels of its backbone.
     ///
     /// # Errors
-    /// [`Error::Bundle`]: `Incompatible` when the task was made for another backbone or the kernels are packed
-    /// for a device, `HashMismatch` for damaged bytes; [`Error::Import`] for bundles in each other's place.
+    /// [`Error::Bundle`]: `Incompatible` when the task was made for another backbone or the kernels are
+    /// packed for a device, `HashMismatch` for damaged bytes; [`Error::Import`] for bundles in each other's
+    /// place.
     pub fn task(task: &Bundle<'_>, backbone: &Bundle<'_>) -> Result<Network> {
         expect(backbone, Kind::Backbone)?;
         expect(task, Kind::Task)?;

@@ -84,17 +84,18 @@ fn write_norm<'t>(
 /// Reads a backbone file that [`write_backbone`] wrote, every section checked against its hash, and its id.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Bundle`] when the file is damaged; [`Error::Import`] when it is no backbone, or
+/// [`Error::Io`]; [`Error::Container`] when the file is damaged; [`Error::Import`] when it is no backbone, or
 /// one packed for a device, without the norms that training starts from.
 pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
+    let damaged = || Error::container(path.display().to_string());
     let needed = "a backbone file, as `tailor import` writes it, is needed";
     let bundle = match Bundle::parse(&bytes) {
         Err(bundles::Error::BadMagic { got, .. }) => {
             let found = format!("no bundle (it starts with {got})");
             return Err(Error::import(path.display(), found, needed));
         }
-        bundle => bundle?,
+        bundle => bundle.map_err(damaged())?,
     };
     let manifest = bundle.manifest();
     let packed = "a backbone packed for a device cannot be trained on; use the imported one";
@@ -106,13 +107,13 @@ pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
         if !manifest.sections.iter().any(|s| s.name == section) {
             return Ok(false);
         }
-        let found = bundle.section(section)?;
+        let found = bundle.section(section).map_err(damaged())?;
         if found.layout != Layout::Canonical || found.dtype == Dtype::I8 {
             let found = format!("kernels as a device reads them (`{section}`)");
             return Err(Error::import(path.display(), found, packed));
         }
         let shape = found.shape.clone();
-        tensors.insert(name, (shape, bundle.decode_f32(section)?));
+        tensors.insert(name, (shape, bundle.decode_f32(section).map_err(damaged())?));
         Ok(true)
     };
     let mut classifier = false;
@@ -146,7 +147,7 @@ pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
     let mut facts: BTreeMap<String, String> = manifest.facts.iter().cloned().collect();
     let imported = Imported {
         plan: manifest.plan.clone(),
-        arch: manifest.plan.arch.parse()?,
+        arch: manifest.plan.arch.parse().map_err(damaged())?,
         tensors,
         classifier,
         labels: manifest.labels.clone(),

@@ -286,7 +286,8 @@ fn a_backbone_file_keeps_everything() {
         let last = flipped.len() - 5;
         flipped[last] ^= 1;
         std::fs::write(&path, flipped).unwrap();
-        assert!(read_backbone(&path).is_err());
+        let error = read_backbone(&path).unwrap_err();
+        assert!(error.exit_code() == 3 && error.to_string().contains("net.backbone"), "{error}");
     }
 }
 

@@ -1,11 +1,18 @@
 //! The grids of an int8 task's maps, from what the maps hold on real images.
 
+use super::File;
+use crate::data::{Loader, Split, spread};
 use crate::net::{Net, alphas};
+use crate::pack::PackedTask;
+use crate::source::Source;
 use crate::{Error, Result, ops};
 use bundles::plan::{Op, Place, fused, is_term};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use edge_runtime::kernels::int8::Grid;
 use std::collections::HashMap;
+
+/// Images per batch.
+const BATCH: usize = 32;
 
 /// Bins of a map's histogram.
 const BINS: usize = 2048;
@@ -13,11 +20,12 @@ const BINS: usize = 2048;
 /// Ranges tried per map, from a quarter of the full one up.
 const TRIES: usize = 60;
 
-/// A grid for every map of `net`'s plan, in the plan's order, from batches of normalised images `(n, c, h, w)`.
+/// A grid for every map of `net`'s plan, in the plan's order, from batches of normalised images `(n, c, h,
+/// w)`.
 ///
 /// Two passes: one for each map's extent, one for its histogram. The range is the one with the least expected
-/// squared error: a narrower one rounds most values better and clamps a few. Zero is always a point of the grid,
-/// because padding needs it.
+/// squared error: a narrower one rounds most values better and clamps a few. Zero is always a point of the
+/// grid, because padding needs it.
 ///
 /// # Errors
 /// [`Error::Config`] without images; missing tensors or shapes that do not fit.
@@ -48,6 +56,20 @@ pub fn calibrate(net: &Net<'_>, batches: &[Tensor]) -> Result<Vec<Grid>> {
         _ => Err(Error::config("--calibrate", "at least one image to calibrate on")),
     })
     .collect()
+}
+
+/// As [`calibrate`], for the task `file` on its imported backbone, on `images` of `split`.
+///
+/// # Errors
+/// As [`calibrate`]; what is wrong with the file.
+pub fn calibrate_on(file: File<'_>, source: &Source, split: &Split, images: usize) -> Result<Vec<Grid>> {
+    let task = PackedTask::read(&file.parse()?, source)?;
+    let p = task.preprocess;
+    let loader = Loader::new(split, p.mean, p.std, BATCH, &Device::Cpu)?;
+    let chosen = spread(loader.len(), images);
+    let batches: Vec<Tensor> =
+        loader.of(chosen).map(|batch| batch.map(|batch| batch.images)).collect::<Result<_>>()?;
+    calibrate(&Net { plan: &task.plan, params: task.params() }, &batches)
 }
 
 /// The grid of least expected squared error for values between `low <= 0` and `high >= 0`.

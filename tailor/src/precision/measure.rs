@@ -1,9 +1,10 @@
 //! What a packing costs: the same images through the device's runtime, before and after.
 
+use super::{File, Form};
 use crate::data::{Loader, Split};
 use crate::train::Score;
 use crate::{Error, Result};
-use bundles::container::{Bundle, golden_input};
+use bundles::container::golden_input;
 use candle_core::Device;
 use edge_runtime::{Backbone, Options, Session, Task};
 use std::sync::Arc;
@@ -44,7 +45,8 @@ impl Loss {
                 self.before.n
             ),
             want: format!(
-                "at most {most} (--max-drop) are allowed; in int8, calibrate on more images (--calibrate) or try f16"
+                "at most {most} (--max-drop) are allowed; in int8, calibrate on more images (--calibrate) or \
+                 try f16"
             ),
         })
     }
@@ -57,10 +59,14 @@ pub(super) struct Deployed {
 }
 
 impl Deployed {
-    pub fn open(backbone: &[u8], task: &[u8]) -> Result<Deployed> {
-        let backbone: Arc<Backbone> =
-            Backbone::from_bytes("the backbone", backbone.to_vec(), &Options::default())?;
-        let task = Task::from_bytes(&backbone, "the task", task)?;
+    pub fn open(backbone: File<'_>, task: File<'_>) -> Result<Deployed> {
+        let mut options = Options::default();
+        // A backbone packed for less than this machine has is read as it is.
+        if let Some(isa) = Form::of(backbone.parse()?.manifest()).kernels().filter(|isa| isa.runs_here()) {
+            options.isa = isa;
+        }
+        let backbone: Arc<Backbone> = Backbone::from_bytes(backbone.name, backbone.bytes.to_vec(), &options)?;
+        let task = Task::from_bytes(&backbone, task.name, task.bytes)?;
         Ok(Deployed { task, session: Session::new(1) })
     }
 
@@ -71,31 +77,38 @@ impl Deployed {
         Ok(self.session.run(&self.task, &input)?.to_vec())
     }
 
-    fn score(&mut self, split: &Split, mean: [f32; 3], std: [f32; 3]) -> Result<Score> {
-        let mut score = Score::default();
+    fn answers(&mut self, split: &Split, mean: [f32; 3], std: [f32; 3]) -> Result<Vec<u32>> {
+        let mut answers = Vec::with_capacity(split.len());
         let len = self.task.input().len();
         for batch in Loader::new(split, mean, std, 64, &Device::Cpu)?.eval() {
-            let batch = batch?;
-            let images: Vec<f32> = batch.images.flatten_all()?.to_vec1()?;
-            for (image, label) in images.chunks(len).zip(batch.labels.to_vec1::<u32>()?) {
+            let images: Vec<f32> = batch?.images.flatten_all()?.to_vec1()?;
+            for image in images.chunks(len) {
                 let scores = self.session.run(&self.task, image)?.iter().enumerate();
                 let best = scores.max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class);
-                score.right += usize::from(best == Some(label as usize));
-                score.n += 1;
+                answers.push(best.unwrap_or_default() as u32);
             }
         }
-        Ok(score)
+        Ok(answers)
     }
 }
 
-/// Accuracy on `split` of a task on its backbone, both as their files have them.
+/// The class that a task on its backbone, both as their files have them, gives each image of `split`.
 ///
 /// # Errors
 /// Whatever the runtime refuses.
-pub fn accuracy(backbone: &[u8], task: &[u8], split: &Split) -> Result<Score> {
-    let parsed = Bundle::parse(task)?;
-    let p = parsed.manifest().preprocess;
-    Deployed::open(backbone, task)?.score(split, p.mean, p.std)
+pub fn answers(backbone: File<'_>, task: File<'_>, split: &Split) -> Result<Vec<u32>> {
+    let p = task.parse()?.manifest().preprocess;
+    Deployed::open(backbone, task)?.answers(split, p.mean, p.std)
+}
+
+/// As [`answers`]: how many of them are right.
+///
+/// # Errors
+/// Whatever the runtime refuses.
+pub fn accuracy(backbone: File<'_>, task: File<'_>, split: &Split) -> Result<Score> {
+    let answers = answers(backbone, task, split)?;
+    let right = answers.iter().zip(&split.labels).filter(|(answer, label)| answer == label).count();
+    Ok(Score { right, n: answers.len() })
 }
 
 #[cfg(test)]

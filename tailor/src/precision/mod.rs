@@ -1,9 +1,16 @@
-//! A trained task in fewer bits: f16, or int8 with its maps calibrated on images, and what that costs in accuracy.
+//! A trained task in fewer bits: f16, or int8 with its maps calibrated on images, and what that costs in
+//! accuracy.
 
 mod calibrate;
+mod choose;
+mod file;
+mod form;
 mod measure;
 mod repack;
 
-pub use calibrate::calibrate;
-pub use measure::{Loss, accuracy};
-pub use repack::{Precision, Rounding, backbone, source_task, task};
+pub use calibrate::{calibrate, calibrate_on};
+pub use choose::{Chosen, Trial};
+pub use file::{File, Loaded};
+pub use form::{Form, most_needed, needs};
+pub use measure::{Loss, accuracy, answers};
+pub use repack::{Precision, Rounding, backbone, restated, source_task, task};

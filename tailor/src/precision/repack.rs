@@ -1,8 +1,9 @@
 //! Bundles written again with fewer bits.
 
+use super::File;
 use super::measure::Deployed;
-use crate::Result;
-use bundles::container::{Bundle, Golden, Kind, Layout, Manifest, SigningKey, Writer};
+use crate::{Error, Result};
+use bundles::container::{Golden, Kind, Layout, Manifest, SigningKey, Writer};
 use bundles::plan::Owner;
 use edge_runtime::kernels::Isa;
 use edge_runtime::kernels::int8::{Bits, Grid};
@@ -22,27 +23,21 @@ pub enum Precision {
 /// Largest value that f16 holds.
 const F16_MOST: f32 = 65504.0;
 
-/// How far a packed task's scores may lie from the golden ones on another device, relative to the largest: what
-/// differs is the order of sums in the linear layer, and in f16 those of every layer.
+/// How far a packed task's scores may lie from the golden ones on another device, relative to the largest:
+/// what differs is the order of sums in the linear layer, and in f16 those of every layer.
 const GOLDEN_TOLERANCE: f32 = 1e-3;
 
-/// The backbone file `bytes` in `precision`, for the instruction set `isa` where its layout depends on one.
+/// The backbone `file` in `precision`, for the instruction set `isa` where its layout depends on one.
 ///
 /// # Errors
 /// What is wrong with the file, or that it was packed before.
-pub fn backbone(
-    file: &str,
-    bytes: &[u8],
-    precision: Precision,
-    isa: Isa,
-    signers: &[SigningKey],
-) -> Result<Vec<u8>> {
+pub fn backbone(file: File<'_>, precision: Precision, isa: Isa, signers: &[SigningKey]) -> Result<Vec<u8>> {
     let packing = match precision {
         Precision::F32 => Packing::F32(isa),
         Precision::F16 => Packing::F16,
         Precision::Int8 => Packing::Int8,
     };
-    Ok(pack_backbone(file, bytes, packing, signers)?)
+    Ok(pack_backbone(file.name, file.bytes, packing, signers)?)
 }
 
 /// What a task needs to run on bytes.
@@ -54,25 +49,25 @@ pub struct Rounding<'a> {
     pub bits: Bits,
 }
 
-/// The task bundle `bytes` in f16, or, with a `rounding`, in int8. `backbone` is the file it will run on: the
-/// golden vectors are what the runtime makes of the two.
+/// The task `file` in f16, or, with a `rounding`, in int8. `backbone` is the one it will run on: the golden
+/// vectors are what the runtime makes of the two.
 ///
 /// # Errors
 /// What is wrong with either file, or that they do not belong together.
 pub fn task(
-    bytes: &[u8],
+    file: File<'_>,
     rounding: Option<Rounding<'_>>,
-    backbone: &[u8],
+    backbone: File<'_>,
     signers: &[SigningKey],
 ) -> Result<Vec<u8>> {
-    let parsed = Bundle::parse(bytes)?;
+    let parsed = file.parse()?;
     let manifest = parsed.manifest();
     let mut writer = like(manifest, Kind::Task);
     let variant = if rounding.is_some() { "int8" } else { "" };
     writer.backbone(manifest.backbone.id, variant);
     for section in &manifest.sections {
         let (name, shape) = (section.name.as_str(), section.shape.as_slice());
-        let values = parsed.decode_f32(name)?;
+        let values = parsed.decode_f32(name).map_err(Error::container(file.name))?;
         match (shape, rounding) {
             ([rows, _, ..], Some(Rounding { bits, .. })) => {
                 let (bytes, scales) = in_rows(name, &values, *rows, bits)?;
@@ -94,7 +89,8 @@ pub fn task(
         let numbers: Vec<f32> = grids.iter().flat_map(|grid| [grid.scale, f32::from(grid.zero)]).collect();
         writer.tensor_f32(&name, Owner::Task, &[grids.len(), 2], &numbers)?;
     }
-    let mut deployed = Deployed::open(backbone, &writer.finish(&[])?)?;
+    let bytes = writer.finish(&[])?;
+    let mut deployed = Deployed::open(backbone, File { name: file.name, bytes: &bytes })?;
     for golden in &manifest.golden {
         let scores = deployed.golden(golden.seed)?;
         writer.golden(Golden { seed: golden.seed, scores, tolerance: GOLDEN_TOLERANCE });
@@ -106,8 +102,8 @@ pub fn task(
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn source_task(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
-    let parsed = Bundle::parse(bytes)?;
+pub fn source_task(backbone: File<'_>) -> Result<Option<Vec<u8>>> {
+    let parsed = backbone.parse()?;
     let manifest = parsed.manifest();
     let mut writer = like(manifest, Kind::Task);
     writer.backbone(manifest.backbone.id, "");
@@ -115,7 +111,8 @@ pub fn source_task(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
         if parsed.section(&spec.name).is_err() {
             return Ok(None);
         }
-        writer.tensor_f32(&spec.name, Owner::Task, &spec.shape, &parsed.decode_f32(&spec.name)?)?;
+        let values = parsed.decode_f32(&spec.name).map_err(Error::container(backbone.name))?;
+        writer.tensor_f32(&spec.name, Owner::Task, &spec.shape, &values)?;
     }
     if manifest.labels.is_empty() {
         writer.labels((0..manifest.plan.classes()).map(|class| class.to_string()));
@@ -123,12 +120,29 @@ pub fn source_task(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(Some(writer.finish(&[])?))
 }
 
+/// `file` with these facts, in the place of its own of the same keys, and this security counter if there is
+/// one. Its signatures, which were of other bytes, are gone.
+///
+/// # Errors
+/// What is wrong with the file, or a fact that no bundle can hold.
+pub fn restated(file: File<'_>, facts: &[(String, String)], counter: Option<u64>) -> Result<Vec<u8>> {
+    let mut writer = Writer::of(&file.parse()?).map_err(Error::container(file.name))?;
+    for (key, value) in facts {
+        writer.set_fact(key, value);
+    }
+    if let Some(counter) = counter {
+        writer.security_counter(counter);
+    }
+    Ok(writer.finish(&[])?)
+}
+
 /// Whether f16 holds all of them, [rounded](rounded) or not.
 fn fits(values: &[f32]) -> bool {
     values.iter().all(|x| rounded(*x).abs() <= F16_MOST)
 }
 
-/// The nearest number of eight significant bits: more would say nothing beside weights that have no more, and makes bundles larger.
+/// The nearest number of eight significant bits: more would say nothing beside weights that have no more, and
+/// makes bundles larger.
 fn rounded(x: f32) -> f32 {
     const REST: u32 = 0xffff;
     let half = REST / 2 + (x.to_bits() >> 16 & 1);

@@ -1,6 +1,7 @@
 //! The two programs as a user runs them: import, fit, look, verify, and run on the device side.
 
 mod compare;
+mod files;
 mod method;
 mod mixed_up;
 mod protocol;
@@ -207,7 +208,7 @@ fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
     assert_eq!(code, 4, "{why}");
     assert!(why.contains("holds no scales of int8 maps"), "{why}");
     let whole = ["pack", text(&bench.backbone), "--precision", "int8", "--bits", "7", "--out", "x"];
-    assert!(failure("tailor", &whole).1.contains("--bits is for tasks"));
+    assert!(failure("tailor", &whole).1.contains("--bits: only for tasks"));
     let (_, why) = failure("tailor", &["pack", text(&task), "--precision", "int8", "--out", "x"]);
     assert!(why.contains("--backbone"), "{why}");
 }

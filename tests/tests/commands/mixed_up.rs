@@ -152,7 +152,7 @@ fn what_cannot_be_meant_is_refused_with_what_could() {
     let prune = fit(&bench, &work, &["--drop", "0", "--until", "teach"]);
     let backbone_as_task = [&eval(&bench.backbone, &["--task"])[..], &[text(&bench.backbone)]].concat();
     let cases = [
-        (eval(&packed, &[]), "use the imported one"),
+        (eval(&packed, &[]), "neon"),
         (eval(&weights, &[]), "tailor import"),
         (eval(&bench.backbone, &["--size", "0"]), "--size 0"),
         (backbone_as_task, "a task"),

@@ -152,6 +152,7 @@ fn shape_whose_product_overflows() {
     // 2^62 elements of four bytes are 2^64 bytes, which wraps to zero; and twice 2^63 bytes of a block do.
     let zero = attack(|m, _| m.sections[2].shape = vec![1 << 30, 1 << 30, 4]);
     assert!(matches!(zero, Err(Error::TooLarge { size: u64::MAX, .. })), "{zero:?}");
+    assert_eq!(message(zero), "tensor fc.weight#shuffled: too large to count");
     let twice = attack(|m, _| {
         m.sections[2].shape = vec![1 << 30, 1 << 30, 2];
         m.sections[3].shape = vec![1 << 30, 1 << 30, 2];

@@ -5,7 +5,7 @@ use crate::Error;
 use crate::container::frame::Contents;
 use crate::container::testing::{Rng, forge, forge_stored, tiny_task};
 use crate::container::*;
-use crate::plan::Owner;
+use crate::plan::{Cell, Gate, Op, Owner, Path, TensorSpec};
 
 /// A file whose only block is `frame`, said to hold `fc.weight#shuffled` alone, of `elements` f32.
 fn of_frame(frame: &[u8], elements: usize) -> Vec<u8> {
@@ -129,6 +129,31 @@ fn compressed_manifests_that_lie() {
         for claimed in [len, damaged.len() + other] {
             assert!(parse(&damaged, claimed).is_err());
         }
+    }
+}
+
+/// The least that one of each takes in a manifest, beside the most that it becomes while it is read and
+/// checked: what `Bundle::parse` promises.
+#[test]
+fn a_byte_of_a_manifest_becomes_no_more_than_promised() {
+    // A list grows by doubling, and a short text costs the allocator as much as this.
+    let grown = |size: usize| 3 * size;
+    let text = 32;
+    let spec = size_of::<TensorSpec>() + 2 * text;
+    let cases = [
+        ("ReLU", 1, size_of::<Op>() + 2 * size_of::<TensorSpec>()),
+        ("affine", 4, size_of::<Op>() + text + 2 * spec),
+        ("path", 1, size_of::<Path>()),
+        ("gate", 4, grown(size_of::<Gate>())),
+        ("cell", 2, grown(size_of::<Cell>()) + spec),
+        ("label", 2, grown(size_of::<String>()) + text),
+        ("golden vector", 13, grown(size_of::<Golden>()) + text),
+        ("fact", 3, grown(size_of::<(String, String)>()) + 2 * text),
+        ("section", 6, grown(size_of::<Section>()) + 3 * text),
+        ("block", 33, grown(size_of::<Block>())),
+    ];
+    for (what, encoded, held) in cases {
+        assert!(held <= 256 * encoded, "{what}: {held} bytes for {encoded}");
     }
 }
 

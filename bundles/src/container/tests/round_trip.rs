@@ -61,6 +61,31 @@ fn random_bundles_survive() {
     }
 }
 
+#[test]
+fn what_is_read_and_written_again_is_the_same_but_for_what_was_changed() {
+    let mut backbone = tiny_backbone();
+    let layout = Layout::Blocked { isa: Isa::Neon, revision: 7 };
+    backbone.tensor("conv1.weight#x", Owner::Backbone, Dtype::I32, layout, &[3, 1], vec![9; 64]).unwrap();
+    backbone.backbone([5; 32], "f32-neon");
+    for writer in [tiny_task(), backbone] {
+        let key = SigningKey::from_seed([1; 32]);
+        let bytes = writer.finish(&[key]).unwrap();
+        let mut again = Writer::of(&Bundle::parse(&bytes).unwrap()).unwrap();
+        assert_eq!(again.finish(&[]).unwrap(), writer.finish(&[]).unwrap());
+
+        again.set_fact("arch", "other").set_fact("batch", "A7").security_counter(9);
+        let bytes = again.finish(&[]).unwrap();
+        let bundle = Bundle::parse(&bytes).unwrap();
+        let m = bundle.manifest();
+        assert_eq!((m.fact("arch"), m.fact("batch"), m.security_counter), (Some("other"), Some("A7"), 9));
+        assert_eq!(m.facts.iter().filter(|(key, _)| key == "arch").count(), 1);
+    }
+    let mut damaged = tiny_task().finish(&[]).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    let outcome = Writer::of(&Bundle::parse(&damaged).unwrap()).map(drop);
+    assert!(matches!(outcome, Err(Error::HashMismatch { .. })), "{outcome:?}");
+}
+
 /// Small tensors of a task share a block, whatever their elements; a large one has its own.
 #[test]
 fn tensors_are_gathered_into_blocks() {
@@ -100,7 +125,8 @@ fn tensors_are_gathered_into_blocks() {
     assert!(matches!(bundle.raw("absent"), Err(Error::MissingTensor { .. })));
 }
 
-/// A decoder keeps the last block, but never takes one bundle's for another's, nor an older reading's for a new one.
+/// A decoder keeps the last block, but never takes one bundle's for another's, nor an older reading's for a
+/// new one.
 #[test]
 fn a_kept_block_is_of_this_reading_only() {
     let good = tiny_task().finish(&[]).unwrap();
@@ -179,7 +205,18 @@ fn signatures_are_judged() {
     for i in 0..4 {
         full = sign(&full, &SigningKey::from_seed([10 + i; 32])).unwrap();
     }
-    assert!(matches!(sign(&full, &release), Err(Error::TooLarge { .. })));
+    let fifth = sign(&full, &release).unwrap_err();
+    assert!(matches!(fifth, Error::BadRequest { .. }) && fifth.to_string().contains("--remove"), "{fifth}");
+    assert_eq!(sign(&full, &SigningKey::from_seed([10; 32])).unwrap(), full);
+    // With one less there is room, and what is taken off leaves the others, down to none.
+    let oldest = SigningKey::from_seed([10; 32]).public().id();
+    assert_eq!(trust(&sign(&unsign(&full, oldest).unwrap(), &release).unwrap()), trusted);
+    let absent = unsign(&both, oldest).unwrap_err().to_string();
+    assert!(absent.contains(&oldest.to_string()) && absent.contains(&other.public().id().to_string()));
+    let one = unsign(&both, release.public().id()).unwrap();
+    assert_eq!(trust(&one), Trust::Unknown { key: other.public().id() });
+    let none = unsign(&development, SigningKey::development().public().id()).unwrap();
+    assert_eq!(none, w.finish_unsigned().unwrap());
     let naive = [TrustedKey { name: "dev".into(), key: SigningKey::development().public() }];
     assert!(matches!(Bundle::parse(&development).unwrap().verify(&naive), Err(Error::BadKey { .. })));
 }
@@ -195,7 +232,8 @@ fn write_the_fixtures() {
 }
 
 /// If this fails, devices in the field could not read new bundles or be read: raise the version, keep reading
-/// the old one. (A new zstd, or other settings of it, may legitimately pack other bytes; then only the comparison may be renewed.)
+/// the old one. (A new zstd, or other settings of it, may legitimately pack other bytes; then only the
+/// comparison may be renewed.)
 #[test]
 fn the_format_has_not_drifted() {
     assert_eq!(tiny_task().finish(&[]).unwrap(), OLD_TASK);
@@ -256,6 +294,18 @@ fn a_writer_refuses_what_a_reader_would() {
         spoil(&mut w);
         assert!(matches!(w.finish(&[]), Err(Error::Corrupt { .. })), "{case}");
     }
+    for name in ["", "a/b", "a\\b", ".hidden", " a", "a\u{a0}", "a\nb", &"x".repeat(65)] {
+        let outcome = check_name(name);
+        assert!(
+            matches!(outcome, Err(Error::Corrupt { .. } | Error::TooLarge { .. })),
+            "{name:?}: {outcome:?}"
+        );
+        let (mut manifest, _) = super::attacks::lawful();
+        manifest.name = name.into();
+        let written = rules::check(&manifest).and_then(|_| manifest.to_bytes());
+        assert_eq!(written.unwrap_err(), outcome.unwrap_err(), "{name:?}");
+    }
+    check_name(&format!("größe 3.{}", "x".repeat(54))).unwrap();
     let mut w = tiny_task();
     assert!(matches!(w.tensor_f32("x", Owner::Task, &[3], &[0.0; 2]), Err(Error::Corrupt { .. })));
     assert!(matches!(w.tensor_f32("x", Owner::Task, &[1], &[f32::INFINITY]), Err(Error::Corrupt { .. })));

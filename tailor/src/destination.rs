@@ -1,0 +1,62 @@
+//! Where a command's result goes: looked at before the work that makes it.
+
+use crate::{Error, Result};
+use bundles::container::check_writable;
+use std::path::Path;
+
+/// Refuses `out`, given with `option`, when it is one of `inputs` or no file can be put there.
+///
+/// # Errors
+/// [`Error::Config`] for one of the inputs, a folder, or a folder that is not there; [`Error::Bundle`] when
+/// the system lets no file be made.
+pub(crate) fn check(option: &str, out: &Path, inputs: &[&Path]) -> Result<()> {
+    let refuse = |want: String| Err(Error::config(format!("{option} {}", out.display()), want));
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return refuse(format!("a file in a folder that is there; {} is none", folder.display()));
+    }
+    if out.is_dir() {
+        return refuse("a file; this is a folder".into());
+    }
+    if let Ok(there) = out.canonicalize() {
+        let same = |input: &&&Path| input.canonicalize().is_ok_and(|input| input == there);
+        if let Some(input) = inputs.iter().find(same) {
+            return refuse(format!("another file than {}, which is read here", input.display()));
+        }
+    }
+    Ok(check_writable(out)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_goes_to_a_file_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("in"), b"x").unwrap();
+        std::fs::create_dir(at("inner")).unwrap();
+        let check = |out: &str| check("--out", &at(out), &[&at("absent"), &at("in")]);
+        for out in ["out", "inner/out", "absent"] {
+            check(out).unwrap();
+            assert!(!at(out).exists(), "{out}");
+        }
+        let mut cases = vec![
+            ("in", "another file than"),
+            ("inner/../in", "another file than"),
+            ("inner", "this is a folder"),
+            ("none/out", "none is none"),
+            ("in/out", "in is none"),
+        ];
+        if cfg!(unix) {
+            std::os::unix::fs::symlink(at("in"), at("link")).unwrap();
+            cases.push(("link", "another file than"));
+        }
+        for (out, word) in cases {
+            let error = check(out).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains(word), "{out}: {error}");
+        }
+        assert_eq!(std::fs::read(at("in")).unwrap(), b"x");
+    }
+}

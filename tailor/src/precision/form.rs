@@ -1,0 +1,110 @@
+//! What a bundle is packed for, and what it will need of a device's memory.
+
+use crate::Result;
+use bundles::container::{Dtype, Isa, Kind, Layout, Manifest};
+use bundles::plan::Owner;
+use edge_runtime::kernels;
+use edge_runtime::{Needs, isa_in_files};
+use std::fmt;
+
+/// How the numbers of a bundle are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As `tailor import` and `tailor fit` write them: f32 in plain order.
+    Plain,
+    /// f32 kernels in the order of an instruction set.
+    F32 {
+        /// Which one.
+        isa: Isa,
+        /// Version of that order.
+        revision: u32,
+    },
+    /// Fewer bits in the file, f32 at work.
+    F16,
+    /// Bytes in the file and at work.
+    Int8,
+}
+
+impl Form {
+    /// The form of what `manifest` describes: of a backbone's kernels, or of a task's own tensors.
+    pub fn of(manifest: &Manifest) -> Form {
+        let own = match manifest.kind {
+            Kind::Backbone => Owner::Backbone,
+            Kind::Task => Owner::Task,
+        };
+        let own = || manifest.sections.iter().filter(|s| s.owner == own && !s.is_companion());
+        let maps = manifest.plan.maps_name();
+        let is_int8 = match manifest.kind {
+            Kind::Backbone => own().any(|section| section.dtype == Dtype::I8),
+            // Where the device finds the scales of maps, it computes with them.
+            Kind::Task => manifest.sections.iter().any(|section| Some(&section.name) == maps.as_ref()),
+        };
+        let blocked = own().find_map(|section| match section.layout {
+            Layout::Blocked { isa, revision } => Some(Form::F32 { isa, revision }),
+            Layout::Canonical => None,
+        });
+        match blocked {
+            _ if is_int8 => Form::Int8,
+            Some(blocked) => blocked,
+            None if own().any(|section| section.dtype != Dtype::F32) => Form::F16,
+            None => Form::Plain,
+        }
+    }
+
+    /// `f32`, `f16` or `int8`.
+    pub fn precision(self) -> &'static str {
+        match self {
+            Form::Plain | Form::F32 { .. } => "f32",
+            Form::F16 => "f16",
+            Form::Int8 => "int8",
+        }
+    }
+
+    /// What the device computes in: `f32` or `int8`.
+    pub fn arithmetic(self) -> &'static str {
+        if self == Form::Int8 { "int8" } else { "f32" }
+    }
+
+    /// The kernels that read it here where it lies; `None` where it is in no order of theirs.
+    pub fn kernels(self) -> Option<kernels::Isa> {
+        let Form::F32 { isa, .. } = self else { return None };
+        kernels::Isa::ALL.into_iter().find(|&own| isa_in_files(own) == isa)
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Form::F32 { isa, revision } => write!(f, "f32 for {}, revision {revision}", isa.word()),
+            other => f.write_str(other.precision()),
+        }
+    }
+}
+
+/// Memory of what `manifest` describes on `isa`, on one thread and in the arithmetic it is packed for.
+///
+/// # Errors
+/// What the runtime refuses about the plan.
+pub fn needs(manifest: &Manifest, isa: kernels::Isa) -> Result<Needs> {
+    let needs = match Form::of(manifest) {
+        Form::Int8 => edge_runtime::needs_int8,
+        Form::Plain | Form::F32 { .. } | Form::F16 => edge_runtime::needs,
+    };
+    Ok(needs(&manifest.plan, isa, 1)?)
+}
+
+/// As [`needs`], of each figure the largest on any instruction set.
+///
+/// # Errors
+/// As [`needs`].
+pub fn most_needed(manifest: &Manifest) -> Result<Needs> {
+    let [first, others @ ..] = kernels::Isa::ALL;
+    others.into_iter().try_fold(needs(manifest, first)?, |mut most, isa| {
+        let here = needs(manifest, isa)?;
+        most.arena = most.arena.max(here.arena);
+        most.scratch = most.scratch.max(here.scratch);
+        most.task = most.task.max(here.task);
+        most.kernels = most.kernels.max(here.kernels);
+        Ok(most)
+    })
+}

@@ -1,0 +1,337 @@
+//! What the commands say of bundles, and refuse to do to them: packed or not, signed or not, whole or not.
+
+use super::*;
+use bundles::container::{Bundle, Writer};
+use serde_json::Value;
+
+fn json(args: &[&str]) -> Value {
+    let said = stdout("tailor", &[args, &["--json"]].concat());
+    serde_json::from_str(&said).unwrap_or_else(|e| panic!("{args:?}: {e}: {said}"))
+}
+
+/// A task for the images of `bench`.
+fn task(bench: &Bench) -> PathBuf {
+    let work = bench.folder.path().join("run");
+    let mut args = vec!["fit", "--backbone", text(&bench.backbone), "--data", text(&bench.images)];
+    args.extend(["--work", text(&work), "--name", "halves"]);
+    args.extend(QUICK);
+    stdout("tailor", &args);
+    work.join("halves.task")
+}
+
+/// What `inspect` tells of the kernels of the first layer.
+fn first_kernel(shown: &Value) -> [String; 4] {
+    let tensors = shown["tensors"].as_array().unwrap();
+    let kernel = tensors.iter().find(|tensor| tensor["name"] == "conv1.weight").unwrap();
+    ["dtype", "layout", "isa", "revision"].map(|key| kernel[key].to_string().replace('"', ""))
+}
+
+#[test]
+fn a_backbone_says_what_it_is_packed_for_and_needs() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let pack = |more: &[&str], out: &Path| {
+        json(&[&["pack", text(&bench.backbone), "--out", text(out)], more].concat())
+    };
+    let files = [at("neon.backbone"), at("half.backbone"), at("bytes.backbone")];
+    let neon = pack(&["--target", "jetson-orin-nano"], &files[0]);
+    let half = pack(&["--precision", "f16"], &files[1]);
+    let bytes = pack(&["--precision", "int8"], &files[2]);
+    let plain = json(&["inspect", text(&bench.backbone)]);
+    assert_eq!(
+        (&plain["variant"], &plain["precision"], &plain["format"]),
+        (&"f32".into(), &"f32".into(), &"2.0".into())
+    );
+    assert_eq!(
+        (plain["abi"].as_u64(), plain["security_counter"].as_u64(), plain["golden"].as_u64()),
+        (Some(1), Some(0), Some(0))
+    );
+    assert_eq!(first_kernel(&plain), ["f32", "canonical", "null", "null"]);
+    assert_eq!(plain["preprocess"]["mean"], serde_json::json!([0.5071, 0.4865, 0.4409]));
+    assert_eq!(plain["preprocess"]["resize"], "bilinear");
+
+    let cases = [
+        (&neon, "f32-neon", "f32", ["f32", "blocked", "neon", "2"], "devices with neon"),
+        (&half, "f16", "f16", ["f16", "canonical", "null", "null"], "any device, which brings"),
+        (&bytes, "int8", "int8", ["i8", "blocked", "portable", "1"], "runs int8 tasks only"),
+    ];
+    for ((packed, variant, precision, kernel, words), file) in cases.into_iter().zip(&files) {
+        let shown = json(&["inspect", text(file)]);
+        assert_eq!((&shown["variant"], &shown["precision"]), (&variant.into(), &precision.into()));
+        assert_eq!(first_kernel(&shown), kernel);
+        assert_eq!(shown["backbone"], plain["backbone"]);
+        // What `pack` said is what `inspect` says: of the target, or the most that any device needs.
+        let arithmetic = if precision == "int8" { "int8" } else { "f32" };
+        assert_eq!((&packed["arithmetic"], &shown["arithmetic"]), (&arithmetic.into(), &arithmetic.into()));
+        let of = |isa: &Value, key: &str| isa[key].as_u64().unwrap();
+        for key in ["arena", "scratch", "task", "kernels"] {
+            let all = shown["memory_bytes"].as_object().unwrap();
+            let want = match variant {
+                "f32-neon" => of(&all["neon"], key),
+                _ => all.values().map(|isa| of(isa, key)).max().unwrap(),
+            };
+            assert_eq!(of(&packed["memory_bytes"], key), want, "{variant}: {key}");
+        }
+        let shown = stdout("tailor", &["inspect", "--tensors", text(file)]);
+        let tensor = format!("{} {}", kernel[0], kernel[1]);
+        let row = shown.lines().find(|line| line.contains("conv1.weight ")).unwrap();
+        assert!(row.contains(&tensor) && row.contains(kernel[2]) == (kernel[2] != "null"), "{row}");
+        let memory = format!("{arithmetic} on avx2");
+        for words in [words, &memory, "mean 0.5071, 0.4865, 0.4409", "golden vectors   0", "runtime ABI 1"] {
+            assert!(shown.contains(words), "{words}: {shown}");
+        }
+    }
+    assert_eq!((&neon["isa"], &half["isa"], &bytes["isa"]), (&"neon".into(), &"any".into(), &"any".into()));
+    let memory = |packed: &Value| packed["memory_bytes"]["arena"].as_u64().unwrap();
+    assert!(memory(&bytes) < memory(&half), "maps of bytes are smaller");
+
+    // Packed once is packed: what is gone does not come back.
+    for (file, form) in files.iter().zip(["f32 for neon, revision 2", "f16", "int8"]) {
+        let out = at("again");
+        let again = ["pack", text(file), "--precision", "int8", "--out", text(&out)];
+        let (code, why) = failure("tailor", &again);
+        assert!(code == 2 && why.contains(&format!("already packed ({form}): start from what")), "{why}");
+    }
+    assert!(!at("again").exists());
+}
+
+#[test]
+fn packed_files_are_measured_as_the_device_computes_them() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let task = task(&bench);
+    let page = at("page.html");
+    let report = json(&["report", text(&at("run")), "-o", text(&page)]);
+    assert_eq!(report["bytes"].as_u64(), Some(std::fs::metadata(&page).unwrap().len()));
+    assert_eq!((report["file"].as_str(), report["runs"].as_u64()), (Some(text(&page)), Some(1)));
+    let on = |backbone: &Path, more: &[&str]| -> Vec<String> {
+        let mut words = vec!["eval", "--data", text(&bench.images), "--backbone", text(backbone)];
+        words.extend(more);
+        words.into_iter().map(String::from).collect()
+    };
+    let measure = |words: &[String]| json(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let refuse = |words: &[String]| failure("tailor", &words.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let plain = measure(&on(&bench.backbone, &["--task", text(&task)]));
+    assert_eq!((&plain["engine"], plain["majority"].as_f64()), (&"tailor".into(), Some(0.5)));
+    let right = |measured: &Value, class: usize| measured["per_class"][class]["right"].as_u64().unwrap();
+    assert_eq!(plain["per_class"][1]["class"], "below");
+    assert_eq!(plain["accuracy"].as_f64().unwrap() * 12.0, (right(&plain, 0) + right(&plain, 1)) as f64);
+
+    for precision in ["int8", "f16"] {
+        let (backbone, packed) = (at(&format!("{precision}.backbone")), at(&format!("{precision}.task")));
+        stdout(
+            "tailor",
+            &["pack", text(&bench.backbone), "--precision", precision, "--out", text(&backbone)],
+        );
+        let pack = ["pack", text(&task), "--precision", precision, "--backbone", text(&bench.backbone)];
+        let pack = [&pack[..], &["--data", text(&bench.images), "--max-drop", "100"]].concat();
+        let said = json(&[&pack[..], &["--out", text(&packed)]].concat());
+        assert!(said["memory_bytes"]["task"].as_u64().unwrap() > 0 && said["isa"] == "any", "{said}");
+        let shown = stdout("tailor", &[&pack[..], &["--out", text(&packed)]].concat());
+        let words = if precision == "int8" { "of scratch in int8 on" } else { "of scratch in f32 on" };
+        assert!(shown.contains(words), "{shown}");
+
+        let measured = measure(&on(&backbone, &["--task", text(&packed)]));
+        assert_eq!((&measured["engine"], &measured["accuracy"]), (&"edge-runtime".into(), &said["accuracy"]));
+        let (code, why) = refuse(&on(&backbone, &["--task", text(&packed), "--size", "40"]));
+        assert!(code == 2 && why.contains("--size 40"), "{why}");
+        let again = ["pack", text(&packed), "--precision", precision, "--backbone", text(&bench.backbone)];
+        let (code, why) = failure("tailor", &[&again[..], &["--out", text(&at("again"))]].concat());
+        assert!(code == 2 && why.contains("already packed") && why.contains("`tailor fit`"), "{why}");
+        let beside = ["pack", text(&task), "--precision", "f16", "--backbone", text(&backbone)];
+        let (code, why) = failure("tailor", &[&beside[..], &["--out", text(&at("again"))]].concat());
+        assert!(code == 2 && why.contains("already packed") && why.contains("`tailor import`"), "{why}");
+    }
+    // Kernels in this machine's order, and its own network in f16.
+    let packed = at("here.backbone");
+    for target in ["x86-avx2", "x86-avx512", "jetson-orin-nano"] {
+        stdout("tailor", &["pack", text(&bench.backbone), "--target", target, "--out", text(&packed)]);
+        let words = on(&packed, &["--task", text(&task)]);
+        let isa: edge_runtime::kernels::Isa = targets_isa(target).parse().unwrap();
+        if isa.runs_here() {
+            assert_eq!(measure(&words)["engine"], "edge-runtime", "{target}");
+        } else {
+            let (code, why) = refuse(&words);
+            assert!(code == 4 && why.contains(&format!("a machine with {isa}")), "{target}: {why}");
+        }
+    }
+    let (code, why) = refuse(&on(&at("int8.backbone"), &[]));
+    assert!(code == 2 && why.contains("--task"), "{why}");
+    let (code, why) = refuse(&on(&bench.backbone, &["--task", text(&at("int8.task"))]));
+    assert!(code == 4 && why.contains("int8.task") && why.contains("packing `int8`"), "{why}");
+    let (_, why) = refuse(&on(&at("f16.backbone"), &[]));
+    assert!(why.contains("2 classes, but the network tells 100 apart"), "{why}");
+    let (code, why) =
+        refuse(&on(&at("int8.backbone"), &["--task", text(&at("int8.task")), "--device", "cuda"]));
+    assert!(code == 2 && why.contains("--device cuda"), "{why}");
+    let (code, why) = refuse(&on(&bench.backbone, &["--task", text(&task), "--split", "val"]));
+    assert!(code == 2 && why.contains("--split val"), "{why}");
+}
+
+/// The instruction set of a target, as `tailor targets` lists it.
+fn targets_isa(target: &str) -> String {
+    let listed = stdout("tailor", &["targets", "--json"]);
+    let profiles = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let profile = profiles.into_iter().find(|profile| profile["name"] == target).unwrap();
+    profile["isa"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn results_never_take_the_place_of_what_they_are_made_of() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let (net, key, weights) = (text(&bench.backbone), at("release.key"), at("w.backbone"));
+    stdout("tailor", &["keygen", "--out", text(&key)]);
+    std::fs::copy(samples().join("cifar100-resnet20.safetensors"), &weights).unwrap();
+    let roundabout = bench.images.join("../net.backbone");
+    let before: Vec<Vec<u8>> =
+        [&bench.backbone, &key, &weights].map(|file| std::fs::read(file).unwrap()).into();
+    let (around, key, weights) = (text(&roundabout), text(&key), text(&weights));
+    let nowhere = at("none/x");
+    let neon = ["--target", "jetson-orin-nano"];
+    let cases = [
+        (vec!["pack", net, neon[0], neon[1], "--out", around], "another file than"),
+        (vec!["pack", net, neon[0], neon[1], "--key", key, "--out", key], "another file than"),
+        (vec!["pack", net, neon[0], neon[1], "--out", text(&nowhere)], "none is none"),
+        (vec!["pack", net, neon[0], neon[1], "--out", text(&bench.images)], "this is a folder"),
+        (vec!["import", weights], "another file than"),
+        (vec!["import", weights, "--out", text(&nowhere)], "none is none"),
+        (vec!["export", "--backbone", net, "--onnx", around], "another file than"),
+        (vec!["export", "--backbone", net, "--onnx", text(&nowhere)], "none is none"),
+        (vec!["sign", net, "--key", key, "--out", key], "another file than"),
+        (vec!["keygen", "--out", text(&nowhere)], "none is none"),
+        (vec!["keygen", "--out", key], "never overwritten"),
+        (vec!["pack", net, "--out", "x"], "--target"),
+        (vec!["pack", net, neon[0], neon[1], "--out", "x", "--data", "y"], "--data"),
+        (vec!["pack", net, neon[0], neon[1], "--out", "x", "--bits", "7"], "--bits 7"),
+        (vec!["sign", net], "--key"),
+        (vec!["pack", net, neon[0], neon[1], "--out", "x", "--fact", "no value"], "--fact"),
+    ];
+    for (command, word) in cases {
+        let (code, why) = failure("tailor", &command);
+        assert!(code == 2 && why.contains(word), "{command:?}: {code}, {why}");
+    }
+    let after: Vec<Vec<u8>> = [&bench.backbone, &at("release.key"), &at("w.backbone")]
+        .map(|file| std::fs::read(file).unwrap())
+        .into();
+    assert!(after == before, "an input was written over");
+}
+
+#[test]
+fn verify_tells_scripts_what_is_wrong_and_checks_ids_against_kernels() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let key = at("release.key");
+    let made = json(&["keygen", "--out", text(&key), "--name", "release"]);
+    let public = made["public"].as_str().unwrap();
+    assert_eq!((made["file"].as_str(), made["name"].as_str()), (Some(text(&key)), Some("release")));
+    let net = text(&bench.backbone);
+    let development = json(&["verify", net]);
+    assert_eq!((&development["trust"], &development["trusted"]), (&"development".into(), &false.into()));
+
+    let signed = json(&["sign", net, "--key", text(&key)]);
+    assert_eq!((&signed["key"], &signed["signers"][0]), (&made["key"], &made["key"]));
+    let unknown = json(&["verify", net]);
+    let trusted = json(&["verify", net, "--key", public]);
+    let shown = json(&["inspect", net, "--key", public]);
+    assert_eq!((&unknown["trust"], &unknown["trusted"]), (&"unknown".into(), &false.into()));
+    for said in [&trusted, &shown] {
+        assert_eq!((&said["trust"], &said["trusted"]), (&"trusted".into(), &true.into()));
+        assert_eq!((&said["signers"][0], &said["digest"]), (&made["key"], &signed["digest"]));
+        assert_eq!(&said["backbone"], &unknown["backbone"]);
+    }
+    assert_eq!(trusted["backbone_computed"], true);
+    let text_of = |more: &[&str]| stdout("tailor", &[&["inspect", net], more].concat());
+    let id = made["key"].as_str().unwrap();
+    assert!(text_of(&[]).contains(&format!("{id} (unknown)")));
+    assert!(text_of(&["--key", public]).contains(&format!("{id} (release, trusted)")));
+
+    let packed = at("packed.backbone");
+    stdout("tailor", &["pack", net, "--precision", "int8", "--out", text(&packed)]);
+    assert_eq!(json(&["verify", text(&packed)])["backbone_computed"], false);
+
+    // Whole and signed, but not the backbone that it says it is.
+    let bytes = std::fs::read(&bench.backbone).unwrap();
+    let mut lying = Writer::of(&Bundle::parse(&bytes).unwrap()).unwrap();
+    lying.backbone([5; 32], "f32");
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    let other = json(&["keygen", "--out", text(&at("other.key"))]);
+    let cases = [
+        (lying.finish(&[]).unwrap(), "hash-mismatch", 3),
+        (damaged, "hash-mismatch", 3),
+        (bytes[..bytes.len() - 1].to_vec(), "truncated", 3),
+        (b"nothing at all".to_vec(), "bad-magic", 3),
+    ];
+    let bad = at("bad.backbone");
+    let fails = |args: &[&str], code: &str, exit: i32| {
+        let output = run("tailor", &[args, &["--json"]].concat());
+        let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((line["code"].as_str(), output.status.code()), (Some(code), Some(exit)), "{line}");
+        assert!(line["error"].as_str().unwrap().contains(line["file"].as_str().unwrap()), "{line}");
+    };
+    for (bytes, code, exit) in cases {
+        std::fs::write(&bad, bytes).unwrap();
+        fails(&["verify", text(&bad)], code, exit);
+    }
+    fails(&["verify", text(&at("absent"))], "io", 1);
+    fails(&["verify", net, "--key", other["public"].as_str().unwrap()], "untrusted", 3);
+}
+
+#[test]
+fn old_keys_are_rotated_out() {
+    let bench = bench();
+    let net = text(&bench.backbone);
+    let keys: Vec<(String, String)> = (0..5)
+        .map(|i| {
+            let made = json(&["keygen", "--out", text(&bench.folder.path().join(format!("{i}.key")))]);
+            (made["file"].as_str().unwrap().to_owned(), made["key"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    for (file, _) in &keys[..4] {
+        stdout("tailor", &["sign", net, "--key", file]);
+    }
+    let digest = json(&["verify", net])["digest"].clone();
+    let (code, why) = failure("tailor", &["sign", net, "--key", &keys[4].0]);
+    assert!(code == 2 && why.contains("--remove KEYID") && why.contains(&keys[0].1), "{why}");
+    let rotated = json(&["sign", net, "--remove", &keys[0].1, "--remove", &keys[1].1, "--key", &keys[4].0]);
+    assert_eq!((&rotated["digest"], rotated["removed"][1].as_str()), (&digest, Some(keys[1].1.as_str())));
+    let mut left: Vec<&str> = keys[2..].iter().map(|(_, id)| id.as_str()).collect();
+    left.sort_unstable();
+    let said = json(&["verify", net]);
+    let mut signers: Vec<&str> =
+        said["signers"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    signers.sort_unstable();
+    assert_eq!(signers, left);
+    let (code, why) = failure("tailor", &["sign", net, "--remove", &keys[0].1]);
+    assert!(code == 2 && why.contains("no signature by"), "{why}");
+    for id in left {
+        stdout("tailor", &["sign", net, "--remove", id]);
+    }
+    assert_eq!(json(&["verify", net])["trust"], "unsigned");
+}
+
+#[test]
+fn facts_and_counter_are_stated_and_stay() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let (first, second) = (at("first.backbone"), at("second.backbone"));
+    let pack = ["pack", text(&bench.backbone), "--precision", "f16", "--counter", "7"];
+    let facts = ["--fact", "batch=A=7", "--fact", "top1=best", "--out", text(&first)];
+    stdout("tailor", &[&pack[..], &facts].concat());
+    let before = json(&["inspect", text(&bench.backbone)]);
+    let shown = json(&["inspect", text(&first)]);
+    assert_eq!((&shown["facts"]["batch"], &shown["facts"]["top1"]), (&"A=7".into(), &"best".into()));
+    assert_eq!((before["security_counter"].as_u64(), shown["security_counter"].as_u64()), (Some(0), Some(7)));
+    assert_eq!(shown["facts"].as_object().unwrap().len(), before["facts"].as_object().unwrap().len() + 1);
+    assert!(stdout("tailor", &["inspect", text(&first)]).contains("7 (devices keep it"));
+
+    // What is not given stays as it is in the input.
+    stdout("tailor", &["pack", text(&bench.backbone), "--precision", "f16", "--out", text(&second)]);
+    let shown = json(&["inspect", text(&second)]);
+    assert_eq!(
+        (&shown["facts"], &shown["security_counter"]),
+        (&before["facts"], &before["security_counter"])
+    );
+}
