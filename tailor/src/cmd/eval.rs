@@ -150,8 +150,8 @@ impl Eval {
                 (task, labels)
             }
             None if form == Form::Int8 => {
-                let want = "needed, packed with --precision int8: an int8 backbone has no scales for a network \
-                            of its own";
+                let want = "needed, packed with --precision int8: an int8 backbone has no scales for a \
+                            network of its own";
                 return Err(Error::config("--task", want).into());
             }
             None => match precision::source_task(file)? {

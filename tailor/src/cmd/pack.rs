@@ -22,12 +22,11 @@ use targets::Profile;
 /// backbone runs int8 tasks only. Files that are already packed cannot be packed again: start from what
 /// `import` and `fit` made.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  tailor pack net.backbone --target jetson-orin-nano --out store/net.backbone\n  \
+#[command(after_help = "Examples:\n  \
+                  tailor pack net.backbone --target jetson-orin-nano --out store/net.backbone\n  \
                   tailor pack net.backbone --precision int8 --out store/net.backbone\n  \
                   tailor pack digits.task --precision int8 --backbone net.backbone --data digits.zip \
-                  --out store/digits.task"
-)]
+                  --out store/digits.task")]
 pub struct Pack {
     /// Backbone made by `tailor import`, or task made by `tailor fit`.
     file: PathBuf,
@@ -279,14 +278,14 @@ impl Pack {
         match manifest.kind {
             Kind::Backbone => out!(
                 "{:<16} {} KiB of kernels, mapped; {arena} KiB of arena and {scratch} KiB of scratch for its \
-                 own network in {arithmetic} on one thread ({on}); tasks share one workspace, as large as the \
-                 largest needs",
+                 own network in {arithmetic} on one thread ({on}); tasks share one workspace, as large as \
+                 the largest needs",
                 "memory",
                 kib(needs.kernels)
             ),
             Kind::Task => out!(
-                "{:<16} {} KiB of its own; {arena} KiB of arena and {scratch} KiB of scratch in {arithmetic} on \
-                 one thread ({on}), which all tasks share; {} KiB of the backbone's kernels",
+                "{:<16} {} KiB of its own; {arena} KiB of arena and {scratch} KiB of scratch in {arithmetic} \
+                 on one thread ({on}), which all tasks share; {} KiB of the backbone's kernels",
                 "memory",
                 kib(needs.task),
                 kib(needs.kernels)

@@ -167,6 +167,19 @@ fn packed_files_are_measured_as_the_device_computes_them() {
     assert!(code == 2 && why.contains("--device cuda"), "{why}");
     let (code, why) = refuse(&on(&bench.backbone, &["--task", text(&task), "--split", "val"]));
     assert!(code == 2 && why.contains("--split val"), "{why}");
+
+    // Each picture under the other's name: an accuracy that is worth nothing is not given without a word.
+    let (above, below) = (bench.images.join("test/above"), bench.images.join("test/below"));
+    for (from, to) in [(&above, &at("aside")), (&below, &above), (&at("aside"), &below)] {
+        std::fs::rename(from, to).unwrap();
+    }
+    let words = on(&bench.backbone, &["--task", text(&task)]);
+    let said = run("tailor", &words.iter().map(String::as_str).collect::<Vec<_>>());
+    let warnings = String::from_utf8(said.stderr).unwrap();
+    assert!(
+        said.status.success() && warnings.contains("no clear gain over always answering `above`"),
+        "{warnings}"
+    );
 }
 
 /// The instruction set of a target, as `tailor targets` lists it.

@@ -2,7 +2,7 @@
 
 use super::Look;
 use crate::cmd::verify::trust_fields;
-use bundles::container::{Layout, Manifest, Preprocess, Resize, Section};
+use bundles::container::{Block, Layout, Manifest, Preprocess, Resize, Section};
 use bundles::plan::Owner;
 use serde_json::{Map, Value, json};
 
@@ -58,6 +58,6 @@ fn tensor(section: &Section) -> Value {
 }
 
 fn stored(manifest: &Manifest) -> Vec<Value> {
-    let of = |b: &bundles::container::Block| json!({ "tensors": b.sections.len(), "stored": b.stored_len, "raw": b.raw_len });
+    let of = |b: &Block| json!({ "tensors": b.sections.len(), "stored": b.stored_len, "raw": b.raw_len });
     manifest.blocks.iter().map(of).collect()
 }
