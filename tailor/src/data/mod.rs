@@ -227,7 +227,8 @@ pub fn load(path: &Path, options: &Options, progress: &dyn Fn(usize, usize)) -> 
 /// A deviation below one grey level is raised to it: an empty channel stays harmless.
 pub fn statistics(images: &Images) -> ([f32; 3], [f32; 3]) {
     let mut counts = [[0u64; 256]; 3];
-    for pixel in images.pixels.chunks_exact(3) {
+    // Not all of the pixels behind them, which may be of more images than these.
+    for pixel in (0..images.len()).flat_map(|i| images.get(i).as_chunks::<3>().0) {
         for (counts, &value) in counts.iter_mut().zip(pixel) {
             counts[usize::from(value)] += 1;
         }

@@ -179,6 +179,17 @@ fn a_batch_must_find_enough_images() {
 }
 
 #[test]
+fn statistics_are_of_the_images_given_and_of_no_others() {
+    let (mean, std) = statistics(&numbered(10, 3).gather(&[2, 4, 6]).gather(&[0, 2]).images);
+    for c in 0..3 {
+        assert!(
+            (mean[c] - 4.0 / 255.0).abs() < 1e-6 && (std[c] - 2.0 / 255.0).abs() < 1e-6,
+            "{mean:?} {std:?}"
+        );
+    }
+}
+
+#[test]
 fn looks_are_at_every_image_in_order_and_repeat() {
     let loader = loader(10, 4);
     let augment = Augment { crop_pad: 2, ..Augment::default() };
