@@ -26,6 +26,7 @@ use crate::progress::Progress;
 use crate::train::Score;
 use candle_core::Device;
 use clap::{Parser, Subcommand};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -201,9 +202,17 @@ fn warn_of_small_validation(data: &str, teacher: Score, tolerance: f64) {
     }
 }
 
-/// What a task or backbone is called after its data; without control characters, which no bundle can hold.
+/// What a task or backbone is called after its data: as the folder, or as the file without `.zip` or
+/// `.backbone`; without control characters, which no bundle can hold.
 fn stem(path: &Path) -> String {
-    let name = path.file_stem().map_or_else(|| "task".into(), |name| name.to_string_lossy().into_owned());
+    // `.` and `..` name nothing. Others stay as typed: a link to the latest photographs has its own.
+    let real = if path.file_name().is_none() { path.canonicalize().ok() } else { None };
+    let name = real.as_deref().unwrap_or(path).file_name().unwrap_or(OsStr::new("task")).to_string_lossy();
+    let is_ending = |ending: &str| ["zip", "backbone"].iter().any(|known| ending.eq_ignore_ascii_case(known));
+    let name = match name.rsplit_once('.') {
+        Some((stem, ending)) if !stem.is_empty() && is_ending(ending) && !path.is_dir() => stem,
+        _ => &name,
+    };
     name.replace(char::is_control, "_")
 }
 
@@ -250,5 +259,46 @@ fn channels(text: &str) -> Result<[f32; 3], String> {
         Some(three) if three.iter().all(|x| (0.0..=1.0).contains(x)) => Ok(three),
         Some(_) => Err("three numbers from 0 to 1 are needed: pixels are scaled to that before".into()),
         None => Err("three numbers are needed, for example 0.485,0.456,0.406".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_called_as_its_folder_or_file() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        for folder in ["photos/train", "signs.v1", "signs.v2", "set.zip", ".zip"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
+        std::fs::write(at("digits.ZIP"), "").unwrap();
+        std::os::unix::fs::symlink("photos", at("latest")).unwrap();
+        let cases = [
+            ("photos", "photos"),
+            ("photos/", "photos"),
+            ("photos/.", "photos"),
+            ("photos/train/..", "photos"),
+            ("latest", "latest"),
+            ("signs.v1", "signs.v1"),
+            ("signs.v2/", "signs.v2"),
+            ("set.zip", "set.zip"),
+            ("digits.ZIP", "digits"),
+            ("nowhere/digits.v2.zip", "digits.v2"),
+            ("nowhere/net20.backbone", "net20"),
+            ("nowhere/photos.v3", "photos.v3"),
+            ("nowhere/..", "task"),
+            (".zip", ".zip"),
+            ("a\tb", "a_b"),
+        ];
+        for (path, name) in cases {
+            assert_eq!(stem(&at(path)), name, "{path}");
+        }
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(stem(Path::new(".")), here.file_name().unwrap().to_string_lossy());
+        assert_eq!(stem(Path::new("..")), here.parent().unwrap().file_name().unwrap().to_string_lossy());
+        let two = names("--data", &[at("signs.v1"), at("signs.v2")]).unwrap();
+        assert_eq!(two, ["signs.v1", "signs.v2"]);
     }
 }
