@@ -19,16 +19,18 @@ mod targets;
 mod training;
 mod verify;
 
-use crate::data::{self, Dataset, Found, PassedOver};
+use crate::data::{self, Dataset, Found, Overlap};
 use crate::device::Choice;
 use crate::output::{self, note};
 use crate::progress::Progress;
 use crate::train::Score;
 use candle_core::Device;
 use clap::{Parser, Subcommand};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 /// Exit code of everything that has no code of its own.
 const FAILED: u8 = 1;
@@ -141,20 +143,38 @@ impl On {
 
 /// Finds and reads a set of images with a bar, resized to `size` x `size`.
 fn load_images(path: &Path, size: usize, progress: &Progress) -> crate::Result<Dataset> {
-    read_images(data::find(path)?, size, progress)
+    read(data::find(path)?, false, size, progress)
 }
 
-/// Reads a set of images with a bar, resized to `size` x `size`.
+/// Reads a set of images with a bar, resized to `size` x `size`, to train on them: where none are there to
+/// validate on, some will be held out.
 fn read_images(found: Found, size: usize, progress: &Progress) -> crate::Result<Dataset> {
+    read(found, true, size, progress)
+}
+
+fn read(found: Found, holds_out: bool, size: usize, progress: &Progress) -> crate::Result<Dataset> {
     let classes = found.classes().len();
-    if let Some(PassedOver { count, first }) = found.passed_over() {
-        note!(
-            "tailor: files among the images that are neither PNG nor JPEG by name are passed over: {count}, the first `{first}`"
-        );
-    }
-    with_bar(progress, &format!("{classes} classes"), |done| {
+    note_once(found.summary(holds_out));
+    found.oddities(holds_out).into_iter().for_each(|odd| note_once(format!("tailor: {odd}")));
+    let place = found.place().to_owned();
+    let dataset = with_bar(progress, &format!("{classes} classes"), |done| {
         found.read(&data::Options::new(size, size), done)
-    })
+    })?;
+    for Overlap { split, other, count, of, first, twin } in dataset.overlaps() {
+        note_once(format!(
+            "tailor: {place}: {count} of {of} images of {split} are in {other}, too, the first {first} \
+             (as {twin}): what is measured on them says little of new ones"
+        ));
+    }
+    Ok(dataset)
+}
+
+/// Prints `line` to stderr, but for one that was there before: some commands read their images again.
+fn note_once(line: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(line.clone()) {
+        note!("{line}");
+    }
 }
 
 /// Refuses images whose classes are not those that a network was trained on: as many, and where it knows their names, the same.

@@ -1,6 +1,7 @@
 //! The two programs as a user runs them: import, fit, look, verify, and run on the device side.
 
 mod compare;
+mod images;
 mod method;
 mod mixed_up;
 mod protocol;

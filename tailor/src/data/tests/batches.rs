@@ -172,7 +172,7 @@ fn stopping_early_and_impossible_batches() {
 
 #[test]
 fn a_batch_must_find_enough_images() {
-    let counts = |train, val| Counts { train, val, test: 0 };
+    let counts = |train, val| Counts { train, val, test: 0, lone: None };
     assert!(counts(100, 0).check_batch(90, 0.1).is_ok());
     assert!(counts(99, 0).check_batch(90, 0.1).is_err());
     assert!(counts(90, 10).check_batch(90, 0.1).is_ok());
