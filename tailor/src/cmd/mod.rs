@@ -1,6 +1,7 @@
 //! The command line: one file per command, each a `struct` of what was typed and a `run`.
 
 mod choices;
+mod classify;
 mod compare;
 mod completions;
 mod demo;
@@ -58,6 +59,7 @@ enum Command {
     Protocol(Box<protocol::Protocol>),
     Pack(pack::Pack),
     Eval(eval::Eval),
+    Classify(classify::Classify),
     Report(report::Report),
     Export(export::Export),
     Inspect(inspect::Inspect),
@@ -81,6 +83,7 @@ impl Cli {
             Command::Protocol(cmd) => cmd.run(),
             Command::Pack(cmd) => cmd.run(),
             Command::Eval(cmd) => cmd.run(),
+            Command::Classify(cmd) => cmd.run(),
             Command::Report(cmd) => cmd.run(),
             Command::Export(cmd) => cmd.run(),
             Command::Inspect(cmd) => cmd.run(),

@@ -29,6 +29,7 @@ pub use hold_out::hold_out;
 pub use listing::Tally;
 pub use loader::{Batch, Batches, Loader};
 pub use overlap::Overlap;
+pub(crate) use summary::passed_over;
 pub use unlabelled::{images_below, photos_in, read_images};
 
 use crate::{Error, Result};

@@ -78,6 +78,6 @@ impl Found {
 }
 
 /// That so many files among the images are none.
-fn passed_over(count: usize, first: &str) -> String {
+pub(crate) fn passed_over(count: usize, first: &str) -> String {
     format!("files that are neither PNG nor JPEG by name are passed over: {count}, the first `{first}`")
 }

@@ -1,5 +1,6 @@
 //! The two programs as a user runs them: import, fit, look, verify, and run on the device side.
 
+mod classify;
 mod compare;
 mod images;
 mod method;
