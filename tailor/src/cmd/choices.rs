@@ -308,6 +308,7 @@ impl Choices {
             let want = "the data has a val/ of its own: leave the option out, or that folder";
             return Err(Error::config(format!("--validation {fraction}"), want));
         }
+        counts.check_division(recipe.validation)?;
         let mut batches = self.batch.into_iter().flatten();
         batches.try_for_each(|batch| counts.check_batch(batch, recipe.validation))
     }

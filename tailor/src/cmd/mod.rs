@@ -1,6 +1,7 @@
 //! The command line: one file per command, each a `struct` of what was typed and a `run`.
 
 mod choices;
+mod classify;
 mod compare;
 mod completions;
 mod demo;
@@ -19,15 +20,18 @@ mod targets;
 mod training;
 mod verify;
 
-use crate::data::{self, Dataset, Found, PassedOver};
+use crate::data::{self, Dataset, Found, Overlap};
 use crate::device::Choice;
 use crate::output::{self, note};
 use crate::progress::Progress;
 use crate::train::Score;
 use candle_core::Device;
 use clap::{Parser, Subcommand};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 /// Exit code of everything that has no code of its own.
 const FAILED: u8 = 1;
@@ -57,6 +61,7 @@ enum Command {
     Protocol(Box<protocol::Protocol>),
     Pack(pack::Pack),
     Eval(eval::Eval),
+    Classify(classify::Classify),
     Report(report::Report),
     Export(export::Export),
     Inspect(inspect::Inspect),
@@ -80,6 +85,7 @@ impl Cli {
             Command::Protocol(cmd) => cmd.run(),
             Command::Pack(cmd) => cmd.run(),
             Command::Eval(cmd) => cmd.run(),
+            Command::Classify(cmd) => cmd.run(),
             Command::Report(cmd) => cmd.run(),
             Command::Export(cmd) => cmd.run(),
             Command::Inspect(cmd) => cmd.run(),
@@ -142,34 +148,52 @@ impl On {
 
 /// Finds and reads a set of images with a bar, resized to `size` x `size`.
 fn load_images(path: &Path, size: usize, progress: &Progress) -> crate::Result<Dataset> {
-    read_images(data::find(path)?, size, progress)
+    read(data::find(path)?, false, size, progress)
 }
 
-/// Reads a set of images with a bar, resized to `size` x `size`.
+/// Reads a set of images with a bar, resized to `size` x `size`, to train on them: where none are there to
+/// validate on, some will be held out.
 fn read_images(found: Found, size: usize, progress: &Progress) -> crate::Result<Dataset> {
-    let classes = found.classes().len();
-    if let Some(PassedOver { count, first }) = found.passed_over() {
-        note!(
-            "tailor: files among the images that are neither PNG nor JPEG by name are passed over: {count}, the first `{first}`"
-        );
-    }
-    with_bar(progress, &format!("{classes} classes"), |done| {
-        found.read(&data::Options::new(size, size), done)
-    })
+    read(found, true, size, progress)
 }
 
-/// Refuses images whose classes are not those that a network was trained on: as many, and where it knows their names, the same.
-fn check_classes(path: &Path, found: &[String], count: usize, names: &[String]) -> anyhow::Result<()> {
+fn read(found: Found, holds_out: bool, size: usize, progress: &Progress) -> crate::Result<Dataset> {
+    let classes = found.classes().len();
+    note_once(found.summary(holds_out));
+    found.oddities().into_iter().for_each(|odd| note_once(format!("tailor: {odd}")));
+    let place = found.place().to_owned();
+    let dataset = with_bar(progress, &format!("{classes} classes"), |done| {
+        found.read(&data::Options::new(size, size), done)
+    })?;
+    for Overlap { split, other, count, of, first, twin } in dataset.overlaps() {
+        note_once(format!(
+            "tailor: {place}: {count} of {of} images of {split} are in {other}, too, the first {first} \
+             (as {twin}): what is measured on them says little of new ones"
+        ));
+    }
+    Ok(dataset)
+}
+
+/// Prints `line` to stderr, but for one that was there before: some commands read their images again.
+fn note_once(line: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(line.clone()) {
+        note!("{line}");
+    }
+}
+
+/// Rejects images whose classes differ from the network's, in number or, where it knows them, in name.
+fn check_classes(path: &Path, found: &[String], count: usize, names: &[String]) -> crate::Result<()> {
+    let refuse = |want| Err(crate::Error::config(format!("--data {}", path.display()), want));
     if found.len() != count {
-        anyhow::bail!("{}: {} classes, but the network tells {count} apart", path.display(), found.len());
+        return refuse(format!(
+            "images of {count} classes, as many as the network has; these have {}",
+            found.len()
+        ));
     }
     if !names.is_empty() && names != found {
-        anyhow::bail!(
-            "{}: its classes ({}) are not those the network was trained on ({})",
-            path.display(),
-            found.join(", "),
-            names.join(", ")
-        );
+        let (want, got) = (names.join(", "), found.join(", "));
+        return refuse(format!("images of the classes the network was trained on ({want}), not {got}"));
     }
     Ok(())
 }
@@ -203,9 +227,17 @@ fn warn_of_small_validation(data: &str, teacher: Score, tolerance: f64) {
     }
 }
 
-/// What a task or backbone is called after its data; without control characters, which no bundle can hold.
+/// What a task or backbone is called after its data: as the folder, or as the file without `.zip` or
+/// `.backbone`; without control characters, which no bundle can hold.
 fn stem(path: &Path) -> String {
-    let name = path.file_stem().map_or_else(|| "task".into(), |name| name.to_string_lossy().into_owned());
+    // `.` and `..` name nothing. Others stay as typed: a link to the latest photographs has its own.
+    let real = if path.file_name().is_none() { path.canonicalize().ok() } else { None };
+    let name = real.as_deref().unwrap_or(path).file_name().unwrap_or(OsStr::new("task")).to_string_lossy();
+    let is_ending = |ending: &str| ["zip", "backbone"].iter().any(|known| ending.eq_ignore_ascii_case(known));
+    let name = match name.rsplit_once('.') {
+        Some((stem, ending)) if !stem.is_empty() && is_ending(ending) && !path.is_dir() => stem,
+        _ => &name,
+    };
     name.replace(char::is_control, "_")
 }
 
@@ -224,11 +256,8 @@ fn task_names(option: &str, paths: &[PathBuf]) -> crate::Result<Vec<String>> {
     names(option, paths)
 }
 
-/// Says what a name has to be when `name` is not.
+/// Describes a valid name if `name` is not one.
 fn check_name(name: &str) -> Result<(), String> {
-    if name.starts_with('.') || name.contains(['/', '\\']) || name.trim() != name {
-        return Err("a name without slash, leading dot, or space at either end".into());
-    }
     bundles::container::check_name(name).map_err(|error| format!("a name that a bundle can have ({error})"))
 }
 
@@ -252,5 +281,46 @@ fn channels(text: &str) -> Result<[f32; 3], String> {
         Some(three) if three.iter().all(|x| (0.0..=1.0).contains(x)) => Ok(three),
         Some(_) => Err("three numbers from 0 to 1 are needed: pixels are scaled to that before".into()),
         None => Err("three numbers are needed, for example 0.485,0.456,0.406".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_called_as_its_folder_or_file() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        for folder in ["photos/train", "signs.v1", "signs.v2", "set.zip", ".zip"] {
+            std::fs::create_dir_all(at(folder)).unwrap();
+        }
+        std::fs::write(at("digits.ZIP"), "").unwrap();
+        std::os::unix::fs::symlink("photos", at("latest")).unwrap();
+        let cases = [
+            ("photos", "photos"),
+            ("photos/", "photos"),
+            ("photos/.", "photos"),
+            ("photos/train/..", "photos"),
+            ("latest", "latest"),
+            ("signs.v1", "signs.v1"),
+            ("signs.v2/", "signs.v2"),
+            ("set.zip", "set.zip"),
+            ("digits.ZIP", "digits"),
+            ("nowhere/digits.v2.zip", "digits.v2"),
+            ("nowhere/net20.backbone", "net20"),
+            ("nowhere/photos.v3", "photos.v3"),
+            ("nowhere/..", "task"),
+            (".zip", ".zip"),
+            ("a\tb", "a_b"),
+        ];
+        for (path, name) in cases {
+            assert_eq!(stem(&at(path)), name, "{path}");
+        }
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(stem(Path::new(".")), here.file_name().unwrap().to_string_lossy());
+        assert_eq!(stem(Path::new("..")), here.parent().unwrap().file_name().unwrap().to_string_lossy());
+        let two = names("--data", &[at("signs.v1"), at("signs.v2")]).unwrap();
+        assert_eq!(two, ["signs.v1", "signs.v2"]);
     }
 }

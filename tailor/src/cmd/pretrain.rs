@@ -121,6 +121,7 @@ impl Pretrain {
             return Err(crate::Error::config(format!("--validation {fraction}"), want).into());
         }
         counts.check_batch(recipe.batch, recipe.validation)?;
+        counts.check_division(recipe.validation)?;
         let name = task_name("--data", &self.data)?;
         let (_claim, work) = (Claim::alone(&self.work)?, Work::open(&self.work)?);
         refuse_others(&work, found.classes(), &recipe)?;

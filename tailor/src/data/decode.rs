@@ -1,21 +1,73 @@
-//! Image files to resized RGB pixels, on every core.
+//! Image files to pixels, resized for training or as they are, on every core.
 
-use super::{Images, Size, folder::Source};
+use super::folder::{Source, read_file};
+use super::{Images, Size};
 use crate::{Error, Result};
 use bundles::preprocess::{MAX_AREA, MAX_SIDE, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use rayon::prelude::*;
-use std::io::Cursor;
+use std::io::{Cursor, ErrorKind};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// Files read before they are decoded together, and bytes of them, the last one not counted: bounds what is held encoded.
 pub(super) const TOGETHER: usize = 256;
 pub(super) const HELD: usize = 64 << 20;
 
-/// Decodes `files` in order and resizes them to `size`; `progress` is told how many more are done.
+/// Most pixels of an image that is read, and most bytes of them: 16-bit colour with transparency. What is
+/// above [`MAX_AREA`] is made smaller before anything else.
+const MOST_PIXELS: usize = 400_000_000;
+const MOST_BYTES: u64 = 8 * MOST_PIXELS as u64;
+
+/// Held while an image above [`MAX_AREA`] is in memory: one at a time.
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// Broken files named in one message, at most.
+const NAMED: usize = 10;
+
+/// Files that cannot be read or decoded.
+#[derive(Debug, Default)]
+pub(super) struct Broken(Vec<BrokenFile>);
+
+#[derive(Debug)]
+struct BrokenFile {
+    /// With the data set's root, and without.
+    place: String,
+    file: String,
+    why: String,
+}
+
+impl Broken {
+    /// Refuses them all at once, in the set at `root`.
+    pub fn check(self, root: &str) -> Result<()> {
+        match &self.0[..] {
+            [] => Ok(()),
+            [BrokenFile { place, why, .. }] => Err(refusal(place, why)),
+            all => {
+                let named: Vec<String> =
+                    all.iter().take(NAMED).map(|one| format!("{}: {}", one.file, one.why)).collect();
+                let more = match all.len() - named.len() {
+                    0 => String::new(),
+                    more => format!("; and {more} more"),
+                };
+                let found = format!("{} images cannot be read: {}{more}", all.len(), named.join("; "));
+                Err(Error::data(root, found, "replace or remove them (PNG and JPEG are read)"))
+            }
+        }
+    }
+}
+
+fn refusal(place: impl std::fmt::Display, why: &str) -> Error {
+    Error::data(place, why, "replace or remove this file (PNG and JPEG are read)")
+}
+
+/// Decodes `files` in order and resizes them to `size`; `progress` is told how many more are done. Those that
+/// cannot be read are added to `broken` and left black.
 pub(super) fn decode(
     source: &mut Source,
     files: &[String],
     size: Size,
+    broken: &mut Broken,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Images> {
     let each = size.area() * 3;
@@ -24,46 +76,76 @@ pub(super) fn decode(
     while !files.is_empty() {
         let (mut encoded, mut held) = (Vec::new(), 0);
         while let Some(file) = files.get(encoded.len()).filter(|_| encoded.len() < TOGETHER && held < HELD) {
-            let bytes = source.read(file)?;
-            held += bytes.len();
+            let bytes = source.read(file);
+            held += bytes.as_ref().map_or(0, Vec::len);
             encoded.push(bytes);
         }
         let (now, later) = files.split_at(encoded.len());
         let (out, rest) = room.split_at_mut(now.len() * each);
-        let source = &*source;
-        encoded.par_iter().zip(now).zip(out.par_chunks_exact_mut(each)).try_for_each(
-            |((bytes, file), out)| {
-                decode_one(bytes, size, out).map_err(|found| {
-                    Error::data(
-                        source.place(file),
-                        found,
-                        "replace or remove this file (PNG and JPEG are read)",
-                    )
-                })
-            },
-        )?;
+        let outcomes: Vec<Result<(), String>> = encoded
+            .into_par_iter()
+            .zip(out.par_chunks_exact_mut(each))
+            .map(|(bytes, out)| decode_one(&bytes?, size, out))
+            .collect();
+        let whys = outcomes.into_iter().zip(now).filter_map(|(outcome, file)| Some((outcome.err()?, file)));
+        broken.0.extend(whys.map(|(why, file)| BrokenFile {
+            place: source.place(file),
+            file: file.clone(),
+            why,
+        }));
         progress(now.len());
         (files, room) = (later, rest);
     }
     Images::new(pixels, size)
 }
 
-/// One image file as RGB pixels `(size.height, size.width, 3)`; grey is replicated, transparency ignored,
-/// a camera's orientation mark obeyed.
+/// An image at its own size. One of more than [`MAX_AREA`] pixels, or with a side above [`MAX_SIDE`], comes
+/// at a half, a third and so on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Photo {
+    /// Height and width.
+    pub size: Size,
+    /// 1 where the file is grey, otherwise 3: red, green, blue.
+    pub channels: usize,
+    /// `(height, width, channels)`.
+    pub pixels: Vec<u8>,
+}
+
+/// The image in the file at `path`; transparency is ignored, a camera's orientation mark obeyed.
 ///
 /// # Errors
-/// A sentence saying what is wrong with the file.
-pub(super) fn decode_one(bytes: &[u8], size: Size, out: &mut [u8]) -> Result<(), String> {
+/// [`Error::Data`] naming the file.
+pub fn read_photo(path: &Path) -> Result<Photo> {
+    read_file(path).and_then(|bytes| photo(&bytes)).map_err(|why| refusal(path.display(), &why))
+}
+
+/// One image file.
+///
+/// # Errors
+/// A sentence saying what is wrong with it.
+fn photo(bytes: &[u8]) -> Result<Photo, String> {
     if bytes.is_empty() {
         return Err("an empty file".into());
     }
     let image = open(bytes).map_err(|error| format!("cannot be decoded ({error})"))?;
-    let from = Size { height: image.height() as usize, width: image.width() as usize };
-    if image.color().has_color() {
-        let mut resizer = Resizer::new(from, size, 3).map_err(|e| e.to_string())?;
-        return resizer.resize(image.into_rgb8().as_raw(), out).map_err(|e| e.to_string());
+    let size = Size { height: image.height() as usize, width: image.width() as usize };
+    Ok(match image.color().has_color() {
+        true => Photo { size, channels: 3, pixels: image.into_rgb8().into_raw() },
+        false => Photo { size, channels: 1, pixels: image.into_luma8().into_raw() },
+    })
+}
+
+/// One image file as RGB pixels `(size.height, size.width, 3)`; grey is replicated.
+///
+/// # Errors
+/// A sentence saying what is wrong with the file.
+fn decode_one(bytes: &[u8], size: Size, out: &mut [u8]) -> Result<(), String> {
+    let photo = photo(bytes)?;
+    if photo.channels == 1 {
+        return grey(&photo.pixels, photo.size, size, out);
     }
-    grey(image.into_luma8().as_raw(), from, size, out)
+    let mut resizer = Resizer::new(photo.size, size, 3).map_err(|e| e.to_string())?;
+    resizer.resize(&photo.pixels, out).map_err(|e| e.to_string())
 }
 
 /// A grey image of `from` pixels as RGB pixels `(size.height, size.width, 3)`, every channel the same.
@@ -103,33 +185,41 @@ fn is_cut_short(bytes: &[u8]) -> bool {
 }
 
 fn open(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
+    let refuse = |kind, why: String| Err(image::ImageError::IoError(std::io::Error::new(kind, why)));
     // The content decides, not the ending: a JPEG named .png is common and harmless.
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     if reader.format().is_none() {
-        let why = std::io::Error::new(std::io::ErrorKind::InvalidData, "neither PNG nor JPEG");
-        return Err(image::ImageError::IoError(why));
+        return refuse(ErrorKind::InvalidData, "neither PNG nor JPEG".into());
     }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE as u32);
-    limits.max_image_height = Some(MAX_SIDE as u32);
-    limits.max_alloc = Some(1 << 30);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MOST_BYTES);
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
     // Before there is memory for them.
     let (width, height) = decoder.dimensions();
-    if width as usize * height as usize > MAX_AREA {
-        let why = format!("{width}x{height} pixels, and at most {MAX_AREA} are read");
-        return Err(image::ImageError::IoError(std::io::Error::new(std::io::ErrorKind::InvalidData, why)));
+    let area = (width as usize).saturating_mul(height as usize);
+    if area > MOST_PIXELS {
+        let most = MOST_PIXELS / 1_000_000;
+        let why = format!("{width}x{height} pixels, and at most {most} million are read: scale it down");
+        return refuse(ErrorKind::InvalidData, why);
     }
     let orientation = decoder.orientation()?;
     if is_cut_short(bytes) {
-        let why = std::io::Error::new(
-            std::io::ErrorKind::UnexpectedEof,
-            "cut short: it has no end-of-image marker",
-        );
-        return Err(image::ImageError::IoError(why));
+        let why = "cut short: it has no end-of-image marker";
+        return refuse(ErrorKind::UnexpectedEof, why.into());
     }
+    let shrink = (1..).find(|n| fits(width / n, height / n)).unwrap_or(1);
+    let _alone = (shrink > 1).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
     let mut image = DynamicImage::from_decoder(decoder)?;
+    if shrink > 1 {
+        image = image.thumbnail_exact((width / shrink).max(1), (height / shrink).max(1));
+    }
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Whether the resampler takes so many pixels.
+fn fits(width: u32, height: u32) -> bool {
+    let (width, height) = (width as usize, height as usize);
+    width <= MAX_SIDE && height <= MAX_SIDE && width.saturating_mul(height) <= MAX_AREA
 }

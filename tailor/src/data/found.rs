@@ -1,7 +1,9 @@
 //! A set of images found on disk: its classes and counts are known and checked, no pixel is read yet.
 
-use super::folder::{Entry, Listing, PassedOver, SPLITS, Source, SplitNames};
-use super::{Dataset, Options, Split, decode, idx};
+use super::decode::{self, Broken};
+use super::folder::Source;
+use super::listing::{Entry, Listing, SPLITS, SplitNames};
+use super::{Dataset, Options, Split, hold_out, idx};
 use crate::{Error, Result};
 use std::{collections::BTreeSet, path::Path};
 
@@ -9,7 +11,9 @@ use std::{collections::BTreeSet, path::Path};
 pub struct Found {
     classes: Vec<String>,
     counts: Counts,
-    form: Form,
+    /// Training images of each class.
+    per_class: Vec<usize>,
+    pub(super) form: Form,
     place: String,
 }
 
@@ -25,7 +29,7 @@ pub enum Part {
 }
 
 /// Number of images of each split.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counts {
     /// `train/`.
     pub train: usize,
@@ -33,6 +37,8 @@ pub struct Counts {
     pub val: usize,
     /// `test/`, 0 when there is none.
     pub test: usize,
+    /// The first training image that is the only one of its class.
+    pub(super) lone: Option<String>,
 }
 
 impl Counts {
@@ -51,8 +57,20 @@ impl Counts {
         (self.train as f64 * (1.0 - held)) as usize
     }
 
-    /// Refuses a batch larger than what is left to train on when, without a `val`, the share `validation` is held
-    /// out. What [`hold_out`](super::hold_out) takes may differ by half an image of each class.
+    /// Refuses what cannot be divided when, without a `val`, the share `validation` is held out: a class with
+    /// a single image.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming that image.
+    pub fn check_division(&self, validation: f64) -> Result<()> {
+        match &self.lone {
+            Some(only) if self.val == 0 && validation > 0.0 => Err(hold_out::lone(only)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Rejects a batch larger than what is left to train on when, without a `val`, the fraction `validation` is
+    /// held out. What [`hold_out`](super::hold_out()) takes may differ by half an image of each class.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -66,7 +84,8 @@ impl Counts {
     }
 }
 
-enum Form {
+/// Where the images come from.
+pub(super) enum Form {
     Folder(Source, Listing),
     Idx(idx::Set),
 }
@@ -90,24 +109,48 @@ pub fn find_labelled(path: &Path) -> Result<Found> {
 
 fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
     if let Some(set) = idx::find(path)? {
+        let per_class = tally(set.classes.len(), set.train.labels.iter().map(|&label| label as usize));
+        let lone = set.train.labels.iter().position(|&label| per_class[label as usize] == 1);
         let counts = Counts {
             train: set.train.labels.len(),
             val: 0,
             test: set.test.as_ref().map_or(0, |test| test.labels.len()),
+            lone: lone.map(|i| set.train.place(i)),
         };
         let place = path.display().to_string();
-        return Ok(Found { classes: set.classes.clone(), counts, form: Form::Idx(set), place });
+        return Ok(Found { classes: set.classes.clone(), counts, per_class, form: Form::Idx(set), place });
     }
     let (source, listing) = Source::open(path, splits)?;
     let classes = listing.classes.clone();
     check_classes(&source, &classes, &listing.train)?;
     check_same_classes(&source, &classes, "val", &listing.val)?;
     check_same_classes(&source, &classes, "test", &listing.test)?;
-    let counts = Counts { train: listing.train.len(), val: listing.val.len(), test: listing.test.len() };
-    Ok(Found { classes, counts, form: Form::Folder(source, listing), place: path.display().to_string() })
+    let class = |entry: &Entry| classes.binary_search(&entry.class).unwrap_or(usize::MAX);
+    let per_class = tally(classes.len(), listing.train.iter().map(class));
+    let lone = listing.train.iter().find(|entry| per_class.get(class(entry)) == Some(&1));
+    let counts = Counts {
+        train: listing.train.len(),
+        val: listing.val.len(),
+        test: listing.test.len(),
+        lone: lone.map(|entry| source.place(&entry.file)),
+    };
+    let place = path.display().to_string();
+    Ok(Found { classes, counts, per_class, form: Form::Folder(source, listing), place })
+}
+
+/// How many of `labels` are of each of so many classes.
+fn tally(classes: usize, labels: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut counts = vec![0; classes];
+    labels.filter(|&label| label < classes).for_each(|label| counts[label] += 1);
+    counts
 }
 
 impl Found {
+    /// How messages name it: the path it was found at.
+    pub fn place(&self) -> &str {
+        self.place.trim_end_matches('/')
+    }
+
     /// Class names in label order.
     pub fn classes(&self) -> &[String] {
         &self.classes
@@ -115,21 +158,18 @@ impl Found {
 
     /// Number of images of each split.
     pub fn counts(&self) -> Counts {
-        self.counts
+        self.counts.clone()
     }
 
-    /// Files among the images that are none, which nobody reads.
-    pub fn passed_over(&self) -> Option<&PassedOver> {
-        match &self.form {
-            Form::Folder(_, listing) => listing.passed_over.as_ref(),
-            Form::Idx(_) => None,
-        }
+    /// Number of training images of each class, in label order.
+    pub fn per_class(&self) -> &[usize] {
+        &self.per_class
     }
 
     /// Decodes and resizes every image. `progress` is called with (images done, images in all).
     ///
     /// # Errors
-    /// [`Error::Data`] naming a broken or oversized image, or too much for [`Options::memory`].
+    /// [`Error::Data`] naming broken or oversized images, or too much for [`Options::memory`].
     pub fn read(self, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
         let (classes, place) = (self.classes.clone(), self.place.clone());
         let [train, val, test] = self.read_parts([Part::Train, Part::Val, Part::Test], options, progress)?;
@@ -155,7 +195,7 @@ impl Found {
             done += n;
             progress(done, total);
         };
-        let mut splits = Vec::new();
+        let (mut splits, mut broken) = (Vec::new(), Broken::default());
         for part in parts {
             splits.push(match &mut self.form {
                 Form::Idx(set) => match part {
@@ -166,10 +206,12 @@ impl Found {
                     }
                 },
                 Form::Folder(source, listing) => {
-                    read_split(source, &self.classes, listing.of(part), options, &mut count)?
+                    let entries = listing.of(part);
+                    read_split(source, &self.classes, entries, options, &mut broken, &mut count)?
                 }
             });
         }
+        broken.check(self.place())?;
         let mut splits = splits.into_iter();
         Ok(std::array::from_fn(|_| splits.next().flatten()))
     }
@@ -181,6 +223,7 @@ fn read_split(
     classes: &[String],
     entries: &[Entry],
     options: &Options,
+    broken: &mut Broken,
     count: &mut dyn FnMut(usize),
 ) -> Result<Option<Split>> {
     if entries.is_empty() {
@@ -189,7 +232,7 @@ fn read_split(
     let label = |entry: &Entry| classes.binary_search(&entry.class).map_or(u32::MAX, |i| i as u32);
     let labels = entries.iter().map(label).collect();
     let files: Vec<String> = entries.iter().map(|entry| entry.file.clone()).collect();
-    let images = decode::decode(source, &files, options.size, count)?;
+    let images = decode::decode(source, &files, options.size, broken, count)?;
     Ok(Some(Split { images, labels, files }))
 }
 

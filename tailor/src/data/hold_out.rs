@@ -23,8 +23,7 @@ pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<(Split, Split)
     let (mut kept, mut held) = (Vec::new(), Vec::new());
     for (label, mut indices) in members {
         if let [only] = indices[..] {
-            let want = "at least two are needed, one to train and one to validate; or give a val/ folder";
-            return Err(Error::data(&train.files[only], "the only image of its class", want));
+            return Err(lone(&train.files[only]));
         }
         Random::new(&[seed, HOLD_OUT, u64::from(label)]).shuffle(&mut indices);
         let count = ((indices.len() as f64 * fraction).round() as usize).clamp(1, indices.len() - 1);
@@ -34,6 +33,12 @@ pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<(Split, Split)
     kept.sort_unstable();
     held.sort_unstable();
     Ok((train.gather(&kept), train.gather(&held)))
+}
+
+/// The refusal of a class that has the image at `place` alone.
+pub(super) fn lone(place: &str) -> Error {
+    let want = "at least two are needed, one to train and one to validate; or give a val/ folder";
+    Error::data(place, "the only image of its class", want)
 }
 
 /// Keeps these draws apart from the loader's.

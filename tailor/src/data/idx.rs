@@ -2,7 +2,7 @@
 //! KMNIST come.
 
 use super::decode::{HELD, TOGETHER, grey};
-use super::folder::check_class;
+use super::listing::check_class;
 use super::{Images, Size, Split};
 use crate::{Error, Result};
 use bundles::preprocess::{MAX_AREA, MAX_SIDE};
@@ -143,6 +143,11 @@ fn names(path: &Path, numbers: &[u32]) -> Result<Vec<String>> {
 }
 
 impl Part {
+    /// How messages name image `i`.
+    pub fn place(&self, i: usize) -> String {
+        format!("{}#{i}", self.images.display())
+    }
+
     /// Reads the images and resizes them to `size`; `progress` is told how many more are done.
     pub fn read(&self, size: Size, progress: &mut dyn FnMut(usize)) -> Result<Split> {
         let (axes, mut reader) = open(&self.images, 3)?;

@@ -12,18 +12,25 @@ mod folder;
 mod found;
 mod hold_out;
 mod idx;
+mod listing;
 mod loader;
+mod missing;
+mod overlap;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod unlabelled;
 
 pub use augment::{Augment, Policy};
 pub use bundles::preprocess::Size;
-pub use folder::PassedOver;
+pub use decode::{Photo, read_photo};
 pub use found::{Counts, Found, Part, find, find_labelled};
 pub use hold_out::hold_out;
+pub use listing::Tally;
 pub use loader::{Batch, Batches, Loader};
-pub use unlabelled::{images_below, read_images};
+pub use overlap::Overlap;
+pub(crate) use summary::passed_over;
+pub use unlabelled::{images_below, photos_in, read_images};
 
 use crate::{Error, Result};
 use std::{path::Path, sync::Arc};
@@ -216,7 +223,7 @@ impl Options {
 ///
 /// # Errors
 /// [`Error::Data`] naming the file or folder at fault: no `train`, fewer than two classes, an empty class,
-/// classes that differ between splits, a broken or oversized image, an unsafe zip entry, too much for
+/// classes that differ between splits, broken or oversized images, an unsafe zip entry, too much for
 /// [`Options::memory`]; [`Error::Io`] when `path` cannot be opened.
 pub fn load(path: &Path, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
     find(path)?.read(options, progress)
@@ -227,7 +234,8 @@ pub fn load(path: &Path, options: &Options, progress: &dyn Fn(usize, usize)) -> 
 /// A deviation below one grey level is raised to it: an empty channel stays harmless.
 pub fn statistics(images: &Images) -> ([f32; 3], [f32; 3]) {
     let mut counts = [[0u64; 256]; 3];
-    for pixel in images.pixels.chunks_exact(3) {
+    // Not all of the pixels behind them, which may be of more images than these.
+    for pixel in (0..images.len()).flat_map(|i| images.get(i).as_chunks::<3>().0) {
         for (counts, &value) in counts.iter_mut().zip(pixel) {
             counts[usize::from(value)] += 1;
         }

@@ -1,9 +1,11 @@
 //! Images whose classes nobody tells, as the test images of a challenge are.
 
-use super::folder::{Source, is_image, walk};
-use super::{Images, Options, decode};
+use super::decode::{self, Broken};
+use super::folder::{Source, walk};
+use super::listing::{Kind, Tally, Unread};
+use super::{Images, Options};
 use crate::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Every image file below folder `below` of `root`, however deep, as paths from `root` in the order of their names. None
 /// when there is no such folder.
@@ -11,15 +13,41 @@ use std::path::Path;
 /// # Errors
 /// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8 and formats that are not read.
 pub fn images_below(root: &Path, below: &str) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    walk(root, below, 0, &mut found)?;
-    let mut files = Vec::new();
-    for (file, is_dir) in found {
-        let hidden = file.split('/').any(|part| part.starts_with('.'));
-        if !is_dir && !hidden && is_image(&file, root)? {
-            files.push(file);
+    let (mut files, mut unread) = (Vec::new(), Unread::default());
+    for file in files_below(root, below)? {
+        match Kind::of(&file) {
+            Kind::Image => files.push(file),
+            Kind::Unread(ending) => unread.add(&file, ending),
+            Kind::Other | Kind::Leftover => {}
         }
     }
+    unread.check(root)?;
+    Ok(files)
+}
+
+/// Every image in `folder`, however deep, in the order of their names, and what is no image. Formats that are
+/// not read are among the images: whoever asks about each is told so of each.
+///
+/// # Errors
+/// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8.
+pub fn photos_in(folder: &Path) -> Result<(Vec<PathBuf>, Option<Tally>)> {
+    let (mut photos, mut passed_over) = (Vec::new(), None);
+    for file in files_below(folder, "")? {
+        match Kind::of(&file) {
+            Kind::Image | Kind::Unread(_) => photos.push(folder.join(file)),
+            Kind::Other => Tally::add(&mut passed_over, &file),
+            Kind::Leftover => {}
+        }
+    }
+    Ok((photos, passed_over))
+}
+
+/// Files that are not hidden, in the order of their names.
+fn files_below(root: &Path, below: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    walk(root, below, 0, &mut found)?;
+    found.retain(|(file, is_dir)| !is_dir && !file.split('/').any(|part| part.starts_with('.')));
+    let mut files: Vec<String> = found.into_iter().map(|(file, _)| file).collect();
     files.sort();
     Ok(files)
 }
@@ -27,20 +55,24 @@ pub fn images_below(root: &Path, below: &str) -> Result<Vec<String>> {
 /// Decodes and resizes `files` of `root`, in their order. `progress` is called with (images done, images in all).
 ///
 /// # Errors
-/// [`crate::Error::Data`] naming a broken or oversized image, or too much for [`Options::memory`].
+/// [`crate::Error::Data`] naming broken or oversized images, or too much for [`Options::memory`].
 pub fn read_images(
     root: &Path,
     files: &[String],
     options: &Options,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Images> {
-    options.check_memory(&root.display().to_string(), files.len())?;
+    let place = root.display().to_string();
+    options.check_memory(&place, files.len())?;
     let mut done = 0;
     let mut count = |n| {
         done += n;
         progress(done, files.len());
     };
-    decode::decode(&mut Source::Directory(root.to_path_buf()), files, options.size, &mut count)
+    let (mut source, mut broken) = (Source::Directory(root.to_path_buf()), Broken::default());
+    let images = decode::decode(&mut source, files, options.size, &mut broken, &mut count)?;
+    broken.check(&place)?;
+    Ok(images)
 }
 
 #[cfg(test)]

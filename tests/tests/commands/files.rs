@@ -161,7 +161,7 @@ fn packed_files_are_measured_as_the_device_computes_them() {
     let (code, why) = refuse(&on(&bench.backbone, &["--task", text(&at("int8.task"))]));
     assert!(code == 4 && why.contains("int8.task") && why.contains("packing `int8`"), "{why}");
     let (_, why) = refuse(&on(&at("f16.backbone"), &[]));
-    assert!(why.contains("2 classes, but the network tells 100 apart"), "{why}");
+    assert!(why.contains("images of 100 classes, as many as the network has; these have 2"), "{why}");
     let (code, why) =
         refuse(&on(&at("int8.backbone"), &["--task", text(&at("int8.task")), "--device", "cuda"]));
     assert!(code == 2 && why.contains("--device cuda"), "{why}");

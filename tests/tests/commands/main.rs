@@ -1,7 +1,9 @@
 //! The two programs as a user runs them: import, fit, look, verify, and run on the device side.
 
+mod classify;
 mod compare;
 mod files;
+mod images;
 mod method;
 mod mixed_up;
 mod protocol;

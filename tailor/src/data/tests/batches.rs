@@ -172,10 +172,21 @@ fn stopping_early_and_impossible_batches() {
 
 #[test]
 fn a_batch_must_find_enough_images() {
-    let counts = |train, val| Counts { train, val, test: 0 };
+    let counts = |train, val| Counts { train, val, test: 0, lone: None };
     assert!(counts(100, 0).check_batch(90, 0.1).is_ok());
     assert!(counts(99, 0).check_batch(90, 0.1).is_err());
     assert!(counts(90, 10).check_batch(90, 0.1).is_ok());
+}
+
+#[test]
+fn statistics_are_of_the_images_given_and_of_no_others() {
+    let (mean, std) = statistics(&numbered(10, 3).gather(&[2, 4, 6]).gather(&[0, 2]).images);
+    for c in 0..3 {
+        assert!(
+            (mean[c] - 4.0 / 255.0).abs() < 1e-6 && (std[c] - 2.0 / 255.0).abs() < 1e-6,
+            "{mean:?} {std:?}"
+        );
+    }
 }
 
 #[test]

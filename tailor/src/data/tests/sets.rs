@@ -9,21 +9,21 @@ use std::{
 };
 use tempfile::TempDir;
 
-type Tree = Vec<(String, Vec<u8>)>;
+pub(super) type Tree = Vec<(String, Vec<u8>)>;
 
-fn encode(image: impl Into<image::DynamicImage>, format: ImageFormat) -> Vec<u8> {
+pub(super) fn encode(image: impl Into<image::DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
     image.into().write_to(&mut out, format).unwrap();
     out.into_inner()
 }
 
 /// A PNG of one colour.
-fn png(r: u8, g: u8, b: u8) -> Vec<u8> {
+pub(super) fn png(r: u8, g: u8, b: u8) -> Vec<u8> {
     encode(RgbImage::from_pixel(5, 4, Rgb([r, g, b])), ImageFormat::Png)
 }
 
 /// Two classes of four training and two test images; image `i` of class `c` has the colour `(10 i, 100 c, 7)`.
-fn good() -> Tree {
+pub(super) fn good() -> Tree {
     let mut tree = Tree::new();
     for (split, n) in [("train", 4), ("test", 2)] {
         for (c, class) in ["cat", "dog"].into_iter().enumerate() {
@@ -35,7 +35,7 @@ fn good() -> Tree {
     tree
 }
 
-fn directory(tree: &Tree) -> TempDir {
+pub(super) fn directory(tree: &Tree) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes) in tree {
         let path = dir.path().join(name);
@@ -49,7 +49,7 @@ fn directory(tree: &Tree) -> TempDir {
     dir
 }
 
-fn zipped(tree: &Tree) -> (TempDir, PathBuf) {
+pub(super) fn zipped(tree: &Tree) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("set.zip");
     let mut zip = zip::ZipWriter::new(File::create(&path).unwrap());
@@ -66,7 +66,7 @@ fn zipped(tree: &Tree) -> (TempDir, PathBuf) {
     (dir, path)
 }
 
-fn read(path: &Path) -> Result<Dataset> {
+pub(super) fn read(path: &Path) -> Result<Dataset> {
     load(path, &Options::new(8, 8), &|_, _| {})
 }
 
@@ -116,8 +116,9 @@ fn reads_jpeg_grey_alpha_and_wrong_endings() {
         ("README.md".into(), b"passed over".to_vec()),
     ];
     let dir = directory(&tree);
-    let passed_over = PassedOver { count: 2, first: "train/b/notes.txt".into() };
-    assert_eq!(find(dir.path()).unwrap().passed_over(), Some(&passed_over));
+    let odd = find(dir.path()).unwrap().oddities();
+    assert!(odd[0].contains("passed over: 2, the first `train/b/notes.txt`"), "{odd:?}");
+    assert!(odd[1].contains("that class: 1, the first `train/a/deep/er.png` as `a`"), "{odd:?}");
     let set = read(dir.path()).unwrap();
     let names: Vec<&str> = set.train.files.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
     assert_eq!(names, ["er.png", "jpeg.JPG", "moving.jpg", "wrong-ending.png", "grey.png", "sixteen.png"]);
@@ -143,7 +144,7 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
         image[29..33].copy_from_slice(&crc.to_be_bytes());
         image
     };
-    let (huge, nothing, large) = (sized(i32::MAX as u32, 4), sized(0, 4), sized(10_000, 10_000));
+    let (huge, nothing, large) = (sized(i32::MAX as u32, 4), sized(0, 4), sized(30_000, 30_000));
 
     let with = |name: &str, bytes: Vec<u8>| {
         let mut tree = good();
@@ -166,6 +167,7 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
         (with("train/dog/x.dng", vec![1]), ["train/dog/x.dng", "only PNG and JPEG"]),
         (with("train/a\tb/0.png", png(0, 0, 0)), ["", "class `a\\tb`"]),
         (without("train"), ["", "no `train` folder"]),
+        (vec![("cat/0.png".into(), vec![]), ("dog/0.png".into(), vec![])], ["", "images in cat/, dog/"]),
         (without("train/dog"), ["train", "only one class, `cat`"]),
         (without("test/dog"), ["test", "no image of class `dog`"]),
         (with("train/empty/", vec![]), ["train/empty", "without images"]),
@@ -182,7 +184,7 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
         (with("val/dog/", vec![]), ["", "a val/ folder without images"]),
         (with("test/dog/x.png", huge), ["test/dog/x.png", "cannot be decoded"]),
         (with("test/dog/x.png", nothing), ["test/dog/x.png", "cannot be decoded"]),
-        (with("test/dog/x.png", large), ["test/dog/x.png", "10000x10000 pixels, and at most"]),
+        (with("test/dog/x.png", large), ["test/dog/x.png", "30000x30000 pixels, and at most 400 million"]),
         (with("train/dog/x.webp", vec![1]), ["train/dog/x.webp", "only PNG and JPEG"]),
         (with("train/x.png", png(0, 0, 0)), ["train/x.png", "outside any class folder"]),
     ];
@@ -202,7 +204,7 @@ fn parts_are_read_without_the_others() {
     tree.push(("train/dog/x.png".into(), b"no image".to_vec()));
     let dir = directory(&tree);
     let found = find(dir.path()).unwrap();
-    assert_eq!(found.passed_over(), None);
+    assert!(found.oddities().is_empty());
     let seen = std::cell::Cell::new((0, 0));
     let options = Options { memory: 1000, ..Options::new(8, 8) };
     let parts = found.read_parts([Part::Test, Part::Val], &options, &|done, all| seen.set((done, all)));

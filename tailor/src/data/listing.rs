@@ -1,0 +1,248 @@
+//! What the files of an ImageFolder are, by their names: images of splits and classes, and what else.
+
+use super::Part;
+use crate::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Endings of images in formats that are not read: ignoring them would silently shrink a class.
+const OTHER_FORMATS: [&str; 19] = [
+    "bmp", "gif", "webp", "tif", "tiff", "avif", "heic", "heif", "hif", "jp2", "jxl", "ppm", "pgm", "tga",
+    "npy", "dng", "cr2", "nef", "arw",
+];
+
+/// What file managers leave behind: nobody misses it.
+const LEFTOVERS: [&str; 2] = ["thumbs.db", "desktop.ini"];
+
+/// A split with the folder names it goes by.
+pub(super) type SplitNames = (&'static str, &'static [&'static str]);
+
+/// The splits.
+pub(super) const SPLITS: [SplitNames; 3] =
+    [("train", &["train"]), ("val", &["val", "valid", "validation"]), ("test", &["test"])];
+
+/// One image file: its class and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Name of the class, a folder's name.
+    pub class: String,
+    /// Path below the root, with `/`.
+    pub file: String,
+}
+
+/// The image files and class folders of `train`, `val` and `test`.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub train: Vec<Entry>,
+    pub val: Vec<Entry>,
+    pub test: Vec<Entry>,
+    /// Class folders of `train`, with and without images in them.
+    pub classes: Vec<String>,
+    /// Files in the folders of a set that are no images: notes, films, photographs without an ending.
+    pub passed_over: Option<Tally>,
+    /// Images deeper than `train/CLASS/`.
+    pub nested: Option<Tally>,
+    /// Folders beside `train` that nobody reads.
+    pub beside: BTreeSet<String>,
+}
+
+impl Listing {
+    /// The images of `part`.
+    pub fn of(&self, part: Part) -> &[Entry] {
+        match part {
+            Part::Train => &self.train,
+            Part::Val => &self.val,
+            Part::Test => &self.test,
+        }
+    }
+}
+
+/// Files of one kind, by their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// How many.
+    pub count: usize,
+    /// The first of them.
+    pub first: String,
+}
+
+impl Tally {
+    /// One more.
+    pub(super) fn add(tally: &mut Option<Tally>, file: &str) {
+        tally.get_or_insert(Tally { count: 0, first: file.to_owned() }).count += 1;
+    }
+}
+
+/// What a file is by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An image in a format that is read.
+    Image,
+    /// An image in one that is not, by its ending.
+    Unread(String),
+    /// No image.
+    Other,
+    /// Nothing that anybody would miss.
+    Leftover,
+}
+
+impl Kind {
+    /// Of a file with this name.
+    pub fn of(file: &str) -> Kind {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        if LEFTOVERS.iter().any(|leftover| name.eq_ignore_ascii_case(leftover)) {
+            return Kind::Leftover;
+        }
+        let Some((_, ending)) = name.rsplit_once('.') else { return Kind::Other };
+        let ending = ending.to_ascii_lowercase();
+        match ending.as_str() {
+            "png" | "jpg" | "jpeg" | "jpe" | "jfif" => Kind::Image,
+            other if OTHER_FORMATS.contains(&other) => Kind::Unread(ending),
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// Images in formats that are not read.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    all: Option<Tally>,
+    /// How many of each ending.
+    endings: BTreeMap<String, usize>,
+}
+
+impl Unread {
+    /// One more.
+    pub fn add(&mut self, file: &str, ending: String) {
+        Tally::add(&mut self.all, file);
+        *self.endings.entry(ending).or_default() += 1;
+    }
+
+    /// Refuses them all at once, in the set at `root`.
+    pub fn check(self, root: &Path) -> Result<()> {
+        let Some(Tally { count, first }) = self.all else { return Ok(()) };
+        let mut endings: Vec<(String, usize)> = self.endings.into_iter().collect();
+        endings.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        if count == 1 {
+            let found = format!("a .{} image", endings[0].0);
+            return Err(Error::data(
+                root.join(first).display(),
+                found,
+                "only PNG and JPEG are read: convert it",
+            ));
+        }
+        let endings: Vec<String> =
+            endings.into_iter().map(|(ending, count)| format!(".{ending} {count}")).collect();
+        let found =
+            format!("{count} files of formats that are not read ({}), the first {first}", endings.join(", "));
+        Err(Error::data(root.display(), found, "only PNG and JPEG are read: convert them"))
+    }
+}
+
+/// Sorts what was found into splits and classes.
+pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> Result<Listing> {
+    found.sort();
+    let mut listing = Listing::default();
+    let (mut classes, mut unread) = (BTreeSet::new(), Unread::default());
+    let (mut names, mut holding_out) = (Vec::new(), [false; 2]);
+    for (file, is_dir) in found {
+        let parts: Vec<&str> = file.split('/').collect();
+        let Some((split, _)) = splits.iter().find(|(_, names)| names.contains(&parts[0])) else {
+            if is_dir || parts.len() > 1 {
+                check_case(root, parts[0], splits)?;
+                // A split that is left out on purpose is no surprise.
+                let is_split = SPLITS.iter().any(|(_, names)| names.contains(&parts[0]));
+                if !is_split && !parts[0].starts_with('.') && parts[0] != "__MACOSX" {
+                    listing.beside.insert(parts[0].to_owned());
+                }
+            }
+            continue;
+        };
+        if parts.iter().any(|part| part.starts_with('.')) {
+            continue;
+        }
+        // Images that are in two folders would count twice.
+        match names.iter().find(|(of, _)| of == split) {
+            None => names.push((*split, parts[0].to_owned())),
+            Some((_, name)) if name != parts[0] => {
+                let found = format!("both {name}/ and {}/", parts[0]);
+                return Err(Error::data(
+                    root.display(),
+                    found,
+                    format!("one folder with images for `{split}`"),
+                ));
+            }
+            Some(_) => {}
+        }
+        for (there, of) in holding_out.iter_mut().zip(["val", "test"]) {
+            *there |= *split == of && parts.len() > 1;
+        }
+        let in_class = if is_dir || parts.len() > 2 { parts.get(1) } else { None };
+        if let (&"train", Some(&class)) = (split, in_class) {
+            classes.insert(class.to_owned());
+        }
+        if is_dir {
+            continue;
+        }
+        match Kind::of(&file) {
+            Kind::Image => {}
+            Kind::Unread(ending) => {
+                unread.add(&file, ending);
+                continue;
+            }
+            Kind::Other => {
+                Tally::add(&mut listing.passed_over, &file);
+                continue;
+            }
+            Kind::Leftover => continue,
+        }
+        let [_, class, _, ..] = parts[..] else {
+            let want = "move it into the folder of its class";
+            return Err(Error::data(root.join(&file).display(), "an image outside any class folder", want));
+        };
+        if parts.len() > 3 {
+            Tally::add(&mut listing.nested, &file);
+        }
+        let entry = Entry { class: class.to_owned(), file: file.clone() };
+        match *split {
+            "train" => listing.train.push(entry),
+            "val" => listing.val.push(entry),
+            _ => listing.test.push(entry),
+        }
+    }
+    unread.check(root)?;
+    let [validated, tested] = holding_out;
+    if validated && listing.val.is_empty() {
+        let want = "put some there, or remove it: a share of train/ is held out then";
+        return Err(Error::data(root.display(), "a val/ folder without images", want));
+    }
+    if tested && listing.test.is_empty() {
+        let want = "put some there, or remove it: nothing is tested then";
+        return Err(Error::data(root.display(), "a test/ folder without images", want));
+    }
+    classes.iter().try_for_each(|class| check_class(root, class))?;
+    listing.classes = classes.into_iter().collect();
+    Ok(listing)
+}
+
+/// Refuses a class that no bundle could name, before hours of training find it out.
+pub(super) fn check_class(place: &Path, class: &str) -> Result<()> {
+    bundles::container::check_label(class).map_err(|error| {
+        Error::data(
+            place.display(),
+            format!("class `{}`: {error}", class.escape_debug()),
+            "give it another name",
+        )
+    })
+}
+
+/// Refuses a folder beside `train` that a split is called but for capitals: its images would be passed over.
+pub(super) fn check_case(place: &Path, name: &str, splits: &[SplitNames]) -> Result<()> {
+    let mut usual = splits.iter().flat_map(|(_, names)| *names);
+    match usual.find(|usual| name != **usual && name.eq_ignore_ascii_case(usual)) {
+        None => Ok(()),
+        Some(usual) => {
+            Err(Error::data(place.display(), format!("a folder `{name}`"), format!("call it `{usual}`")))
+        }
+    }
+}

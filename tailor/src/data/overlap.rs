@@ -1,0 +1,48 @@
+//! Images that are in two splits: what is measured on them says nothing of new ones.
+
+use super::{Dataset, Split};
+use rayon::prelude::*;
+use std::collections::HashMap;
+
+/// Images of one split that another has too, pixel for pixel at the size they were read in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlap {
+    /// The one split.
+    pub split: &'static str,
+    /// The other.
+    pub other: &'static str,
+    /// How many images of the one split.
+    pub count: usize,
+    /// How many it has.
+    pub of: usize,
+    /// The first of them, below the data set's root.
+    pub first: String,
+    /// Its twin in the other split.
+    pub twin: String,
+}
+
+impl Dataset {
+    /// Images of `val` and `test` that `train` has too, and those of `test` that `val` has.
+    pub fn overlaps(&self) -> Vec<Overlap> {
+        let train = ("train", Some(&self.train));
+        let (val, test) = (("val", self.val.as_ref()), ("test", self.test.as_ref()));
+        [(val, train), (test, train), (test, val)].into_iter().filter_map(overlap).collect()
+    }
+}
+
+type Named<'a> = (&'static str, Option<&'a Split>);
+
+fn overlap(((split, one), (other, two)): (Named<'_>, Named<'_>)) -> Option<Overlap> {
+    let (one, two) = (one?, two?);
+    let hashes = |split: &Split| -> Vec<[u8; 32]> {
+        let images = (0..split.len()).into_par_iter();
+        images.map(|i| *blake3::hash(split.images.get(i)).as_bytes()).collect()
+    };
+    let known: HashMap<[u8; 32], usize> =
+        hashes(two).into_iter().enumerate().rev().map(|(i, hash)| (hash, i)).collect();
+    let twins: Vec<(usize, usize)> =
+        hashes(one).iter().enumerate().filter_map(|(i, hash)| Some((i, *known.get(hash)?))).collect();
+    let &(first, twin) = twins.first()?;
+    let (first, twin) = (one.files[first].clone(), two.files[twin].clone());
+    Some(Overlap { split, other, count: twins.len(), of: one.len(), first, twin })
+}

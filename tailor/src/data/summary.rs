@@ -1,0 +1,79 @@
+//! What was found, in words: how many images there are of what, and what is odd about them.
+
+use super::Tally;
+use super::found::{Form, Found};
+
+impl Found {
+    /// One line: classes, images, and what is not there. `holds_out` says that validation images are taken
+    /// from those of training where there are none.
+    pub fn summary(&self, holds_out: bool) -> String {
+        let (counts, place) = (self.counts(), self.place());
+        let (val, test) = match &self.form {
+            Form::Folder(..) => ("val/", "test/"),
+            Form::Idx(_) => ("validation images", "test images"),
+        };
+        let of = |count: usize, what: &str| match count {
+            0 => format!("no {what}"),
+            _ if what.ends_with('/') => format!("{count} in {what}"),
+            _ => format!("{count} {what}"),
+        };
+        let mut parts = vec![
+            format!(
+                "{} classes, {} training images ({})",
+                self.classes().len(),
+                counts.train,
+                self.balance()
+            ),
+            of(counts.val, val),
+            of(counts.test, test),
+        ];
+        if counts.val == 0 && holds_out {
+            parts[1] += ": the share --validation is held out";
+        }
+        if let Form::Folder(_, listing) = &self.form
+            && !listing.beside.is_empty()
+        {
+            let folders: Vec<String> = listing.beside.iter().map(|folder| format!("{folder}/")).collect();
+            parts.push(format!("passed over: {}", folders.join(", ")));
+        }
+        format!("{place}: {}", parts.join("; "))
+    }
+
+    /// How many images the classes have.
+    fn balance(&self) -> String {
+        let named = || self.per_class().iter().zip(self.classes());
+        let (fewest, most) =
+            (named().min_by_key(|(count, _)| **count), named().max_by_key(|(count, _)| **count));
+        match (fewest, most) {
+            (Some((few, _)), Some((many, _))) if few == many => format!("{few} of each class"),
+            (Some((few, rare)), Some((many, common))) => {
+                format!("{rare} has {few}, the fewest; {common} {many}, the most")
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Warnings about what may not be intended, one sentence each.
+    pub fn oddities(&self) -> Vec<String> {
+        let place = self.place();
+        let mut odd = Vec::new();
+        if let Form::Folder(_, listing) = &self.form {
+            if let Some(Tally { count, first }) = &listing.passed_over {
+                odd.push(format!("{place}: {}", passed_over(*count, first)));
+            }
+            if let Some(Tally { count, first }) = &listing.nested {
+                let class = first.split('/').nth(1).unwrap_or_default();
+                odd.push(format!(
+                    "{place}: images deeper than train/CLASS/ count as that class: {count}, the first \
+                     `{first}` as `{class}`"
+                ));
+            }
+        }
+        odd
+    }
+}
+
+/// That so many files among the images are none.
+pub(crate) fn passed_over(count: usize, first: &str) -> String {
+    format!("files that are neither PNG nor JPEG by name are passed over: {count}, the first `{first}`")
+}
