@@ -1,4 +1,4 @@
-//! The one error type of this crate: what was found, where, and what was expected.
+//! This crate's error type: what was found, where, and what was expected.
 
 use std::{fmt, io};
 
@@ -9,7 +9,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// An operation cannot follow the one before it.
+    /// An operation cannot follow the previous one.
     ShapeMismatch {
         /// Where in the plan, for example `cell 3, proxy from node 1, op 0 (conv)`.
         place: String,
@@ -25,26 +25,26 @@ pub enum Error {
         /// The node it reads.
         source: usize,
     },
-    /// Two different tensors carry one name.
+    /// Two different tensors have the same name.
     NameClash {
         /// The name.
         name: String,
     },
-    /// Pruning cut every way from the stem to the classifier.
+    /// Pruning removed every path from the stem to the classifier.
     Disconnected {
-        /// Nodes (from 1) that no live path reaches or leaves.
+        /// Nodes (from 1) that are on no live path.
         dead: Vec<usize>,
-        /// Why, in a sentence.
+        /// The reason, as a sentence.
         why: String,
     },
-    /// A builder, a pruning step or a caller asked for something that does not exist.
+    /// A builder, a pruning step or a caller requested something that does not exist.
     BadRequest {
         /// What was asked for.
         what: String,
         /// What is possible.
         want: String,
     },
-    /// The bytes end before what they announce.
+    /// The bytes end earlier than they state.
     Truncated {
         /// What is cut short.
         what: String,
@@ -53,7 +53,7 @@ pub enum Error {
         /// Bytes present.
         have: u64,
     },
-    /// The file is no bundle, or went through a text-mode transfer.
+    /// The file is not a bundle, or went through a text-mode transfer.
     BadMagic {
         /// The first bytes, in hexadecimal.
         got: String,
@@ -62,33 +62,33 @@ pub enum Error {
     },
     /// A field breaks a rule of the format.
     Corrupt {
-        /// Which field.
+        /// The field.
         what: String,
         /// The rule.
         want: String,
-        /// What the file says.
+        /// The value found.
         got: String,
     },
-    /// Bytes do not have the BLAKE3 hash that stands for them.
+    /// The BLAKE3 hash does not match.
     HashMismatch {
         /// Which bytes.
         what: String,
     },
-    /// A signature is present and wrong.
+    /// A signature is present but invalid.
     BadSignature {
-        /// Id of the public key it claims to be by.
+        /// Id of the claimed signing key.
         key: String,
     },
-    /// A size is beyond its cap.
+    /// A size exceeds its limit.
     TooLarge {
         /// What is too large.
         what: String,
-        /// Its size; `u64::MAX` also stands for what is beyond counting.
+        /// Its size; `u64::MAX` also means too large to count.
         size: u64,
-        /// The cap.
+        /// The limit.
         limit: u64,
     },
-    /// Written by a newer program, or for another one.
+    /// Written by a newer program, or for a different one.
     Unsupported {
         /// Which property of the file.
         what: String,
@@ -97,32 +97,32 @@ pub enum Error {
         /// What the file says.
         got: String,
     },
-    /// A bundle lacks a tensor that was asked for.
+    /// A bundle lacks a requested tensor.
     MissingTensor {
         /// The tensor.
         name: String,
         /// The bundle.
         bundle: String,
     },
-    /// A key file cannot be used.
+    /// A key file is unusable.
     BadKey {
         /// What is wrong with it.
         what: String,
         /// What a key file holds.
         want: String,
     },
-    /// The operating system refused a file operation.
+    /// A file operation failed.
     Io {
-        /// What it was about: a file that is written, by its path; a part of one that is read; or a decoder.
+        /// The object: the path of a file being written, a part of one being read, or a decoder.
         what: String,
-        /// What was being done with it.
+        /// What was being done to it.
         action: &'static str,
-        /// The system's own words.
+        /// The operating system's message.
         why: String,
     },
-    /// Two things that are each in order do not go together.
+    /// Two things, each valid, are incompatible.
     Incompatible {
-        /// What does not go together, and what to do about it.
+        /// What is incompatible, and what to do about it.
         what: String,
         /// What one needs.
         want: String,
@@ -132,7 +132,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err` on an operation of the system.
+    /// For `map_err` on a system operation.
     pub(crate) fn io(what: impl Into<String>, action: &'static str) -> impl FnOnce(io::Error) -> Error {
         let what = what.into();
         move |error| Error::Io { what, action, why: error.to_string() }
@@ -203,19 +203,19 @@ impl fmt::Display for Error {
             Error::HashMismatch { what } => {
                 write!(
                     f,
-                    "{what}: the bytes do not have the hash the bundle states; the file is damaged, \
+                    "{what}: hash mismatch; the file is damaged, \
                      copy it again"
                 )
             }
             Error::BadSignature { key } => {
                 write!(
                     f,
-                    "the signature by key {key} is wrong: the bundle was changed after signing; do not use it"
+                    "the signature by key {key} is invalid: the bundle was changed after signing; do not use it"
                 )
             }
             Error::TooLarge { what, size: u64::MAX, .. } => write!(f, "{what}: too large to count"),
             Error::TooLarge { what, size, limit } => {
-                write!(f, "{what}: {size} is beyond the limit of {limit}")
+                write!(f, "{what}: {size} exceeds the limit of {limit}")
             }
             Error::Unsupported { what, want, got } => {
                 write!(

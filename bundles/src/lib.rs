@@ -1,8 +1,8 @@
-//! What host and device agree on: the [`plan`] (one tailored network as plain data) and the container
-//! that carries backbones and task bundles.
+//! The contract between host and device: the [`plan`] (a tailored network as plain data) and the container
+//! for backbones and task bundles.
 //!
-//! This crate knows no tensor library. It holds structure, shapes, costs, pruning, bytes and hashes;
-//! numbers are run by `tailor` (under autograd) and by `edge-runtime` (in place).
+//! This crate has no tensor library. It defines structure, shapes, costs, pruning, encoding and hashes;
+//! networks are run by `tailor` (with autograd) and by `edge-runtime` (in place).
 
 #![forbid(unsafe_code)]
 

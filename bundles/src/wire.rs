@@ -1,16 +1,16 @@
-//! Canonical little-endian encoding that plan and manifest share: one byte sequence per value, every length
+//! Canonical little-endian encoding shared by plan and manifest: one byte sequence per value, every length
 //! capped.
 
 use crate::{Error, Result};
 
-/// What characters a text may hold.
+/// The set of characters a text may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Text {
-    /// Printable ASCII without spaces, not empty: names of tensors, variants, keys of facts.
+    /// Printable ASCII without spaces, not empty: names of tensors and variants, keys of facts.
     Token,
-    /// UTF-8 without control characters, not empty: labels and names for people.
+    /// UTF-8 without control characters, not empty: labels and display names.
     Line,
-    /// Like [`Text::Line`], may be empty.
+    /// Like [`Text::Line`], but may be empty.
     Free,
 }
 
@@ -43,12 +43,12 @@ pub(crate) fn at_most(what: &str, size: u64, limit: u64) -> Result<()> {
     Ok(())
 }
 
-/// For a size that 64 bits cannot hold.
+/// For a size that does not fit in 64 bits.
 pub(crate) fn uncountable(what: impl Into<String>) -> Error {
     Error::TooLarge { what: what.into(), size: u64::MAX, limit: u64::MAX }
 }
 
-/// Reads from untrusted bytes: nothing is allocated before the bytes it is made from were seen.
+/// Reads untrusted bytes: nothing is allocated before the bytes it is made from have been seen.
 pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
     what: &'static str,
@@ -112,15 +112,15 @@ impl<'a> Cursor<'a> {
         corrupt(what, "a number of at most ten bytes", "a longer one")
     }
 
-    /// A number of at most `max`.
+    /// A number no larger than `max`.
     pub fn size(&mut self, what: &str, max: usize) -> Result<usize> {
         let value = self.varint(what)?;
         at_most(what, value, max as u64)?;
-        // `max` is a usize, so the value fits.
+        // At most `max`, a usize.
         Ok(value as usize)
     }
 
-    /// Number of elements that follow, each at least one byte long.
+    /// Number of elements to follow, each at least one byte long.
     pub fn count(&mut self, what: &str, max: usize) -> Result<usize> {
         let n = self.size(what, max)?;
         if n > self.rest.len() {
@@ -130,13 +130,13 @@ impl<'a> Cursor<'a> {
         Ok(n)
     }
 
-    /// `n` elements in no more memory than they take. None of it is there before an element was read.
+    /// Reads `n` elements without excess capacity. Allocates nothing before the first element is read.
     pub fn list<T>(&mut self, n: usize, mut element: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let mut list = Vec::new();
         for _ in 0..n {
             list.push(element(self)?);
         }
-        // They stay for as long as a task does.
+        // The list lives as long as its task.
         list.shrink_to_fit();
         Ok(list)
     }
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_survive_and_have_one_form() {
+    fn numbers_round_trip_and_have_one_form() {
         for x in [0, 1, 127, 128, 300, 16_383, 16_384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
             let mut sink = Sink::default();
             sink.varint(x);

@@ -1,7 +1,7 @@
-//! The C ABI, declared in `include/edge_runtime.h`: what [`Runtime`] does, and its error messages.
+//! The C ABI, declared in `include/edge_runtime.h`: wraps [`Runtime`] and its error messages.
 //!
-//! `cargo build --release -p edge-runtime` makes `libedge_runtime.a`; `cargo rustc --release -p edge-runtime --lib
-//! --crate-type cdylib` a shared library. No panic crosses this border: it becomes an error like any other.
+//! `cargo build --release -p edge-runtime` builds `libedge_runtime.a`; `cargo rustc --release -p edge-runtime
+//! --lib --crate-type cdylib` a shared library. No panic crosses this boundary: panics become errors.
 #![allow(unsafe_code)]
 
 mod border;
@@ -19,16 +19,16 @@ use border::{guarded, null, string};
 use std::ffi::{c_char, c_int};
 use std::time::Duration;
 
-/// Bytes of a label in a result, the closing zero included; longer labels are cut.
+/// Size of a label in a result, including the NUL terminator; longer labels are truncated.
 pub const LABEL: usize = 64;
 
-/// What C holds: an open backbone with its tasks.
+/// The handle held by C: an open backbone with its tasks.
 #[derive(Debug)]
 pub struct EdgeRuntime {
     runtime: Runtime,
 }
 
-/// The answer to a frame, as C sees it.
+/// The answer to a frame, in C layout.
 #[repr(C)]
 #[derive(Debug)]
 pub struct EdgeResult {
@@ -40,28 +40,28 @@ pub struct EdgeResult {
     pub logits: *const f32,
     /// Number of scores.
     pub classes: usize,
-    /// 1 when the answer came after the deadline.
+    /// 1 if the answer came after the deadline.
     pub late: i32,
-    /// Label of the best class, UTF-8, ending in a zero.
+    /// Label of the best class, UTF-8, NUL-terminated.
     pub label: [u8; LABEL],
 }
 
 /// # Safety
-/// `runtime` is NULL or came from [`edge_runtime_open`], was not closed, and nobody else uses it meanwhile.
+/// `runtime` is NULL or came from [`edge_runtime_open`], has not been closed, and is not in use elsewhere.
 unsafe fn borrowed<'a>(runtime: *mut EdgeRuntime) -> Result<&'a mut EdgeRuntime> {
-    // SAFETY: not NULL after this check; alive and not shared, as the caller promises.
+    // SAFETY: not NULL after this check; alive and not shared, as the caller guarantees.
     unsafe { runtime.as_mut() }.ok_or_else(|| null("runtime"))
 }
 
 /// Opens the backbone at `backbone` for `threads` threads. NULL on failure.
 ///
 /// # Safety
-/// `backbone` is NULL or a string that ends in a zero.
+/// `backbone` is NULL or a NUL-terminated string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_open(backbone: *const c_char, threads: u32) -> *mut EdgeRuntime {
     let mut opened = std::ptr::null_mut();
     guarded(|| {
-        // SAFETY: the caller's promise is this function's.
+        // SAFETY: guaranteed by the caller.
         let path = unsafe { string(backbone, "backbone") }?;
         opened = open(path, threads, &Options::default())?;
         Ok(0)
@@ -69,11 +69,11 @@ pub unsafe extern "C" fn edge_runtime_open(backbone: *const c_char, threads: u32
     opened
 }
 
-/// As [`edge_runtime_open`], for a backbone and tasks that one of `count` keys has signed: `keys` are paths of public key
-/// files. Any other file is refused.
+/// As [`edge_runtime_open`], for a backbone and tasks signed with one of `count` keys: `keys` are paths of
+/// public key files. Any other file is refused.
 ///
 /// # Safety
-/// As [`edge_runtime_open`]; `keys` is NULL or `count` pointers, each of them NULL or a string that ends in a zero.
+/// As [`edge_runtime_open`]; `keys` is NULL or `count` pointers, each NULL or a NUL-terminated string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_open_trusted(
     backbone: *const c_char,
@@ -83,13 +83,13 @@ pub unsafe extern "C" fn edge_runtime_open_trusted(
 ) -> *mut EdgeRuntime {
     let mut opened = std::ptr::null_mut();
     guarded(|| {
-        // SAFETY: the caller's promise is this function's.
+        // SAFETY: guaranteed by the caller.
         let path = unsafe { string(backbone, "backbone") }?;
         if keys.is_null() || count == 0 {
             return Err(Error::Usage { got: "no keys".into(), want: "paths of public key files".into() });
         }
         let key = |i| {
-            // SAFETY: there are `count` pointers, NULL or such strings, as the caller promises.
+            // SAFETY: the caller guarantees `count` pointers, each NULL or a NUL-terminated string.
             let path = unsafe { string(*keys.add(i), "a key") }?;
             trusted_key(path)
         };
@@ -105,59 +105,59 @@ fn open(path: &str, threads: u32, options: &Options) -> Result<*mut EdgeRuntime>
     Ok(Box::into_raw(Box::new(EdgeRuntime { runtime })))
 }
 
-/// A task's number, as C sees it.
+/// A task's number as a C int.
 fn number(id: TaskId) -> Result<c_int> {
     c_int::try_from(id.0).map_err(|_| Error::Internal { what: "too many tasks".into() })
 }
 
-/// The task of a number; of none when it is negative, which errors tell of as it is.
+/// The task with a number. A negative number matches no task and is reported unchanged in errors.
 fn task(number: c_int) -> TaskId {
     TaskId(usize::try_from(number).unwrap_or(usize::MAX - number.unsigned_abs() as usize))
 }
 
-/// Calls `act` with the runtime and a path or name: the number of the task that it answers, or a negative
+/// Calls `act` with the runtime and a path or name. Returns the number of the resulting task, or a negative
 /// exit code.
 ///
 /// # Safety
-/// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time; `name` NULL or a string that
-/// ends in a zero.
+/// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time; `name` NULL or a
+/// NUL-terminated string.
 unsafe fn named(
     runtime: *mut EdgeRuntime,
     name: *const c_char,
     act: impl FnOnce(&mut Runtime, &str) -> Result<TaskId>,
 ) -> c_int {
     guarded(|| {
-        // SAFETY: the caller's promises are this function's.
+        // SAFETY: guaranteed by the caller.
         let (this, name) = unsafe { (borrowed(runtime)?, string(name, "path or name")?) };
         number(act(&mut this.runtime, name)?)
     })
 }
 
-/// Calls `act` with the runtime: what it answers, or a negative exit code.
+/// Calls `act` with the runtime. Returns its result, or a negative exit code.
 ///
 /// # Safety
 /// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time.
 unsafe fn acted(runtime: *mut EdgeRuntime, act: impl FnOnce(&mut Runtime) -> Result<c_int>) -> c_int {
     guarded(|| {
-        // SAFETY: the caller's promise is this function's.
+        // SAFETY: guaranteed by the caller.
         act(&mut unsafe { borrowed(runtime) }?.runtime)
     })
 }
 
-/// Loads the task bundle at `path` on this thread ([`Runtime::load`]): its number, from 0, or a negative exit
-/// code. The running task stays.
+/// Loads the task bundle at `path` on this thread ([`Runtime::load`]). Returns its number, from 0, or a
+/// negative exit code. The running task does not change.
 ///
 /// # Safety
-/// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time; `path` NULL or a string that
-/// ends in a zero.
+/// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time; `path` NULL or a
+/// NUL-terminated string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_load(runtime: *mut EdgeRuntime, path: *const c_char) -> c_int {
-    // SAFETY: the caller's promises are this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { named(runtime, path, |runtime, path| runtime.load(path)) }
 }
 
-/// Loads a task bundle that lies in memory ([`Runtime::load_bytes`]): its number. `name` stands for its path
-/// in messages.
+/// Loads a task bundle from memory ([`Runtime::load_bytes`]). Returns its number. `name` replaces the path in
+/// messages.
 ///
 /// # Safety
 /// As [`edge_runtime_load`] for `runtime` and `name`; `bytes` NULL or `len` readable bytes.
@@ -173,75 +173,75 @@ pub unsafe extern "C" fn edge_runtime_load_bytes(
             let got = format!("{len} bytes at {bytes:p}");
             return Err(Error::Usage { got, want: "a bundle in memory".into() });
         }
-        // SAFETY: not NULL, and the caller promises `len` readable bytes; `len` is no more than isize::MAX.
+        // SAFETY: not NULL, and the caller guarantees `len` readable bytes; `len` is at most isize::MAX.
         runtime.load_bytes(name, unsafe { std::slice::from_raw_parts(bytes, len) })
     };
-    // SAFETY: the caller's promises are this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { named(runtime, name, load) }
 }
 
-/// Begins to load the task bundle at `path` on another thread ([`Runtime::prefetch`]): its number.
+/// Starts loading the task bundle at `path` on another thread ([`Runtime::prefetch`]). Returns its number.
 ///
 /// # Safety
 /// As [`edge_runtime_load`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_prefetch(runtime: *mut EdgeRuntime, path: *const c_char) -> c_int {
-    // SAFETY: the caller's promises are this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { named(runtime, path, |runtime, path| runtime.prefetch(path)) }
 }
 
-/// Makes the task bundle at `path` ready to be switched to while it is still being decoded
-/// ([`Runtime::stream`]): its number.
+/// Makes the task bundle at `path` available for switching while it is still being decoded
+/// ([`Runtime::stream`]). Returns its number.
 ///
 /// # Safety
 /// As [`edge_runtime_load`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_stream(runtime: *mut EdgeRuntime, path: *const c_char) -> c_int {
-    // SAFETY: the caller's promises are this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { named(runtime, path, |runtime, path| runtime.stream(path)) }
 }
 
-/// Makes `task` answer the frames to come: 0, or a negative exit code.
+/// Makes `task` answer the following frames. Returns 0, or a negative exit code.
 ///
 /// # Safety
 /// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_switch(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
-    // SAFETY: the caller's promise is this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { acted(runtime, |runtime| runtime.switch(task(number)).map(|()| 0)) }
 }
 
-/// Takes a task out of memory, or cancels its load ([`Runtime::evict`]): 0, or a negative exit code.
+/// Removes a task from memory, or cancels its load ([`Runtime::evict`]). Returns 0, or a negative exit code.
 ///
 /// # Safety
 /// As [`edge_runtime_switch`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_evict(runtime: *mut EdgeRuntime, number: c_int) -> c_int {
-    // SAFETY: the caller's promise is this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { acted(runtime, |runtime| runtime.evict(task(number)).map(|()| 0)) }
 }
 
-/// Takes in finished loads without waiting ([`Runtime::poll`]): 0, or why one of them failed.
+/// Takes in finished loads without waiting ([`Runtime::poll`]). Returns 0, or the error of a failed one.
 ///
 /// # Safety
 /// As [`edge_runtime_switch`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_poll(runtime: *mut EdgeRuntime) -> c_int {
-    // SAFETY: the caller's promise is this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { acted(runtime, |runtime| runtime.poll().map(|()| 0)) }
 }
 
-/// Waits until nothing is being loaded ([`Runtime::settle`]): 0, or why a load failed.
+/// Waits until nothing is being loaded ([`Runtime::settle`]). Returns 0, or the error of a failed load.
 ///
 /// # Safety
 /// As [`edge_runtime_switch`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_settle(runtime: *mut EdgeRuntime) -> c_int {
-    // SAFETY: the caller's promise is this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { acted(runtime, |runtime| runtime.settle().map(|()| 0)) }
 }
 
-/// Sets the most bytes of resident tasks ([`Runtime::set_budget`]): 0, or a negative exit code.
+/// Limits the bytes of resident tasks ([`Runtime::set_budget`]). Returns 0, or a negative exit code.
 ///
 /// # Safety
 /// As [`edge_runtime_switch`].
@@ -251,12 +251,12 @@ pub unsafe extern "C" fn edge_runtime_set_budget(runtime: *mut EdgeRuntime, byte
         runtime.set_budget(bytes);
         Ok(0)
     };
-    // SAFETY: the caller's promise is this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { acted(runtime, set) }
 }
 
-/// Sets the time a frame may take in microseconds, 0 for no limit ([`Runtime::set_deadline`]): 0, or a negative
-/// exit code.
+/// Sets the time limit of a frame in microseconds, 0 for none ([`Runtime::set_deadline`]). Returns 0, or a
+/// negative exit code.
 ///
 /// # Safety
 /// As [`edge_runtime_switch`].
@@ -266,15 +266,15 @@ pub unsafe extern "C" fn edge_runtime_set_deadline(runtime: *mut EdgeRuntime, mi
         runtime.set_deadline((micros > 0).then(|| Duration::from_micros(micros)));
         Ok(0)
     };
-    // SAFETY: the caller's promise is this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { acted(runtime, set) }
 }
 
-/// Writes counters and gauges as Prometheus text, cut to fit and ending in a zero, to the `size` bytes at `text`:
-/// the bytes the whole text takes without that zero, or a negative exit code.
+/// Writes counters and gauges as Prometheus text to the `size` bytes at `text`, truncated to fit and
+/// NUL-terminated. Returns the length of the whole text without the NUL, or a negative exit code.
 ///
 /// # Safety
-/// As [`edge_runtime_switch`]; `text` NULL or that many bytes to write.
+/// As [`edge_runtime_switch`]; `text` NULL or `size` writable bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_metrics(
     runtime: *mut EdgeRuntime,
@@ -282,10 +282,10 @@ pub unsafe extern "C" fn edge_runtime_metrics(
     size: usize,
 ) -> c_int {
     let write = |runtime: &mut Runtime| {
-        // SAFETY: the caller's promise is this function's.
+        // SAFETY: guaranteed by the caller.
         unsafe { border::put(&runtime.metrics(), text, size) }
     };
-    // SAFETY: the caller's promise is this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { acted(runtime, write) }
 }
 
@@ -300,41 +300,42 @@ pub unsafe extern "C" fn edge_runtime_switcher(runtime: *mut EdgeRuntime) -> *mu
         made = Box::into_raw(Box::new(runtime.switcher()));
         Ok(0)
     };
-    // SAFETY: the caller's promise is this function's.
+    // SAFETY: guaranteed by the caller.
     unsafe { acted(runtime, make) };
     made
 }
 
-/// Asks for a switch to `task` before the next frame. One store; from any thread, also while a frame runs.
+/// Requests a switch to `task` before the next frame. A single store; safe from any thread, even during a
+/// frame.
 ///
 /// # Safety
 /// `switcher` is NULL or as returned by [`edge_runtime_switcher`] and not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_switcher_switch(switcher: *const Switcher, number: c_int) {
-    // SAFETY: NULL is looked for; alive, as the caller promises, and shared access is all it takes.
+    // SAFETY: NULL is handled; otherwise alive, as the caller guarantees, and only shared access is needed.
     if let Some(switcher) = unsafe { switcher.as_ref() } {
         switcher.switch(task(number));
     }
 }
 
-/// Frees a switcher. NULL is fine.
+/// Frees a switcher. NULL is allowed.
 ///
 /// # Safety
 /// `switcher` is NULL or as returned by [`edge_runtime_switcher`]; it is not used again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_switcher_free(switcher: *mut Switcher) {
     if !switcher.is_null() {
-        // SAFETY: it came from `Box::into_raw` and the caller gives it up.
+        // SAFETY: it came from `Box::into_raw` and the caller gives up ownership.
         drop(unsafe { Box::from_raw(switcher) });
     }
 }
 
-/// Classifies one image, `height * width * channels` bytes (1 grey or 3 RGB), with the running task: 0 with
-/// `result` filled, or a negative exit code with `result` as it was.
+/// Classifies one image, `height * width * channels` bytes (1 grey or 3 RGB), with the running task. Returns
+/// 0 and fills `result`, or returns a negative exit code and leaves it unchanged.
 ///
 /// # Safety
 /// `runtime` as returned by [`edge_runtime_open`], used by one thread at a time; `pixels` NULL or that many
-/// readable bytes; `result` NULL or valid to write.
+/// readable bytes; `result` NULL or valid for writes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn edge_runtime_frame(
     runtime: *mut EdgeRuntime,
@@ -345,7 +346,7 @@ pub unsafe extern "C" fn edge_runtime_frame(
     result: *mut EdgeResult,
 ) -> c_int {
     guarded(|| {
-        // SAFETY: the caller's promise is this function's.
+        // SAFETY: guaranteed by the caller.
         let this = unsafe { borrowed(runtime) }?;
         if pixels.is_null() || result.is_null() {
             return Err(null("pixels or result"));
@@ -355,7 +356,7 @@ pub unsafe extern "C" fn edge_runtime_frame(
             got: format!("a frame of {width}x{height}x{channels}"),
             want: "one that fits into memory".into(),
         })?;
-        // SAFETY: not NULL, and the caller promises `size` readable bytes; `size` is no more than isize::MAX.
+        // SAFETY: not NULL, and the caller guarantees `size` readable bytes; `size` is at most isize::MAX.
         let pixels = unsafe { std::slice::from_raw_parts(pixels, size) };
         let scores = this.runtime.frame(Frame { width, height, channels, pixels })?;
         let mut label = [0; LABEL];
@@ -371,13 +372,13 @@ pub unsafe extern "C" fn edge_runtime_frame(
             late: i32::from(scores.late),
             label,
         };
-        // SAFETY: not NULL, and the caller promises that it may be written.
+        // SAFETY: not NULL, and the caller guarantees that it is valid for writes.
         unsafe { result.write(answer) };
         Ok(0)
     })
 }
 
-/// Frees everything. NULL is fine.
+/// Frees everything. NULL is allowed.
 ///
 /// # Safety
 /// `runtime` is NULL or as returned by [`edge_runtime_open`]; it is not used again.
@@ -385,7 +386,7 @@ pub unsafe extern "C" fn edge_runtime_frame(
 pub unsafe extern "C" fn edge_runtime_close(runtime: *mut EdgeRuntime) {
     guarded(|| {
         if !runtime.is_null() {
-            // SAFETY: it came from `Box::into_raw` and the caller gives it up.
+            // SAFETY: it came from `Box::into_raw` and the caller gives up ownership.
             drop(unsafe { Box::from_raw(runtime) });
         }
         Ok(0)

@@ -1,5 +1,5 @@
-//! A frame allocates nothing, and neither does a switch between resident tasks; ten thousand switches under a
-//! tight budget keep no more memory than the first few.
+//! Frames and switches between resident tasks do not allocate; ten thousand switches under a tight budget
+//! hold no more memory than the first few.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
@@ -24,25 +24,24 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Counts every allocation of the process, and the bytes that are held.
+/// Counts all allocations of the process, and the bytes currently held.
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every method passes its arguments on to the system's allocator unchanged; counting allocates
-// nothing.
+// SAFETY: every method passes its arguments on to the system allocator unchanged; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         HELD.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller keeps `alloc`'s contract.
+        // SAFETY: the caller upholds `alloc`'s contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `pointer` came from `System.alloc` above with this layout, as the caller promises.
+        // SAFETY: `pointer` came from `System.alloc` above with this layout, as the caller guarantees.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -50,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// The only test of its binary: another one on a second thread would allocate, too.
+// The only test in its binary: another one on a second thread would allocate, too.
 #[test]
 fn frames_and_warm_switches_allocate_nothing_and_memory_does_not_grow() {
     frames_and_warm_switches_allocate_nothing();
@@ -67,10 +66,10 @@ fn pages() -> usize {
     std::fs::read_to_string("/proc/self/statm").unwrap().split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-/// Returns once the loader has nothing to do, has no room for it, or stands at a gate: its thread sleeps.
+/// Returns once the loader is idle, waits for room, or is blocked at a gate: its thread sleeps.
 fn loader_waits() {
     let sleeps = |thread: std::io::Result<std::fs::DirEntry>| {
-        // A thread that is just ending has no such file any more.
+        // A thread that is just exiting no longer has this file.
         let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
         stat.contains("(edge-loader) S ")
     };
@@ -79,7 +78,7 @@ fn loader_waits() {
     }
 }
 
-/// Holds up the loader. What it allocates on its way there would count later.
+/// Blocks the loader. What it allocates on its way there would be counted later.
 fn gate_before(runtime: &mut Runtime, directory: &Path) -> Gate {
     let gate = Gate::before(runtime, directory);
     loader_waits();
@@ -96,7 +95,7 @@ fn ten_thousand_resident_switches_hold_the_same_bytes() {
     let mut rng = random::Rng::new(8);
     let mut at_start = None;
     for round in 0..10_100 {
-        // The first hundred touch what is touched at all.
+        // The first hundred rounds touch all pages that are ever touched.
         if round == 100 {
             at_start = Some((HELD.load(Ordering::Relaxed), ALLOCATIONS.load(Ordering::Relaxed), pages()));
         }
@@ -106,7 +105,7 @@ fn ten_thousand_resident_switches_hold_the_same_bytes() {
         }
     }
     let at_end = (HELD.load(Ordering::Relaxed), ALLOCATIONS.load(Ordering::Relaxed), pages());
-    // Reading the pages allocates the text of a file and frees it again.
+    // Reading the page count allocates and frees the text of a file.
     let (held, allocations, resident) = at_start.unwrap();
     assert_eq!((at_end.0, at_end.1 - allocations <= 16), (held, true), "{at_end:?} after {at_start:?}");
     assert!(at_end.2 <= resident + 16, "{at_end:?} after {at_start:?}");
@@ -140,8 +139,9 @@ fn loads_and_evictions_hold_no_more_than_the_first_round() {
         held.push(HELD.load(Ordering::Relaxed));
     }
     assert!(runtime.stats().evictions > 30, "{:?}", runtime.stats());
-    // When this thread and the loader first decode at the same time, and need two decoders from there on, is
-    // chance: hence so many rounds. What the loader is to free may still be there: two tasks, a file's bytes.
+    // It is a matter of chance when this thread and the loader first decode at the same time and need two
+    // decoders from then on: hence so many rounds. Memory the loader has yet to free may still be held: two
+    // tasks and a file's bytes.
     let most = |held: &[usize]| held.iter().copied().max().unwrap();
     let (early, late) = (most(&held[9..120]), most(&held[120..]));
     assert!(late <= early + 3 * largest, "{early} bytes held at first, {late} in the end");
@@ -166,7 +166,7 @@ fn what_is_prefetched_keeps_to_the_budget_though_nobody_takes_it_in() {
     }
     loader_waits();
     let held = HELD.load(Ordering::Relaxed);
-    // Three beside the running one, one beyond, and what a load works with.
+    // Three beside the running one, one in excess, and the working memory of a load.
     assert!(held - before < 8 * one, "{} bytes, tasks of {one}", held - before);
     assert_eq!(runtime.stats().loads, 1);
     runtime.settle().unwrap();
@@ -222,7 +222,7 @@ fn what_left_does_not_pile_up_where_the_loader_is_busy() {
         runtime.evict(signs).unwrap();
         runtime.load(path("signs")).unwrap();
     }
-    // What one load leaves for the next, and one task that the loader is to free.
+    // What one load keeps for the next, and one task the loader has yet to free.
     let held = HELD.load(Ordering::Relaxed).saturating_sub(before);
     assert!(held < 2 * both, "{held} bytes more than before, tasks of {both}");
     runtime.set_stream_from(0);
@@ -259,8 +259,8 @@ fn frames_and_warm_switches_allocate_nothing() {
     }
 }
 
-/// Frames of a task that was prefetched, of one that was loaded, and of one that was streamed and is whole,
-/// before and after the loader has said so.
+/// Frames of a task that was prefetched, of one that was loaded, and of one that was streamed completely,
+/// before and after the loader has reported it.
 fn frames_of_tasks_that_came_in_any_way(what: &str, mut runtime: Runtime, tasks: &[Vec<u8>; 3], size: usize) {
     let directory = tempfile::tempdir().unwrap();
     let file = |i: usize| {
@@ -281,7 +281,7 @@ fn frames_of_tasks_that_came_in_any_way(what: &str, mut runtime: Runtime, tasks:
     tensor(&mut runtime, &input);
     assert!(runtime.is_loading(streamed) && runtime.current().unwrap().1.is_complete());
     let ids = [loaded, prefetched, streamed];
-    // The first image of a size sets the resampler up, and the loaded task wants grey ones.
+    // The first image of a size sets up the resampler, and the loaded task takes grey images.
     let set_up = ids.map(|id| allocations(&mut runtime, id, false, image));
     assert!(set_up[0] > 0 && set_up[1] > 0, "{what}: {set_up:?}");
     frames_allocate_nothing(what, &mut runtime, &ids, &input);
@@ -310,7 +310,7 @@ fn frames_allocate_nothing(what: &str, runtime: &mut Runtime, ids: &[TaskId], in
     }
 }
 
-/// Allocations of a switch to `id`, asked for by a switcher or not, and of a frame.
+/// Number of allocations made by a switch to `id` (requested by a switcher or not) and a frame.
 fn allocations(runtime: &mut Runtime, id: TaskId, asks: bool, frame: impl Fn(&mut Runtime)) -> usize {
     let switcher = runtime.switcher();
     let before = ALLOCATIONS.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The C ABI as C sees it: a program compiled against the header, linked with the archive, and run.
+//! The C ABI from C: a program is compiled against the header, linked with the archive, and run.
 
 #[path = "runtime/naive.rs"]
 mod naive;
@@ -14,7 +14,7 @@ use edge_runtime::{Backbone, Frame, Options, Runtime};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a Rust program gets for the same frame.
+/// The answers a Rust program gets for the same frame.
 fn answers(directory: &Path, names: &[&str]) -> String {
     let backbone = Backbone::open(directory.join("net.backbone"), &Options::default()).unwrap();
     let mut runtime = Runtime::new(backbone, 2);
@@ -30,7 +30,7 @@ fn answers(directory: &Path, names: &[&str]) -> String {
     text
 }
 
-/// The archive that Cargo made of this package for the profile of this test.
+/// The archive built by Cargo for this test's profile.
 fn archive() -> PathBuf {
     let mine = std::env::current_exe().unwrap();
     let newest = |folder: &Path| {

@@ -1,4 +1,4 @@
-//! What many tasks take: fifty of them on ResNet-18 at 224 px, in a process that does nothing else.
+//! Memory use of many tasks: fifty of them on ResNet-18 at 224 px, in a process that does nothing else.
 #![cfg(target_os = "linux")]
 
 #[path = "../benches/peer/mod.rs"]
@@ -11,13 +11,13 @@ use edge_runtime::{Backbone, Options, Runtime};
 use std::path::Path;
 use std::process::Command;
 
-/// Bytes beyond backbone and tasks: code, heap, and the workspace that all tasks share.
+/// Bytes allowed beyond backbone and tasks: code, heap, and the shared workspace.
 const BEYOND: usize = 16 << 20;
 
-/// Where the store is, for the process that opens it.
+/// Passes the store's path to the process that opens it.
 const STORE: &str = "EDGE_RUNTIME_TEST_STORE";
 
-// The only test of its binary, which it starts once more.
+// The only test in its binary, which it runs once more.
 #[test]
 fn fifty_resident_tasks_take_hardly_more_than_their_parameters() {
     if let Some(directory) = std::env::var_os(STORE) {
@@ -25,12 +25,13 @@ fn fifty_resident_tasks_take_hardly_more_than_their_parameters() {
     }
     let directory = tempfile::tempdir().unwrap();
     store::write("resnet18", directory.path());
-    // Which thread decodes what differs from run to run, and with it what allocators keep: the least of three.
+    // Which thread decodes what varies between runs, and so does what allocators keep: take the minimum of
+    // three.
     let beyond = (0..3).map(|_| beyond(directory.path())).min().unwrap();
     assert!(beyond <= BEYOND, "{beyond} bytes beyond backbone and tasks");
 }
 
-/// Resident bytes of a process with all tasks, less those of backbone and tasks.
+/// Resident bytes of a process with all tasks, minus those of backbone and tasks.
 fn beyond(directory: &Path) -> usize {
     let mut apart = Command::new(std::env::current_exe().unwrap());
     let output = apart.arg("--nocapture").env(STORE, directory).output().unwrap();
@@ -40,11 +41,12 @@ fn beyond(directory: &Path) -> usize {
     let figures: Vec<usize> = line.split(' ').map(|figure| figure.parse().unwrap()).collect();
     let [rss, backbone, tasks] = figures[..] else { panic!("{line}") };
     assert!(backbone > 50_000_000 && tasks > 50_000_000, "{line}");
-    // Pages that nobody touched may be missing, but not many.
+    // Untouched pages may be missing, but not many.
     rss.checked_sub(backbone + tasks).unwrap_or_else(|| panic!("{line}"))
 }
 
-/// Has all tasks resident, answers a frame with the first and the last, and tells bytes: resident, of the backbone, of all tasks.
+/// Loads all tasks, runs a frame with the first and the last, and prints bytes: resident, of the backbone, of
+/// all tasks.
 fn hold(directory: &Path) {
     let [_, packed] = store::backbones(directory);
     let mut runtime = Runtime::new(Backbone::open(packed, &Options::default()).unwrap(), 1);

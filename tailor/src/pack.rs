@@ -1,4 +1,4 @@
-//! From a trained, pruned student to the plan and tensors a device runs, and the bundle they travel in.
+//! From a trained, pruned student to the plan and tensors a device runs, and the bundle that carries them.
 
 use crate::net::{Net, Params, Pass, alphas};
 use crate::source::Source;
@@ -8,11 +8,11 @@ use bundles::plan::{Op, Owner, Plan, Role};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
-/// Seeds of the golden vectors every bundle carries.
+/// Seeds of the golden vectors in every bundle.
 const GOLDEN_SEEDS: [u64; 2] = [1, 2];
 
-/// How far a device's scores may lie from the golden ones, relative to the largest score: room for another
-/// order of summation, not for a wrong kernel.
+/// Maximum deviation of a device's scores from the golden ones, relative to the largest score: allows for a
+/// different order of summation, but not for a wrong kernel.
 const GOLDEN_TOLERANCE: f32 = 1e-3;
 
 /// A tensor ready to be packed.
@@ -26,13 +26,13 @@ pub struct Packed {
     pub values: Vec<f32>,
 }
 
-/// Folds norms and alphas: the deployed plan, and its task-owned tensors in execution order.
+/// Folds norms and alphas. Returns the deployed plan and its task-owned tensors in execution order.
 ///
-/// Exact up to rounding: a proxy `alpha (norm (W x))` becomes `W' x + b'`; the norms behind universal
-/// kernels become per-channel scale and shift.
+/// Exact up to rounding: a proxy `alpha (norm (W x))` becomes `W' x + b'`; norms after universal kernels
+/// become per-channel scale and shift.
 ///
 /// # Errors
-/// [`Error::MissingTensor`] when `params` does not belong to `plan`.
+/// [`Error::MissingTensor`] if `params` does not belong to `plan`.
 pub fn deploy(plan: &Plan, params: &Params) -> Result<(Plan, Vec<Packed>)> {
     let folded = plan.folded();
     let mut values: BTreeMap<String, Vec<f32>> = BTreeMap::new();
@@ -77,7 +77,7 @@ pub fn deploy(plan: &Plan, params: &Params) -> Result<(Plan, Vec<Packed>)> {
     Ok((folded, packed))
 }
 
-/// An operation packed as it is; norms become scale and shift.
+/// Packs an operation unchanged; norms become scale and shift.
 fn plain(op: &Op, params: &Params, values: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
     if let Op::Affine(norm) = op {
         let (scale, shift) = params.scale_shift(&norm.name)?;
@@ -92,7 +92,8 @@ fn plain(op: &Op, params: &Params, values: &mut BTreeMap<String, Vec<f32>>) -> R
     Ok(())
 }
 
-/// A proxy's line: each convolution takes in the norm behind it, the last one also the gate's `factor`.
+/// Packs a proxy: the norm after each convolution is folded into it, and the gate's `factor` into the last
+/// one.
 fn proxy(ops: &[Op], factor: f32, params: &Params, values: &mut BTreeMap<String, Vec<f32>>) -> Result<()> {
     let last_conv = ops.iter().rposition(|op| matches!(op, Op::Conv(_)));
     let mut i = 0;
@@ -125,7 +126,7 @@ fn proxy(ops: &[Op], factor: f32, params: &Params, values: &mut BTreeMap<String,
     Ok(())
 }
 
-/// What a task bundle says about itself beside its network.
+/// The contents of a task bundle besides its network.
 #[derive(Debug, Clone)]
 pub struct Label<'a> {
     /// The task's name.
@@ -136,15 +137,15 @@ pub struct Label<'a> {
     pub preprocess: Preprocess,
     /// The backbone it belongs to.
     pub backbone: [u8; 32],
-    /// Where it comes from.
+    /// Provenance.
     pub facts: &'a [(String, String)],
 }
 
-/// A task bundle: deployed plan, task-owned tensors in execution order, golden vectors of this very network,
-/// signed by `signers` (by the development key when there are none).
+/// A task bundle: deployed plan, task-owned tensors in execution order and golden vectors of this network,
+/// signed by `signers` (with the development key if there are none).
 ///
 /// # Errors
-/// Whatever [`deploy`] or the container reports.
+/// As [`deploy`] and the container.
 pub fn task_bundle(
     plan: &Plan,
     params: &Params,
@@ -166,7 +167,7 @@ pub fn task_bundle(
     Ok(writer.finish(signers)?)
 }
 
-/// The scores this network gives for the input that `seed` stands for.
+/// The network's scores for the input generated from `seed`.
 fn golden(plan: &Plan, params: &Params, seed: u64) -> Result<Golden> {
     let shape = plan.input;
     let mut input = vec![0.0; shape.len()];
@@ -176,7 +177,7 @@ fn golden(plan: &Plan, params: &Params, seed: u64) -> Result<Golden> {
     Ok(Golden { seed, scores: logits.flatten_all()?.to_vec1()?, tolerance: GOLDEN_TOLERANCE })
 }
 
-/// Refuses a bundle that is no task made for the backbone of this id.
+/// Refuses a bundle that is not a task for the backbone with this id.
 ///
 /// # Errors
 /// [`Error::Bundle`], `Incompatible`.
@@ -195,11 +196,11 @@ pub fn check_backbone(manifest: &Manifest, id: &[u8; 32]) -> Result<()> {
     Err(Error::Bundle(bundles::Error::Incompatible {
         what: format!("{} `{}`", manifest.kind.word(), manifest.name),
         want: format!("backbone {}", short(&manifest.backbone.id)),
-        got: format!("backbone {}; give the backbone the task was made for", short(id)),
+        got: format!("backbone {}; use the backbone the task was made for", short(id)),
     }))
 }
 
-/// A task bundle opened on the host, beside the backbone it belongs to.
+/// A task bundle opened on the host, with its backbone.
 #[derive(Debug)]
 pub struct PackedTask {
     /// The deployed network.
@@ -215,7 +216,7 @@ impl PackedTask {
     /// Takes the task's tensors from `bundle` and the universal kernels from `source`.
     ///
     /// # Errors
-    /// When the bundle belongs to another backbone, or a tensor is missing or damaged.
+    /// The bundle belongs to another backbone, or a tensor is missing or damaged.
     pub fn read(bundle: &Bundle<'_>, source: &Source) -> Result<PackedTask> {
         let manifest = bundle.manifest();
         check_backbone(manifest, &source.id)?;
@@ -234,7 +235,7 @@ impl PackedTask {
         Ok(PackedTask { plan: manifest.plan.clone(), preprocess: manifest.preprocess, labels, params })
     }
 
-    /// Its numbers, and those of its universal kernels.
+    /// Its parameters, including its universal kernels.
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -242,7 +243,7 @@ impl PackedTask {
     /// Class scores of normalised images `(n, 3, h, w)`.
     ///
     /// # Errors
-    /// When the images do not fit the plan.
+    /// The images do not match the plan.
     pub fn classify(&self, images: &Tensor) -> Result<Tensor> {
         Ok(Net { plan: &self.plan, params: &self.params }.forward(images, Pass::Infer)?.logits)
     }

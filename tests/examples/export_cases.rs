@@ -1,14 +1,15 @@
-//! Networks for `tests/peers/run export`: writes ONNX models with an input and the device engine's scores of each.
+//! Networks for `tests/peers/run export`: writes ONNX models, each with an input and the device engine's
+//! scores.
 //!
 //! `export_cases FOLDER [--bundles BACKBONE TASK]...` writes NAME.onnx, NAME.input and NAME.scores (f32,
-//! little-endian) and prints one JSON line per case. The cases are random plans, architectures as backbones and as
-//! pruned students packed into bundles, the sample backbone, and whatever bundles are named.
+//! little-endian) and prints one JSON line per case. The cases are random plans, architectures as backbones
+//! and as pruned students packed into bundles, the sample backbone, and any bundles given.
 
 #[path = "../../edge-runtime/tests/runtime/naive.rs"]
 mod naive;
 #[path = "../../edge-runtime/tests/runtime/random.rs"]
 mod random;
-// Its stores on disk are for the command's own tests.
+// The module's on-disk stores are for the command's own tests.
 #[allow(dead_code)]
 #[path = "../../edge-runtime/tests/runtime/store.rs"]
 mod store;
@@ -25,7 +26,7 @@ use tailor::import::{Request, import, write_backbone};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-/// Architecture, image size: small ones in full, the large ones for their shapes.
+/// Architecture and image size: small ones in full, the large ones for their shapes.
 const ARCHITECTURES: [(&str, usize); 8] = [
     ("cifar-resnet20-a", 32),
     ("cifar-resnet56-b", 32),
@@ -37,7 +38,7 @@ const ARCHITECTURES: [(&str, usize); 8] = [
     ("wrn26-decathlon", 64),
 ];
 
-/// Random plans.
+/// Number of random plans.
 const PLANS: u64 = 24;
 
 struct Cases {
@@ -45,7 +46,7 @@ struct Cases {
 }
 
 impl Cases {
-    /// Writes one case; `input` `(n, ...)` goes into the model, `scores` is what the engine makes of it.
+    /// Writes one case; `input` `(n, ...)` goes into the model, `scores` is the engine's result.
     fn add(&self, name: &str, network: &Network, options: Options, input: &[f32], scores: &[f32]) -> Outcome {
         let exported = onnx(network, options)?;
         let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -61,7 +62,7 @@ impl Cases {
         Ok(())
     }
 
-    /// A network in memory: one image, and two at once where the caller chooses.
+    /// A network in memory: one image, and two at once with a dynamic batch axis.
     fn memory(&self, name: &str, network: &Network, rng: &mut Rng) -> Outcome {
         let images: Vec<f32> = (0..2 * network.plan.input.len()).map(|_| rng.float()).collect();
         let of = |owner| {
@@ -132,7 +133,7 @@ fn main() -> Outcome {
         let arch: Arch = name.parse()?;
         let network = network(name, arch.plan(size, size, 10)?, rng);
         cases.memory(name, &network, rng)?;
-        // The store's golden vectors come from plain loops: small images.
+        // The store's golden vectors are computed by plain loops: keep images small.
         let packed = store::packed(name, size.min(32), 3);
         for (task, bytes, ..) in &packed.tasks {
             cases.bundle(&format!("{name}-{task}"), &packed.backbone, bytes)?;

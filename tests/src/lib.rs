@@ -1,1 +1,1 @@
-//! Nothing here: the tests are in `tests/tests`.
+//! Empty: the tests are in `tests/tests`.

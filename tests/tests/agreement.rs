@@ -1,6 +1,6 @@
-//! One plan, two interpreters: random networks give the same scores under candle and on the device's engine.
+//! One plan, two interpreters: random networks give the same scores in candle and in the device engine.
 
-/// The device's own generator of random networks, so that both sides are drawn from the same ones.
+/// The device tests' generator of random networks, so that both sides draw from the same ones.
 #[path = "../../edge-runtime/tests/runtime/random.rs"]
 mod random;
 
@@ -17,7 +17,7 @@ use random::Rng;
 use std::collections::HashMap;
 use tailor::net::{Net, Params, Pass};
 
-/// Largest difference allowed, relative to the largest score.
+/// Maximum difference, relative to the largest score.
 const TOLERANCE: f32 = 1e-4;
 
 fn under_candle(plan: &Plan, all: &HashMap<String, Vec<f32>>, input: &[f32]) -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! An imported source network, carried by a backbone file, gives PyTorch's scores on the device's engine.
+//! An imported source network, stored in a backbone file, gives PyTorch's scores on the device engine.
 
 use bundles::container::Bundle;
 use bundles::plan::{Op, Owner, Plan};
@@ -10,7 +10,7 @@ use tailor::import::{Imported, Request, import, read_backbone, write_backbone};
 use tailor::source::Source;
 use tailor::weights::read_state_dict;
 
-/// A network whose classifier did not come along gives its pooled features as scores.
+/// Makes a network without a classifier return its pooled features as scores.
 fn with_features_as_scores(mut imported: Imported) -> Imported {
     let Some(Op::Linear(fc)) = imported.plan.head.last() else { panic!("no classifier in the plan") };
     let features = fc.c_in;
@@ -24,8 +24,8 @@ fn with_features_as_scores(mut imported: Imported) -> Imported {
     imported
 }
 
-/// Imports `weights`, writes and maps the backbone file, and runs the source network on each input: on the device's
-/// engine, and on the host, where folded norms have first got statistics of these very inputs.
+/// Imports `weights`, writes and maps the backbone file, and runs the source network on each input: on the
+/// device engine, and on the host, where folded norms are first given statistics of these inputs.
 fn scores(weights: &Path, inputs: &[Vec<f32>]) -> (Imported, Vec<Vec<f32>>, Vec<f32>) {
     let mut imported = import(weights, &Request::default()).unwrap();
     if !imported.classifier {
@@ -60,7 +60,7 @@ fn scores(weights: &Path, inputs: &[Vec<f32>]) -> (Imported, Vec<Vec<f32>>, Vec<
     (imported, on_device, on_host)
 }
 
-/// Largest difference over the largest score.
+/// Largest difference, relative to the largest score.
 fn distance(got: &[f32], want: &[f32]) -> f32 {
     assert_eq!(got.len(), want.len());
     let size = want.iter().fold(0.0f32, |size, v| size.max(v.abs()));
@@ -90,9 +90,9 @@ fn the_sample_backbone_gives_pytorchs_scores() {
 }
 
 /// The same for public weights, which this project may not ship: `PUBLIC_WEIGHTS` names a folder with
-/// `NAME.th`, `.pt` or `.safetensors` and `NAME.golden.safetensors` (`input` `(n, 3, h, w)`; `logits` `(n, classes)`,
-/// or `features` `(n, channels)` where the classifier does not belong to the blocks that are there, as
-/// `fixtures/folded_features.py` makes them).
+/// `NAME.th`, `.pt` or `.safetensors` and `NAME.golden.safetensors` (`input` `(n, 3, h, w)`; `logits` `(n,
+/// classes)`, or `features` `(n, channels)` if the classifier does not match the blocks present, as made by
+/// `fixtures/folded_features.py`).
 #[test]
 #[ignore = "needs public weights: PUBLIC_WEIGHTS=DIR cargo test -p tests --test import -- --ignored"]
 fn public_weights_give_pytorchs_scores() {

@@ -1,4 +1,4 @@
-//! Writing a file so that a reader, or a power cut, sees the old one or the new one and nothing between.
+//! Atomic file writes: a reader, or a power cut, sees either the old file or the new one.
 
 use crate::{Error, Result};
 use std::fs::{self, File, OpenOptions};
@@ -6,18 +6,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Distinguishes temporary files that threads of one process write at the same time.
+/// Distinguishes temporary files written concurrently by threads of one process.
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
-/// Puts `bytes` at `path`, replacing what is there, in one step.
+/// Atomically replaces the contents of `path` with `bytes`.
 ///
-/// What is no file (a device, a pipe) is refused; a link stays, and what it leads to is replaced. Writes
-/// `.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
-/// directory. Who may read and write a file stays as it was. A file that is mapped somewhere keeps its old
-/// contents: it is never truncated or overwritten.
-///
+/// Anything that is not a regular file (a device, a pipe) is refused; a symbolic link is kept and its target
+/// replaced. Writes `.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
+/// directory. Permissions are preserved. A file that is currently mapped keeps its old contents: it is never
+/// truncated or overwritten.
 /// # Errors
-/// `Io` naming the file and the step; the temporary file is removed and `path` is as it was.
+/// `Io` naming the file and the step; the temporary file is removed and `path` is left unchanged.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let path = &target(path)?;
     let (temporary, file) = create(path)?;
@@ -25,28 +24,30 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         fs::rename(&temporary, path).map_err(failed(path, "put the temporary file in its place"))
     });
     if outcome.is_err() {
-        // The first error is the one to report; a leftover temporary file is harmless.
+        // Report the first error; a leftover temporary file is harmless.
         let _ = fs::remove_file(&temporary);
         return outcome;
     }
     sync_directory(directory(path))
 }
 
-/// Whether [`write_atomically`] could begin to write `path` now: to be asked before the work whose result
-/// goes there. Nothing is left behind.
+/// Checks that [`write_atomically`] could write `path` now, before the work that produces the contents.
+/// Leaves nothing behind.
 ///
 /// # Errors
-/// `Io` naming the file: it names none, its directory is missing, or no file can be made there.
+/// `Io` naming the file: it has no file name, its directory is missing, or no file can be created there.
 pub fn check_writable(path: &Path) -> Result<()> {
     let path = target(path)?;
     let (temporary, _) = create(&path)?;
     fs::remove_file(temporary).map_err(failed(&path, "remove the temporary file beside it"))
 }
 
-/// Where the bytes for `path` go: there, or where a link at `path` leads.
+/// Where the bytes for `path` go: `path` itself, or the target of a symbolic link there.
 fn target(path: &Path) -> Result<PathBuf> {
     match fs::metadata(path) {
-        Ok(there) if !there.is_file() => Err(failed(path, "replace it")(io::Error::other("it is no file"))),
+        Ok(there) if !there.is_file() => {
+            Err(failed(path, "replace it")(io::Error::other("it is not a regular file")))
+        }
         Ok(_) => fs::canonicalize(path).map_err(failed(path, "find it")),
         Err(_) if path.file_name().is_none() => {
             Err(failed(path, "write it")(io::Error::other("it names no file")))
@@ -62,8 +63,8 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// A file beside `path` that was not there. One of that name may be: of a process that was killed, and whose
-/// number this one has now, as in containers; it is left alone.
+/// Creates a new file beside `path`. A name that is taken is skipped: it may be left over from a killed
+/// process whose id this one has been given (as happens in containers).
 fn create(path: &Path) -> Result<(PathBuf, File)> {
     loop {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -89,7 +90,7 @@ fn sync_directory(directory: &Path) -> Result<()> {
     File::open(directory).and_then(|d| d.sync_all()).map_err(failed(directory, "sync the directory"))
 }
 
-/// Other systems cannot open a directory; their rename is what they have.
+/// Other systems cannot open a directory; the rename has to do.
 #[cfg(not(unix))]
 fn sync_directory(_: &Path) -> Result<()> {
     Ok(())
@@ -110,14 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn replaces_in_one_step_and_leaves_nothing_behind() {
+    fn replaces_atomically_and_leaves_nothing_behind() {
         let directory = scratch("replace");
         let path = directory.join("a.task");
         write_atomically(&path, b"old").unwrap();
         let mut open_before = File::open(&path).unwrap();
         write_atomically(&path, b"new and longer").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new and longer");
-        // Who had the old file open (or mapped) still has the old bytes.
+        // A reader that had the old file open (or mapped) still sees the old bytes.
         let mut old = String::new();
         io::Read::read_to_string(&mut open_before, &mut old).unwrap();
         assert_eq!(old, "old");
@@ -126,10 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_of_the_same_number_left_is_passed_over() {
+    fn leftovers_of_a_killed_process_with_the_same_id_are_skipped() {
         let directory = scratch("left");
         let next = SERIAL.load(Ordering::Relaxed);
-        // Tests beside this one write files, too.
+        // Other tests write files concurrently.
         for serial in next..next + 50 {
             fs::write(directory.join(format!(".{}.{serial}.tmp", std::process::id())), b"left").unwrap();
         }
@@ -142,7 +143,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn who_may_read_a_file_stays_as_it_was() {
+    fn permissions_are_preserved() {
         use std::os::unix::fs::PermissionsExt;
         let directory = scratch("mode");
         let path = directory.join("a.task");
@@ -168,7 +169,7 @@ mod tests {
         {
             let socket = directory.join("socket");
             let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-            assert!(write_atomically(&socket, b"x").unwrap_err().to_string().contains("it is no file"));
+            assert!(write_atomically(&socket, b"x").unwrap_err().to_string().contains("not a regular file"));
             let (file, link) = (directory.join("file"), directory.join("link"));
             fs::write(&file, b"old").unwrap();
             std::os::unix::fs::symlink(&file, &link).unwrap();
@@ -176,8 +177,9 @@ mod tests {
             assert_eq!(fs::read(&file).unwrap(), b"new");
             assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         }
-        // What is told of is the file that was asked for, not the temporary one.
-        for (target, word) in [("missing/x", "missing/x: cannot make a file there"), ("..", "it is no file")]
+        // Errors name the requested file, not the temporary one.
+        for (target, word) in
+            [("missing/x", "missing/x: cannot make a file there"), ("..", "not a regular file")]
         {
             for outcome in [write_atomically, |path: &Path, _: &[u8]| check_writable(path)] {
                 let error = outcome(&directory.join(target), b"x").unwrap_err().to_string();
@@ -186,7 +188,7 @@ mod tests {
         }
         check_writable(&directory.join("new")).unwrap();
         assert!(!directory.join("new").exists());
-        // A name as long as a name may be.
+        // The longest possible file name.
         write_atomically(&directory.join("n".repeat(255)), b"x").unwrap();
         fs::remove_dir_all(directory).unwrap();
     }

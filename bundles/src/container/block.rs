@@ -1,4 +1,4 @@
-//! Blocks: what lies in one piece in the file, under one hash.
+//! Blocks: contiguous byte ranges of the file, each covered by one hash.
 
 use super::planes::{Place, WIDTHS};
 use super::section::{align_up, section_alignment};
@@ -10,39 +10,38 @@ use std::ops::Range;
 /// How a block's bytes are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {
-    /// The bytes of one tensor, as they are.
+    /// The bytes of one tensor, uncompressed.
     Raw,
-    /// One zstd frame of any number of tensors.
+    /// One zstd frame holding any number of tensors.
     Zstd,
 }
 
-/// One or several tensors in one piece. What is not stated is only known here once it is derived: see
-/// `place`.
+/// One or more tensors stored contiguously. Fields that the file does not state are derived by `place`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// Compression.
     pub codec: Codec,
-    /// Which sections it holds.
+    /// The sections it holds.
     pub sections: Range<usize>,
     /// First stored byte, counted from the start of the section group.
     pub offset: u64,
     /// Bytes in the file.
     pub stored_len: u64,
-    /// Bytes of its tensors.
+    /// Total bytes of its tensors.
     pub raw_len: u64,
     /// BLAKE3 of the bytes in the file.
     pub hash: [u8; 32],
-    /// Elements of each of [`WIDTHS`].
+    /// Number of elements of each width in [`WIDTHS`].
     pub(super) elements: [u64; WIDTHS.len()],
 }
 
 impl Block {
-    /// Of these sections. All but codec, stored length and hash is left to [`place`].
+    /// A block of these sections. Everything but codec, stored length and hash is filled in by [`place`].
     pub(super) fn new(codec: Codec, sections: Range<usize>, stored_len: u64, hash: [u8; 32]) -> Block {
         Block { codec, sections, offset: 0, stored_len, raw_len: 0, hash, elements: [0; WIDTHS.len()] }
     }
 
-    /// Where the elements of one of its sections lie, once it is decompressed.
+    /// Where the elements of one of its sections lie in the decompressed block.
     pub(super) fn place_of(&self, section: &Section) -> Option<Place> {
         let mut base = 0;
         for (width, all) in WIDTHS.into_iter().zip(self.elements) {
@@ -91,7 +90,7 @@ pub(super) fn place(kind: Kind, sections: &mut [Section], blocks: &mut [Block]) 
     Ok(end)
 }
 
-/// Encodes what is stated about a block.
+/// Encodes the stated fields of a block.
 pub(super) fn put(to: &mut Sink, block: &Block) {
     match block.codec {
         Codec::Raw => to.u8(0),
@@ -104,7 +103,7 @@ pub(super) fn put(to: &mut Sink, block: &Block) {
     to.bytes.extend_from_slice(&block.hash);
 }
 
-/// Decodes the blocks of `sections` sections: each belongs to one, in order.
+/// Decodes the blocks of `sections` sections; each section belongs to exactly one block, in order.
 pub(super) fn get_all(from: &mut Cursor<'_>, sections: usize) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     let mut next = 0usize;
@@ -131,7 +130,7 @@ pub(super) fn get_all(from: &mut Cursor<'_>, sections: usize) -> Result<Vec<Bloc
                 count,
             );
         }
-        // Just found to be at most a usize.
+        // Checked above to be at most `rest`, a usize.
         let end = next + count as usize;
         blocks.push(Block::new(codec, next..end, stored_len, from.array()?));
         next = end;

@@ -1,4 +1,4 @@
-//! Whether a bundle's sections are the tensors that its plan calls for.
+//! Checks that a bundle's sections are the tensors its plan requires.
 
 use super::section::COMPANION;
 use super::{Dtype, Kind, Layout, Manifest, Section};
@@ -19,16 +19,15 @@ impl<'a> Sections<'a> {
     }
 }
 
-/// The section of that name; `by_name` are the indices of all, sorted by name.
+/// The section named `name`; `by_name` holds the indices of all sections, sorted by name.
 pub(super) fn find<'a>(manifest: &'a Manifest, by_name: &[usize], name: &str) -> Option<&'a Section> {
     let of = |i: &usize| manifest.sections.get(*i);
     let found = by_name.binary_search_by_key(&Some(name), |i| of(i).map(|section| section.name.as_str()));
     found.ok().and_then(|at| by_name.get(at)).and_then(of)
 }
 
-/// Checks that the plan itself holds together, that every section is one of its tensors (or a companion of
-/// one), and that none is missing of those that this kind of bundle owns. `by_name` are the indices of
-/// sections, sorted by name.
+/// Checks that the plan is valid, that every section is one of its tensors (or a companion of one), and that
+/// no tensor owned by this kind of bundle is missing. `by_name` holds the section indices, sorted by name.
 pub(super) fn check(manifest: &Manifest, by_name: &[usize]) -> Result<()> {
     let mut specs = match manifest.plan.checked_tensors() {
         Ok((_, specs)) => specs,
@@ -39,7 +38,7 @@ pub(super) fn check(manifest: &Manifest, by_name: &[usize]) -> Result<()> {
         Kind::Task => Owner::Task,
     };
     let sections = Sections { manifest, by_name };
-    // In execution order, so that the first one that is missing is named.
+    // In execution order, so that the first missing tensor is reported.
     let missing = specs.iter().find(|spec| spec.owner == own && sections.get(&spec.name).is_none());
     let missing = missing.map(|spec| spec.name.clone());
     specs.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -77,8 +76,8 @@ pub(super) fn check(manifest: &Manifest, by_name: &[usize]) -> Result<()> {
     }
 }
 
-/// Bytes stand for numbers only beside their scales: an int8 tensor of the plan has one for each of its rows,
-/// and the scales of maps are as many as the plan has maps.
+/// Checks quantisation scales: an int8 tensor of the plan needs one scale per row, and the map scales must
+/// match the number of maps in the plan.
 fn check_scales(manifest: &Manifest, sections: &Sections<'_>) -> Result<()> {
     let is_table = |section: &Section, shape: &[usize]| {
         (section.dtype, section.layout) == (Dtype::F32, Layout::Canonical) && section.shape == shape

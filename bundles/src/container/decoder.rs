@@ -1,4 +1,4 @@
-//! Turning stored blocks back into tensors, one after the other, without allocating for each.
+//! Decodes stored blocks into tensors, without an allocation for each.
 
 use super::half::f16_to_f32;
 use super::planes::Place;
@@ -7,16 +7,16 @@ use super::{Block, Codec, Dtype, Section, frame};
 use crate::{Error, Result};
 use zstd::bulk::Decompressor;
 
-/// Decodes sections of any bundle. Keeps its zstd context from one to the next, and the last block: sections
-/// that are asked for in the order of the file cost one decompression for each block.
+/// Decodes sections of any bundle. Keeps its zstd context and the last block, so that sections requested in
+/// file order cost one decompression per block.
 pub struct Decoder {
     pub(super) zstd: Decompressor<'static>,
-    /// Room for a block.
+    /// Buffer for a decompressed block.
     room: Vec<u8>,
-    /// Room for a block as it is stored.
+    /// Buffer for a stored block.
     stored: Vec<u8>,
-    /// Number of the reading, and index of the block whose hash was found right last. If it is compressed, it
-    /// is in `room`.
+    /// Reading number and index of the last block whose hash was verified. If that block is compressed, its
+    /// decompressed bytes are in `room`.
     held: Option<(u64, usize)>,
 }
 
@@ -24,25 +24,25 @@ impl Decoder {
     /// A decoder with empty buffers.
     ///
     /// # Errors
-    /// `Io` when there is no memory for it.
+    /// `Io` if memory is exhausted.
     pub fn new() -> Result<Decoder> {
         Ok(Decoder { zstd: frame::unpacker()?, room: Vec::new(), stored: Vec::new(), held: None })
     }
 
-    /// Gives up its buffers if one is larger than `most` bytes.
+    /// Frees its buffers if either exceeds `most` bytes.
     pub fn shrink(&mut self, most: usize) {
         if self.room.capacity().max(self.stored.capacity()) > most {
             (self.room, self.stored, self.held) = (Vec::new(), Vec::new(), None);
         }
     }
 
-    /// Decodes `section` of `bundle` into `out`, which has `section.raw_len` bytes.
+    /// Decodes `section` of `bundle` into `out`, which must have `section.raw_len` bytes.
     ///
-    /// Stored bytes are hashed before they are decoded; on an error `out` holds zeros.
+    /// Stored bytes are hashed before they are decoded; on error `out` holds zeros.
     ///
     /// # Errors
-    /// `HashMismatch`, `Corrupt` (no proper zstd frame of that length), or `BadRequest` when `out` has
-    /// another length or `section` is not the bundle's.
+    /// `HashMismatch`, `Corrupt` (not a valid zstd frame of that length), or `BadRequest` if `out` has
+    /// another length or `section` does not belong to the bundle.
     pub fn decode_into(&mut self, bundle: &Bundle<'_>, section: &Section, out: &mut [u8]) -> Result<()> {
         let outcome = if out.len() as u64 == section.raw_len {
             self.bytes(bundle, section, out)
@@ -55,7 +55,7 @@ impl Decoder {
         outcome
     }
 
-    /// Decodes a tensor of f32 or f16 elements into `out`, in the order of its layout.
+    /// Decodes a tensor of f32 or f16 elements into `out`, in layout order.
     ///
     /// # Errors
     /// As [`Decoder::decode_into`]; `Unsupported` for other element types.
@@ -68,8 +68,8 @@ impl Decoder {
         Err(wrong_room(section, len, section.raw_len))
     }
 
-    /// Decodes elements of a tensor, from the `start`-th on, as many as `out` has: a large tensor, in its
-    /// order, costs one decompression and little room.
+    /// Decodes `out.len()` elements of a tensor from index `start` on. Reading a large tensor sequentially
+    /// costs one decompression and little memory.
     ///
     /// # Errors
     /// As [`Decoder::decode_f32_into`].
@@ -104,7 +104,7 @@ impl Decoder {
         }
     }
 
-    /// `out` is one value for each element of `W` bytes, from the `start`-th on.
+    /// Decodes `out.len()` elements of `W` bytes from index `start` on.
     fn elements<T, const W: usize>(
         &mut self,
         bundle: &Bundle<'_>,
@@ -125,8 +125,8 @@ impl Decoder {
         if found { Ok(()) } else { Err(wrong_room(section, W.saturating_mul(out.len()), section.raw_len)) }
     }
 
-    /// The bytes of `len` elements from the `start`-th on; or, if they are compressed, those of their block,
-    /// and where in it they lie.
+    /// The bytes of `len` elements from index `start` on; if they are compressed, the bytes of their block
+    /// and their place in it.
     fn find<'b>(
         &'b mut self,
         bundle: &'b Bundle<'_>,
@@ -148,8 +148,8 @@ impl Decoder {
         Ok((&self.room, Some(place.ok_or_else(room)?)))
     }
 
-    /// Sees to it that a block's stored bytes were found right, now or the last time; if it is compressed,
-    /// what it holds is in `room`.
+    /// Ensures that a block's stored bytes have been verified; if it is compressed, `room` then holds its
+    /// contents.
     fn check(&mut self, bundle: &Bundle<'_>, index: usize, block: &Block) -> Result<()> {
         if self.held == Some((bundle.reading(), index)) {
             return Ok(());
@@ -157,10 +157,10 @@ impl Decoder {
         self.held = None;
         let stored = bundle.checked(block, &mut self.stored)?;
         if block.codec == Codec::Zstd {
-            // Bounded by the file's size, see `rules::largest_raw`.
+            // Bounded by the file size; see `rules::largest_raw`.
             let len = usize::try_from(block.raw_len).unwrap_or(usize::MAX);
             if self.room.len() < len {
-                // What is there need not be moved.
+                // The old contents need not be moved.
                 self.room.clear();
                 self.room.resize(len, 0);
             }
@@ -181,7 +181,7 @@ impl std::fmt::Debug for Decoder {
 fn wrong_room(section: &Section, bytes: usize, want: u64) -> Error {
     Error::BadRequest {
         what: format!("{bytes} bytes of room for tensor {}", section.name),
-        want: format!("give it {want}"),
+        want: format!("it needs {want}"),
     }
 }
 
@@ -191,7 +191,7 @@ mod tests {
     use crate::container::testing::tiny_task;
 
     #[test]
-    fn room_is_given_up_and_made_again() {
+    fn buffers_are_freed_and_regrown() {
         let bytes = tiny_task().finish(&[]).unwrap();
         let bundle = Bundle::parse(&bytes).unwrap();
         let mut decoder = Decoder::new().unwrap();

@@ -1,4 +1,4 @@
-//! zstd frames: how the manifest and the blocks of a task are compressed.
+//! zstd frames, which compress the manifest and the blocks of a task.
 
 use crate::wire::corrupt;
 use crate::{Error, Result};
@@ -7,20 +7,19 @@ use zstd::bulk::Decompressor;
 use zstd::stream::Encoder;
 use zstd::zstd_safe::{CParameter, Strategy};
 
-/// What a frame is made of, which decides how it is best compressed.
+/// What a frame contains, which decides how to compress it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Contents {
-    /// The manifest: names that come again and again.
+    /// The manifest, whose names repeat often.
     Text,
-    /// Bytes of numbers, few of which come again. Looking for those all the same saves one or two bytes in a
-    /// hundred, and makes decoding three times as slow: what is left is a code for frequent bytes, of its own
-    /// for each piece. (The fewest places are remembered to look in; numbers of seven bytes that come again
-    /// by chance would cost more than they save.)
+    /// Numeric data with few repeats. Match search would save only 1-2 % and make decoding three times as
+    /// slow, so only entropy coding remains, with a separate code for each piece. (The search tables are the
+    /// smallest possible; chance matches of seven bytes would cost more than they save.)
     Numbers,
 }
 
-/// One frame of `pieces`, with the number of their bytes. Each begins a zstd block of its own. There is no
-/// checksum: what is decompressed was hashed before.
+/// Packs `pieces` into one frame that states its content size. Each piece starts a new zstd block. There is
+/// no checksum: decompressed data was hashed beforehand.
 pub(super) fn pack(what: &str, contents: Contents, pieces: &[&[u8]]) -> Result<Vec<u8>> {
     let pack = || {
         let mut packer = Encoder::new(Vec::new(), if contents == Contents::Text { 19 } else { 1 })?;
@@ -43,15 +42,15 @@ pub(super) fn pack(what: &str, contents: Contents, pieces: &[&[u8]]) -> Result<V
 /// A decoder for [`unpack`].
 ///
 /// # Errors
-/// `Io` when there is no memory for it.
+/// `Io` if memory is exhausted.
 pub(super) fn unpacker() -> Result<Decompressor<'static>> {
     Decompressor::new().map_err(Error::io("a zstd decoder", "make it"))
 }
 
-/// Fills `out` from a frame of exactly that many bytes. Never writes more, whatever the frame says.
+/// Fills `out` from a frame of exactly that length. Never writes more, whatever the frame states.
 ///
 /// # Errors
-/// `Corrupt`: no such frame.
+/// `Corrupt` if it is not such a frame.
 pub(super) fn unpack(
     decoder: &mut Decompressor<'_>,
     what: impl Fn() -> String,

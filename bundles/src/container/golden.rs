@@ -1,6 +1,6 @@
-//! Golden vectors: a seed stands for an input, bit for bit the same on every machine.
+//! Golden vectors: a seed defines an input that is bit-identical on every machine.
 
-/// One replayable check: the network's scores for the input that `seed` stands for.
+/// One replayable check: the network's scores for the input generated from `seed`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Golden {
     /// Seed for [`golden_input`].
@@ -12,8 +12,8 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Distance of `scores` from the expected ones, as measured against [`Golden::tolerance`]:
-    /// `max |got - expected| / max(1, max |expected|)`. Infinite when a score is missing or not a number.
+    /// Distance between `scores` and the expected ones, to be compared with [`Golden::tolerance`]: `max |got
+    /// - expected| / max(1, max |expected|)`. Infinite if a score is missing or NaN.
     pub fn distance(&self, scores: &[f32]) -> f32 {
         if scores.len() != self.scores.len() || scores.iter().any(|x| !x.is_finite()) {
             return f32::INFINITY;
@@ -24,10 +24,10 @@ impl Golden {
     }
 }
 
-/// Fills `out` with the *preprocessed* network input (`(c, h, w)`, row-major) that `seed` stands for.
+/// Fills `out` with the *preprocessed* network input (`(c, h, w)`, row-major) generated from `seed`.
 ///
-/// SplitMix64 started at `seed`; each element takes the next output's upper 24 bits `n` and is
-/// `(n - 2^23) / 2^23`, which is exact in f32 and lies in `[-1, 1)`.
+/// SplitMix64 started at `seed`; each element is `(n - 2^23) / 2^23` for the upper 24 bits `n` of the next
+/// output, which is exact in f32 and lies in `[-1, 1)`.
 pub fn golden_input(seed: u64, out: &mut [f32]) {
     let mut state = seed;
     for x in out {
@@ -47,7 +47,7 @@ mod tests {
 
     /// SplitMix64's published outputs for seed 0 are e220a8397b1dcdaf, 6e789e6aa1b965f4, 06c45d188009454f.
     #[test]
-    fn first_values_are_fixed_for_ever() {
+    fn first_values_never_change() {
         let mut out = [0.0; 3];
         golden_input(0, &mut out);
         let expected = [0xe220a8, 0x6e789e, 0x06c45d].map(|n: i32| (n - 0x80_0000) as f32 / 8_388_608.0);
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn values_fill_the_interval_and_no_more() {
+    fn values_fill_exactly_the_interval() {
         let mut out = vec![0.0; 100_000];
         golden_input(42, &mut out);
         assert!(out.iter().all(|x| (-1.0..1.0).contains(x)));

@@ -1,6 +1,6 @@
 //! IEEE 754 half precision, for tensors stored as f16.
 
-/// Widens; exact for every input.
+/// Converts to f32, exactly.
 pub fn f16_to_f32(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
     let exponent = u32::from(bits >> 10) & 0x1f;
@@ -14,7 +14,7 @@ pub fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(sign | magnitude)
 }
 
-/// Rounds to the nearest half, ties to even; overflow gives infinity.
+/// Rounds to the nearest f16, ties to even; overflow gives infinity.
 pub fn f32_to_f16(x: f32) -> u16 {
     let bits = x.to_bits();
     let sign = (bits >> 16) as u16 & 0x8000;
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_half_survives() {
+    fn every_f16_round_trips() {
         for bits in 0..=u16::MAX {
             let x = f16_to_f32(bits);
             if x.is_nan() {

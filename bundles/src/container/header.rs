@@ -1,5 +1,5 @@
-//! What lies in front of a bundle's sections: parsed and verified once, for any number of readings of the
-//! same file.
+//! The header, everything in front of a bundle's sections: parsed and verified once, reusable for later
+//! readings of the same file.
 
 use super::keys::PublicKey;
 use super::preamble::{PREAMBLE, Preamble};
@@ -14,20 +14,19 @@ use zstd::bulk::Decompressor;
 
 /// Domain of the hash over preamble and manifest.
 const DIGEST_CONTEXT: &str = "tailor 2026 bundle header v1";
-/// Bytes of that hash.
+/// Length of that hash in bytes.
 pub(super) const DIGEST: usize = 32;
 
-/// Hash over preamble and manifest, and so, through the hashes in it, over all of the bundle but its
+/// Hash over preamble and manifest, and thus, through the hashes in it, over the whole bundle except its
 /// signatures.
 pub(super) fn digest(header: &[u8]) -> [u8; 32] {
     blake3::derive_key(DIGEST_CONTEXT, header)
 }
 
-/// Everything in front of a bundle's sections, which obeys all of the format and whose signatures are right.
+/// The header of a bundle, fully validated and with verified signatures.
 ///
-/// A file that was read before and still has the same bytes in front of its sections need not be parsed and
-/// verified again: see [`Bundle::parse_known`](super::Bundle::parse_known). Sections are checked whenever
-/// they are decoded.
+/// A file whose header bytes are unchanged since an earlier reading need not be parsed and verified again:
+/// see [`Bundle::parse_known`](super::Bundle::parse_known). Sections are verified whenever they are decoded.
 #[derive(Debug)]
 pub struct Header {
     pub(super) manifest: Manifest,
@@ -37,11 +36,11 @@ pub struct Header {
     pub(super) group: usize,
     pub(super) digest: [u8; DIGEST],
     pub(super) signers: Vec<PublicKey>,
-    /// Indices of sections, sorted by name.
+    /// Section indices, sorted by name.
     pub(super) by_name: Vec<usize>,
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     total: usize,
-    /// What follows the manifest, up to the sections: digest, signatures, padding.
+    /// Everything between the manifest and the sections: digest, signatures, padding.
     tail: Vec<u8>,
 }
 
@@ -73,22 +72,22 @@ impl Header {
             let want = format!("{group_end} bytes, the end of its last section");
             return corrupt("length of the bundle", want, preamble.total);
         }
-        // `group <= group_end`, and `group_end` was just found to be that of the file, a usize.
+        // `group <= group_end`, which was just checked to equal the file length, a usize.
         let group = group as usize;
         zeros(part(fixed_end..group)?, "padding behind the signatures")?;
         let tail = part(end..group)?.to_vec();
         Ok(Header { manifest, end, group, digest, signers, by_name, total: preamble.total, tail })
     }
 
-    /// What the bundle says about itself.
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Bytes it holds on the heap, roughly.
+    /// Approximate heap usage in bytes.
     pub fn bytes(&self) -> usize {
         let Manifest { plan, sections, labels, golden, .. } = &self.manifest;
-        // Names and shapes lie in pieces of their own, each of which costs the allocator something, too.
+        // Names and shapes are separate allocations, each with some allocator overhead.
         const PIECE: usize = 16;
         let sections = sections.iter().map(|section| {
             let shape = size_of_val(&section.shape[..]);
@@ -101,7 +100,7 @@ impl Header {
         sections.chain(labels).chain(golden).sum::<usize>() + plan + blocks + self.tail.len()
     }
 
-    /// The digest that a file says it has: whose header it may be, not yet whether it is.
+    /// The digest a file states for itself, not yet verified.
     pub fn stated_digest(stored: &Stored<'_>) -> Option<[u8; 32]> {
         let preamble = Preamble::parse(stored.head(), stored.len()).ok()?;
         let end = PREAMBLE.checked_add(preamble.manifest)?;
@@ -113,8 +112,8 @@ impl Header {
         self.digest
     }
 
-    /// True when this is what parsing that file would give: it has this length, this preamble and
-    /// manifest (by their hash), and these signatures.
+    /// Whether parsing that file would give this header: same length, same preamble and manifest (by their
+    /// hash), same signatures.
     pub fn is_of(&self, stored: &Stored<'_>) -> bool {
         let bytes = stored.head();
         stored.len() == self.total
@@ -123,7 +122,7 @@ impl Header {
     }
 }
 
-/// A manifest as it is stored, decompressed to `len` bytes if it is stored in fewer.
+/// The manifest, decompressed to `len` bytes if it is stored in fewer.
 fn unpacked<'a>(stored: &'a [u8], len: usize, zstd: Option<&mut Decompressor<'_>>) -> Result<Cow<'a, [u8]>> {
     if stored.len() == len {
         return Ok(stored.into());

@@ -1,15 +1,15 @@
-//! A backbone's identity: the hash of its numbers, whatever file they lie in.
+//! A backbone's identity: the hash of its weights, independent of the file they are stored in.
 
 /// Domain of the hash; see FORMAT.md, "Backbone id".
 const CONTEXT: &str = "tailor 2026 backbone id v1";
 
 /// Id of a backbone: BLAKE3 (key derivation mode, context `tailor 2026 backbone id v1`) over its
-/// backbone-owned tensors in canonical layout (row-major, as PyTorch has them) and f32 precision.
+/// backbone-owned tensors in canonical layout (row-major, as in PyTorch) and f32 precision.
 ///
-/// `tensors` gives name, shape and values of each, in any order: they are hashed sorted by name. So every
-/// packing of one backbone (per ISA, f16, int8) carries the same id. Fed are, all little-endian: the number
-/// of tensors (u64), then for each the name's length (u64), the name, the rank (u64), each extent (u64), and
-/// the f32 bit patterns.
+/// `tensors` yields the name, shape and values of each tensor in any order: they are hashed sorted by name,
+/// so every packing of one backbone (per ISA, f16, int8) has the same id. The hash input, all little-endian:
+/// the number of tensors (u64), then for each the name's length (u64), the name, the rank (u64), each extent
+/// (u64), and the f32 bit patterns.
 pub fn backbone_id<'t>(tensors: impl Iterator<Item = (&'t str, &'t [usize], &'t [f32])>) -> [u8; 32] {
     let mut tensors: Vec<_> = tensors.collect();
     tensors.sort_by_key(|&(name, _, _)| name);
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn order_does_not_matter_and_everything_else_does() {
+    fn everything_but_the_order_matters() {
         let a: Tensor<'_> = ("conv1.weight", &[2, 1, 1, 1], &[1.0, 2.0]);
         let b: Tensor<'_> = ("fc.weight", &[1, 2], &[3.0, -0.0]);
         let base = id(&[a, b]);
@@ -60,7 +60,7 @@ mod tests {
         }
     }
 
-    /// The definition, spelled out a second time without the function's buffering.
+    /// Spells out the definition again, without the function's buffering.
     #[test]
     fn hashes_what_the_specification_says() {
         let values: Vec<f32> = (0..40_000).map(|i| i as f32 * 0.5 - 7.0).collect();

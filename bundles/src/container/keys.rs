@@ -1,4 +1,4 @@
-//! Signing and public keys, and the text files they live in.
+//! Signing and public keys, and their text file format.
 
 use super::hex;
 use crate::{Error, Result};
@@ -7,7 +7,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::{fmt, fs};
 
-/// Seed of the development key. It is public: what it signs is protected against damage, not against anybody.
+/// Seed of the development key. It is public, so its signatures protect against damage but not against
+/// tampering.
 const DEVELOPMENT_SEED: [u8; 32] = *b"tailor development key, insecure";
 /// Its public half.
 const DEVELOPMENT_PUBLIC: [u8; 32] = [
@@ -17,9 +18,9 @@ const DEVELOPMENT_PUBLIC: [u8; 32] = [
 const PUBLIC_HEADER: &str = "tailor public key v1";
 const SECRET_HEADER: &str = "tailor secret key v1, keep this file to yourself";
 
-/// Short name of a public key: the first eight bytes of its BLAKE3 hash, shown as sixteen hexadecimal digits.
+/// Short form of a public key: the first eight bytes of its BLAKE3 hash, shown as sixteen hexadecimal digits.
 ///
-/// For people and messages only; keys are compared whole.
+/// For people and messages only; keys are compared in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub [u8; 8]);
 
@@ -31,22 +32,22 @@ pub struct PublicKey(pub [u8; 32]);
 #[derive(Clone)]
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
-/// A public key that its owner decided to trust, with the name to show for it.
+/// A public key its owner chose to trust, with a display name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedKey {
-    /// Name for people, for example `release 2026`.
+    /// Display name, for example `release 2026`.
     pub name: String,
     /// The key.
     pub key: PublicKey,
 }
 
 impl SigningKey {
-    /// The key made from 32 random bytes, which the caller takes from the system's random source.
+    /// The key derived from 32 random bytes; the caller takes them from the system's random source.
     pub fn from_seed(seed: [u8; 32]) -> SigningKey {
         SigningKey(ed25519_dalek::SigningKey::from_bytes(&seed))
     }
 
-    /// The development key: fixed and public. [`Trust::Development`](super::Trust) is all it ever earns.
+    /// The development key: fixed and public. It earns no more than [`Trust::Development`](super::Trust).
     pub fn development() -> SigningKey {
         SigningKey::from_seed(DEVELOPMENT_SEED)
     }
@@ -60,25 +61,25 @@ impl SigningKey {
         self.0.sign(message).to_bytes()
     }
 
-    /// Contents of a secret key file. `name` is one line for people.
+    /// Contents of a secret key file. `name` is a single-line display name.
     pub fn to_text(&self, name: &str) -> String {
         let id = self.public().id();
         format!("{SECRET_HEADER}\nname: {}\nseed: {}\nid: {id}\n", one_line(name), hex(self.0.as_bytes()))
     }
 
-    /// The key in the file at `path`, as [`to_text`](SigningKey::to_text) has it.
+    /// Reads the key file at `path`, in the format of [`to_text`](SigningKey::to_text).
     ///
     /// # Errors
-    /// `Io`; as [`from_text`](SigningKey::from_text). Which file it was is for the caller to say.
+    /// `Io`; as [`from_text`](SigningKey::from_text). The caller adds the file name.
     pub fn read(path: impl AsRef<Path>) -> Result<SigningKey> {
         let bytes = fs::read(path).map_err(Error::io("secret key", "read it"))?;
         SigningKey::from_text(&String::from_utf8_lossy(&bytes))
     }
 
-    /// Reads what is in a secret key file.
+    /// Parses a secret key file.
     ///
     /// # Errors
-    /// `BadKey` when header, fields or the id (which guards against typing errors) are wrong.
+    /// `BadKey` if header, fields or id (which guards against typing errors) are wrong.
     pub fn from_text(text: &str) -> Result<SigningKey> {
         let [_, seed, id] = fields(text, SECRET_HEADER, ["name", "seed", "id"])?;
         let key = SigningKey::from_seed(unhex(seed)?);
@@ -103,13 +104,13 @@ impl PublicKey {
         KeyId(id)
     }
 
-    /// True for the development key.
+    /// Whether this is the development key.
     pub fn is_development(&self) -> bool {
         self.0 == DEVELOPMENT_PUBLIC
     }
 
-    /// True if `signature` over `message` is by this key (strict verification: no weak keys, no malleable
-    /// forms).
+    /// Whether `signature` over `message` is by this key (strict verification: no weak keys, no malleable
+    /// signatures).
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         ed25519_dalek::VerifyingKey::from_bytes(&self.0)
@@ -132,26 +133,26 @@ impl TrustedKey {
         format!("{PUBLIC_HEADER}\nname: {}\nkey: {}\nid: {id}\n", one_line(&self.name), hex(&self.key.0))
     }
 
-    /// The key in the file at `path`, as [`to_text`](TrustedKey::to_text) has it.
+    /// Reads the key file at `path`, in the format of [`to_text`](TrustedKey::to_text).
     ///
     /// # Errors
-    /// `Io`; as [`from_text`](TrustedKey::from_text). Which file it was is for the caller to say.
+    /// `Io`; as [`from_text`](TrustedKey::from_text). The caller adds the file name.
     pub fn read(path: impl AsRef<Path>) -> Result<TrustedKey> {
         TrustedKey::from_bytes(&fs::read(path).map_err(Error::io("public key", "read it"))?)
     }
 
-    /// As [`from_text`](TrustedKey::from_text), of a file that may hold anything.
+    /// As [`from_text`](TrustedKey::from_text), for arbitrary file contents.
     ///
     /// # Errors
-    /// As [`from_text`](TrustedKey::from_text): what is no text is no key either, and told of as such.
+    /// As [`from_text`](TrustedKey::from_text); bytes that are not text are reported as a bad key.
     pub fn from_bytes(bytes: &[u8]) -> Result<TrustedKey> {
         TrustedKey::from_text(&String::from_utf8_lossy(bytes))
     }
 
-    /// Reads what is in a public key file.
+    /// Parses a public key file.
     ///
     /// # Errors
-    /// `BadKey` when header, fields or id are wrong, or the key is no usable point of the curve.
+    /// `BadKey` if header, fields or id are wrong, or the key is not a usable curve point.
     pub fn from_text(text: &str) -> Result<TrustedKey> {
         let [name, key, id] = fields(text, PUBLIC_HEADER, ["name", "key", "id"])?;
         let key = PublicKey(unhex(key)?);
@@ -188,13 +189,13 @@ fn one_line(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
-/// The values of exactly these `field: value` lines under exactly this header.
+/// The values of the given `field: value` lines, which must follow the given header exactly.
 fn fields<'t, const N: usize>(text: &'t str, header: &str, names: [&str; N]) -> Result<[&'t str; N]> {
     let mut lines = text.lines().map(str::trim_end);
     let found = lines.next().unwrap_or_default();
     if found != header {
-        // Never repeat what was found: it may be somebody's secret in the wrong place.
-        return bad_key("the first line is a different one".into(), &format!("`{header}`"));
+        // Never echo what was found: it may be a misplaced secret.
+        return bad_key("wrong first line".into(), &format!("`{header}`"));
     }
     let mut values = [""; N];
     for (name, value) in names.into_iter().zip(&mut values) {
@@ -202,7 +203,7 @@ fn fields<'t, const N: usize>(text: &'t str, header: &str, names: [&str; N]) -> 
         match line {
             Some(rest) => *value = rest.trim(),
             None => {
-                return bad_key(format!("no `{name}:` line where it belongs"), "the file as keygen wrote it");
+                return bad_key(format!("no `{name}:` line where expected"), "the file as keygen wrote it");
             }
         }
     }
@@ -216,12 +217,12 @@ fn unhex(text: &str) -> Result<[u8; 32]> {
     let want = "64 hexadecimal digits";
     match (digits(text), text.len()) {
         (Some(bytes), _) => Ok(bytes),
-        (None, 64) => bad_key("the key is misspelt".into(), want),
+        (None, 64) => bad_key("the key is not hexadecimal".into(), want),
         (None, len) => bad_key(format!("the key has {len} digits"), want),
     }
 }
 
-/// Bytes from exactly as many pairs of hexadecimal digits.
+/// Decodes exactly `N` pairs of hexadecimal digits.
 fn digits<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
     let value = |digit: u8| char::from(digit).to_digit(16);
@@ -234,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_files_survive() {
+    fn key_files_round_trip() {
         let key = SigningKey::from_seed([7; 32]);
         let again = SigningKey::from_text(&key.to_text("fleet\nof robots")).unwrap();
         assert_eq!(again.public(), key.public());
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn key_files_are_read_whatever_is_in_them() {
+    fn key_files_may_hold_anything() {
         let path = std::env::temp_dir().join(format!("bundles-key-{}", std::process::id()));
         let key = SigningKey::from_seed([7; 32]);
         let trusted = TrustedKey { name: "fleet".into(), key: key.public() };
@@ -298,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_read_as_it_is_shown() {
+    fn a_displayed_id_parses() {
         let id = SigningKey::from_seed([7; 32]).public().id();
         assert_eq!(id.to_string().parse::<KeyId>().unwrap(), id);
         for text in
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_development_key_is_one() {
+    fn only_the_development_key_is_a_development_key() {
         assert!(SigningKey::development().public().is_development());
         assert!(!SigningKey::from_seed([1; 32]).public().is_development());
     }

@@ -1,12 +1,12 @@
-//! What a bundle says about itself: the manifest and its parts.
+//! The manifest, a bundle's description of itself.
 
 use super::{Block, Golden, Section};
 use crate::plan::Plan;
 
-/// What a bundle carries.
+/// What a bundle contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Universal kernels, shared by every task; its task-owned tensors, if any, are the source task's own.
+    /// Universal kernels shared by every task; any task-owned tensors belong to the source task.
     Backbone,
     /// One tailored task.
     Task,
@@ -16,11 +16,11 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Resize {
-    /// Triangle filter in fixed point, as [`preprocess`](crate::preprocess) does it.
+    /// Triangle filter in fixed point, as implemented by [`preprocess`](crate::preprocess).
     Bilinear,
 }
 
-/// From an image to the network's input: resize to `(height, width)`, bring to `channels`, and
+/// From an image to the network's input: resize to `(height, width)`, convert to `channels`, and apply
 /// `(value / 255 - mean) / std` per channel, in channel-height-width order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Preprocess {
@@ -32,51 +32,50 @@ pub struct Preprocess {
     pub height: usize,
     /// Filter of the resize.
     pub resize: Resize,
-    /// Mean per channel, of values in 0..1.
+    /// Mean per channel, for values in 0..1.
     pub mean: [f32; 3],
     /// Standard deviation per channel, positive.
     pub std: [f32; 3],
-    /// With three channels: every image is turned to luma first and that is replicated, because the task's
-    /// images are grey.
+    /// With three channels: convert every image to luma and replicate it, because the task's images are grey.
     pub grey: bool,
 }
 
-/// The backbone a bundle is, or was cut for.
+/// The backbone a bundle holds or was made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackboneRef {
     /// [`backbone_id`](super::backbone_id) of the universal kernels.
     pub id: [u8; 32],
-    /// Packing of those kernels (`f32`, `int8`, ...). A task leaves it empty when any packing will do.
+    /// Packing of those kernels (`f32`, `int8`, ...). Empty in a task that works with any packing.
     pub variant: String,
 }
 
-/// Everything about a bundle but the numbers. Signed as a whole.
+/// Everything about a bundle except its tensor data. Signed as a whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// Backbone or task.
     pub kind: Kind,
-    /// Name for people, as [`check_name`](super::check_name) has it. An id, never a path.
+    /// Display name, subject to [`check_name`](super::check_name). An id, never a path.
     pub name: String,
     /// The network.
     pub plan: Plan,
-    /// Class labels in score order. A backbone may leave them out.
+    /// Class labels in score order. Optional in a backbone.
     pub labels: Vec<String>,
     /// How an image becomes the network's input.
     pub preprocess: Preprocess,
-    /// The backbone it is or belongs to.
+    /// The backbone it is, or belongs to.
     pub backbone: BackboneRef,
-    /// [`RUNTIME_ABI`](super::RUNTIME_ABI) it was packed for.
+    /// The [`RUNTIME_ABI`](super::RUNTIME_ABI) it was packed for.
     pub abi: u32,
-    /// For its maker, who may raise it when older bundles of this name must not come back. It is signed and
-    /// kept, but no program here compares it yet.
+    /// Version counter against rollback, for the publisher to raise. It is signed and stored, but no program
+    /// here compares it yet.
     pub security_counter: u64,
-    /// Checks that a device replays.
+    /// Checks for the device to replay.
     pub golden: Vec<Golden>,
-    /// Where it came from, as ordered keys and values (`arch`, `licence`, `source-accuracy`, ...).
+    /// Provenance, as ordered key-value pairs (`arch`, `licence`, `source-accuracy`, ...).
     pub facts: Vec<(String, String)>,
-    /// The tensors, in file order; for a task that is execution order.
+    /// The tensors in file order, which for a task is execution order.
     pub sections: Vec<Section>,
-    /// How they are stored: each section lies in one of these, in the same order.
+    /// How they are stored: each section lies in one block, in the same order.
     pub blocks: Vec<Block>,
 }
 
@@ -91,7 +90,7 @@ impl Kind {
 }
 
 impl Preprocess {
-    /// For colour images; set [`Preprocess::grey`] afterwards where they are grey.
+    /// For colour images; set [`Preprocess::grey`] afterwards for grey ones.
     pub fn new(
         channels: usize,
         width: usize,
@@ -110,7 +109,7 @@ impl Manifest {
         self.blocks.last().map_or(0, |block| block.offset.saturating_add(block.stored_len))
     }
 
-    /// Value of the first fact of this key.
+    /// Value of the first fact with this key.
     pub fn fact(&self, key: &str) -> Option<&str> {
         self.facts.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }

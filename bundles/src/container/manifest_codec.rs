@@ -1,4 +1,4 @@
-//! The manifest as bytes: one canonical encoding, and a decoder that trusts nothing.
+//! The manifest's canonical encoding, and a decoder for untrusted bytes.
 
 use super::preamble::MAX_MANIFEST;
 use super::{BackboneRef, Golden, Kind, Manifest, Preprocess, Resize, block, section_codec};
@@ -17,26 +17,27 @@ const MAX_KEY: usize = 64;
 const MAX_VALUE: usize = 4096;
 const MAX_SECTIONS: usize = 1 << 14;
 
-/// Whether a class can be called `label`: at most 256 bytes of UTF-8 without control characters, not empty.
+/// Checks a class label: 1 to 256 bytes of UTF-8 without control characters.
 ///
 /// # Errors
-/// `Corrupt` or `TooLarge` saying which of these it is not.
+/// `Corrupt` or `TooLarge`, naming the violated rule.
 pub fn check_label(label: &str) -> Result<()> {
     Sink::default().text("label", label, Text::Line, MAX_LABEL)
 }
 
-/// Whether a bundle can say `value` of `key`: printable ASCII of at most 64 bytes, and at most 4096 bytes of
+/// Checks a fact: `key` is 1 to 64 bytes of printable ASCII without spaces, `value` at most 4096 bytes of
 /// UTF-8 without control characters.
 ///
 /// # Errors
-/// `Corrupt` or `TooLarge` saying which of these it is not.
+/// `Corrupt` or `TooLarge`, naming the violated rule.
 pub fn check_fact(key: &str, value: &str) -> Result<()> {
     Sink::default().text("key of a fact", key, Text::Token, MAX_KEY)?;
     Sink::default().text("value of a fact", value, Text::Free, MAX_VALUE)
 }
 
 impl Manifest {
-    /// Encodes; what the wire cannot carry is refused, what rules forbid is for [`super::rules`].
+    /// Encodes the manifest; refuses what the encoding cannot express and leaves other rules to
+    /// [`super::rules`].
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut to = Sink::default();
         to.u8(match self.kind {

@@ -1,4 +1,4 @@
-//! The container that carries backbones and tasks: [`Writer`] packs one, [`Bundle`] reads one.
+//! The container format for backbones and tasks: [`Writer`] packs a bundle, [`Bundle`] reads one.
 //!
 //! ```
 //! use bundles::container::{Bundle, Kind, Preprocess, Resize, Trust, Writer};
@@ -25,7 +25,7 @@
 //! # Ok::<(), bundles::Error>(())
 //! ```
 //!
-//! What follows is the format itself, byte by byte.
+//! The format specification, byte by byte, follows.
 //!
 #![doc = include_str!("../../FORMAT.md")]
 
@@ -74,6 +74,6 @@ pub use signature::{Trust, sign, unsign};
 pub use stored::Stored;
 pub use writer::Writer;
 
-/// Number of the contract between a bundle and the runtime that interprets its plan. A runtime refuses
+/// Version of the contract between a bundle and the runtime that interprets its plan. A runtime refuses
 /// bundles with another number; it changes when the meaning of a plan or of a tensor changes.
 pub const RUNTIME_ABI: u32 = 1;

@@ -1,13 +1,13 @@
-//! The order of bytes in a compressed block: what changes little from element to element lies together.
+//! Byte order in a compressed block: bytes of equal significance are stored together, as they vary least.
 //!
-//! All sections of four-byte elements come first, then those of two, then those of one. Of `n` elements of
-//! `w` bytes, which all sections of that width have together, byte `i` of element `j` lies at `i * n + j`.
+//! Sections of four-byte elements come first, then two-byte, then one-byte ones. With `n` elements of width
+//! `w` in all sections of that width together, byte `i` of element `j` is at offset `i * n + j`.
 
-/// Widths of elements, in the order in which they lie in a block.
+/// Element widths, in the order in which they are stored in a block.
 pub(super) const WIDTHS: [usize; 3] = [4, 2, 1];
 
-/// Bytes of sections (each with the width of its elements) in the order of a compressed block, each plane by
-/// itself.
+/// Arranges the bytes of sections (each with its element width) as in a compressed block, one vector per
+/// plane.
 pub(super) fn gather(sections: &[(usize, &[u8])]) -> Vec<Vec<u8>> {
     let plane = |width: usize, i: usize| {
         let own = sections.iter().filter(move |(w, _)| *w == width);
@@ -16,27 +16,27 @@ pub(super) fn gather(sections: &[(usize, &[u8])]) -> Vec<Vec<u8>> {
     WIDTHS.into_iter().flat_map(|width| (0..width).map(move |i| plane(width, i))).collect()
 }
 
-/// Elements of one section in a block.
+/// The place of one section's elements in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Where the elements of this width begin in the block.
+    /// Offset in the block of the elements of this width.
     pub base: usize,
-    /// How many of them the block has.
+    /// Number of elements of this width in the block.
     pub all: usize,
-    /// How many of them lie before this section's.
+    /// Number of them before this section's.
     pub first: usize,
-    /// How many are this section's.
+    /// Number of elements in this section.
     pub len: usize,
 }
 
 impl Place {
-    /// Of these elements, `len` from the `start`-th on; `None` when there are fewer.
+    /// The sub-range of `len` elements from index `start` on; `None` if it is out of range.
     pub fn run(self, start: usize, len: usize) -> Option<Place> {
         let fits = start.checked_add(len).is_some_and(|end| end <= self.len);
         fits.then(|| Place { first: self.first.saturating_add(start), len, ..self })
     }
 
-    /// Byte `i` of each of the section's elements, for every `i`; `None` when the block is shorter.
+    /// For each `i`, byte `i` of all the section's elements; `None` if the block is too short.
     fn planes<const W: usize>(self, block: &[u8]) -> Option<[&[u8]; W]> {
         let mut planes = [&[][..]; W];
         for (i, plane) in planes.iter_mut().enumerate() {
@@ -46,8 +46,8 @@ impl Place {
         Some(planes)
     }
 
-    /// Makes a value of each element, in one pass over all planes, so that the compiler can turn it into
-    /// vector interleaves. False when the block is shorter, or `out` is not of the section's length.
+    /// Converts each element in one pass over all planes, which the compiler can vectorise. False if the
+    /// block is too short or `out` has another length than the section.
     pub fn scatter<T, const W: usize>(
         self,
         block: &[u8],
@@ -55,7 +55,7 @@ impl Place {
         value: impl Fn([u8; W]) -> T,
     ) -> bool {
         let Some(planes) = self.planes::<W>(block) else { return false };
-        // The compiler would check every index, if it did not see here that all are as long.
+        // Without this check, the compiler would bounds-check every index.
         if planes.iter().any(|plane| plane.len() != out.len()) {
             return false;
         }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_sections_come_back() {
+    fn long_sections_round_trip() {
         for len in [15, 16, 17, 100] {
             let raw: Vec<u8> = (0..4 * len).map(|i| i as u8).collect();
             let before = [1; 12];

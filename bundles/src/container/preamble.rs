@@ -1,33 +1,33 @@
-//! The fixed 36 bytes in front: what the file is, how long, and whether this reader may go on.
+//! The fixed 36-byte preamble: file type, lengths, and whether this reader supports the file.
 
 use crate::wire::{Cursor, at_most, corrupt};
 use crate::{Error, Result};
 
-/// Like PNG's: a byte above 127, a name, CR LF, end-of-file for DOS, LF. Any text-mode transfer breaks one.
+/// Like PNG's: a byte above 127, a name, CR LF, DOS end-of-file, LF. Any text-mode transfer breaks one.
 pub(super) const MAGIC: [u8; 8] = *b"\x89TLR\r\n\x1a\n";
-/// Version this code reads and writes.
+/// The version this code reads and writes.
 pub(super) const MAJOR: u16 = 2;
 pub(super) const MINOR: u16 = 0;
-/// Must-understand features this code knows: none yet.
+/// Must-understand features this code supports: none yet.
 pub(super) const FEATURES: u64 = 0;
 /// Length of the preamble.
 pub(super) const PREAMBLE: usize = 36;
-/// Most bytes of a manifest, compressed or not.
+/// Maximum size of a manifest, compressed or not.
 pub(super) const MAX_MANIFEST: usize = 1 << 20;
 
-/// Most bytes of a manifest that is `stored` bytes long in the file.
+/// Maximum decompressed size of a manifest stored in `stored` bytes.
 pub(super) fn largest_manifest(stored: usize) -> usize {
     stored.saturating_mul(16).saturating_add(4096).min(MAX_MANIFEST)
 }
 
-/// Decoded preamble of a file whose length was checked against it.
+/// Decoded preamble, checked against the file length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Preamble {
-    /// Bytes of the manifest in the file.
+    /// Stored length of the manifest.
     pub manifest: usize,
-    /// Bytes of the manifest itself: more than that if it is compressed, otherwise as many.
+    /// Decompressed length of the manifest: larger if it is compressed, otherwise equal.
     pub raw_manifest: usize,
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     pub total: usize,
 }
 
@@ -49,14 +49,14 @@ impl Preamble {
         out
     }
 
-    /// Reads the preamble in `file`, the beginning of a file of `len` bytes, which must be the whole bundle
-    /// and nothing more.
+    /// Parses the preamble from `file`, the beginning of a file of `len` bytes, which must be exactly one
+    /// bundle.
     pub fn parse(file: &[u8], len: usize) -> Result<Preamble> {
         check_magic(file)?;
         let mut from = Cursor::new(file, "the bundle's preamble");
         from.take(MAGIC.len())?;
         let major = u16::from_le_bytes(from.array()?);
-        // Any minor version is readable: it is raised for changes that an older reader may ignore.
+        // Any minor version is readable: it is raised for changes an older reader may ignore.
         let _minor = u16::from_le_bytes(from.array()?);
         let manifest = u32::from_le_bytes(from.array()?);
         let total = u64::from_le_bytes(from.array()?);
@@ -70,7 +70,7 @@ impl Preamble {
             return Err(Error::Unsupported { what: "features of the format".into(), want, got });
         }
         at_most("manifest of the bundle", manifest.into(), MAX_MANIFEST as u64)?;
-        // Behind what every version has: a file of an older one may end here.
+        // Read after the fields common to all versions: a file of an older one may end here.
         let raw_manifest = u32::from_le_bytes(from.array()?);
         let largest = largest_manifest(manifest as usize);
         at_most("decompressed manifest of the bundle", raw_manifest.into(), largest as u64)?;
@@ -89,13 +89,13 @@ impl Preamble {
                 format!("{have} bytes"),
             );
         }
-        // They were just compared with what is a usize.
+        // Both were compared with usize values above.
         let (manifest, raw_manifest) = (manifest as usize, raw_manifest as usize);
         Ok(Preamble { manifest, raw_manifest, total: total as usize })
     }
 }
 
-/// Major and minor version in a preamble; zeros where there is none.
+/// Major and minor version in a preamble; zeros if there is none.
 pub(super) fn version(file: &[u8]) -> (u16, u16) {
     let number = |at: usize| file.get(at..).and_then(|rest| rest.first_chunk()).copied();
     let number = |at| number(at).map_or(0, u16::from_le_bytes);
@@ -114,9 +114,9 @@ fn check_magic(file: &[u8]) -> Result<()> {
             let got = start.iter().map(|b| format!("{b:02x} ")).collect::<String>().trim_end().to_owned();
             let is = |bytes: &[u8]| file.starts_with(bytes);
             let hint = if is(b"\x89TLR\n\x1a\n") || is(b"\x89TLR\r\n\x1a\r\n") || is(b"\x89TLR\r\r\n") {
-                "line ends were converted on the way; copy it again in binary mode"
+                "line endings were converted in transit; copy it again in binary mode"
             } else if is(b"\x09TLR") || is(b"\xc2\x89TLR") || is(b"\xef\xbf\xbdTLR") {
-                "it was sent through a channel for text; copy it again in binary mode"
+                "it was transferred as text; copy it again in binary mode"
             } else {
                 "give a file written by `tailor`"
             };
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_it_is_given() {
+    fn round_trips() {
         let preamble = Preamble { manifest: 5, raw_manifest: 7, total: PREAMBLE };
         assert_eq!(parse(&preamble.to_bytes()).unwrap(), preamble);
     }
@@ -142,8 +142,8 @@ mod tests {
     #[test]
     fn text_mode_damage_is_named() {
         for (bytes, hint) in [
-            (&b"\x89TLR\n\x1a\n-----"[..], "line ends"),
-            (b"\x89TLR\r\n\x1a\r\n----", "line ends"),
+            (&b"\x89TLR\n\x1a\n-----"[..], "line endings"),
+            (b"\x89TLR\r\n\x1a\r\n----", "line endings"),
             (b"\x09TLR\r\n\x1a\n-----", "text"),
             (b"\xef\xbf\xbdTLR\r\n\x1a\n-----", "text"),
             (b"PK\x03\x04----------", "written by"),

@@ -1,4 +1,4 @@
-//! Reading a bundle: everything is checked once, before anything is handed out.
+//! Reads a bundle: everything is checked before anything is returned.
 
 use super::decoder::Decoder;
 use super::header::{DIGEST, Header, zeros};
@@ -12,25 +12,25 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A view of a bundle's bytes, which are a memory map, in memory, or still in a file.
+/// A view of a bundle's bytes: memory-mapped, in memory, or still in a file.
 ///
-/// What [`Bundle::parse`] returned obeys the whole format, except for the *contents* of sections: those are
-/// checked against the manifest when decoded, or all at once by [`Bundle::verify_sections`].
+/// A value returned by [`Bundle::parse`] obeys the whole format, except for the *contents* of sections: those
+/// are checked against the manifest when decoded, or all at once by [`Bundle::verify_sections`].
 #[derive(Debug)]
 pub struct Bundle<'a> {
     stored: Stored<'a>,
     header: Arc<Header>,
-    /// Number of this reading: no other of this process has it.
+    /// Number of this reading, unique within the process.
     reading: u64,
 }
 
 impl<'a> Bundle<'a> {
-    /// Reads `bytes`, which must be the whole file. Touches the header only: no page of a mapped
-    /// backbone's weights, until [`verify_sections`](Bundle::verify_sections) or a section is asked for.
+    /// Parses `bytes`, which must be the whole file. Reads only the header: no page of a mapped backbone's
+    /// weights is touched until [`verify_sections`](Bundle::verify_sections) or a section is requested.
     ///
-    /// Never panics on any input. What it takes is bounded by what lies in front of the sections, not by what
-    /// is stated there: the manifest decompresses to at most 16 times its stored size plus 4 KiB (and 1 MiB),
-    /// and a byte of that becomes at most 256 bytes of memory.
+    /// Never panics on any input. Memory use is bounded by the size of the header, not by what it states: the
+    /// manifest decompresses to at most 16 times its stored size plus 4 KiB (and 1 MiB), and each of those
+    /// bytes takes at most 256 bytes of memory.
     ///
     /// # Errors
     /// `BadMagic`, `Unsupported`, `Truncated`, `TooLarge`, `HashMismatch` (damaged header), `BadSignature` (a
@@ -41,8 +41,8 @@ impl<'a> Bundle<'a> {
         Ok(Bundle::of(stored, Arc::new(header)))
     }
 
-    /// As [`parse`](Bundle::parse), for bytes wherever they are, with a decoder that is there already; a
-    /// `known` header that is theirs (see [`Header::is_of`]) is not parsed and verified again.
+    /// As [`parse`](Bundle::parse), for bytes stored anywhere, with an existing decoder; a `known` header of
+    /// the same file (see [`Header::is_of`]) is not parsed and verified again.
     ///
     /// # Errors
     /// As [`parse`](Bundle::parse).
@@ -67,17 +67,17 @@ impl<'a> Bundle<'a> {
         self.reading
     }
 
-    /// What lies in front of the sections.
+    /// Everything in front of the sections.
     pub fn header(&self) -> &Arc<Header> {
         &self.header
     }
 
-    /// What the bundle says about itself.
+    /// The manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.header.manifest
     }
 
-    /// The bytes, if they were given to it.
+    /// The bytes, if the bundle owns them.
     pub fn into_bytes(self) -> Option<Vec<u8>> {
         match self.stored {
             Stored::Memory(Cow::Owned(bytes)) => Some(bytes),
@@ -85,7 +85,7 @@ impl<'a> Bundle<'a> {
         }
     }
 
-    /// The manifest, when the bytes are no longer needed.
+    /// The manifest, discarding the bytes.
     pub fn into_manifest(self) -> Manifest {
         match Arc::try_unwrap(self.header) {
             Ok(header) => header.manifest,
@@ -93,27 +93,27 @@ impl<'a> Bundle<'a> {
         }
     }
 
-    /// Names the bundle's contents: the hash of preamble and manifest, which hold the hash of every block.
-    /// Signing changes the file but not this.
+    /// Identifies the bundle's contents: the hash of preamble and manifest, which contain the hash of every
+    /// block. Signing changes the file but not this.
     pub fn digest(&self) -> [u8; 32] {
         self.header.digest
     }
 
-    /// Major and minor version of the format that the file states.
+    /// Major and minor format version stated by the file.
     pub fn version(&self) -> (u16, u16) {
         preamble::version(self.stored.head())
     }
 
-    /// Keys whose signatures the bundle carries; all of them were checked.
+    /// Keys whose signatures the bundle carries; all were verified.
     pub fn signers(&self) -> &[PublicKey] {
         &self.header.signers
     }
 
-    /// What the signatures amount to for somebody who trusts these keys.
+    /// Evaluates the signatures against these trusted keys.
     ///
     /// # Errors
-    /// `BadKey` if the development key is among them: its secret half is public. (That signatures are right
-    /// was checked by [`Bundle::parse`].)
+    /// `BadKey` if the development key is among them: its secret half is public. (The signatures themselves
+    /// were verified by [`Bundle::parse`].)
     pub fn verify(&self, trusted: &[TrustedKey]) -> Result<Trust> {
         if trusted.iter().any(|t| t.key.is_development()) {
             let want = "keys whose secret half is secret".into();
@@ -122,7 +122,7 @@ impl<'a> Bundle<'a> {
         Ok(signature::judge(&self.header.signers, trusted))
     }
 
-    /// The entry of a tensor.
+    /// The section table entry of a tensor.
     ///
     /// # Errors
     /// `MissingTensor`.
@@ -132,10 +132,10 @@ impl<'a> Bundle<'a> {
             .ok_or_else(|| Error::MissingTensor { name: name.into(), bundle: manifest.name.clone() })
     }
 
-    /// The block that a section lies in, and its index.
+    /// The block that contains a section, and its index.
     ///
     /// # Errors
-    /// `BadRequest` when `section` is no entry of this bundle.
+    /// `BadRequest` if `section` is not an entry of this bundle.
     pub(super) fn block_of(&self, section: &Section) -> Result<(usize, &Block)> {
         let Manifest { name, sections, blocks, .. } = &self.header.manifest;
         let own = sections.as_ptr_range().contains(&std::ptr::from_ref(section))
@@ -149,10 +149,10 @@ impl<'a> Bundle<'a> {
         }
     }
 
-    /// Where the bytes of a tensor lie in the file, if it is stored as it is.
+    /// The byte range of a tensor in the file, if it is stored raw.
     ///
     /// # Errors
-    /// `BadRequest` when it is compressed, or `section` is no entry of this bundle.
+    /// `BadRequest` if it is compressed, or `section` is not an entry of this bundle.
     pub fn file_range(&self, section: &Section) -> Result<Range<usize>> {
         let (_, block) = self.block_of(section)?;
         if block.codec != Codec::Raw {
@@ -162,17 +162,16 @@ impl<'a> Bundle<'a> {
         Ok(self.block_range(block))
     }
 
-    /// Where a block lies in the file.
+    /// The byte range of a block in the file.
     pub(super) fn block_range(&self, block: &Block) -> Range<usize> {
-        // That all of them end with the file was checked when it was parsed, so nothing is cut off here.
+        // Parsing checked that all blocks end within the file, so nothing saturates here.
         let at = |offset: u64| {
             usize::try_from(offset).map_or(usize::MAX, |offset| self.header.group.saturating_add(offset))
         };
         at(block.offset)..at(block.offset.saturating_add(block.stored_len))
     }
 
-    /// A block's bytes as they lie in the file, with the hash that stands for them. They are read to `room`
-    /// unless they are in memory.
+    /// The stored bytes of a block, verified against its hash. Read into `room` unless they are in memory.
     pub(super) fn checked<'b>(&'b self, block: &Block, room: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         let bytes = self.stored.fetch(self.block_range(block), room, || self.tensors_of(block))?;
         if *blake3::hash(bytes).as_bytes() != block.hash {
@@ -181,12 +180,12 @@ impl<'a> Bundle<'a> {
         Ok(bytes)
     }
 
-    /// The bytes of the block that was checked last with this room.
+    /// The bytes of the block last checked with this buffer.
     pub(super) fn held<'b>(&'b self, block: &Block, room: &'b [u8]) -> &'b [u8] {
         self.stored.fetched(self.block_range(block), room)
     }
 
-    /// What a block holds, for messages.
+    /// Describes a block's contents, for messages.
     pub(super) fn tensors_of(&self, block: &Block) -> String {
         let sections = self.header.manifest.sections.get(block.sections.clone()).unwrap_or_default();
         match sections {
@@ -197,10 +196,10 @@ impl<'a> Bundle<'a> {
     }
 
     /// Borrows the bytes of a tensor that is stored raw: little-endian, and in a backbone 64-byte aligned if
-    /// the bundle's first byte lies on a page. Not checked here; see [`Bundle::verify_sections`].
+    /// the bundle starts on a page boundary. Not verified here; see [`Bundle::verify_sections`].
     ///
     /// # Errors
-    /// `MissingTensor`, or `BadRequest` when the tensor is compressed, or was not read from its file.
+    /// `MissingTensor`, or `BadRequest` if the tensor is compressed or has not been read from its file.
     pub fn raw(&self, name: &str) -> Result<&[u8]> {
         let range = self.file_range(self.section(name)?)?;
         self.stored.head().get(range).ok_or_else(|| Error::BadRequest {
@@ -209,7 +208,7 @@ impl<'a> Bundle<'a> {
         })
     }
 
-    /// Checks the stored bytes of every tensor, and the padding between them.
+    /// Verifies the stored bytes of every tensor and the padding between them.
     ///
     /// # Errors
     /// `HashMismatch` naming the tensors, or `Corrupt` for padding that is not zero.
@@ -225,22 +224,22 @@ impl<'a> Bundle<'a> {
         Ok(())
     }
 
-    /// Decodes a tensor into `out` (`section.raw_len` bytes). Stored bytes are checked before the decoder
-    /// sees them. For many tensors in a row, keep a [`Decoder`].
+    /// Decodes a tensor into `out` (`section.raw_len` bytes). Stored bytes are verified before decoding. To
+    /// decode many tensors, keep a [`Decoder`].
     ///
     /// # Errors
-    /// `HashMismatch`, `Corrupt`, or `BadRequest` when `out` has another length.
+    /// `HashMismatch`, `Corrupt`, or `BadRequest` if `out` has another length.
     pub fn decode_into(&self, section: &Section, out: &mut [u8]) -> Result<()> {
         Decoder::new()?.decode_into(self, section, out)
     }
 
-    /// Decodes a tensor of f32 or f16 elements, in the order of its layout.
+    /// Decodes a tensor of f32 or f16 elements, in layout order.
     ///
     /// # Errors
     /// As [`Bundle::decode_into`]; `MissingTensor`; `Unsupported` for other element types.
     pub fn decode_f32(&self, name: &str) -> Result<Vec<f32>> {
         let section = self.section(name)?;
-        // Bounded by the file's size, see `rules::largest_raw`.
+        // Bounded by the file size; see `rules::largest_raw`.
         let elements = section.raw_len / section.dtype.width() as u64;
         let mut out = vec![0.0; usize::try_from(elements).unwrap_or_default()];
         Decoder::new()?.decode_f32_into(self, section, &mut out)?;
@@ -249,11 +248,11 @@ impl<'a> Bundle<'a> {
 
     /// Recomputes the id of a backbone from its kernels.
     ///
-    /// True if it is the one the manifest states; false if these kernels are not in canonical f32 form, so
-    /// that the signed statement is all there is.
+    /// True if it matches the one in the manifest; false if these kernels are not in canonical f32 form, so
+    /// that the id rests on the signature alone.
     ///
     /// # Errors
-    /// `HashMismatch` when id and kernels disagree, or a section is damaged.
+    /// `HashMismatch` if id and kernels disagree, or a section is damaged.
     pub fn verify_identity(&self) -> Result<bool> {
         let mut tensors = Vec::new();
         let kernels = self.header.manifest.sections.iter().filter(|s| s.owner == Owner::Backbone);
@@ -276,7 +275,7 @@ impl<'a> Bundle<'a> {
         Ok(true)
     }
 
-    /// Preamble and manifest: what signatures are over.
+    /// Preamble and manifest: the signed bytes.
     pub(super) fn signed(&self) -> &[u8] {
         self.stored.head().get(..self.header.end).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! The rules a manifest must obey beyond being well formed; writer and reader check the same ones.
+//! The rules a manifest must obey beyond being well-formed, shared by writer and reader.
 
 use super::manifest_codec::MAX_NAME;
 use super::section::{align_up, group_alignment};
@@ -7,31 +7,31 @@ use crate::Result;
 use crate::plan::Owner;
 use crate::wire::{Sink, Text, at_most, corrupt, uncountable};
 
-/// Largest raw length of a block of several sections. Caps what one of them can make a reader decompress.
+/// Maximum raw length of a block of several sections. Bounds what decoding one of them can cost.
 pub(super) const LARGEST_GATHERED: u64 = 1 << 20;
 
-/// Largest raw length of a compressed block of `stored` bytes. Caps what a decompression bomb can demand;
-/// a writer stores raw what would go beyond.
+/// Maximum raw length of a compressed block of `stored` bytes. Bounds decompression bombs; a writer stores
+/// anything beyond it raw.
 pub(super) fn largest_raw(stored: u64) -> u64 {
     stored.saturating_mul(64).saturating_add(4096)
 }
 
-/// Largest raw length of a blocked layout over its canonical length (padding to full blocks).
+/// Maximum raw length of a blocked layout, given its canonical length (blocks are padded).
 fn largest_blocked(canonical: u64) -> u64 {
     canonical.saturating_mul(64).saturating_add(4096)
 }
 
-/// Whether a bundle can be called `name`: 1 to 64 bytes of UTF-8 without control characters, slashes, a dot
-/// in front, or space at either end. So it can be a file's name, and never is a path.
+/// Checks a bundle name: 1 to 64 bytes of UTF-8 without control characters, slashes, a leading dot, or space
+/// at either end. It can thus serve as a file name, but never as a path.
 ///
 /// # Errors
-/// `Corrupt` or `TooLarge` saying which of these it is not.
+/// `Corrupt` or `TooLarge`, naming the violated rule.
 pub fn check_name(name: &str) -> Result<()> {
     Sink::default().text("bundle name", name, Text::Line, MAX_NAME)?;
     check_no_path(name)
 }
 
-/// What there is to a name beyond the text that the wire carries.
+/// Checks a name beyond the rules of the encoding.
 fn check_no_path(name: &str) -> Result<()> {
     if name.starts_with('.') || name.contains(['/', '\\']) || name.trim() != name {
         return corrupt("bundle name", "no slash, leading dot, or space at either end", format!("{name:?}"));
@@ -39,7 +39,7 @@ fn check_no_path(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks everything in `manifest` but where its sections lie. Returns the indices of sections, sorted by
+/// Checks everything in `manifest` except where its sections lie. Returns the section indices, sorted by
 /// name.
 pub(super) fn check(manifest: &Manifest) -> Result<Vec<usize>> {
     check_no_path(&manifest.name)?;
@@ -132,7 +132,7 @@ fn check_block(kind: Kind, index: usize, block: &Block) -> Result<()> {
     }
 }
 
-/// The indices of `names`, sorted by name. No two may be the same.
+/// The indices of `names`, sorted by name, which must be distinct.
 fn distinct(names: &[&str], what: &str) -> Result<Vec<usize>> {
     let name = |&i: &usize| names.get(i).copied();
     let mut order: Vec<usize> = (0..names.len()).collect();
@@ -146,7 +146,7 @@ fn distinct(names: &[&str], what: &str) -> Result<Vec<usize>> {
     }
 }
 
-/// Start of the section group behind a header of `header` bytes.
+/// Start of the section group after a header of `header` bytes.
 pub(super) fn group_start(kind: Kind, header: usize) -> Result<u64> {
     align_up(header as u64, group_alignment(kind)).ok_or_else(|| uncountable("end of the section group"))
 }

@@ -1,10 +1,10 @@
-//! One tensor's entry in the section table, and how what lies in the file is aligned.
+//! A tensor's entry in the section table, and the alignment of stored data.
 
 use super::Kind;
 use crate::plan::Owner;
 use std::fmt;
 
-/// Separates a plan tensor's name from that of a companion, such as the scales of an int8 kernel:
+/// Separates the name of a plan tensor from that of a companion, such as the scales of an int8 kernel:
 /// `layer1.0.conv1.weight#scale`.
 pub(super) const COMPANION: char = '#';
 
@@ -23,10 +23,10 @@ pub enum Dtype {
     I32,
 }
 
-/// Instruction set that a blocked layout is made for.
+/// Instruction set a blocked layout is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// Blocked, for plain Rust; also what every instruction set reads in place.
+    /// Blocked, for plain Rust; also the form every instruction set can read in place.
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,
@@ -45,9 +45,9 @@ pub enum Isa {
 /// Order of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// Row-major over the shape, as PyTorch has it.
+    /// Row-major over the shape, as in PyTorch.
     Canonical,
-    /// As the runtime's kernels for `isa` read it; may be padded. `revision` counts changes of that order.
+    /// As read by the runtime's kernels for `isa`; may be padded. `revision` is the version of that order.
     Blocked {
         /// Instruction set.
         isa: Isa,
@@ -61,7 +61,7 @@ pub enum Layout {
 pub struct Section {
     /// The tensor's name in the plan.
     pub name: String,
-    /// Whose it is.
+    /// Its owner.
     pub owner: Owner,
     /// Element type.
     pub dtype: Dtype,
@@ -69,11 +69,11 @@ pub struct Section {
     pub layout: Layout,
     /// Extents, outermost first; empty for a scalar. Never zero.
     pub shape: Vec<usize>,
-    /// Bytes of the tensor.
+    /// Length in bytes.
     pub raw_len: u64,
-    /// Index of the block that it lies in.
+    /// Index of the block that contains it.
     pub block: usize,
-    /// Elements of the same width that lie before it in that block.
+    /// Number of elements of the same width before it in that block.
     pub(super) first: u64,
 }
 
@@ -124,23 +124,23 @@ impl fmt::Display for Layout {
 }
 
 impl Section {
-    /// Name of the companion that holds an int8 tensor's scales: f32, one for each index of its first axis.
+    /// Name of the companion that holds an int8 tensor's scales: f32, one per index of its first axis.
     pub fn scale_name(tensor: &str) -> String {
         format!("{tensor}{COMPANION}scale")
     }
 
-    /// True when it lies beside a tensor of the plan (`tensor#word`) and is none itself.
+    /// Whether it is a companion of a plan tensor (`tensor#word`).
     pub fn is_companion(&self) -> bool {
         self.name.contains(COMPANION)
     }
 
-    /// Number of elements, or `None` when that is no u64.
+    /// Number of elements, or `None` if it exceeds u64.
     pub fn elements(&self) -> Option<u64> {
         self.shape.iter().try_fold(1u64, |n, &extent| n.checked_mul(extent as u64))
     }
 }
 
-/// Alignment of the section group in the file: a page for what is mapped, a cache line for what is decoded.
+/// Alignment of the section group in the file: a page for mapped data, a cache line for decoded data.
 pub(super) fn group_alignment(kind: Kind) -> u64 {
     match kind {
         Kind::Backbone => 4096,
@@ -156,7 +156,7 @@ pub(super) fn section_alignment(kind: Kind) -> u64 {
     }
 }
 
-/// The next multiple of `alignment` (a power of two), or `None` beyond u64.
+/// `x` rounded up to a multiple of `alignment` (a power of two), or `None` on overflow.
 pub(super) fn align_up(x: u64, alignment: u64) -> Option<u64> {
     Some(x.checked_add(alignment - 1)? & !(alignment - 1))
 }

@@ -1,15 +1,15 @@
-//! The section table as bytes.
+//! Encoding of the section table.
 
 use super::{Dtype, Isa, Layout, Section};
 use crate::Result;
 use crate::plan::codec::{get_owner, put_owner};
 use crate::wire::{Cursor, Sink, Text, corrupt};
 
-/// Longest tensor name in bytes.
+/// Maximum length of a tensor name in bytes.
 pub(super) const MAX_NAME: usize = 160;
-/// Most axes of a tensor.
+/// Maximum rank of a tensor.
 pub(super) const MAX_RANK: usize = 8;
-/// Largest extent of an axis.
+/// Maximum extent of an axis.
 const MAX_EXTENT: usize = 1 << 30;
 
 pub(super) fn put(to: &mut Sink, section: &Section) -> Result<()> {
@@ -81,7 +81,7 @@ pub(super) fn get(from: &mut Cursor<'_>) -> Result<Section> {
         shape.push(from.size("extent of a tensor", MAX_EXTENT)?);
     }
     let raw_len = match layout {
-        // Derived from its shape when it is placed.
+        // Derived from its shape by `block::place`.
         Layout::Canonical => 0,
         Layout::Blocked { .. } => from.varint("raw length of a section")?,
     };

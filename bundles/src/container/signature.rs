@@ -1,4 +1,4 @@
-//! Signatures over preamble and manifest, which hold the hash of every block: nothing is unsigned.
+//! Signatures over preamble and manifest, which contain the hash of every block: nothing is unsigned.
 
 use super::keys::{KeyId, PublicKey, SigningKey, TrustedKey};
 use super::reader::Bundle;
@@ -6,30 +6,30 @@ use crate::wire::{Cursor, corrupt};
 use crate::{Error, Result};
 use std::fmt;
 
-/// Keeps a signature made for a bundle from being passed off as one for anything else.
+/// Prevents a signature made for a bundle from being passed off as one for anything else.
 const DOMAIN: &[u8] = b"tailor bundle signature v1\0";
-/// Signatures a bundle has room for.
+/// Maximum number of signatures on a bundle.
 pub(super) const SLOTS: usize = 4;
 /// A public key and a signature.
 const SLOT: usize = 96;
-/// Bytes of the signature block, used or not: signing never moves a section.
+/// Length of the signature block, used or not, so that signing never moves a section.
 pub(super) const SIGNATURES: usize = SLOTS * SLOT;
 
-/// What the signatures of a bundle amount to. A wrong signature is an error and never one of these.
+/// Result of evaluating a bundle's signatures. An invalid signature is always an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
-    /// No signature: guarded against damage only.
+    /// No signature: protected against damage only.
     Unsigned,
-    /// Signed with the development key, which everybody has: guarded against damage only.
+    /// Signed with the development key, which is public: protected against damage only.
     Development,
-    /// Signed with a key that the caller trusts.
+    /// Signed with a key the caller trusts.
     Trusted {
         /// The key.
         key: KeyId,
-        /// The name it is trusted under.
+        /// The name under which it is trusted.
         name: String,
     },
-    /// Correctly signed with a key that the caller does not know.
+    /// Validly signed with a key the caller does not know.
     Unknown {
         /// The first such key.
         key: KeyId,
@@ -52,17 +52,17 @@ impl fmt::Display for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Trust::Unsigned => f.write_str("not signed"),
-            Trust::Development => f.write_str("signed with the development key, which everybody has"),
+            Trust::Development => f.write_str("signed with the public development key"),
             Trust::Trusted { key, name } => write!(f, "signed by {name} ({key})"),
             Trust::Unknown { key } => write!(f, "signed by unknown key {key}"),
         }
     }
 }
 
-/// Adds a signature to a bundle and returns the new file. A development signature makes way for a real one.
+/// Adds a signature to a bundle and returns the new file. A development signature is replaced.
 ///
 /// # Errors
-/// Whatever [`Bundle::parse`] finds wrong with `file`; `BadRequest` when its four slots are taken.
+/// As [`Bundle::parse`] for `file`; `BadRequest` if all four slots are taken.
 pub fn sign(file: &[u8], key: &SigningKey) -> Result<Vec<u8>> {
     let bundle = Bundle::parse(file)?;
     let header = bundle.signed();
@@ -71,17 +71,17 @@ pub fn sign(file: &[u8], key: &SigningKey) -> Result<Vec<u8>> {
     if entries.len() == SLOTS {
         return Err(Error::BadRequest {
             what: format!("signatures by {}", ids(&bundle)),
-            want: format!("{SLOTS} at most; remove one first (`tailor sign FILE --remove KEYID`)"),
+            want: format!("at most {SLOTS}; remove one first (`tailor sign FILE --remove KEYID`)"),
         });
     }
     entries.push((key.public(), key.sign(&message(header))));
     with_entries(file, &bundle, entries)
 }
 
-/// Takes the signature by `key` off a bundle and returns the new file, which may be left with none.
+/// Removes the signature by `key` and returns the new file, which may be left unsigned.
 ///
 /// # Errors
-/// Whatever [`Bundle::parse`] finds wrong with `file`; `BadRequest` when that key did not sign it.
+/// As [`Bundle::parse`] for `file`; `BadRequest` if that key did not sign it.
 pub fn unsign(file: &[u8], key: KeyId) -> Result<Vec<u8>> {
     let bundle = Bundle::parse(file)?;
     let mut entries: Vec<Entry> = decode(bundle.slots())?;
@@ -94,7 +94,7 @@ pub fn unsign(file: &[u8], key: KeyId) -> Result<Vec<u8>> {
     with_entries(file, &bundle, entries)
 }
 
-/// `file` with these signatures and no others.
+/// `file` with exactly these signatures.
 fn with_entries(file: &[u8], bundle: &Bundle<'_>, entries: Vec<Entry>) -> Result<Vec<u8>> {
     let block = encode(entries)?;
     let mut out = file.to_vec();
@@ -104,7 +104,7 @@ fn with_entries(file: &[u8], bundle: &Bundle<'_>, entries: Vec<Entry>) -> Result
     Ok(out)
 }
 
-/// Whose signatures a bundle carries, for messages.
+/// The signers of a bundle, for messages.
 fn ids(bundle: &Bundle<'_>) -> String {
     let ids: Vec<String> = bundle.signers().iter().map(|key| key.id().to_string()).collect();
     if ids.is_empty() { "nobody".into() } else { ids.join(", ") }
@@ -112,13 +112,13 @@ fn ids(bundle: &Bundle<'_>) -> String {
 
 type Entry = (PublicKey, [u8; 64]);
 
-/// The signature block over `header` (preamble and manifest) by `signers`.
+/// The signature block over `header` (preamble and manifest), signed by `signers`.
 pub(super) fn block(header: &[u8], signers: &[SigningKey]) -> Result<[u8; SIGNATURES]> {
     let message = message(header);
     encode(signers.iter().map(|key| (key.public(), key.sign(&message))).collect())
 }
 
-/// Checks every signature in `block` and returns the keys they are by.
+/// Verifies every signature in `block` and returns the signing keys.
 pub(super) fn check(header: &[u8], block: &[u8]) -> Result<Vec<PublicKey>> {
     let message = message(header);
     let entries = decode(block)?;
@@ -135,7 +135,7 @@ pub(super) fn check(header: &[u8], block: &[u8]) -> Result<Vec<PublicKey>> {
     Ok(keys)
 }
 
-/// What valid signatures by `keys` amount to for somebody who trusts `trusted`.
+/// Evaluates valid signatures by `keys`, given the keys in `trusted`.
 pub(super) fn judge(keys: &[PublicKey], trusted: &[TrustedKey]) -> Trust {
     let known = |key: &&PublicKey| !key.is_development() && trusted.iter().any(|t| t.key == **key);
     if let Some(key) = keys.iter().find(known) {

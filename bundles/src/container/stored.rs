@@ -1,4 +1,4 @@
-//! Where a bundle's bytes are.
+//! Storage of a bundle's bytes: in memory or in a file.
 
 use super::Kind;
 use super::header::DIGEST;
@@ -11,11 +11,10 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-/// Bytes that are read before it is known how many lie in front of the sections: more than most files have
-/// there.
+/// Number of bytes read before the header's length is known: larger than most headers.
 const FIRST: usize = 16 * 1024;
 
-/// What is being done when a file fails.
+/// The action reported when reading fails.
 const READ: &str = "read it";
 
 /// All bytes of a bundle, in memory or in its file.
@@ -23,11 +22,11 @@ const READ: &str = "read it";
 pub enum Stored<'a> {
     /// The whole file.
     Memory(Cow<'a, [u8]>),
-    /// What lies in front of the sections; those are read when they are decoded, by whoever decodes them.
+    /// The header; sections are read by whoever decodes them.
     File(Opened),
 }
 
-/// A bundle's file, of which the beginning was read.
+/// A bundle's file, of which the beginning has been read.
 #[derive(Debug)]
 pub struct Opened {
     file: File,
@@ -48,11 +47,10 @@ impl From<Vec<u8>> for Stored<'_> {
 }
 
 impl Stored<'_> {
-    /// A file of `len` bytes. Reads what lies in front of its sections.
+    /// A file of `len` bytes. Reads its header.
     ///
     /// # Errors
-    /// `Io`. (What is wrong with those bytes is for [`Bundle::parse_known`](super::Bundle::parse_known) to
-    /// say.)
+    /// `Io`. (The bytes are validated by [`Bundle::parse_known`](super::Bundle::parse_known).)
     pub fn of_file(file: File, len: usize) -> Result<Stored<'static>> {
         let mut opened = Opened { file, len, head: Vec::new() };
         opened.extend(FIRST)?;
@@ -63,7 +61,7 @@ impl Stored<'_> {
         Ok(Stored::File(opened))
     }
 
-    /// Bytes of the bundle.
+    /// Length of the bundle in bytes.
     pub fn len(&self) -> usize {
         match self {
             Stored::Memory(bytes) => bytes.len(),
@@ -71,12 +69,12 @@ impl Stored<'_> {
         }
     }
 
-    /// True when there is nothing.
+    /// Whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What is in memory: all of it, or at least what lies in front of the sections.
+    /// The bytes in memory: all of them, or at least the header.
     pub(super) fn head(&self) -> &[u8] {
         match self {
             Stored::Memory(bytes) => bytes,
@@ -84,10 +82,10 @@ impl Stored<'_> {
         }
     }
 
-    /// Some of its bytes, which are read to `room` unless they are in memory. `what` they are, for messages.
+    /// The bytes in a range, read into `room` unless they are in memory. `what` names them in messages.
     ///
     /// # Errors
-    /// `Io`, also for a file that was cut short since it was opened.
+    /// `Io`, also for a file truncated since it was opened.
     pub(super) fn fetch<'b>(
         &'b self,
         range: Range<usize>,
@@ -97,7 +95,7 @@ impl Stored<'_> {
         if let Stored::File(opened) = self {
             let len = range.len();
             if room.len() < len {
-                // What is there need not be moved.
+                // The old contents need not be moved.
                 room.clear();
                 room.resize(len, 0);
             }
@@ -107,7 +105,7 @@ impl Stored<'_> {
         Ok(self.fetched(range, room))
     }
 
-    /// As the last [`fetch`](Stored::fetch), of the same range and to the same room, gave them.
+    /// The bytes returned by the last [`fetch`](Stored::fetch) of the same range into the same buffer.
     pub(super) fn fetched<'b>(&'b self, range: Range<usize>, room: &'b [u8]) -> &'b [u8] {
         let bytes = match self {
             Stored::Memory(bytes) => bytes.get(range),
@@ -118,7 +116,7 @@ impl Stored<'_> {
 }
 
 impl Opened {
-    /// Sees to it that the first `len` bytes are in memory, or all there are.
+    /// Ensures that the first `len` bytes, or all there are, are in memory.
     fn extend(&mut self, len: usize) -> Result<()> {
         let have = self.head.len();
         let want = len.min(self.len);
@@ -131,13 +129,13 @@ impl Opened {
     }
 }
 
-/// Fills `out` from byte `at` on. Several threads may do so at once.
+/// Fills `out` from offset `at`. Safe to call from several threads at once.
 #[cfg(unix)]
 fn read_at(file: &File, at: u64, out: &mut [u8]) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, out, at)
 }
 
-/// Fills `out` from byte `at` on. Several threads may do so at once.
+/// Fills `out` from offset `at`. Safe to call from several threads at once.
 #[cfg(windows)]
 fn read_at(file: &File, mut at: u64, mut out: &mut [u8]) -> io::Result<()> {
     while !out.is_empty() {
@@ -156,7 +154,7 @@ mod tests {
     use crate::container::{Bundle, Decoder};
     use crate::plan::Owner;
 
-    /// A bundle of several blocks, with more in front of them than is read at first.
+    /// A bundle of several blocks, whose header exceeds the first read.
     fn large() -> Vec<u8> {
         let mut writer = tiny_task();
         writer.labels(["a".repeat(200), "b".repeat(200)]);
@@ -167,7 +165,7 @@ mod tests {
         writer.finish(&[]).unwrap()
     }
 
-    /// Everything in a bundle, or the first thing that is wrong with it.
+    /// Decodes everything in a bundle, or returns the first error.
     fn all(stored: Stored<'_>) -> Result<Vec<Vec<u8>>> {
         let mut decoder = Decoder::new()?;
         let bundle = Bundle::parse_known(stored, None, &mut decoder)?;
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_says_what_its_bytes_say_whatever_is_wrong_with_them() {
+    fn a_file_and_its_bytes_in_memory_give_the_same_outcome() {
         let path = std::env::temp_dir().join(format!("stored-{}.task", std::process::id()));
         let good = large();
         std::fs::write(&path, &good).unwrap();
@@ -207,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_to_an_open_file_is_noticed() {
+    fn changes_to_an_open_file_are_noticed() {
         let path = std::env::temp_dir().join(format!("stored-open-{}.task", std::process::id()));
         let good = large();
         std::fs::write(&path, &good).unwrap();
@@ -215,7 +213,7 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len(good.len() as u64 - 1).unwrap();
         let error = all(opened).unwrap_err();
         assert!(matches!(error, Error::Io { .. }) && error.to_string().contains("read it"), "{error}");
-        // Another file in its place is not what was opened.
+        // Replacing the file does not affect the opened one.
         std::fs::write(&path, &good).unwrap();
         let opened = open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();

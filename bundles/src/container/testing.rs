@@ -26,14 +26,14 @@ impl Rng {
         self.next() & 1 == 1
     }
 
-    /// Something like weights: bell-shaped, standard deviation near 0.05.
+    /// Weight-like values: bell-shaped, standard deviation near 0.05.
     pub fn weights(&mut self, n: usize) -> Vec<f32> {
         let uniform = |rng: &mut Rng| (rng.next() >> 40) as f32 / (1 << 24) as f32 - 0.5;
         (0..n).map(|_| (0..4).map(|_| uniform(self)).sum::<f32>() * 0.0866).collect()
     }
 }
 
-/// Well formed as data, with every kind of operation; shapes need not fit.
+/// Well-formed as data, with every kind of operation; shapes need not match.
 pub(crate) fn random_plan(rng: &mut Rng) -> Plan {
     let stem = random_line(rng, "stem");
     let cells = (0..rng.below(4))
@@ -85,7 +85,7 @@ fn random_line(rng: &mut Rng, name: &str) -> Vec<Op> {
         .collect()
 }
 
-/// A deployed plan that passes all checks: a small network with proxies, pruned at random.
+/// A deployed plan that passes all checks: a small network with proxies, randomly pruned.
 pub(crate) fn random_network(rng: &mut Rng) -> Plan {
     let arch: Arch = ["cifar-resnet8-a", "cifar-resnet8-b", "wrn10-1"][rng.below(3)].parse().unwrap();
     let backbone = arch.plan(8 + rng.below(9), 8 + rng.below(9), 1 + rng.below(5)).unwrap();
@@ -138,7 +138,7 @@ pub(crate) fn tiny_backbone() -> Writer {
     w
 }
 
-/// A task of the tiny plan whose tensors, of elements of four bytes and of two, share a block.
+/// A task of the tiny plan whose four-byte and two-byte tensors share a block.
 pub(crate) fn tiny_task() -> Writer {
     let mut w = Writer::new(Kind::Task, "tiny task", tiny_plan(), tiny_preprocess());
     w.labels(["warm", "cöld"]).backbone([9; 32], "").security_counter(300);
@@ -155,19 +155,18 @@ pub(crate) fn tiny_task() -> Writer {
     w
 }
 
-/// A sealed, correctly signed file of any manifest, lawful or not, with `group` as its section group.
+/// A sealed, correctly signed file with any manifest, valid or not, and `group` as its section group.
 pub(crate) fn forge(manifest: &Manifest, group: &[u8]) -> Vec<u8> {
     forge_bytes(manifest.kind, &manifest.to_bytes().unwrap(), group)
 }
 
-/// The same for any manifest bytes.
+/// As [`forge`], for any manifest bytes.
 pub(crate) fn forge_bytes(kind: Kind, manifest: &[u8], group: &[u8]) -> Vec<u8> {
     let sections = std::iter::once((0, group));
     seal(kind, manifest, group.len() as u64, sections, &[SigningKey::development()]).unwrap()
 }
 
-/// The same for a manifest as it lies in the file, and the length that it claims to have when it is
-/// decompressed.
+/// As [`forge_bytes`], for a manifest as stored in the file and its claimed decompressed length.
 pub(crate) fn forge_stored(kind: Kind, stored: &[u8], claimed: usize) -> Vec<u8> {
     seal_stored(kind, stored, claimed, 0, std::iter::empty(), &[SigningKey::development()]).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Packing a bundle: the same input gives the same bytes.
+//! Packs bundles deterministically.
 
 use super::frame::{self, Contents};
 use super::header::{DIGEST, digest};
@@ -14,13 +14,13 @@ use crate::{Error, Result};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Bytes that a block of several tensors is filled up to: enough for few hashes and few frames, so few that
-/// the first layers' are soon there, and that it is still in a core's cache when its tensors are taken out.
+/// Target size of a block of several tensors: large enough for few hashes and frames, small enough that the
+/// first layers are available early and that it is still in a core's cache when its tensors are extracted.
 const GATHERED: usize = 128 * 1024;
 
-/// Collects what a bundle holds; [`Writer::finish`] gives its bytes.
+/// Collects a bundle's contents; [`Writer::finish`] returns its bytes.
 ///
-/// Tensors lie in the file in the order they are added: for a task, add them in execution order.
+/// Tensors are stored in the order they are added: for a task, add them in execution order.
 pub struct Writer {
     manifest: Manifest,
     /// Raw bytes of each section.
@@ -48,17 +48,17 @@ impl Writer {
         Writer { manifest, raw: Vec::new() }
     }
 
-    /// Everything that `bundle` holds, to be changed and written again. Only its signatures are left behind.
+    /// The contents of `bundle`, to be changed and written again. Its signatures are dropped.
     ///
     /// # Errors
     /// `HashMismatch` or `Corrupt` for a damaged tensor.
     pub fn of(bundle: &Bundle<'_>) -> Result<Writer> {
         let mut manifest = bundle.manifest().clone();
-        // Made anew: see `assemble`.
+        // Rebuilt by `assemble`.
         manifest.blocks.clear();
         let mut decoder = Decoder::new()?;
         let raw = bundle.manifest().sections.iter().map(|section| {
-            // A bundle is in memory or in a file, and 64 times that is the most that it may promise.
+            // Bounded: a section holds at most 64 times the size of its bundle.
             let mut raw = vec![0; usize::try_from(section.raw_len).unwrap_or_default()];
             decoder.decode_into(bundle, section, &mut raw).map(|()| raw)
         });
@@ -71,14 +71,14 @@ impl Writer {
         self
     }
 
-    /// The backbone a task belongs to (`variant` empty: any packing will do), or a packed backbone is made
-    /// of. A backbone of canonical f32 kernels needs no call: its id is computed and its variant is `f32`.
+    /// The backbone a task belongs to (empty `variant`: any packing works), or a packed backbone is made
+    /// from. Not needed for a backbone of canonical f32 kernels: its id is computed and its variant is `f32`.
     pub fn backbone(&mut self, id: [u8; 32], variant: impl Into<String>) -> &mut Writer {
         self.manifest.backbone = BackboneRef { id, variant: variant.into() };
         self
     }
 
-    /// Another runtime ABI than this build's.
+    /// Sets a runtime ABI other than this build's.
     pub fn abi(&mut self, abi: u32) -> &mut Writer {
         self.manifest.abi = abi;
         self
@@ -96,13 +96,13 @@ impl Writer {
         self
     }
 
-    /// Adds a fact about where the bundle comes from.
+    /// Adds a fact about the bundle's provenance.
     pub fn fact(&mut self, key: impl Into<String>, value: impl Into<String>) -> &mut Writer {
         self.manifest.facts.push((key.into(), value.into()));
         self
     }
 
-    /// As [`fact`](Writer::fact), in the place of one of that key, where there is one.
+    /// As [`fact`](Writer::fact), but replaces an existing fact with that key.
     pub fn set_fact(&mut self, key: &str, value: &str) -> &mut Writer {
         match self.manifest.facts.iter_mut().find(|(own, _)| own == key) {
             Some((_, own)) => *own = value.into(),
@@ -114,7 +114,7 @@ impl Writer {
     /// Adds a tensor of f32 elements in canonical layout.
     ///
     /// # Errors
-    /// `Corrupt` when `values` do not fill `shape` or one is not finite.
+    /// `Corrupt` if `values` do not fill `shape` or one is not finite.
     pub fn tensor_f32(
         &mut self,
         name: &str,
@@ -130,7 +130,7 @@ impl Writer {
     /// Adds a tensor in canonical layout, rounded to f16 elements.
     ///
     /// # Errors
-    /// `Corrupt` when `values` do not fill `shape` or one is beyond what f16 can hold.
+    /// `Corrupt` if `values` do not fill `shape` or one exceeds the range of f16.
     pub fn tensor_f16(
         &mut self,
         name: &str,
@@ -144,11 +144,11 @@ impl Writer {
         self.tensor(name, owner, Dtype::F16, Layout::Canonical, shape, bytes)
     }
 
-    /// Adds a tensor of bytes in the order of `layout`, and its scales beside it, one for each index of the
-    /// first axis: an element stands for its byte times its row's scale.
+    /// Adds an int8 tensor in the given `layout`, with one scale per index of the first axis: the value of an
+    /// element is its byte times the scale of its row.
     ///
     /// # Errors
-    /// `Corrupt` when `bytes` do not fill `shape` or a scale is not finite.
+    /// `Corrupt` if `bytes` do not fill `shape` or a scale is not finite.
     pub fn tensor_i8(
         &mut self,
         name: &str,
@@ -166,7 +166,7 @@ impl Writer {
     /// Adds a tensor as little-endian bytes of any element type and layout.
     ///
     /// # Errors
-    /// `Corrupt` when `bytes` do not fill `shape`.
+    /// `Corrupt` if `bytes` do not fill `shape`.
     pub fn tensor(
         &mut self,
         name: &str,
@@ -201,7 +201,7 @@ impl Writer {
     /// The bundle's bytes, signed by `signers`, or with the development key if there are none.
     ///
     /// # Errors
-    /// `Corrupt` or `TooLarge` naming what breaks a rule of the format.
+    /// `Corrupt` or `TooLarge`, naming the violated rule of the format.
     pub fn finish(&self, signers: &[SigningKey]) -> Result<Vec<u8>> {
         match signers {
             [] => self.assemble(&[SigningKey::development()]),
@@ -209,7 +209,7 @@ impl Writer {
         }
     }
 
-    /// The bundle's bytes without a signature, to be signed elsewhere with [`sign`](super::sign).
+    /// The bundle's unsigned bytes, to be signed elsewhere with [`sign`](super::sign).
     ///
     /// # Errors
     /// As [`Writer::finish`].
@@ -245,7 +245,7 @@ impl Writer {
         seal(kind, &manifest.to_bytes()?, end, blocks, signers)
     }
 
-    /// Which sections go into one block: in a task as many as fill it.
+    /// Groups sections into blocks: in a task, as many as fit into one.
     fn gathered(&self) -> Vec<Range<usize>> {
         let mut blocks: Vec<Range<usize>> = Vec::new();
         let mut filled = 0;
@@ -286,7 +286,7 @@ impl Writer {
     }
 }
 
-/// Puts preamble, manifest, digest, signatures and blocks (offset in the group, stored bytes) together.
+/// Assembles preamble, manifest, digest, signatures and blocks (offset in the group, stored bytes).
 pub(super) fn seal<'s>(
     kind: Kind,
     manifest: &[u8],
@@ -295,13 +295,13 @@ pub(super) fn seal<'s>(
     signers: &[SigningKey],
 ) -> Result<Vec<u8>> {
     let packed = frame::pack("manifest of the bundle", Contents::Text, &[manifest])?;
-    // What would shrink like a decompression bomb stays as it is.
+    // A manifest that compresses beyond the bomb limit is stored uncompressed.
     let pays = packed.len() < manifest.len() && manifest.len() <= largest_manifest(packed.len());
     let stored = if pays { &packed } else { manifest };
     seal_stored(kind, stored, manifest.len(), group_end, blocks, signers)
 }
 
-/// As [`seal`], with the manifest as it will lie in the file and its own length.
+/// As [`seal`], with the manifest as stored in the file and its raw length.
 pub(super) fn seal_stored<'s>(
     kind: Kind,
     manifest: &[u8],
@@ -327,8 +327,8 @@ pub(super) fn seal_stored<'s>(
     Ok(out)
 }
 
-/// The zstd form of `sections` of a task, whose bytes are `raw`; `None` when a single one would be no
-/// smaller, or when the form would look like a decompression bomb.
+/// The zstd frame of `sections` of a task, whose bytes are `raw`; `None` if it would not make a single
+/// section smaller, or would look like a decompression bomb.
 fn compress(kind: Kind, sections: &[Section], raw: &[Vec<u8>]) -> Result<Option<Vec<u8>>> {
     if kind == Kind::Backbone {
         return Ok(None);
@@ -347,7 +347,7 @@ fn compress(kind: Kind, sections: &[Section], raw: &[Vec<u8>]) -> Result<Option<
 
 fn finite(name: &str, mut values: impl Iterator<Item = f32>) -> Result<()> {
     match values.position(|x| !x.is_finite()) {
-        Some(at) => corrupt(format!("tensor {name}"), "finite numbers", format!("another at element {at}")),
+        Some(at) => corrupt(format!("tensor {name}"), "finite values", format!("another at element {at}")),
         None => Ok(()),
     }
 }

@@ -1,10 +1,10 @@
-//! Architectures by name, and the backbone plan of each.
+//! Architectures by name, and their backbone plans.
 
 use super::{Affine, Cell, Conv, Gate, Linear, Op, Owner, Path, Plan, Role, Shape};
 use crate::{Error, Result};
 use std::{fmt, str::FromStr};
 
-/// How a CIFAR ResNet's shortcut crosses a change of resolution (He et al., CVPR 2016, options A and B).
+/// How a CIFAR ResNet's shortcut handles a change of resolution (He et al., CVPR 2016, options A and B).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shortcut {
     /// Option A: every second pixel, zero channels on both sides.
@@ -13,7 +13,7 @@ pub enum Shortcut {
     Project,
 }
 
-/// Shape of a proxy: which layers it is made of.
+/// The layers of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProxyForm {
     /// `[max-pool] conv1x1 norm`.
@@ -36,7 +36,7 @@ pub enum Arch {
         /// Option A or B.
         shortcut: Shortcut,
     },
-    /// torchvision's ResNet-18, -34 or -50, cut after `stages` of its four stages.
+    /// torchvision's ResNet-18, -34 or -50, truncated after `stages` of its four stages.
     ResNet {
         /// 18, 34 or 50.
         depth: usize,
@@ -104,7 +104,7 @@ fn parse(name: &str) -> Option<Arch> {
 }
 
 impl Arch {
-    /// Whether the numbers inside describe a network of this family.
+    /// Whether the parameters describe a network of this family.
     pub fn is_supported(&self) -> bool {
         match *self {
             Arch::CifarResNet { depth, .. } => (8..=1202).contains(&depth) && depth % 6 == 2,
@@ -116,7 +116,7 @@ impl Arch {
         }
     }
 
-    /// The proxies this architecture takes.
+    /// The proxy form of this architecture.
     pub fn proxy_form(&self) -> ProxyForm {
         match self {
             Arch::ResNet { depth: 50, .. } => ProxyForm::Bottleneck,
@@ -124,7 +124,7 @@ impl Arch {
         }
     }
 
-    /// Image height and width it was designed for.
+    /// The image height and width it was designed for.
     pub fn native_size(&self) -> usize {
         match self {
             Arch::CifarResNet { .. } | Arch::WideResNet { .. } => 32,
@@ -133,7 +133,7 @@ impl Arch {
         }
     }
 
-    /// The plain backbone for `height` x `width` RGB images and a classifier of `classes` classes.
+    /// The plain backbone for `height` x `width` RGB images and a classifier with `classes` classes.
     ///
     /// # Errors
     /// [`Error::BadRequest`] for depths outside the family, [`Error::ShapeMismatch`] when the image is too
@@ -172,7 +172,7 @@ fn norm(name: String, channels: usize) -> Op {
     Op::Affine(Affine { name, channels })
 }
 
-/// A cell holding nothing but its universal block.
+/// A cell with only its universal block.
 fn block(node: usize, relu: bool, paths: [Vec<Op>; 2]) -> Cell {
     let paths = paths.into_iter().map(|ops| Path { ops }).collect();
     Cell { gates: vec![Gate { role: Role::Block, source: node - 1, scaled: false, paths }], relu }

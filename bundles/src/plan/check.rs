@@ -1,10 +1,10 @@
-//! The checks a plan passes once, before anything is allocated for it.
+//! Validates a plan before anything is allocated for it.
 
 use super::{Affine, Conv, Linear, Op, Owner, Plan, Role, Shape};
 use crate::{Error, Result};
 
-/// Largest feature map or tensor accepted, in elements. A plan from a hostile file must not make a reader
-/// reserve more than this for one buffer.
+/// Maximum size of a feature map or tensor, in elements. Bounds what a plan from a hostile file can make a
+/// reader reserve for one buffer.
 pub const MAX_ELEMENTS: usize = 1 << 28;
 
 /// A named tensor of a plan.
@@ -14,7 +14,7 @@ pub struct TensorSpec {
     pub name: String,
     /// Extent of each axis.
     pub shape: Vec<usize>,
-    /// Whose bytes they are.
+    /// Owner of its bytes.
     pub owner: Owner,
 }
 
@@ -24,15 +24,15 @@ impl TensorSpec {
         self.shape.iter().product()
     }
 
-    /// True when some axis is zero.
+    /// Whether any axis is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Plan {
-    /// Checks everything an interpreter relies on and returns the shape of every node, `x_0` first; a dead
-    /// node has none.
+    /// Checks everything an interpreter relies on and returns the shape of every node, `x_0` first; `None`
+    /// for a dead node.
     ///
     /// Guaranteed afterwards: every operation accepts its input, the paths of a cell agree, every source is a
     /// live earlier node, a cell has at most one block (first, reading the node before it) and at most one
@@ -45,10 +45,10 @@ impl Plan {
         self.checked_tensors().map(|(nodes, _)| nodes)
     }
 
-    /// As [`check`](Plan::check), with the [`tensors`](Plan::tensors) that it looks at.
+    /// As [`check`](Plan::check), also returning the [`tensors`](Plan::tensors).
     pub(crate) fn checked_tensors(&self) -> Result<(Vec<Option<Shape>>, Vec<TensorSpec>)> {
         if self.input.is_empty() || self.input.len() > MAX_ELEMENTS {
-            return Err(mismatch("input", "an image with pixels, within limits", self.input));
+            return Err(mismatch("input", "a non-empty image within limits", self.input));
         }
         let mut nodes = vec![Some(self.line(&self.stem, self.input, || "stem".into())?)];
         for (i, cell) in self.cells.iter().enumerate() {
@@ -93,7 +93,7 @@ impl Plan {
         };
         self.line(&self.head, last, || "head".into())?;
         if !matches!(self.head.last(), Some(Op::Linear(_))) {
-            return Err(mismatch("head", "a linear layer at its end", last));
+            return Err(mismatch("head", "a final linear layer", last));
         }
         let tensors = self.unique_tensors(&mut |name| Err(Error::NameClash { name: name.into() }))?;
         Ok((nodes, tensors))
@@ -101,19 +101,19 @@ impl Plan {
 
     /// Every tensor, once, in execution order: stem, cells (each cell's alpha first), head.
     ///
-    /// These are the tensors of a packed network. (A training run keeps four vectors per norm instead of
+    /// These are the tensors of a packed network. (During training, each norm has four vectors instead of
     /// `scale` and `shift`.)
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        // What clashes is for `check` to report; here the first of a name counts.
+        // Clashes are reported by `check`; here the first tensor of a name counts.
         self.unique_tensors(&mut |_| Ok(())).unwrap_or_default()
     }
 
-    /// Every tensor, once, in execution order. Names that mean two tensors are given to `clash`: those of
-    /// different shape, and those that are kept for alphas (of any cell, whether or not it has one).
+    /// Every tensor, once, in execution order. Calls `clash` for names that stand for two tensors: those of
+    /// different shape, and those reserved for alphas (of any cell, whether or not it has one).
     fn unique_tensors(&self, clash: &mut dyn FnMut(&str) -> Result<()>) -> Result<Vec<TensorSpec>> {
         let mut all = Vec::with_capacity(2 * self.ops().count());
         self.stem.iter().for_each(|op| op.push_tensors(&mut all));
-        // Positions of the alphas; one that no gate is scaled by has shape (0,).
+        // Positions of the alphas; an alpha that scales no gate has shape (0,).
         let mut alphas = Vec::with_capacity(self.cells.len());
         for (i, cell) in self.cells.iter().enumerate() {
             alphas.push(all.len());
@@ -125,7 +125,7 @@ impl Plan {
         self.head.iter().for_each(|op| op.push_tensors(&mut all));
 
         let mut order: Vec<usize> = (0..all.len()).collect();
-        // Stable: of one name, the first in execution order comes first.
+        // Stable: among equal names, the first in execution order comes first.
         order.sort_by(|&a, &b| all[a].name.cmp(&all[b].name));
         let mut again = vec![false; all.len()];
         for pair in order.windows(2) {
@@ -147,7 +147,7 @@ impl Plan {
         Ok(all)
     }
 
-    /// Numbers (from 1) of the nodes that no live path reaches.
+    /// Numbers (from 1) of the nodes on no live path.
     pub fn dead_nodes(&self) -> Vec<usize> {
         (1..=self.cells.len()).filter(|&l| self.cells[l - 1].is_dead()).collect()
     }
@@ -173,7 +173,7 @@ impl Plan {
 }
 
 impl Op {
-    /// The tensors this operation reads, in a packed network.
+    /// The tensors this operation reads in a packed network.
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let mut all = Vec::new();
         self.push_tensors(&mut all);
@@ -208,7 +208,7 @@ impl Op {
         }
     }
 
-    /// Elements of the largest of its tensors; `None` when that is no usize.
+    /// Number of elements of its largest tensor; `None` on overflow.
     fn largest_tensor(&self) -> Option<usize> {
         let product = |extents: &[usize]| extents.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
         match self {

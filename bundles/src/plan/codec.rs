@@ -1,20 +1,20 @@
-//! The plan as bytes: one canonical encoding, and a decoder that trusts nothing.
+//! The plan's canonical encoding, and a decoder for untrusted bytes.
 
 use super::{Affine, Cell, Conv, Gate, Linear, Op, Owner, Path, Plan, Role, Shape};
 use crate::Result;
 use crate::wire::{Cursor, Sink, Text, at_most, corrupt};
 
-/// Version byte in front of an encoded plan.
+/// Leading version byte of an encoded plan.
 const VERSION: u8 = 1;
-/// Longest tensor prefix or architecture name, in bytes.
+/// Maximum length of a tensor prefix or architecture name, in bytes.
 pub(crate) const MAX_NAME: usize = 128;
-/// Largest channel count, extent, kernel, stride, padding or node number.
+/// Maximum channel count, extent, kernel, stride, padding or node number.
 const MAX_EXTENT: usize = 1 << 24;
-/// Most cells, gates in a cell, and paths in a gate.
+/// Maximum number of cells, of gates in a cell, and of paths in a gate.
 const MAX_CELLS: usize = 4096;
 const MAX_GATES: usize = 4097;
 const MAX_PATHS: usize = 16;
-/// Most operations in one line, and most operations, paths and gates (each) in a plan.
+/// Maximum number of operations in one line, and of operations, paths and gates (each) in a plan.
 const MAX_LINE: usize = 256;
 const MAX_TOTAL: usize = 1 << 16;
 
@@ -32,8 +32,8 @@ impl Plan {
     /// Canonical encoding, specified in `FORMAT.md`: equal plans give equal bytes.
     ///
     /// # Errors
-    /// `TooLarge` or `Corrupt` when the plan is beyond what [`Plan::from_bytes`] accepts (names longer than
-    /// 128 bytes, extents above 2^24, more than 4096 cells, ...).
+    /// `TooLarge` or `Corrupt` if [`Plan::from_bytes`] would not accept the plan (names longer than 128
+    /// bytes, extents above 2^24, more than 4096 cells, ...).
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut sink = Sink::default();
         self.encode(&mut sink)?;
@@ -42,8 +42,8 @@ impl Plan {
 
     /// Decodes exactly one plan from untrusted bytes.
     ///
-    /// Never panics, and never uses more than 256 times the bytes' size. The result is well formed as data;
-    /// whether shapes fit is for the plan's own checks.
+    /// Never panics, and never uses more memory than 256 times the size of `bytes`. The result is well-formed
+    /// as data; whether shapes match is for [`Plan::check`].
     ///
     /// # Errors
     /// `Truncated`, `TooLarge`, or `Corrupt` (unknown tag, padded number, trailing bytes, ...).
@@ -96,7 +96,7 @@ impl Plan {
     }
 }
 
-/// What a plan has used up of its caps. Bounds memory: a ReLU is one byte on the wire and eighty in memory.
+/// Running totals of a plan against its caps. Bounds memory: a ReLU is one byte encoded and eighty in memory.
 #[derive(Default)]
 struct Totals {
     ops: usize,
@@ -254,7 +254,7 @@ mod tests {
     use crate::container::testing::{Rng, random_plan};
 
     #[test]
-    fn random_plans_survive() {
+    fn random_plans_round_trip() {
         for seed in 0..200 {
             let plan = random_plan(&mut Rng(seed));
             let bytes = plan.to_bytes().unwrap();
@@ -273,7 +273,7 @@ mod tests {
         assert!(matches!(Plan::from_bytes(&longer), Err(Error::Corrupt { .. })));
     }
 
-    /// Whatever damaged bytes still decode encode to the same bytes again: there is no second spelling.
+    /// Damaged bytes that still decode encode to the same bytes again: there is no second encoding.
     #[test]
     fn damaged_plans_never_panic_and_stay_canonical() {
         let mut rng = Rng(3);

@@ -1,21 +1,21 @@
-//! What a plan costs: parameters and multiply-adds, by two counters.
+//! A plan's cost: parameters and multiply-adds, by two counting conventions.
 
 use super::{Op, Owner, Path, Plan, Shape};
 use crate::Result;
 use std::collections::HashSet;
 use std::ops::{Add, AddAssign};
 
-/// Which conventions multiply-adds are counted by.
+/// The convention for counting multiply-adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counter {
-    /// The paper's, to compare with its tables: a norm counts two per output, and the stem's convolution is
-    /// counted at node 0's resolution (after the max-pool).
+    /// The paper's, for comparison with its tables: a norm counts as two per output, and the stem's
+    /// convolution is counted at node 0's resolution (after the max-pool).
     Paper,
-    /// What is really computed: every convolution at its own resolution, a norm one multiply-add per output.
+    /// The actual work: every convolution at its own resolution, a norm as one multiply-add per output.
     True,
 }
 
-/// Parameters and multiply-adds of a piece of network, for one image.
+/// Parameters and multiply-adds of part of a network, for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
     /// Stored numbers: kernels, biases, two per norm channel.
@@ -61,8 +61,7 @@ impl Costs {
         self.stem + self.gates.iter().flatten().copied().sum() + self.head
     }
 
-    /// Everything but the classifier: the denominator of relative complexity (eq. 5) when taken from a
-    /// backbone's plan.
+    /// Everything but the classifier: for a backbone's plan, the denominator of relative complexity (eq. 5).
     pub fn without_head(&self) -> Cost {
         self.stem + self.gates.iter().flatten().copied().sum()
     }
@@ -72,7 +71,7 @@ impl Plan {
     /// Costs by part.
     ///
     /// # Errors
-    /// Whatever [`Plan::check`] finds.
+    /// As [`Plan::check`].
     pub fn costs(&self, counter: Counter) -> Result<Costs> {
         let nodes = self.check()?;
         let at_node_0 = match counter {
@@ -99,12 +98,12 @@ impl Plan {
         Ok(Costs { stem, gates, head })
     }
 
-    /// Numbers a task bundle carries for this plan: norms, live proxies, alphas, classifier.
+    /// Parameters a task bundle carries for this plan: norms, live proxies, alphas, classifier.
     pub fn task_params(&self) -> u64 {
         self.tensors().iter().filter(|t| t.owner == Owner::Task).map(|t| t.len() as u64).sum()
     }
 
-    /// Numbers this plan reads from the shared backbone.
+    /// Parameters this plan reads from the shared backbone.
     pub fn backbone_params(&self) -> u64 {
         self.tensors().iter().filter(|t| t.owner == Owner::Backbone).map(|t| t.len() as u64).sum()
     }
@@ -120,15 +119,15 @@ impl Plan {
     }
 }
 
-/// Operations that two paths from one source begin with in common: a pre-activation block's norm, which body
-/// and projection both read, is computed once.
+/// Length of the common prefix of two paths from one source: a pre-activation block's norm, read by both body
+/// and projection, is computed once.
 fn common(a: &[Op], b: &[Op]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-/// Cost of a straight line that starts from shape `x`. With `counted_at`, convolutions and norms are counted
-/// as if their output had that height and width. The first `shared` operations were done for another path. A
-/// tensor two paths share is a parameter once: `counted` remembers names.
+/// Cost of a line of operations on input shape `x`. With `counted_at`, convolutions and norms are counted as
+/// if their output had that height and width. The first `shared` operations were already counted for another
+/// path. A tensor shared by two paths counts as a parameter once: `counted` holds the names seen.
 fn line(
     ops: &[Op],
     shared: usize,
@@ -140,8 +139,7 @@ fn line(
     let mut x = start;
     let mut cost = Cost::default();
     for (i, op) in ops.iter().enumerate() {
-        // The plan has passed its checks, so the shape cannot fail here; a zero cost would be the worst of
-        // it.
+        // The plan has been checked, so this cannot fail; the worst outcome would be a zero cost.
         x = op.output(x).unwrap_or(x);
         let pixels = counted_at.map_or(x.h * x.w, |at| at.h * at.w) as u64;
         let tensors = op.tensors();

@@ -1,19 +1,19 @@
-//! Which feature maps of a network an int8 form of it rounds to bytes, in an order that files rely on.
+//! The feature maps that an int8 network quantises, in an order that files rely on.
 
 use super::{Cell, Op, Plan};
 use std::ops::Range;
 
-/// Where a map arises.
+/// Where a map is produced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
     /// The preprocessed image.
     Input,
-    /// Behind operation `op` of the stem.
+    /// After operation `op` of the stem.
     Stem {
         /// Index into [`Plan::stem`].
         op: usize,
     },
-    /// Behind operation `op` of a path.
+    /// After operation `op` of a path.
     Path {
         /// Node of the cell, from 1.
         node: usize,
@@ -29,24 +29,24 @@ pub enum Place {
         /// `l`, from 1.
         node: usize,
     },
-    /// Behind operation `op` of the head, in front of its global average pool.
+    /// After operation `op` of the head, before its global average pool.
     Head {
         /// Index into [`Plan::head`].
         op: usize,
     },
 }
 
-/// A map that has a scale and a zero point of its own.
+/// A map with its own scale and zero point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapSpec {
-    /// Where it arises.
+    /// Where it is produced.
     pub place: Place,
-    /// Whether a ReLU is the last thing that happens to it: then its zero point is 0.
+    /// Whether it ends in a ReLU, which makes its zero point 0.
     pub relu: bool,
 }
 
-/// The operations that are computed in one go: a convolution with the affine and the ReLU right behind it, an
-/// affine with the ReLU right behind it, or a single operation.
+/// Groups of operations computed together: a convolution with the affine and ReLU that follow it, an affine
+/// with the ReLU that follows it, or a single operation.
 pub fn fused(ops: &[Op]) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let mut start = 0;
@@ -62,14 +62,14 @@ pub fn fused(ops: &[Op]) -> Vec<Range<usize>> {
     groups
 }
 
-/// Whether a path that ends in this group contributes exact sums: it ends in a convolution without a ReLU.
+/// Whether a path ending in this group contributes exact sums: it ends in a convolution without a ReLU.
 pub fn is_term(group: &[Op]) -> bool {
     matches!(group, [Op::Conv(_)] | [Op::Conv(_), Op::Affine(_)])
 }
 
 impl Op {
-    /// Whether it moves or selects values (or averages a few), so that its output keeps its input's scale and
-    /// zero point.
+    /// Whether it only moves or selects values (or averages a few), so that its output keeps its input's
+    /// scale and zero point.
     pub fn keeps_scale(&self) -> bool {
         match self {
             Op::MaxPool { .. } | Op::AvgPool { .. } | Op::Subsample { .. } | Op::PadChannels { .. } => true,
@@ -79,9 +79,9 @@ impl Op {
 }
 
 impl Plan {
-    /// The maps that have a scale of their own in an int8 form of this network, in execution order.
+    /// The maps with their own scale in an int8 form of this network, in execution order.
     ///
-    /// They are the image; in stem, paths and head what each [`fused`] group gives, except for groups that
+    /// They are the image; in stem, paths and head the output of each [`fused`] group, except groups that
     /// keep the scale ([`Op::keeps_scale`]), the end of a path that enters its sum exactly ([`is_term`]), and
     /// everything from the head's global average pool (or linear layer) on; and every live node.
     pub fn maps(&self) -> Vec<MapSpec> {
@@ -102,8 +102,8 @@ impl Plan {
         maps
     }
 
-    /// Name of the tensor that holds the scales of an int8 task's maps: a companion of the classifier, shape
-    /// `(maps, 2)`, each row scale and zero point.
+    /// Name of the tensor that holds an int8 task's map scales: a companion of the classifier, shape `(maps,
+    /// 2)`, where each row is scale and zero point.
     pub fn maps_name(&self) -> Option<String> {
         self.head.iter().rev().find_map(|op| match op {
             Op::Linear(linear) => Some(format!("{}.weight#maps", linear.name)),
@@ -130,7 +130,7 @@ mod tests {
     use crate::plan::{Arch, Skips};
 
     #[test]
-    fn a_residual_network_rounds_one_map_inside_each_block_and_every_node() {
+    fn a_residual_network_quantises_one_map_per_block_and_every_node() {
         let arch: Arch = "cifar-resnet20-b".parse().unwrap();
         let plan = arch.plan(32, 32, 10).unwrap();
         let maps = plan.maps();

@@ -1,11 +1,11 @@
-//! The plan: a network as plain data, without a single number in it.
+//! The plan: a network as plain data, without its weights.
 //!
 //! A network is a straight-line *stem*, a row of *cells*, and a straight-line *head*. Cell `l` (from 1)
 //! computes node `x_l` as a gated sum of straight-line paths followed by ReLU (NetTailor eq. 2-4); node
 //! `x_0` is the stem's output. A residual block is two paths (body, shortcut) under one gate, a proxy is
 //! one path under its own gate, so graphs never nest.
 //!
-//! The same type describes four stages of a network's life:
+//! The same type describes four stages of a network:
 //!
 //! | stage | made by | gates |
 //! |---|---|---|
@@ -14,7 +14,7 @@
 //! | pruned student | [`Plan::pruned`] | what survived |
 //! | deployed | [`Plan::folded`] | alpha and norm folded into each proxy's convolution; blocks stay scaled |
 //!
-//! Tensors are named, never held: [`Plan::tensors`] lists them with shape and [`Owner`].
+//! Tensors are referred to by name only: [`Plan::tensors`] lists them with shape and [`Owner`].
 
 mod arch;
 mod check;
@@ -38,13 +38,13 @@ pub use student::Skips;
 /// Who owns a tensor's bytes: the shared, frozen backbone, or one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Owner {
-    /// Universal: lies in the backbone file, shared by every task, never changed.
+    /// Universal: stored in the backbone file, shared by every task, never changed.
     Backbone,
     /// Belongs to one task bundle.
     Task,
 }
 
-/// What a gate weighs: the universal block of its cell, or a proxy from an earlier node.
+/// The gated term: the universal block of its cell, or a proxy from an earlier node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The universal block `G_l`; it reads node `l - 1`.
@@ -53,7 +53,7 @@ pub enum Role {
     Proxy,
 }
 
-/// One straight line of operations from a cell's source node to its sum.
+/// A straight line of operations from a cell's source node to its sum.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Path {
     /// Applied in order. Empty means identity.
@@ -67,7 +67,7 @@ pub struct Gate {
     pub role: Role,
     /// Node read by every path of this gate (0 is the stem's output).
     pub source: usize,
-    /// True if the term is multiplied by an alpha; false means a factor of exactly one.
+    /// Whether the term is multiplied by an alpha; otherwise its factor is exactly one.
     pub scaled: bool,
     /// Summed. A proxy has one path; a residual block has two (body, shortcut).
     pub paths: Vec<Path>,
@@ -75,20 +75,20 @@ pub struct Gate {
 
 /// Node `x_l`: the gated sum of its terms, then ReLU where `relu` is set.
 ///
-/// A cell without gates is dead: nothing reads it and it costs nothing. Dead cells keep their place so
-/// that node numbers and tensor names never move.
+/// A cell without gates is dead: nothing reads it and it costs nothing. Dead cells keep their place, so that
+/// node numbers and tensor names never change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
     /// Live terms: the block first (if it is alive), then proxies from the nearest source to the farthest.
     pub gates: Vec<Gate>,
-    /// Whether one ReLU follows the sum. Only pre-activation networks (WRN-d-w) leave it out.
+    /// Whether a ReLU follows the sum. Only pre-activation networks (WRN-d-w) omit it.
     pub relu: bool,
 }
 
 /// A whole network. See the [module documentation](self).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Name of the architecture it was cut from, for people (`cifar-resnet20-b`, `resnet34`, ...).
+    /// Name of the original architecture, for people (`cifar-resnet20-b`, `resnet34`, ...).
     pub arch: String,
     /// The image, `(c, h, w)`.
     pub input: Shape,
@@ -101,7 +101,7 @@ pub struct Plan {
 }
 
 impl Cell {
-    /// True when no path into this node is left.
+    /// Whether no path into this node is left.
     pub fn is_dead(&self) -> bool {
         self.gates.is_empty()
     }
@@ -116,7 +116,7 @@ impl Cell {
         self.gates.iter().filter(|g| g.role == Role::Proxy)
     }
 
-    /// Number of gates that carry an alpha, which is the length of the cell's alpha tensor.
+    /// Number of gates with an alpha, the length of the cell's alpha tensor.
     pub fn scaled_gates(&self) -> usize {
         self.gates.iter().filter(|g| g.scaled).count()
     }

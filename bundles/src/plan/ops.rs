@@ -1,4 +1,4 @@
-//! The primitives a path is made of, and the shapes they map between.
+//! The primitive operations of a path, and their input and output shapes.
 
 use super::Owner;
 use std::fmt;
@@ -37,7 +37,7 @@ pub struct Conv {
     pub bias: bool,
 }
 
-/// Per-channel `scale * x + shift`, owned by the task: what a batch-norm is once training is over.
+/// Per-channel `scale * x + shift`, owned by the task: a batch-norm after training.
 ///
 /// Tensors: `{name}.scale` and `{name}.shift`, both `(channels,)`. During training `tailor` keeps a
 /// batch-norm (`weight`, `bias`, `running_mean`, `running_var`) of the same name in its place.
@@ -71,7 +71,7 @@ pub enum Op {
     Affine(Affine),
     /// `max(x, 0)`.
     Relu,
-    /// Square max-pool; padding never wins (minus infinity).
+    /// Square max-pool, padded with minus infinity.
     MaxPool {
         /// Window height and width.
         kernel: usize,
@@ -94,9 +94,9 @@ pub enum Op {
     },
     /// Adds channels of zeros before and after the existing ones.
     PadChannels {
-        /// Zero channels in front.
+        /// Zero channels before.
         front: usize,
-        /// Zero channels behind.
+        /// Zero channels after.
         back: usize,
     },
     /// Mean over height and width: `(c, h, w)` to `(c, 1, 1)`.
@@ -116,7 +116,7 @@ impl Shape {
         self.c.saturating_mul(self.h).saturating_mul(self.w)
     }
 
-    /// True when an axis is zero.
+    /// Whether any axis is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -153,10 +153,10 @@ impl Op {
         }
     }
 
-    /// Shape after this operation, or what it would have needed.
+    /// Output shape of this operation, or what input it needs.
     ///
     /// # Errors
-    /// A sentence saying which input would have been accepted.
+    /// A description of the inputs that would have been accepted.
     pub fn output(&self, x: Shape) -> Result<Shape, String> {
         let pooled = |kernel, stride, pad| {
             let h = windows(x.h, kernel, stride, pad);
@@ -197,7 +197,7 @@ impl Op {
                 Ok(Shape::new(c.ok_or("fewer channels")?, x.h, x.w))
             }
             Op::GlobalAvgPool if !x.is_empty() => Ok(Shape::new(x.c, 1, 1)),
-            Op::GlobalAvgPool => Err("a map with pixels".into()),
+            Op::GlobalAvgPool => Err("a non-empty map".into()),
             Op::Linear(linear) if x == Shape::new(linear.c_in, 1, 1) && linear.c_out > 0 => {
                 Ok(Shape::new(linear.c_out, 1, 1))
             }

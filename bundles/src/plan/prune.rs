@@ -4,7 +4,7 @@ use super::{Plan, Role};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 
-/// One gate of a plan: cell `node` (from 1) and the gate's place in it.
+/// One gate of a plan: cell `node` (from 1) and the gate's index in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GateId {
     /// Number of the cell.
@@ -14,15 +14,15 @@ pub struct GateId {
 }
 
 impl Plan {
-    /// Drops the `blocks` live blocks with the lowest alpha and every proxy with alpha below `theta`, then
-    /// whatever that leaves without input or output.
+    /// Removes the `blocks` live blocks with the lowest alpha and every proxy with alpha below `theta`, then
+    /// everything left without input or output.
     ///
     /// `alphas[l - 1][g]` is the trained alpha of gate `g` of cell `l`. Among equal alphas the earlier block
-    /// goes first.
+    /// is removed first.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] when `alphas` does not match the plan or `blocks` exceeds the live blocks;
-    /// [`Error::Disconnected`] when nothing connects stem and classifier any more.
+    /// [`Error::BadRequest`] if `alphas` does not match the plan or `blocks` exceeds the live blocks;
+    /// [`Error::Disconnected`] if nothing connects stem and classifier any more.
     pub fn pruned(&self, alphas: &[Vec<f32>], blocks: usize, theta: f32) -> Result<Plan> {
         let fits = alphas.len() == self.cells.len()
             && alphas.iter().zip(&self.cells).all(|(a, cell)| a.len() == cell.gates.len());
@@ -62,7 +62,7 @@ impl Plan {
     /// target node feeds nothing (output rule).
     ///
     /// # Errors
-    /// [`Error::Disconnected`] when nothing connects stem and classifier any more.
+    /// [`Error::Disconnected`] if nothing connects stem and classifier any more.
     pub fn without(&self, gates: &BTreeSet<GateId>) -> Result<Plan> {
         let mut plan = self.clone();
         for (i, cell) in plan.cells.iter_mut().enumerate() {
@@ -108,7 +108,7 @@ impl Plan {
     }
 }
 
-/// Why `cut` (nodes left without any path in) separates stem and classifier.
+/// Why `cut` (nodes with no path into them) separates stem and classifier.
 fn reason(cut: &[usize], before: &Plan) -> String {
     let reach = before
         .cells
@@ -128,6 +128,6 @@ fn reason(cut: &[usize], before: &Plan) -> String {
     } else if cut.contains(&before.cells.len()) {
         "nothing leads into the last node".into()
     } else {
-        "what is left leads nowhere".into()
+        "the remaining nodes lead nowhere".into()
     }
 }

@@ -1,4 +1,4 @@
-//! From backbone to student (adding proxies and gates) and from student to deployed plan (folding them).
+//! From backbone to student (adding proxies and gates), and from student to deployed plan (folding them).
 
 use super::{Affine, Conv, Gate, Op, Owner, Path, Plan, ProxyForm, Role, Shape};
 use crate::{Error, Result};
@@ -41,7 +41,7 @@ impl Plan {
     /// The student of this backbone: every block gated, and a proxy from each of the nearest `skips` nodes.
     ///
     /// # Errors
-    /// Whatever [`Plan::check`] finds; [`Error::BadRequest`] if the plan already has proxies.
+    /// As [`Plan::check`]; [`Error::BadRequest`] if the plan already has proxies.
     pub fn with_proxies(&self, skips: Skips, form: ProxyForm) -> Result<Plan> {
         let nodes = self.check()?;
         if self.proxies() > 0 || !self.dead_nodes().is_empty() {
@@ -71,8 +71,8 @@ impl Plan {
         Ok(student)
     }
 
-    /// The plan a device runs: in each proxy, norm and alpha become part of its convolution, which gains a
-    /// bias. Exact. Blocks keep their alpha, because an identity shortcut has nothing to fold it into.
+    /// The plan a device runs: each proxy's norm and alpha are folded exactly into its convolution, which
+    /// gains a bias. Blocks keep their alpha, because an identity shortcut has nothing to fold it into.
     pub fn folded(&self) -> Plan {
         let mut folded = self.clone();
         for gate in folded.cells.iter_mut().flat_map(|c| &mut c.gates) {
@@ -92,7 +92,7 @@ impl Plan {
     }
 }
 
-/// Joins each task-owned convolution with the norm right behind it.
+/// Folds each norm that follows a task-owned convolution into it.
 fn fold_line(ops: &[Op]) -> Vec<Op> {
     let mut out = Vec::with_capacity(ops.len());
     let mut rest = ops.iter().peekable();

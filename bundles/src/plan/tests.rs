@@ -56,7 +56,7 @@ fn published_sizes_are_reproduced() {
 
 #[test]
 fn residual_adapters_on_the_decathlon_network_match_the_published_table() {
-    // A 1x1 adapter beside every 3x3 kernel of the blocks: 6.44 M parameters and 0.96 GFLOPs (table 3).
+    // A 1x1 adapter beside every 3x3 block kernel: 6.44 M parameters and 0.96 GFLOPs (table 3).
     let plan = plan("wrn26-decathlon", 10);
     let blocks: Cost = plan.costs(Counter::Paper).unwrap().gates.iter().flatten().copied().sum();
     let kernels: usize = plan
@@ -128,7 +128,7 @@ fn names_of_architectures_survive_a_round_trip() {
 }
 
 #[test]
-fn an_image_too_small_is_refused_with_the_place() {
+fn too_small_an_image_is_refused_with_the_place() {
     let error = Arch::DecathlonWrn.plan(3, 3, 10).unwrap_err();
     assert!(matches!(&error, Error::ShapeMismatch { place, .. } if place.contains("cell")), "{error}");
 }
@@ -209,7 +209,7 @@ fn alphas(plan: &Plan, value: impl Fn(usize, Role) -> f32) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn the_lowest_blocks_and_the_weak_proxies_go() {
+fn the_lowest_blocks_and_weak_proxies_are_removed() {
     let plan = student("cifar-resnet20-a", Skips::Nearest(3));
     let trained = alphas(&plan, |node, role| match role {
         Role::Block => node as f32 / 10.0,
@@ -221,7 +221,7 @@ fn the_lowest_blocks_and_the_weak_proxies_go() {
     assert!(pruned.cells[0].is_dead());
     assert!(pruned.cells[1].block().is_none());
     assert_eq!(pruned.cells[1].proxies().map(|g| g.source).collect::<Vec<_>>(), [0]);
-    // Node 4 read node 1 through a proxy: the input rule takes that away.
+    // Node 4 read node 1 through a proxy: the input rule removes it.
     assert_eq!(pruned.cells[3].proxies().map(|g| g.source).collect::<Vec<_>>(), [3, 2]);
     assert_eq!(pruned.blocks(), 7);
     assert_eq!(pruned.check().unwrap()[1], None);
@@ -229,7 +229,7 @@ fn the_lowest_blocks_and_the_weak_proxies_go() {
 
 #[test]
 fn dead_ends_are_removed_to_a_fixpoint() {
-    // Nodes 7 and 8 keep only each other as readers; cutting node 9 off from them must take both away.
+    // Only nodes 7 and 8 still read each other; cutting node 9 off from them must remove both.
     let plan = student("cifar-resnet20-a", Skips::Nearest(3));
     let mut cut = BTreeSet::new();
     for (gate, g) in plan.cells[8].gates.iter().enumerate() {
@@ -260,7 +260,7 @@ fn a_cut_network_is_refused_with_its_reason() {
 }
 
 #[test]
-fn folding_takes_norm_and_alpha_into_the_proxy() {
+fn folding_moves_norm_and_alpha_into_the_proxy() {
     for (arch, convs) in [("cifar-resnet20-b", 1), ("resnet50", 2)] {
         let plan = student(arch, Skips::Nearest(3));
         let folded = plan.folded();
@@ -273,7 +273,7 @@ fn folding_takes_norm_and_alpha_into_the_proxy() {
                 assert!(!kinds.contains(&"affine"), "{kinds:?}");
             }
         }
-        // One number per output channel less for each folded norm, one alpha less for each proxy.
+        // One parameter less per output channel of each folded norm, and one alpha less per proxy.
         let norms: u64 = (norm_channels(&plan) - norm_channels(&folded)) as u64;
         assert_eq!(plan.task_params() - folded.task_params(), norms + plan.proxies() as u64);
         assert_eq!(plan.backbone_params(), folded.backbone_params());
@@ -293,8 +293,8 @@ fn a_norm_that_body_and_projection_share_is_counted_once() {
     let mut plan = plan("wrn16-1", 10);
     let gate = |plan: &Plan| plan.costs(Counter::Paper).unwrap().gates[2][0].macs;
     let shared = gate(&plan);
-    // The projecting block of the second stage reads 16 channels of 32 x 32; under another name, its norm is
-    // its own.
+    // The projecting block of the second stage reads 16 channels of 32 x 32; renamed, its norm is no longer
+    // shared.
     let Some(Op::Affine(norm)) = plan.cells[2].gates[0].paths[1].ops.first_mut() else { panic!("no norm") };
     norm.name = "layer2.0.other".into();
     assert_eq!(gate(&plan) - shared, 2 * 16 * 32 * 32);

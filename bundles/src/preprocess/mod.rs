@@ -1,9 +1,9 @@
-//! From a camera frame to a network's input: one resampler and one normaliser for host and device.
+//! From a camera frame to a network's input: one resampler and normaliser for host and device.
 //!
-//! Training and inference must see the same pixels, so both programs call this module. It does what Pillow's
-//! `resize(..., BILINEAR)` does, within one level: a separable triangle filter, widened when shrinking so
-//! that nothing aliases, in fixed point with a rounding to 8 bits between the passes. Fixed point makes the
-//! result the same on every CPU, bit for bit. Images are squashed to the target size, not cropped.
+//! Training and inference must see the same pixels, so both programs call this module. It matches Pillow's
+//! `resize(..., BILINEAR)` to within one level: a separable triangle filter, widened when shrinking to avoid
+//! aliasing, in fixed point with rounding to 8 bits between the passes. Fixed point makes the result
+//! bit-identical on every CPU. Images are stretched to the target size, not cropped.
 //!
 //! Pixels are `u8` in `(height, width, channels)` order with 1 (grey) or 3 (RGB) channels; a network's
 //! input is `f32` in `(3, height, width)` order, grey replicated.
@@ -18,10 +18,10 @@ pub use resize::Resizer;
 
 use crate::{Error, Result};
 
-/// Longest side accepted, in pixels.
+/// Maximum side length, in pixels.
 pub const MAX_SIDE: usize = 1 << 15;
 
-/// Most pixels accepted in one image.
+/// Maximum number of pixels in one image.
 pub const MAX_AREA: usize = 1 << 26;
 
 /// Height and width in pixels.
@@ -34,7 +34,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// Pixels in the image.
+    /// Number of pixels.
     pub const fn area(self) -> usize {
         self.height.saturating_mul(self.width)
     }

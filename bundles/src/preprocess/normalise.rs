@@ -1,9 +1,9 @@
-//! Pixels to a network's input values.
+//! Converts pixels to a network's input values.
 
 use super::expect_len;
 use crate::{Error, Result};
 
-/// `(x / 255 - mean) / std` per channel, as a table of every possible pixel value.
+/// `(x / 255 - mean) / std` per channel, as a lookup table over pixel values.
 #[derive(Debug, Clone)]
 pub struct Normaliser {
     table: [[f32; 256]; 3],
@@ -13,7 +13,7 @@ impl Normaliser {
     /// `mean` and `std` of red, green and blue, for pixels scaled to 0..1.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] when a value is not finite or a standard deviation is not positive.
+    /// [`Error::BadRequest`] if a value is not finite or a standard deviation is not positive.
     pub fn new(mean: [f32; 3], std: [f32; 3]) -> Result<Normaliser> {
         if !mean.iter().all(|m| m.is_finite()) || !std.iter().all(|s| s.is_finite() && *s > 0.0) {
             return Err(Error::BadRequest {
@@ -38,7 +38,7 @@ impl Normaliser {
     /// Normalises `pixels` `(area, channels)`, 1 or 3 channels, into `input` `(3, area)`.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] when the lengths are not `area * channels` and `3 * area`.
+    /// [`Error::BadRequest`] if the lengths are not `area * channels` and `3 * area`.
     pub fn normalise(&self, pixels: &[u8], channels: usize, input: &mut [f32]) -> Result<()> {
         let area = input.len() / 3;
         expect_len("the network's input", input.len(), area * 3)?;

@@ -1,17 +1,17 @@
-//! Resampling by a triangle filter in fixed point.
+//! Resampling with a triangle filter in fixed point.
 
 use super::{Size, expect_len};
 use crate::{Error, Result};
 
-/// Binary places of a filter weight: 8 bits of pixel and 22 of weight stay below `i32::MAX`.
+/// Fractional bits of a filter weight: 8 bits of pixel plus 22 of weight stay below `i32::MAX`.
 const PLACES: u32 = 22;
 
-/// Filter of one axis: which source pixels make each target pixel, and how much of each.
+/// Filter of one axis: the source pixels of each target pixel and their weights.
 #[derive(Debug, Clone)]
 struct Axis {
     /// First source pixel and number of source pixels, for each target pixel.
     windows: Vec<(usize, usize)>,
-    /// `stride` weights for each target pixel, as integers of [`PLACES`] binary places.
+    /// `stride` weights for each target pixel, as integers with [`PLACES`] fractional bits.
     weights: Vec<i32>,
     stride: usize,
 }
@@ -49,17 +49,17 @@ fn to_u8(sum: i32) -> u8 {
     (sum >> PLACES).clamp(0, 255) as u8
 }
 
-/// Resamples images of one size to another; all its memory is allocated when it is made.
+/// Resamples images from one size to another; all memory is allocated up front.
 #[derive(Debug, Clone)]
 pub struct Resizer {
     from: Size,
     to: Size,
     channels: usize,
-    /// `None` where the axis keeps its length.
+    /// `None` if the axis keeps its length.
     across: Option<Axis>,
     down: Option<Axis>,
-    /// Between the two passes: the smaller of `(from.height, to.width, channels)`, when the horizontal pass
-    /// comes first, and `(to.height, from.width, channels)`.
+    /// Intermediate image: the smaller of `(from.height, to.width, channels)`, when the horizontal pass comes
+    /// first, and `(to.height, from.width, channels)`.
     between: Vec<u8>,
 }
 
@@ -87,12 +87,12 @@ impl Resizer {
         Ok(Resizer { from, to, channels, across, down, between: vec![0; held] })
     }
 
-    /// Size of the images it takes.
+    /// Size of the source images.
     pub fn from(&self) -> Size {
         self.from
     }
 
-    /// Size of the images it makes.
+    /// Size of the resized images.
     pub fn to(&self) -> Size {
         self.to
     }
@@ -101,7 +101,7 @@ impl Resizer {
     /// `(to.height, to.width, channels)`.
     ///
     /// # Errors
-    /// [`Error::BadRequest`] when either slice has another length.
+    /// [`Error::BadRequest`] if either slice has another length.
     pub fn resize(&mut self, source: &[u8], target: &mut [u8]) -> Result<()> {
         expect_len("the source image", source.len(), self.from.area() * self.channels)?;
         expect_len("the resized image", target.len(), self.to.area() * self.channels)?;
@@ -122,7 +122,7 @@ impl Resizer {
     }
 }
 
-/// Pixels between the passes, and whether the horizontal one comes first: the order with less between.
+/// Number of intermediate pixels, and whether the horizontal pass comes first: the order with fewer.
 fn across_first(from: Size, to: Size) -> (usize, bool) {
     let (wide, tall) = (to.height * from.width, from.height * to.width);
     (wide.min(tall), tall <= wide)

@@ -1,4 +1,4 @@
-//! The resampler beside Pillow, and what it refuses.
+//! The resampler compared with Pillow, and the inputs it refuses.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn size((width, height): (usize, usize)) -> Size {
     Size { height, width }
 }
 
-/// Same formula as the script that asked Pillow: `(37x + 91y + 53c + 7xy) mod 256`.
+/// Same formula as in the script that ran Pillow: `(37x + 91y + 53c + 7xy) mod 256`.
 fn picture(size: Size, channels: usize) -> Vec<u8> {
     let value = |y, x, c| (x * 37 + y * 91 + c * 53 + x * y * 7) as u8;
     let row = |y| (0..size.width).flat_map(move |x| (0..channels).map(move |c| value(y, x, c)));
@@ -26,8 +26,8 @@ fn resized(from: Size, to: Size, channels: usize, source: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `Image.fromarray(picture).resize(to, Image.BILINEAR)` of Pillow 13.0.0, which chooses the order of its
-/// passes by another rule and so rounds a few pixels the other way.
+/// `Image.fromarray(picture).resize(to, Image.BILINEAR)` of Pillow 13.0.0, which orders its passes by another
+/// rule and so rounds a few pixels the other way.
 #[test]
 fn resizes_like_pillow_within_one_level() {
     let cases = [
@@ -101,7 +101,7 @@ fn resizes_like_pillow_within_one_level() {
 }
 
 #[test]
-fn keeps_even_images_even_at_every_size() {
+fn uniform_images_stay_uniform_at_every_size() {
     for from in 1..40 {
         for to in [1, 2, 3, 7, 8, 31, 32, 33, 64] {
             for value in [0, 1, 127, 254, 255] {
@@ -114,13 +114,13 @@ fn keeps_even_images_even_at_every_size() {
 }
 
 #[test]
-fn keeps_an_image_that_has_the_right_size() {
+fn an_image_of_the_right_size_is_unchanged() {
     let from = size((9, 4));
     assert_eq!(resized(from, from, 3, &picture(from, 3)), picture(from, 3));
 }
 
 #[test]
-fn refuses_sizes_and_lengths_that_cannot_be() {
+fn impossible_sizes_and_lengths_are_refused() {
     let good = size((4, 4));
     for bad in [size((0, 4)), size((4, 0)), size((MAX_SIDE + 1, 1)), size((MAX_SIDE, MAX_SIDE))] {
         assert!(Resizer::new(bad, good, 3).is_err());

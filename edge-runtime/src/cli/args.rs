@@ -1,22 +1,22 @@
-//! From the words of a command line to checked options.
+//! Parses and validates command-line options.
 
 use edge_runtime::kernels::Isa;
 use edge_runtime::{Error, Result};
 
-/// An option a command takes.
+/// An option of a command.
 pub struct Spec {
     pub name: &'static str,
-    /// Name of its value in the help; `None` for a switch.
+    /// Name of its value in the help; `None` for a flag.
     pub value: Option<&'static str>,
     pub about: &'static str,
 }
 
-/// Shorthand for tables of options.
+/// Shorthand for option tables.
 pub const fn spec(name: &'static str, value: Option<&'static str>, about: &'static str) -> Spec {
     Spec { name, value, about }
 }
 
-/// What was typed: options in order, and everything else.
+/// Parsed arguments: options in order, and everything else.
 #[derive(Debug, Default)]
 pub struct Args {
     options: Vec<(&'static str, String)>,
@@ -24,10 +24,10 @@ pub struct Args {
 }
 
 impl Args {
-    /// Takes `--name value`, `--name=value`, switches, and after `--` files only.
+    /// Accepts `--name value`, `--name=value` and flags; everything after `--` is a file.
     ///
     /// # Errors
-    /// [`Error::Usage`] for options the command does not have, or without their value.
+    /// [`Error::Usage`] for options the command does not have, or that lack their value.
     pub fn parse(specs: &'static [Spec], words: &[String]) -> Result<Args> {
         let mut args = Args::default();
         let mut words = words.iter();
@@ -64,7 +64,7 @@ impl Args {
         Ok(args)
     }
 
-    /// Whether a switch was given.
+    /// Whether a flag was given.
     pub fn flag(&self, name: &str) -> bool {
         self.options.iter().any(|(own, _)| *own == name)
     }
@@ -82,7 +82,7 @@ impl Args {
     /// The last value of an option as a number from 1 to `most`.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is none of these.
+    /// [`Error::Usage`] if it is not in that range.
     pub fn number(&self, name: &str, most: usize) -> Result<Option<usize>> {
         let Some(value) = self.value(name) else { return Ok(None) };
         let number = value.parse().ok().filter(|n| (1..=most).contains(n));
@@ -92,10 +92,10 @@ impl Args {
         })
     }
 
-    /// `--isa`, or the best this machine has.
+    /// `--isa`, or the best instruction set of this machine.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an instruction set that is unknown or not here.
+    /// [`Error::Usage`] for an instruction set that is unknown or not available.
     pub fn isa(&self) -> Result<Isa> {
         let Some(name) = self.value("--isa") else { return Ok(Isa::detect()) };
         name.parse().ok().filter(|isa: &Isa| isa.runs_here()).ok_or_else(|| {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn options_and_files_are_told_apart() {
+    fn options_and_files_are_separated() {
         let args = parse("a.ppm --task x --json --task=y - -- --json").unwrap();
         assert_eq!(args.files, ["a.ppm", "-", "--json"]);
         assert_eq!(args.values("--task").collect::<Vec<_>>(), ["x", "y"]);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_say_what_would_have_been_right() {
+    fn errors_say_what_was_expected() {
         for (line, hint) in [
             ("--tsak x", "--task"),
             ("--task", "--task FILE"),

@@ -1,4 +1,4 @@
-//! `bench`: how long a frame, a warm switch and a cold switch take, and what stays in memory.
+//! `bench`: frame, warm-switch and cold-switch times, and memory use.
 
 use super::args::{Args, spec};
 use super::{Command, blocks, json, memory, store};
@@ -20,7 +20,7 @@ pub const COMMAND: Command = Command {
         store::THREADS,
         store::TRUST,
         spec("--frames", Some("N"), "frames per figure (default: 200)"),
-        spec("--layers", None, "time and GFLOP/s of every layer"),
+        spec("--layers", None, "time and GFLOP/s per layer"),
         spec(
             "--blocks",
             Some("FILE"),
@@ -30,31 +30,31 @@ pub const COMMAND: Command = Command {
         spec("--json", None, "one JSON document; with --layers one object per line"),
     ],
     files: None,
-    help: "Medians over all frames (cold switches: 15, --blocks: 31); the smallest time beside them, for\n\
-           machines with noise. A cold switch loads a task\n\
-           that was evicted, whose signatures were verified before.\n\n\
+    help: "Shows medians over all frames (cold switches: 15, --blocks: 31) and, for noisy machines, minima.\n\
+           A cold switch loads an evicted task whose\n\
+           signatures were verified before.\n\n\
            --layers prints one line per kernel call: node, time, GFLOP/s, shapes, tensors.\n\
            --blocks measures the student with all its proxies and writes one row per gate: node, source,\n\
-           role (block, proxy; stem, sum and head without source), microseconds. Proxies that run as one call\n\
-           share its time as they share its multiply-adds. TSV with a header line, or, into a .json file,\n\
+           role (block, proxy; stem, sum and head without source), microseconds. Proxies run in one call\n\
+           share its time in proportion to their multiply-adds. TSV with a header, or in a .json file\n\
            {\"arch\", \"size\", \"isa\", \"precision\", \"threads\", \"rows\": [{\"node\", \"source\", \"role\", \"us\"}]}. On an int8\n\
-           backbone it is that of int8 tasks.\n\n\
+           backbone, int8 tasks are measured.\n\n\
            Examples:\n  edge-runtime bench --store store/ --json\n  \
            edge-runtime bench --store store/ --task digits --layers\n  \
            edge-runtime bench --backbone net.backbone --blocks latency.tsv\n",
     run,
 };
 
-/// Warm switches timed together, because one is shorter than the clock's own cost.
+/// Warm switches timed together, because a single one is shorter than the clock's overhead.
 const SWITCHES: u32 = 10_000;
 
-/// Most that `--frames` may say.
+/// Maximum value of `--frames`.
 const MOST_FRAMES: usize = 1_000_000;
 
 /// Cold switches per figure.
 const COLD: usize = 15;
 
-/// Figures of one task.
+/// Measurements of one task.
 struct Figures {
     name: String,
     frame: Spread,
@@ -65,7 +65,7 @@ struct Figures {
     file: usize,
 }
 
-/// Median and smallest.
+/// Median and minimum.
 #[derive(Clone, Copy)]
 struct Spread {
     median: Duration,
@@ -110,7 +110,7 @@ fn run(args: &Args) -> Result<()> {
     for &id in &ids {
         figures.push(one(&mut runtime, id, &ids, frames)?);
     }
-    // Memory first: cold switches leave what they freed with the allocator.
+    // Memory first: cold switches leave freed memory with the allocator.
     let (rss, pss) = (memory::resident().unwrap_or(0), memory::proportional().unwrap_or(0));
     for (path, figures) in files.tasks.iter().zip(&mut figures) {
         cold(&backbone, threads, path, figures)?;
@@ -173,7 +173,7 @@ fn one(runtime: &mut Runtime, id: TaskId, all: &[TaskId], frames: usize) -> Resu
     for frame in 0..frames + frames.min(5) {
         let start = Instant::now();
         runtime.tensor(&input)?;
-        // The first few warm caches and clocks up.
+        // The first frames warm up caches and clocks.
         if frame >= frames.min(5) {
             times.push(start.elapsed());
         }
@@ -197,7 +197,7 @@ fn one(runtime: &mut Runtime, id: TaskId, all: &[TaskId], frames: usize) -> Resu
     })
 }
 
-/// From a bundle file in the page cache to a task that is ready; and, streamed, to its first scores.
+/// From a bundle file in the page cache to a task that is ready or, when streamed, to its first scores.
 fn cold(
     backbone: &Arc<edge_runtime::Backbone>,
     threads: usize,
@@ -243,7 +243,7 @@ fn layers(task: &Task, threads: usize, frames: usize, as_json: bool) -> Result<(
     for (layer, time) in task.layers().iter().zip(times) {
         total += time;
         let us = time.as_secs_f64() * 1e6;
-        // A multiply-add is two operations.
+        // A multiply-add counts as two operations.
         let rate = 2.0 * layer.macs as f64 / time.as_nanos().max(1) as f64;
         let (node, name) = (layer.node, &layer.name);
         if as_json {

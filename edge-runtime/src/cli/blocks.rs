@@ -8,11 +8,10 @@ use edge_runtime::kernels::int8::Grid;
 use edge_runtime::{Backbone, Error, Result, Session, Task, Tensors};
 use std::sync::Arc;
 
-/// Frames that each figure is the median of.
+/// Frames per median.
 const FRAMES: usize = 31;
 
-/// Task-owned parameters that change nothing: norms that pass through, small weights. Time does not depend on
-/// values.
+/// Task-owned parameters without effect: identity norms, small weights. Time does not depend on the values.
 struct Neutral;
 
 impl Tensors for Neutral {
@@ -31,18 +30,18 @@ impl Tensors for Neutral {
     }
 }
 
-/// Node, where it comes from, role.
+/// Node, source, role.
 type Gate = (usize, Option<usize>, &'static str);
 
 /// Measures every block and proxy of the backbone's student and writes the table to `place`.
 ///
 /// One line per gate: `node`, `source`, `role` (`block` or `proxy`), microseconds; `stem`, `sum` and `head`
-/// lines have no source. A max-pool that several proxies share counts for the first of them.
+/// lines have no source. A max-pool shared by several proxies counts towards the first of them.
 ///
 /// # Errors
-/// [`Error::Usage`] when `place` is a container, or the backbone's architecture unknown; [`Error::File`].
+/// [`Error::Usage`] if `place` is a container or the backbone's architecture is unknown; [`Error::File`].
 pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place: &str) -> Result<()> {
-    // A slip of the hand must not cost a backbone.
+    // Never overwrite a backbone or task by mistake.
     let is_file = std::fs::metadata(place).is_ok_and(|there| there.is_file());
     if is_file && std::fs::read(place).is_ok_and(|there| there.starts_with(b"\x89TLR")) {
         let got = format!("--blocks {place}, which is a backbone or task");
@@ -68,7 +67,7 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
     let times = session.time_layers(&task, &input, FRAMES)?;
 
     let last = student.cells.len() + 1;
-    // In order. A map would be a visible part of the program's size.
+    // An ordered list: a map would noticeably increase the size of the program.
     let mut rows: Vec<(Gate, f64)> = Vec::new();
     let mut add = |key, us| match rows.binary_search_by(|(known, _)| known.cmp(&key)) {
         Ok(at) => rows[at].1 += us,
@@ -84,7 +83,7 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
         if layer.gates.is_empty() {
             add((layer.node, None, outside), us);
         }
-        // Proxies that run as one share its time as they share its multiply-adds.
+        // Proxies run in one call share its time in proportion to their multiply-adds.
         for &(role, source, macs) in &layer.gates {
             let role = if role == Role::Block { "block" } else { "proxy" };
             let share = if layer.gates.len() == 1 { 1.0 } else { macs as f64 / layer.macs as f64 };

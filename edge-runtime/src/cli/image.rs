@@ -1,14 +1,14 @@
-//! Frames from files and streams: raw bytes, PGM and PPM (P5, P6), PNG with feature `png`.
+//! Frames from files and streams: raw bytes, PGM and PPM (P5, P6), PNG with the `png` feature.
 
 use bundles::preprocess::{MAX_AREA, MAX_SIDE};
 use edge_runtime::{Error, Frame, Result};
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 
-/// Longest header field of a PNM image.
+/// Maximum length of a PNM header field.
 const DIGITS: usize = 9;
 
-/// Largest frame accepted, in bytes.
+/// Maximum size of a frame, in bytes.
 const MAX_BYTES: usize = 1 << 28;
 
 /// Shape of raw frames, `--raw WxHxC`.
@@ -21,7 +21,7 @@ pub struct Raw {
 
 impl Raw {
     /// # Errors
-    /// [`Error::Usage`] for anything but three numbers that frames can have.
+    /// [`Error::Usage`] for anything but three valid frame dimensions.
     pub fn parse(text: &str) -> Result<Raw> {
         let wrong = || Error::Usage {
             got: format!("--raw {text}"),
@@ -31,7 +31,7 @@ impl Raw {
             text.split('x').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
         let &[width, height, channels] = &numbers[..] else { return Err(wrong()) };
         let sides = [width, height].iter().all(|side| (1..=MAX_SIDE).contains(side));
-        // What no task takes would be refused frame by frame, without end.
+        // Frames no task accepts would be refused one by one, endlessly.
         if sides && width * height <= MAX_AREA && matches!(channels, 1 | 3) {
             return Ok(Raw { width, height, channels });
         }
@@ -39,7 +39,7 @@ impl Raw {
     }
 }
 
-/// An image in memory, reused from frame to frame.
+/// An image buffer, reused from frame to frame.
 #[derive(Debug, Default)]
 pub struct Image {
     width: usize,
@@ -54,7 +54,7 @@ impl Image {
     }
 }
 
-/// A file, or standard input for `-`, that holds one frame or several after each other.
+/// A file, or standard input for `-`, containing one or more frames.
 pub struct Frames {
     name: String,
     raw: Option<Raw>,
@@ -76,10 +76,10 @@ impl Frames {
         Ok(Frames { name: name.into(), raw, from, count: 0 })
     }
 
-    /// Reads the next frame into `image`; false at the end.
+    /// Reads the next frame into `image`; false at the end of the input.
     ///
     /// # Errors
-    /// [`Error::Input`] for bytes that are no image, naming file and frame; [`Error::File`].
+    /// [`Error::Input`] for bytes that are not an image, naming file and frame; [`Error::File`].
     pub fn next(&mut self, image: &mut Image) -> Result<bool> {
         let first = self.from.fill_buf().map(|start| start.first().copied());
         let Some(first) = first.map_err(|error| self.failed(error))? else {
@@ -106,7 +106,7 @@ impl Frames {
         image.channels = match &magic {
             b"P5" => 1,
             b"P6" => 3,
-            _ => return Err(self.wrong("a PNM image of another kind", "P5 (PGM) or P6 (PPM)")),
+            _ => return Err(self.wrong("an unsupported PNM image", "P5 (PGM) or P6 (PPM)")),
         };
         image.width = self.field()?;
         image.height = self.field()?;
@@ -122,7 +122,7 @@ impl Frames {
         self.pixels(image)
     }
 
-    /// A number of a PNM header with the white space and comments before it, and the one character behind it.
+    /// A number of a PNM header with any preceding white space and comments, and the one character after it.
     fn field(&mut self) -> Result<usize> {
         let mut digits = String::new();
         let mut comment = false;
@@ -145,7 +145,7 @@ impl Frames {
 
     fn pixels(&mut self, image: &mut Image) -> Result<()> {
         let size = image.width * image.height * image.channels;
-        // Grown as bytes arrive, so that a header alone reserves nothing.
+        // Grown as bytes arrive, so that a header alone allocates nothing.
         image.pixels.clear();
         let read = self.from.by_ref().take(size as u64).read_to_end(&mut image.pixels);
         let read = read.map_err(|error| self.failed(error))?;
@@ -158,12 +158,12 @@ impl Frames {
     #[cfg(feature = "png")]
     fn png(&mut self, image: &mut Image) -> Result<()> {
         use png::{ColorType, Limits, Transformations};
-        // The decoder wants to seek, which a stream cannot: one PNG image per stream, read whole.
+        // The decoder needs to seek, which a stream cannot: one PNG image per stream, read whole.
         let mut bytes = Vec::new();
         let read = self.from.by_ref().take(MAX_BYTES as u64).read_to_end(&mut bytes);
         read.map_err(|error| self.failed(error))?;
         if self.name == "-" && png_len(&bytes) < bytes.len() {
-            return Err(self.wrong("more behind a PNG image", "one, or PPM and PGM one after the other"));
+            return Err(self.wrong("data after a PNG image", "one image, or a stream of PPM and PGM"));
         }
         let mut decoder =
             png::Decoder::new_with_limits(std::io::Cursor::new(bytes), Limits { bytes: MAX_BYTES });
@@ -211,7 +211,7 @@ impl Frames {
     }
 }
 
-/// Bytes of the PNG image that `bytes` begins with: up to its last chunk, `IEND`.
+/// Length of the PNG image at the start of `bytes`: up to its last chunk, `IEND`.
 #[cfg(feature = "png")]
 fn png_len(bytes: &[u8]) -> usize {
     // A signature, then chunks: length, name, data, checksum.
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_image_are_errors() {
+    fn bytes_that_are_not_an_image_are_errors() {
         let cases: [&[u8]; 9] = [
             b"",
             b"P",

@@ -1,19 +1,19 @@
-//! Writing to standard output: text, and JSON by hand (one level of it needs no library).
+//! Writes to standard output: text, and hand-written JSON (one level of it needs no library).
 
 use edge_runtime::{Error, Result};
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set once nobody reads standard output any more.
+/// Set once the reader of standard output has gone.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// True once the reader of standard output went away.
+/// Whether the reader of standard output has gone.
 pub fn closed() -> bool {
     CLOSED.load(Ordering::Relaxed)
 }
 
-/// Writes `text` to standard output. A reader that went away (`| head`) is no error, and nothing is written any more.
+/// Writes `text` to standard output. A closed pipe (`| head`) is not an error; later output is dropped.
 ///
 /// # Errors
 /// [`Error::File`].
@@ -44,14 +44,14 @@ impl Object {
     }
 
     /// Adds a string.
-    #[inline(never)] // A dozen copies are a visible part of the program's size.
+    #[inline(never)] // A dozen copies would add to the program's size.
     pub fn text(mut self, key: &str, value: &str) -> Object {
         self.key(key);
         quote(&mut self.0, value);
         self
     }
 
-    /// Adds a number; one that JSON cannot hold becomes null.
+    /// Adds a number; a value JSON cannot represent becomes null.
     pub fn number(mut self, key: &str, value: f64) -> Object {
         self.key(key);
         // Writing to a String cannot fail.
@@ -59,19 +59,19 @@ impl Object {
         self
     }
 
-    /// Adds something that is JSON already.
+    /// Adds a value that is already JSON.
     pub fn raw(mut self, key: &str, json: &str) -> Object {
         self.key(key);
         self.0.push_str(json);
         self
     }
 
-    /// The finished object.
+    /// The complete object.
     pub fn end(self) -> String {
         if self.0.is_empty() { "{}".into() } else { self.0 + "}" }
     }
 
-    /// The finished object on a line of its own.
+    /// The complete object on a line of its own.
     #[inline(never)] // As `text`.
     pub fn line(self) -> String {
         self.end() + "\n"
@@ -84,7 +84,7 @@ impl Object {
     }
 }
 
-/// A JSON array of finished values.
+/// A JSON array of encoded values.
 pub fn array(values: &[String]) -> String {
     format!("[{}]", values.join(","))
 }

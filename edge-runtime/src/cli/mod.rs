@@ -1,4 +1,4 @@
-//! Commands of the command line, one file each; this one picks the command and words its failure.
+//! The commands of the command line, one file each; this module dispatches them and reports errors.
 
 mod args;
 mod bench;
@@ -18,13 +18,13 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A command: its name, what it does, its options, and what runs it.
+/// A command: its name, description, options and entry point.
 struct Command {
     name: &'static str,
     about: &'static str,
-    /// Options with the name of their value, or without one.
+    /// Its options.
     options: &'static [args::Spec],
-    /// What other words are; none where there may not be any.
+    /// How the help names other arguments; `None` if there may be none.
     files: Option<&'static str>,
     help: &'static str,
     run: fn(&Args) -> Result<()>,
@@ -51,10 +51,10 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(FIRST.load(Ordering::Relaxed))
 }
 
-/// Exit code of the first error, 0 when there was none.
+/// Exit code of the first error, 0 if there was none.
 static FIRST: AtomicU8 = AtomicU8::new(0);
 
-/// Says what is wrong with one of several things. The program may go on with the others; it ends with the exit code of the first error.
+/// Reports an error that does not end the program. Its exit code is that of the first error.
 pub fn complain(error: &Error) {
     eprintln!("error[{}]: {error}", error.code());
     let _ = FIRST.compare_exchange(0, error.exit_code(), Ordering::Relaxed, Ordering::Relaxed);

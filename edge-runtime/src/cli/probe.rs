@@ -1,4 +1,4 @@
-//! `probe`: what this machine has, and what the runtime would use of it.
+//! `probe`: what this machine offers, and what the runtime would use.
 
 use super::args::{Args, spec};
 use super::{Command, json, memory};

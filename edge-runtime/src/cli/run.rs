@@ -1,4 +1,4 @@
-//! `run`: classifies frames from files or standard input, and switches tasks between them.
+//! `run`: classifies frames from files or standard input, switching tasks between them.
 
 use super::args::{Args, spec};
 use super::image::{Frames, Image, Raw};
@@ -19,17 +19,13 @@ pub const COMMAND: Command = Command {
         store::THREADS,
         store::TRUST,
         spec("--alternate", None, "switch to the next task before every frame"),
-        spec("--script", Some("A,B,..."), "names of tasks to use, one per frame, again and again"),
+        spec("--script", Some("A,B,..."), "task names to cycle through, one per frame"),
         spec("--each", None, "give every frame to every task"),
         spec("--stream", None, "start each task's first frame while its bundle is still being decoded"),
         spec("--budget-mib", Some("N"), "memory for resident tasks; least recently used ones are evicted"),
-        spec("--raw", Some("WxHxC"), "frames are plain bytes, height x width x channels"),
-        spec("--deadline-ms", Some("N"), "count frames that take longer (0.5 and the like will do)"),
-        spec(
-            "--metrics",
-            Some("FILE"),
-            "keep Prometheus text there, renewed every second; `stdout`: at the end",
-        ),
+        spec("--raw", Some("WxHxC"), "frames are raw bytes, height x width x channels"),
+        spec("--deadline-ms", Some("N"), "count frames that take longer (fractions allowed)"),
+        spec("--metrics", Some("FILE"), "write Prometheus text there every second; `stdout`: at the end"),
         spec("--json", None, "one JSON object per frame: file, task, label, score, us, late"),
     ],
     files: Some(" FILE..."),
@@ -43,13 +39,13 @@ pub const COMMAND: Command = Command {
 
 /// Which task answers which frame.
 struct Order {
-    /// With their files, in case they were evicted meanwhile.
+    /// With their files, in case a task has been evicted.
     tasks: Vec<(TaskId, PathBuf)>,
-    /// True to decode a task while its first frame runs.
+    /// Whether to decode a task while its first frame runs.
     stream: bool,
-    /// True to step on after every frame.
+    /// Whether to advance to the next task after every frame.
     step: bool,
-    /// True to give every frame to all of them.
+    /// Whether to give every frame to all tasks.
     each: bool,
 }
 
@@ -71,7 +67,7 @@ fn run(args: &Args) -> Result<()> {
     runtime.set_deadline(deadline);
     let mut loaded = Vec::new();
     for path in files.some_tasks()? {
-        // One damaged file does not keep the others from their work.
+        // A damaged file does not affect the others.
         match load(&mut runtime, path, args.flag("--stream")) {
             Ok(id) => loaded.push((id, path.clone())),
             Err(error) => complain(&error),
@@ -89,13 +85,15 @@ fn run(args: &Args) -> Result<()> {
     outcome
 }
 
-/// Where counters go while frames run, so that whoever collects them need not wait for the end, which may be a signal.
+/// Where metrics are written while frames run, so that collectors need not wait for the end, which may be a
+/// signal.
 struct Metrics<'a> {
     place: Option<&'a str>,
-    /// A file, which is replaced; standard output, a device or a pipe takes them once, at the end.
+    /// Whether it is a regular file, which is replaced; others (standard output, a device, a pipe) are
+    /// written once, at the end.
     is_file: bool,
     written: Option<Instant>,
-    /// That it cannot be written was said.
+    /// Whether a write error has been reported.
     failed: bool,
 }
 
@@ -106,14 +104,14 @@ impl<'a> Metrics<'a> {
         Metrics { place, is_file: place.is_some_and(is_file), written: None, failed: false }
     }
 
-    /// After a frame: renews the file where a second has passed.
+    /// Updates the file after a frame if a second has passed.
     fn renew(&mut self, runtime: &Runtime) {
         if self.is_file && self.written.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             self.write(runtime);
         }
     }
 
-    /// Frames go on when that fails. It is said the first time: an endless stream has no end to say it at.
+    /// Write errors do not stop frames. Only the first is reported, and at once: a stream may be endless.
     fn write(&mut self, runtime: &Runtime) {
         let Some(place) = self.place else { return };
         self.written = Some(Instant::now());
@@ -129,7 +127,7 @@ impl<'a> Metrics<'a> {
             return json::print(text);
         }
         let write = if self.is_file {
-            // Nobody reads half of it.
+            // So that nobody reads half a file.
             let beside = format!("{place}.part");
             std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, place))
         } else {
@@ -143,7 +141,7 @@ fn load(runtime: &mut Runtime, path: &Path, stream: bool) -> Result<TaskId> {
     if stream { runtime.stream(path) } else { runtime.load(path) }
 }
 
-/// Switches to the task whose turn it is; one that the budget left no room for is loaded again.
+/// Switches to the task whose turn it is, reloading it if it was evicted.
 fn switch(runtime: &mut Runtime, order: &Order, turn: usize) -> Result<()> {
     let (id, path) = &order.tasks[turn % order.tasks.len()];
     match runtime.switch(*id) {
@@ -157,7 +155,7 @@ fn switch(runtime: &mut Runtime, order: &Order, turn: usize) -> Result<()> {
 
 /// A positive number of milliseconds, with or without a fraction.
 fn milliseconds(text: &str) -> Result<Duration> {
-    // In whole nanoseconds: parsing floats would cost 12 KiB of program.
+    // Parsed as whole nanoseconds: parsing floats would add 12 KiB to the program.
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = format!("{whole}{fraction:0<6}");
     let plain = fraction.len() <= 6 && digits.bytes().all(|digit| digit.is_ascii_digit());
@@ -190,7 +188,7 @@ fn frames(
     let mut image = Image::default();
     let mut turn = 0;
     for name in &args.files {
-        // What is wrong with a file, a task or a frame is said, and the next one goes on.
+        // Errors of a file, task or frame are reported and the next one is processed.
         let mut source = match Frames::open(name, raw) {
             Ok(source) => source,
             Err(error) => {
@@ -210,7 +208,7 @@ fn frames(
                 }
                 let start = Instant::now();
                 match runtime.frame(image.frame()) {
-                    // Counted, and no error.
+                    // Counted, but not an error.
                     Err(error @ Error::Deadline { .. }) => eprintln!("{name}: {error}"),
                     Err(error) => complain(&error),
                     Ok(scores) => json::print(&line(args.flag("--json"), name, &scores, start.elapsed()))?,
@@ -222,7 +220,7 @@ fn frames(
     Ok(())
 }
 
-/// Says what is wrong, and that there is nothing to go on with.
+/// Reports an error and returns false.
 fn refused(error: Error) -> bool {
     complain(&error);
     false

@@ -1,4 +1,5 @@
-//! `self-test`: replays each bundle's golden vectors through this engine, on every instruction set here that the backbone fits.
+//! `self-test`: replays each bundle's golden vectors on every available instruction set the backbone
+//! supports.
 
 use super::args::{Args, spec};
 use super::{Command, complain, json, store};
@@ -17,13 +18,13 @@ pub const COMMAND: Command = Command {
         spec(
             "--isa",
             Some("NAME"),
-            "only this instruction set (default: all that are here and that the backbone is packed for)",
+            "only this instruction set (default: all available ones that the backbone supports)",
         ),
         spec("--threads", Some("N"), "threads of a frame (default: 2)"),
         spec("--json", None, "one JSON object per golden vector"),
     ],
     files: None,
-    help: "Exit code 6 when a score is further from its golden value than the bundle allows, or a bundle has no golden vectors.\n\n\
+    help: "Exit code 6 if scores deviate more than the bundle allows, or it has no golden vectors.\n\n\
            Example:\n  edge-runtime self-test --store store/\n",
     run,
 };
@@ -36,12 +37,12 @@ fn run(args: &Args) -> Result<()> {
     if !args.flag("--json") {
         json::print("task\tisa\tseed\tlargest difference\ttolerance\tresult\n")?;
     }
-    // Why no instruction set could be tested so far.
+    // The reason no instruction set has been tested so far.
     let mut untested = None;
     let mut is_tested = false;
     for isa in isas {
         let backbone = match files.open(isa) {
-            // A file packed for one of them says nothing of the others.
+            // A file packed for one instruction set cannot be tested on the others.
             Err(error @ Error::Incompatible { .. }) if all => {
                 untested.get_or_insert(error);
                 continue;
@@ -54,7 +55,7 @@ fn run(args: &Args) -> Result<()> {
         for path in files.some_tasks()? {
             let id = match runtime.load(path) {
                 Ok(id) => id,
-                // The others are tested all the same.
+                // Continue with the others.
                 Err(error) => {
                     complain(&error);
                     continue;

@@ -1,4 +1,4 @@
-//! Which backbone and which tasks a command works on.
+//! Selects the backbone and tasks a command works on.
 
 use super::args::{Args, Spec, spec};
 use bundles::container::TrustedKey;
@@ -11,7 +11,7 @@ pub const STORE: Spec = spec("--store", Some("DIR"), "directory with one *.backb
 pub const BACKBONE: Spec = spec("--backbone", Some("FILE"), "backbone file, instead of a store's");
 pub const TASK: Spec =
     spec("--task", Some("FILE|NAME"), "task bundle, or a task of the store; repeatable (default: all)");
-pub const ISA: Spec = spec("--isa", Some("NAME"), "portable, avx2, avx512 or neon (default: the best here)");
+pub const ISA: Spec = spec("--isa", Some("NAME"), "portable, avx2, avx512 or neon (default: the best)");
 pub const THREADS: Spec = spec("--threads", Some("N"), "threads of a frame (default: 1)");
 pub const TRUST: Spec =
     spec("--trust", Some("FILE"), "public key that files must be signed with; repeatable");
@@ -28,7 +28,7 @@ impl Files {
     /// From `--store`, `--backbone`, `--task`, `--trust`.
     ///
     /// # Errors
-    /// [`Error::Usage`] when no backbone, or more than one, or an unknown task is named.
+    /// [`Error::Usage`] for no backbone, more than one, or an unknown task.
     pub fn find(args: &Args) -> Result<Files> {
         let store = args.value("--store").map(Path::new);
         let listed = |extension| store.map_or(Ok(Vec::new()), |store| list(store, extension));
@@ -77,7 +77,7 @@ impl Files {
         Ok(Files { backbone, tasks, trusted })
     }
 
-    /// Opens the backbone for `isa` and says on standard error what repacking cost.
+    /// Opens the backbone for `isa` and reports the cost of repacking on standard error.
     ///
     /// # Errors
     /// As [`Backbone::open`].
@@ -99,7 +99,7 @@ impl Files {
     }
 
     /// # Errors
-    /// [`Error::Usage`] when there is no task at all.
+    /// [`Error::Usage`] if there are no tasks.
     pub fn some_tasks(&self) -> Result<&[PathBuf]> {
         match &self.tasks[..] {
             [] => Err(Error::Usage {
@@ -111,7 +111,7 @@ impl Files {
     }
 }
 
-/// Refuses these tasks where two files hold one of the same name: one slot is all that a name has.
+/// Refuses two files with a task of the same name, as there is one slot per name.
 ///
 /// # Errors
 /// [`Error::Usage`].

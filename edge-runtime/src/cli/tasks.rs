@@ -1,4 +1,4 @@
-//! `tasks`: what lies in a store, without running any of it.
+//! `tasks`: lists the contents of a store without running anything.
 
 use super::args::{Args, Spec, spec};
 use super::{Command, complain, json, store};
@@ -11,14 +11,14 @@ pub const COMMAND: Command = Command {
     about: "Lists task bundles: name, classes, blocks, bytes, digest, signature",
     options: &[store::STORE, TRUST, spec("--json", None, "one JSON object per task")],
     files: Some(" [FILE...]"),
-    help: "Files and directories may be given, too; every byte of a bundle is checked. The digest names\n\
-           its contents, as `tailor inspect` shows it: another version has another, signing changes nothing.\n\
-           Its first 16 digits are listed; --json has all.\n\n\
+    help: "FILE may be a directory; every byte of a bundle is verified. The digest identifies a bundle's\n\
+           contents, as shown by `tailor inspect`: it differs between versions, and signing keeps it.\n\
+           The first 16 digits are listed; --json has all.\n\n\
            Example:\n  edge-runtime tasks --store store/\n",
     run,
 };
 
-/// Nothing is refused here: it is said.
+/// Only names signers: `tasks` refuses nothing.
 const TRUST: Spec = spec("--trust", Some("FILE"), "public key whose signatures are named; repeatable");
 
 fn run(args: &Args) -> Result<()> {
@@ -43,14 +43,14 @@ fn run(args: &Args) -> Result<()> {
     for path in &files {
         match line(path, &trusted, args.flag("--json")) {
             Ok(line) => text += &line,
-            // The others are listed all the same.
+            // Continue with the others.
             Err(error) => complain(&error),
         }
     }
     json::print(&text)
 }
 
-/// What is told of one bundle.
+/// The output for one bundle.
 fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
     let file = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| Error::File {

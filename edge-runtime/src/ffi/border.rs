@@ -1,4 +1,5 @@
-//! What every call from C goes through: errors become numbers and a text, panics errors, and pointers are looked at first.
+//! Common path of all calls from C: turns errors into codes and messages, panics into errors, and checks
+//! pointers.
 #![allow(unsafe_code)]
 
 use crate::{Error, Result};
@@ -6,21 +7,24 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What [`edge_runtime_frame`](super::edge_runtime_frame) answers when a deadline passed while the task was still being loaded.
+/// Returned by [`edge_runtime_frame`](super::edge_runtime_frame) if the deadline passed while the task was
+/// still loading.
 pub const DEADLINE: c_int = -10;
-/// What a call answers that needs a task in memory which is not there: not yet, not any more, or none was switched to.
+/// Returned by calls that need a task in memory that is not there: not yet, not any more, or none was
+/// switched to.
 pub const NOT_RESIDENT: c_int = -11;
-/// What [`edge_runtime_frame`](super::edge_runtime_frame) answers for pixels that are no image which the running task takes.
+/// Returned by [`edge_runtime_frame`](super::edge_runtime_frame) for pixels that are not an image the running
+/// task accepts.
 pub const INPUT: c_int = -12;
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::default();
 }
 
-/// Notes `error` for [`edge_runtime_last_error`] and returns its negative exit code.
+/// Stores `error` for [`edge_runtime_last_error`] and returns its negative exit code.
 fn note(error: &Error) -> c_int {
     let text = error.to_string().replace('\0', " ");
-    // Without zeros inside, this cannot fail.
+    // Cannot fail without interior NULs.
     let text = CString::new(text).unwrap_or_default();
     LAST_ERROR.with(|last| *last.borrow_mut() = text);
     match error {
@@ -31,7 +35,7 @@ fn note(error: &Error) -> c_int {
     }
 }
 
-/// Runs `call`; what goes wrong, panics included, is noted and becomes a negative number.
+/// Runs `call`; errors, including panics, are stored and become a negative number.
 pub(super) fn guarded(call: impl FnOnce() -> Result<c_int>) -> c_int {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => value,
@@ -45,24 +49,24 @@ pub(super) fn null(what: &str) -> Error {
 }
 
 /// # Safety
-/// `text` is NULL or points to a string that ends in a zero and lives as long as the result is used.
+/// `text` is NULL or points to a NUL-terminated string that lives as long as the result is used.
 pub(super) unsafe fn string<'a>(text: *const c_char, what: &str) -> Result<&'a str> {
     if text.is_null() {
         return Err(null(what));
     }
-    // SAFETY: not NULL, and the caller promises a string that ends in a zero.
+    // SAFETY: not NULL, and the caller guarantees a NUL-terminated string.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_str().map_err(|_| Error::Usage { got: format!("{what} is not UTF-8"), want: "UTF-8".into() })
 }
 
-/// Writes `from`, cut to fit and ending in a zero: the bytes of all of it without that zero.
+/// Writes `from`, truncated to fit and NUL-terminated. Returns the length of all of it without the NUL.
 ///
 /// # Safety
-/// `text` is NULL or `size` bytes to write.
+/// `text` is NULL or `size` writable bytes.
 pub(super) unsafe fn put(from: &str, text: *mut c_char, size: usize) -> Result<c_int> {
     if !text.is_null() && size > 0 {
         let len = from.floor_char_boundary(size - 1);
-        // SAFETY: not NULL, and the caller promises `size` bytes to write, of which `len + 1` are written.
+        // SAFETY: not NULL, and the caller guarantees `size` writable bytes, of which `len + 1` are written.
         unsafe {
             std::ptr::copy_nonoverlapping(from.as_ptr().cast(), text, len);
             text.add(len).write(0);
@@ -71,13 +75,13 @@ pub(super) unsafe fn put(from: &str, text: *mut c_char, size: usize) -> Result<c
     c_int::try_from(from.len()).map_err(|_| Error::Internal { what: "a text of 2 GiB".into() })
 }
 
-/// The version of this library, as `EDGE_RUNTIME_VERSION` in its header.
+/// The version of this library, to match `EDGE_RUNTIME_VERSION` in its header.
 #[unsafe(no_mangle)]
 pub extern "C" fn edge_runtime_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// What went wrong last on this thread; empty when nothing did. Valid until this thread's next call.
+/// The last error of this thread; empty if there was none. Valid until this thread's next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn edge_runtime_last_error() -> *const c_char {
     LAST_ERROR.with(|last| last.borrow().as_ptr())

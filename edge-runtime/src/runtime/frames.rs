@@ -1,4 +1,4 @@
-//! Frames of a runtime: the running task's answer to one image.
+//! Running frames: the running task's answer to one image.
 
 use super::{Runtime, Slot, TaskId};
 use crate::input::Frame;
@@ -15,22 +15,22 @@ pub struct Scores<'a> {
     pub logits: &'a [f32],
     /// Index of the highest score.
     pub class: usize,
-    /// Its label; empty when the task has no labels.
+    /// Its label; empty if the task has no labels.
     pub label: &'a str,
     /// Its probability (softmax).
     pub score: f32,
-    /// True when the answer came after the frame's deadline.
+    /// Whether the answer came after the frame's deadline.
     pub late: bool,
 }
 
 impl Runtime {
     /// Classifies one image with the running task and its own preprocessing.
     ///
-    /// Allocates nothing, except for images and tasks of other sizes than the last few.
+    /// Does not allocate, unless image or task differ in size from the last few.
     ///
     /// # Errors
-    /// [`Error::Input`] for something that is no image; [`Error::NotResident`] when there is no running
-    /// task; [`Error::Deadline`]; why a streamed task failed (the task before it runs again).
+    /// [`Error::Input`] for invalid images; [`Error::NotResident`] if there is no running task;
+    /// [`Error::Deadline`]; the error of a streamed task that failed (the previous task runs again).
     pub fn frame(&mut self, frame: Frame<'_>) -> Result<Scores<'_>> {
         self.answer(|this, task, until| {
             let preparation = task.outline.preparation.as_ref().ok_or_else(|| Error::Input {
@@ -42,7 +42,7 @@ impl Runtime {
         })
     }
 
-    /// Classifies one preprocessed image, `(c, h, w)` as [`Task::input`](crate::Task::input) says.
+    /// Classifies one preprocessed image, `(c, h, w)` as given by [`Task::input`](crate::Task::input).
     ///
     /// # Errors
     /// As [`frame`](Runtime::frame).
@@ -51,7 +51,7 @@ impl Runtime {
     }
 
     /// Replays the golden vectors of a task in memory, as [`Session::replay`](crate::Session::replay) does.
-    /// The running task stays, and no frame is counted.
+    /// The running task does not change, and no frame is counted.
     ///
     /// # Errors
     /// [`Error::NotResident`]; as [`Session::replay`](crate::Session::replay).
@@ -62,7 +62,7 @@ impl Runtime {
         self.session.replay(&task, told)
     }
 
-    /// The running task's answer, which `run` leaves in the arena.
+    /// The running task's answer, which `run` left in the arena.
     fn answer(
         &mut self,
         run: impl FnOnce(&mut Runtime, &Task, Option<Instant>) -> Result<()>,
@@ -81,21 +81,21 @@ impl Runtime {
         self.finish(index, start, outcome)
     }
 
-    /// When a frame that waits for its task's parameters gives up.
+    /// When a frame waiting for its task's parameters gives up.
     fn until(&self, index: usize, start: Instant) -> Option<Instant> {
         let deadline = self.deadline.filter(|_| self.slots[index].loading.is_some());
         deadline.and_then(|deadline| start.checked_add(deadline))
     }
 
-    /// Does what a [`Switcher`] asked for, if it can be done without waiting.
+    /// Follows a [`Switcher`]'s request if it can be done without waiting.
     fn obey(&mut self) {
         let asked = self.switcher.take();
         let Some(slot) = asked.or(self.wanted.take()) else { return };
-        // What has arrived is taken in between frames (`poll`), unless it is what this switch waits for.
+        // Finished loads are taken in between frames (`poll`), unless this switch needs one.
         if self.slots.get(slot).is_some_and(|slot| slot.loading.is_some()) {
             self.collect();
         }
-        // A frame of a task that is being streamed in would wait for its parts.
+        // A frame of a task still being streamed would wait for its parts.
         let loading = |slot: &Slot| {
             let is_there = slot.task.as_ref().is_some_and(|task| task.is_complete());
             slot.loading.is_some() && !is_there
@@ -112,10 +112,10 @@ impl Runtime {
         let late = self.stats.frame(start.elapsed(), self.deadline, outcome.is_ok());
         if let Err(error) = outcome {
             if let Some(broken) = self.without_broken(index) {
-                // The loader may find the same, too late to count.
+                // The loader may find the same error, too late to be counted.
                 let load = self.slots[index].loading.take();
                 self.stats.failed_loads += u64::from(load.is_some());
-                // Where the frame failed for another reason, `poll` or `switch` tell this one.
+                // If the frame failed for another reason, `poll` or `switch` report this one.
                 self.slots[index].error = broken.failure().filter(|failure| **failure != error).cloned();
             }
             return Err(error);

@@ -1,7 +1,6 @@
-/* Every function of edge_runtime.h as firmware would call it. Arguments: backbone, three task bundles, a
- * damaged one; a public key, the backbone and a task signed with it; two task bundles with wrong and without
- * golden vectors. Prints the label and the first score of each answer; ends with 1 when something is not as
- * promised. */
+/* Calls every function of edge_runtime.h as firmware would. Arguments: backbone, three task bundles, a
+ * damaged one; a public key, the backbone and a task signed with it; two task bundles, one with wrong and one
+ * without golden vectors. Prints the label and first score of each answer; exits with 1 if a check fails. */
 #include "edge_runtime.h"
 
 #include <pthread.h>
@@ -13,7 +12,7 @@ static int failures;
 
 static void expect(int there, const char *what) {
     if (!there) {
-        fprintf(stderr, "not as promised: %s (last error: %s)\n", what, edge_runtime_last_error());
+        fprintf(stderr, "check failed: %s (last error: %s)\n", what, edge_runtime_last_error());
         failures = 1;
     }
 }
@@ -34,7 +33,7 @@ static void answer(edge_runtime *runtime) {
     printf("%s %d %zu %.4f\n", result.label, (int)result.class_index, result.classes, result.logits[0]);
 }
 
-/* A file's bytes, to be freed. */
+/* A file's bytes; the caller frees them. */
 static uint8_t *contents(const char *path, size_t *size) {
     FILE *file = fopen(path, "rb");
     uint8_t *bytes;
@@ -78,10 +77,10 @@ int main(int count, char **files) {
     expect(edge_runtime_open("/no/such/backbone", 1) == NULL, "no backbone, no runtime");
     expect(strstr(edge_runtime_last_error(), "/no/such/backbone") != NULL, "the error names the file");
 
-    /* Only what a key has signed. */
+    /* Only files signed with a key. */
     expect(edge_runtime_open_trusted(files[7], 1, NULL, 0) == NULL, "no keys, no runtime");
     key = files[1];
-    expect(edge_runtime_open_trusted(files[7], 1, &key, 1) == NULL, "a backbone is no key");
+    expect(edge_runtime_open_trusted(files[7], 1, &key, 1) == NULL, "a backbone is not a key");
     key = files[6];
     expect(edge_runtime_open_trusted(files[1], 1, &key, 1) == NULL, "a backbone of another key");
     expect(strstr(edge_runtime_last_error(), files[1]) != NULL, "the error names the backbone");
@@ -101,18 +100,18 @@ int main(int count, char **files) {
     expect(edge_runtime_current(runtime) == EDGE_NOT_RESIDENT, "nothing runs before a switch");
     expect(edge_runtime_switch(runtime, first) == 0, "switch");
     answer(runtime);
-    expect(edge_runtime_current(runtime) == first, "which task answered");
+    expect(edge_runtime_current(runtime) == first, "the task that answered");
 
-    /* Loads beside the running task. */
+    /* Loads while a task is running. */
     second = edge_runtime_prefetch(runtime, files[3]);
     expect(second == 1, "the second is number 1");
     expect(edge_runtime_settle(runtime) == 0, "settle");
     expect(edge_runtime_is_resident(runtime, second) == 1, "prefetched");
-    expect(edge_runtime_switch(runtime, second) == 0, "switch to what was prefetched");
+    expect(edge_runtime_switch(runtime, second) == 0, "switch to the prefetched task");
     answer(runtime);
     third = edge_runtime_stream(runtime, files[4]);
     expect(third == 2, "the third is number 2");
-    expect(edge_runtime_switch(runtime, third) == 0, "switch to what is being streamed");
+    expect(edge_runtime_switch(runtime, third) == 0, "switch to the task being streamed");
     answer(runtime);
     expect(edge_runtime_settle(runtime) == 0, "streamed");
 
@@ -132,16 +131,16 @@ int main(int count, char **files) {
     answer(runtime);
     expect(edge_runtime_current(runtime) == first, "with the next frame");
 
-    /* In vain: the next poll says so, once. */
+    /* A failed request: the next poll reports it, once. */
     edge_switcher_switch(switcher, 77);
     answer(runtime);
     expect(edge_runtime_current(runtime) == first, "the running task stays");
-    expect(edge_runtime_poll(runtime) == EDGE_NOT_RESIDENT, "a switch in vain is told");
+    expect(edge_runtime_poll(runtime) == EDGE_NOT_RESIDENT, "a failed switch is reported");
     expect(strstr(edge_runtime_last_error(), "`77`") != NULL, "with its number");
     expect(edge_runtime_poll(runtime) == 0, "once");
     edge_switcher_switch(switcher, -1);
     frame(runtime);
-    expect(edge_runtime_poll(runtime) == EDGE_NOT_RESIDENT, "a number that no load gives");
+    expect(edge_runtime_poll(runtime) == EDGE_NOT_RESIDENT, "a number that no load returns");
     expect(strstr(edge_runtime_last_error(), "`-1`") != NULL, "as it was given");
 
     /* From memory, and by name. */
@@ -150,7 +149,7 @@ int main(int count, char **files) {
     expect(edge_runtime_load_bytes(runtime, "a bundle", bundle, size - 1) == -3, "cut short");
     expect(strstr(edge_runtime_last_error(), "a bundle") != NULL, "the error names it");
     expect(edge_runtime_load_bytes(runtime, "a bundle", bundle, 0) == -3, "no bytes");
-    expect(edge_runtime_load_bytes(runtime, "a bundle", NULL, size) == EDGE_USAGE, "NULL is no bundle");
+    expect(edge_runtime_load_bytes(runtime, "a bundle", NULL, size) == EDGE_USAGE, "NULL is not a bundle");
     expect(edge_runtime_load_bytes(runtime, "a bundle", bundle, SIZE_MAX) == EDGE_USAGE, "nor is all memory");
     expect(edge_runtime_load_bytes(runtime, NULL, bundle, size) == EDGE_USAGE, "a name that is NULL");
     memset(bundle, 0, size);
@@ -197,7 +196,7 @@ int main(int count, char **files) {
     expect(edge_runtime_find(runtime, "digits") == first, "by name");
     expect(edge_runtime_set_budget(runtime, 1) == 0, "a budget");
     expect(edge_runtime_load(runtime, files[3]) == -4, "too small for two");
-    expect(edge_runtime_is_resident(runtime, third) == 1, "nothing left for what did not fit anyway");
+    expect(edge_runtime_is_resident(runtime, third) == 1, "nothing is evicted for a task that cannot fit");
     expect(edge_runtime_set_budget(runtime, SIZE_MAX) == 0, "no budget");
     expect(edge_runtime_load(runtime, files[3]) == second, "again into its slot");
     expect(edge_runtime_metrics(runtime, text, sizeof text) > 0, "metrics");
@@ -225,7 +224,7 @@ int main(int count, char **files) {
     expect(length > 0 && (size_t)length == strlen(text), "metrics");
     expect(strstr(text, "\nedge_runtime_missed_deadlines_total 1\n") != NULL, "the late frame is counted");
     expect(strstr(text, "\nedge_runtime_resident_tasks 1\n") != NULL, "one task is left");
-    expect(strstr(text, "\nedge_runtime_failed_switches_total 2\n") != NULL, "two were in vain");
+    expect(strstr(text, "\nedge_runtime_failed_switches_total 2\n") != NULL, "two requests failed");
     expect(edge_runtime_metrics(runtime, small, sizeof small) == length && strlen(small) == 7, "cut to fit");
     expect(edge_runtime_metrics(runtime, NULL, 0) == length, "asked for the length");
 

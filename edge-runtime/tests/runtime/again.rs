@@ -1,4 +1,4 @@
-//! Loads after other loads: of bundles that are known, and into memory that another task has left.
+//! Repeated loads: of known bundles, and into memory left by another task.
 
 use super::int8::of;
 use super::naive::Tensors;
@@ -21,7 +21,7 @@ fn nothing_of_a_dropped_task_is_left_in_its_memory() {
         let input: Vec<f32> = (0..plan.input.len()).map(|_| rng.float()).collect();
         let own = of(&all, &plan, Owner::Task);
         let nans = own.iter().map(|(name, numbers)| (name.clone(), vec![f32::NAN; numbers.len()])).collect();
-        // Bytes cannot be made of NaNs.
+        // Bytes cannot represent NaNs.
         let others = of(&random::tensors(&plan, rng), &plan, Owner::Task);
         let floats: Make<'_> = &|backbone, own| Task::from_tensors(backbone, "f", &plan, own).unwrap();
         let bytes: Make<'_> =
@@ -66,7 +66,8 @@ fn parameters_are_the_same_whoever_makes_them() {
     let directory = store::directory(&packed);
     let want = expected(&packed);
     let mut runtime = Runtime::new(backbone(&packed), 1);
-    // The loader and this thread make every task together; streamed, this thread does while it waits.
+    // The loader and this thread build each task together; when streaming, this thread does so while it
+    // waits.
     runtime.set_stream_from(0);
     for round in 0..150 {
         let i = round % 3;

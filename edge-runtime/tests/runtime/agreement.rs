@@ -1,4 +1,4 @@
-//! The engine's scores beside the naive interpreter's.
+//! The engine's scores compared with the naive interpreter's.
 
 use super::naive::{self, Tensors};
 use super::random::{self, Rng};
@@ -6,7 +6,7 @@ use bundles::plan::{Arch, Owner, Plan, Role, Skips};
 use edge_runtime::kernels::Isa;
 use edge_runtime::{Backbone, Session, Task};
 
-/// Largest difference allowed, relative to the largest score.
+/// Maximum difference, relative to the largest score.
 const TOLERANCE: f64 = 1e-4;
 
 /// Splits tensors by owner, as files would.
@@ -30,7 +30,7 @@ fn assert_agreement(plan: &Plan, seed: u64) {
         let task = Task::from_tensors(&backbone, "random", plan, &task).unwrap();
         for threads in [1, 2] {
             let mut session = Session::new(threads);
-            // Twice: the second frame finds the arena full of the first one's leftovers.
+            // Twice: the second frame finds the first one's leftovers in the arena.
             for frame in 0..2 {
                 let got = session.run(&task, &input).unwrap();
                 assert_eq!(got.len(), want.len());
@@ -54,7 +54,7 @@ fn random_plans_agree() {
 }
 
 #[test]
-fn every_architecture_agrees_at_each_stage_of_its_life() {
+fn every_architecture_agrees_at_each_stage() {
     // arch, image size
     let cases = [
         ("cifar-resnet20-a", 16),

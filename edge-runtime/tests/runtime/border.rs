@@ -1,4 +1,4 @@
-//! The C ABI, called as C calls it.
+//! The C ABI, called as from C.
 #![allow(unsafe_code)]
 
 use super::store;
@@ -24,7 +24,8 @@ fn c_opens_loads_switches_and_classifies() {
     let directory = store::directory(&store::packed("cifar-resnet20-a", 8, 31));
     let pixels = [90u8; 5 * 4 * 3];
     let mut result = MaybeUninit::<EdgeResult>::uninit();
-    // SAFETY: every pointer is NULL or valid, sizes are true, and one thread uses the runtime until it is closed.
+    // SAFETY: every pointer is NULL or valid, sizes are correct, and one thread uses the runtime until it is
+    // closed.
     unsafe {
         let runtime = edge_runtime_open(path(&directory, "net.backbone").as_ptr(), 2);
         assert!(!runtime.is_null(), "{}", last_error());

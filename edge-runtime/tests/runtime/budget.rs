@@ -1,4 +1,4 @@
-//! Tasks that leave for others, within a budget of bytes.
+//! Evicting tasks within a byte budget.
 
 use super::slots::{ARCH, SIZE, assert_scores, backbone, expected};
 use super::store::{self, NAMES};
@@ -25,14 +25,14 @@ fn a_budget_evicts_the_least_recently_used() {
     runtime.switch(third).unwrap();
     assert_eq!(runtime.stats().evictions, 1);
 
-    // The running task is never the victim, and its successor must fit beside it.
+    // The running task is never evicted, and its successor must fit beside it.
     assert!(matches!(runtime.evict(third), Err(Error::Usage { .. })));
     runtime.set_budget(bytes[2] + bytes[0] - 1);
     let before = runtime.resident().count();
     assert!(matches!(runtime.insert(load(0)), Err(Error::TooLarge { .. })));
     assert_eq!(runtime.current().unwrap().1.name(), "signs");
     assert_eq!(runtime.resident().count(), before, "nothing leaves for what does not fit anyway");
-    // An evicted slot takes its task again.
+    // An evicted task returns to its slot.
     runtime.set_budget(usize::MAX);
     assert_eq!(runtime.insert(load(0)).unwrap(), ids[0]);
     runtime.switch(ids[0]).unwrap();
@@ -43,7 +43,7 @@ fn a_task_that_can_never_fit_is_refused_before_memory_is_taken_for_it() {
     let packed = store::packed(ARCH, SIZE, 53);
     let directory = store::directory(&packed);
     let path = directory.path().join("digits.task");
-    // Nobody finds out that its last tensor is damaged.
+    // The damage in its last tensor goes unnoticed.
     std::fs::write(&path, store::damaged(&packed.tasks[0].1)).unwrap();
     for stream_from in [0, usize::MAX] {
         let mut runtime = Runtime::new(backbone(&packed), 1);
@@ -78,7 +78,7 @@ fn a_prefetch_that_does_not_fit_leaves_the_task_of_its_name() {
     runtime.switch(fashion).unwrap();
     assert_scores(&mut runtime, "fashion", &want[1]);
 
-    // It leaves for one that fits, and takes no room beside it.
+    // It is replaced by one that fits, and takes no room beside it.
     runtime.switch(digits).unwrap();
     runtime.set_budget(runtime.resident_bytes());
     runtime.prefetch(path("newer")).unwrap();
@@ -106,7 +106,7 @@ fn a_refused_task_leaves_the_workspace_as_it_was() {
     runtime.prefetch(&path).unwrap();
     assert!(matches!(runtime.settle(), Err(Error::TooLarge { .. })));
     assert_eq!(runtime.workspace_bytes(), before);
-    // A frame without a task is a failed one.
+    // A frame without a task is counted as failed.
     let mut runtime = Runtime::new(backbone(&packed), 1);
     assert!(super::slots::frame(&mut runtime).is_err());
     assert_eq!(runtime.stats().failed_frames, 1);

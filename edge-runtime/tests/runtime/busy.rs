@@ -1,4 +1,4 @@
-//! What happens to tasks, names, memory and requests while the loader is held up, as by a slow disk.
+//! Tasks, names, memory and requests while the loader is blocked, as by a slow disk.
 #![cfg(unix)]
 
 use super::gate::Gate;
@@ -17,7 +17,7 @@ fn a_whole_task_whose_load_was_given_up_outlives_a_broken_successor_and_a_bad_im
     let gate = Gate::before(&mut runtime, directory.path());
     let digits = runtime.stream(&path).unwrap();
     runtime.switch(digits).unwrap();
-    // The frame makes all of it; the loader has not come to it.
+    // The frame builds all of it; the loader has not reached it.
     frame(&mut runtime).unwrap();
     std::fs::write(&path, store::damaged(&packed.tasks[0].1)).unwrap();
     assert_eq!(runtime.stream(&path).unwrap(), digits);
@@ -37,7 +37,7 @@ fn a_frame_with_a_deadline_gets_there_however_busy_the_loader_is() {
     let id = runtime.stream(directory.path().join("digits.task")).unwrap();
     runtime.switch(id).unwrap();
     runtime.set_deadline(Some(Duration::from_micros(1)));
-    // Stem, cells and head: every frame is too late from its beginning, and makes one of them.
+    // Stem, cells and head: every frame is late from the start, and builds one of them.
     let parts = runtime.current().unwrap().1.blocks().1 + 2;
     let mut late = 0;
     while let Err(error) = frame(&mut runtime) {
@@ -61,10 +61,11 @@ fn predecessors_count() {
         [runtime.resident_bytes(), runtime.resident().map(|(_, t)| t.resident_bytes()).max().unwrap()];
     runtime.set_budget(all);
     let gate = Gate::before(&mut runtime, directory.path());
-    // With room for no more, those that do not run go when their successors come.
+    // Without room for more, idle tasks are evicted when their successors arrive.
     runtime.stream(path(store::NAMES[1])).unwrap();
     assert_eq!(runtime.resident_bytes(), all);
-    // The running one stays until its successor is whole, and others leave for both; or it stays alone.
+    // The running one stays until its successor is complete, and others are evicted for both; or it stays
+    // alone.
     runtime.stream(path(store::NAMES[0])).unwrap();
     assert!(runtime.resident_bytes() <= all && runtime.resident().count() < ids.len());
     runtime.set_budget(largest);
@@ -127,7 +128,7 @@ fn the_task_to_fall_back_to_is_not_evicted_while_its_successor_arrives() {
     let gate = Gate::before(&mut runtime, directory.path());
     let id = runtime.stream(path("damaged")).unwrap();
     runtime.switch(id).unwrap();
-    // Room for two: a third finds no victim.
+    // Room for two: a third finds nothing to evict.
     runtime.set_budget(runtime.resident_bytes());
     runtime.set_stream_from(usize::MAX);
     assert!(matches!(runtime.load(path("signs")), Err(Error::TooLarge { .. })));
@@ -151,7 +152,7 @@ fn a_bad_image_does_not_hide_why_a_streamed_task_failed() {
     let damaged = runtime.stream(path("damaged")).unwrap();
     runtime.switch(damaged).unwrap();
     drop(gate);
-    // At the next gate the loader has found the damage, but the runtime has not asked what it found.
+    // At the next gate the loader has found the damage, but the runtime has not yet polled for it.
     let gate = Gate::before(&mut runtime, directory.path());
     assert_eq!(runtime.current().unwrap().0, damaged);
     assert!(matches!(runtime.tensor(&[0.0]), Err(Error::Input { .. })));

@@ -11,7 +11,7 @@ fn edge_runtime(arguments: &[&str], stdin: &[u8]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // A command that refuses its arguments reads nothing.
+    // A command that refuses its arguments does not read its input.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     child.wait_with_output().unwrap()
 }
@@ -47,7 +47,7 @@ fn frames_alternate_between_tasks() {
         "{out}"
     );
 
-    // A deadline that nothing meets: answered, marked, counted, and not an error.
+    // A deadline that nothing meets: frames are answered, marked and counted, and not an error.
     let late = ["run", "--store", at, "--deadline-ms", "0.0001", "--json", "--metrics", "stdout", "-"];
     let out = ok(&late, &stream);
     assert_eq!(out.matches("\"late\":true").count(), 4, "{out}");
@@ -90,13 +90,13 @@ fn png_files_are_read() {
     let from_ppm = score(ok(&["run", "--store", at, "--task", "digits", "--json", "-"], &ppm));
     assert_eq!(from_png, from_ppm);
 
-    // One PNG on standard input is read, a second one behind it is not passed over.
+    // One PNG on standard input is read; a second one after it is not ignored.
     let bytes = std::fs::read(&file).unwrap();
     let arguments = ["run", "--store", at, "--task", "digits", "--json", "-"];
     assert!(ok(&arguments, &bytes).contains("\"score\":0."));
     let output = edge_runtime(&arguments, &bytes.repeat(2));
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output).1.contains("behind a PNG image"), "{:?}", text(&output));
+    assert!(text(&output).1.contains("after a PNG image"), "{:?}", text(&output));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn rows_are_those_of_resnet20(table: &str) {
         let line = table.lines().find(|line| line.starts_with(start)).unwrap_or_default();
         line.rsplit('\t').next().and_then(|us| us.parse().ok()).unwrap_or_default()
     };
-    // Proxies of a node run as one call; each has its share of the time.
+    // Proxies of a node run in one call; each gets its share of the time.
     assert!(us("4\t2\tproxy\t") > 0.0 && us("4\t3\tproxy\t") > us("4\t2\tproxy\t") / 100.0, "{table}");
     assert!(us("4\t3\tblock\t") > 0.0, "{table}");
 }
@@ -211,7 +211,7 @@ fn failures_have_their_exit_codes() {
         assert!(out.is_empty(), "{arguments:?}: {out}");
     }
     assert!(std::fs::read(backbone[1]).unwrap() == packed.backbone, "nothing was written over it");
-    // Each is tested all the same, and the store refused.
+    // Both are tested, and the store is refused.
     let output = edge_runtime(&[&["self-test"], &backbone[..], &twice].concat(), b"");
     let (out, err) = text(&output);
     assert_eq!(output.status.code(), Some(2), "{err}");
@@ -240,7 +240,7 @@ fn tasks_that_the_budget_evicted_are_loaded_again() {
     };
     let (plain, none) = answers(&[]);
     assert_eq!((plain.len(), none.as_str()), (6, "edge_runtime_evictions_total 0"));
-    // A mebibyte has room for two of the three.
+    // One mebibyte has room for two of the three.
     for extra in [&["--budget-mib", "1"][..], &["--budget-mib", "1", "--stream"]] {
         let (answers, evictions) = answers(extra);
         assert_eq!(answers, plain);
@@ -263,7 +263,7 @@ fn one_bad_bundle_does_not_hide_the_others() {
     assert_eq!(output.status.code(), Some(3), "{err}");
     assert!(store::NAMES.iter().all(|name| out.contains(name)) && err.contains("cut.task"), "{out}{err}");
 
-    // Nor one whose head is in order and whose numbers are damaged.
+    // Nor does one with a valid header and damaged tensors.
     let cut = directory.path().join("cut.task");
     std::fs::write(&cut, store::damaged(&packed.tasks[0].1)).unwrap();
     let output = edge_runtime(&["tasks", "--store", at], b"");
@@ -272,7 +272,7 @@ fn one_bad_bundle_does_not_hide_the_others() {
     assert!(out.lines().count() == 4 && err.contains("cut.task: "), "{out}{err}");
     std::fs::remove_file(&cut).unwrap();
 
-    // Nor one that answers otherwise than it promises, or promises nothing, which is no test passed.
+    // Nor does one whose golden vectors are wrong or missing, which does not count as passed.
     let wrong = store::changed(&packed.tasks[0].1, |manifest| {
         manifest.name = "amiss".into();
         manifest.golden[0].scores[0] += 1.0;
@@ -293,7 +293,7 @@ fn one_bad_bundle_does_not_hide_the_others() {
     }
     std::fs::write(&cut, b"TAILOR").unwrap();
 
-    // Nor does a bad image among others, and frames go on; the first error is the exit code.
+    // Nor does a bad image among others; frames go on, and the first error sets the exit code.
     let image = |name: &str, bytes: &[u8]| {
         let path = directory.path().join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -310,7 +310,7 @@ fn one_bad_bundle_does_not_hide_the_others() {
     assert_eq!(out.matches("\"label\"").count(), 6, "{out}");
     assert!(["cut.task", "short.ppm", "missing.ppm"].iter().all(|name| err.contains(name)), "{err}");
     assert!(out.contains("edge_runtime_frames_total 6") && out.contains("failed_loads_total 1"), "{out}");
-    // Nothing but bad ones.
+    // Only bad ones.
     let cut = directory.path().join("cut.task");
     let backbone = directory.path().join("net.backbone");
     let output = edge_runtime(
@@ -321,7 +321,7 @@ fn one_bad_bundle_does_not_hide_the_others() {
 }
 
 #[test]
-fn a_reader_that_goes_away_changes_neither_exit_codes_nor_metrics() {
+fn a_closed_pipe_changes_neither_exit_codes_nor_metrics() {
     let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 27));
     let at = directory.path().to_str().unwrap();
     let unread = |arguments: &[&str]| {
@@ -343,7 +343,7 @@ fn a_reader_that_goes_away_changes_neither_exit_codes_nor_metrics() {
 }
 
 #[test]
-fn metrics_are_there_while_frames_run() {
+fn metrics_are_written_while_frames_run() {
     let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 29));
     let place = directory.path().join("m.prom");
     let arguments =
@@ -365,11 +365,12 @@ fn metrics_are_there_while_frames_run() {
         let total = text.lines().find_map(|line| line.strip_prefix("edge_runtime_frames_total "));
         total.unwrap().parse::<u64>().unwrap()
     };
-    // When a frame is answered, the one before has been told of, if that was due: as the first one was.
+    // When a frame is answered, the one before has been written if an update was due, as it was for the
+    // first.
     see();
     see();
     let first = told();
-    // A second later, whatever was told meanwhile, it is due again.
+    // A second later an update is due again, whatever was written meanwhile.
     let start = Instant::now();
     while start.elapsed() <= Duration::from_secs(1) {
         see();
@@ -381,14 +382,14 @@ fn metrics_are_there_while_frames_run() {
     assert!(child.try_wait().unwrap().is_none(), "it still runs, and {told} frames are told");
     child.kill().unwrap();
     child.wait().unwrap();
-    // A device is written to, not put out of its place, and once, behind the frames.
+    // A device is written to, not replaced, and once, after the frames.
     let device = directory.path().join("device");
     std::os::unix::fs::symlink("/dev/stdout", &device).unwrap();
     let frames = b"P6 1 1 255\nabc".repeat(3);
     let out = ok(&["run", "--store", arguments[2], "--metrics", device.to_str().unwrap(), "-"], &frames);
     assert!(std::fs::symlink_metadata(&device).unwrap().is_symlink());
     assert_eq!(out.matches("\nedge_runtime_frames_total ").count(), 1, "{out}");
-    // A place that cannot be written to stops no frame, and is told of once, before the stream ends.
+    // An unwritable path does not stop frames, and is reported once, before the stream ends.
     let nowhere = directory.path().join("gone/m.prom");
     let images = directory.path().join("frames.ppm");
     std::fs::write(&images, frames).unwrap();

@@ -1,4 +1,4 @@
-//! Holds up the loader, as a slow disk would.
+//! Blocks the loader, as a slow disk would.
 #![cfg(unix)]
 
 use edge_runtime::Runtime;
@@ -6,11 +6,11 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
-/// A pipe that nobody writes to, and from which the loader reads until this is dropped.
+/// A pipe without a writer, from which the loader reads until this is dropped.
 pub struct Gate(#[allow(dead_code)] File);
 
 impl Gate {
-    /// Returns when the loader stands there: what it was asked for before is done.
+    /// Returns once the loader is blocked here: all earlier requests are done.
     pub fn before(runtime: &mut Runtime, directory: &Path) -> Gate {
         let mut pipes = (0..).map(|i| directory.join(format!("gate{i}.task")));
         let pipe = pipes.find(|pipe| !pipe.exists()).unwrap();
@@ -20,7 +20,7 @@ impl Gate {
         Gate(File::options().write(true).open(&pipe).unwrap())
     }
 
-    /// Lets the loader go on; what came through the gate is no bundle.
+    /// Lets the loader continue; what came through the pipe is not a bundle.
     pub fn open(self, runtime: &mut Runtime) {
         drop(self);
         assert!(runtime.settle().is_err());

@@ -1,4 +1,4 @@
-//! Networks in f16 and int8: the same on every machine, close to floats, and refused when they do not fit.
+//! Networks in f16 and int8: identical on every machine, close to floats, and refused when they do not fit.
 
 use super::naive::{self, Tensors};
 use super::random::{self, Rng};
@@ -40,7 +40,7 @@ fn random_plans_give_the_same_integers_on_every_instruction_set_and_number_of_th
         assert!(want.iter().all(|x| x.is_finite()), "seed {seed}");
         for isa in Isa::available() {
             let got = scores(isa, 1);
-            // Sums of the linear layers are floats, in an order of the instruction set's own.
+            // Sums of the linear layers are floats, in an order that depends on the instruction set.
             assert!(distance(&got, &want) <= 1e-5, "seed {seed}, {isa}: {got:?} against {want:?}");
             assert_eq!(scores(isa, 3), got, "seed {seed}, {isa}");
         }
@@ -103,7 +103,7 @@ fn an_int8_backbone_is_a_quarter_of_the_file_and_is_read_in_place_by_every_instr
     let bytes = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
     assert!((bytes.len() as f64) < 0.26 * packed.backbone.len() as f64, "{} bytes", bytes.len());
     let task = rounded::task(&packed, 0, |_, _| ());
-    // Uniform noise: what float compression saves on its exponents, bytes have nothing to save on.
+    // Uniform noise: compression saves on the exponents of floats, but not on bytes.
     let before = packed.tasks[0].1.len();
     assert!(3 * task.len() < before, "{} of {before} bytes", task.len());
     let input: Vec<f32> = (0..3 * 20 * 20).map(|i| (i % 17) as f32 / 17.0 - 0.4).collect();
@@ -122,7 +122,7 @@ fn an_int8_backbone_is_a_quarter_of_the_file_and_is_read_in_place_by_every_instr
 }
 
 #[test]
-fn what_a_network_needs_is_known_before_it_is_loaded() {
+fn memory_needs_are_known_before_loading() {
     let packed = store::packed("cifar-resnet20-b", 20, 38);
     let (plan, threads) = (&packed.tasks[0].2, 2);
     let int8 = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
@@ -136,7 +136,7 @@ fn what_a_network_needs_is_known_before_it_is_loaded() {
             let backbone = Backbone::from_bytes("b", backbone.clone(), &options).unwrap();
             let task = Task::from_bytes(&backbone, "digits", &task).unwrap();
             assert_eq!(needs.workspace(), task.workspace_bytes(threads), "{isa}");
-            // Beside it the bundle's header, which is not known of a plan.
+            // Plus the bundle's header, which the plan does not determine.
             let header = task.resident_bytes() - needs.task;
             assert!((1..64 * 1024).contains(&header), "{isa}: {header} bytes");
             assert!(needs.kernels > 0 && needs.kernels < 8 * 4 * plan.backbone_params() as usize, "{isa}");
@@ -166,7 +166,7 @@ fn tasks_and_backbones_of_other_precisions_are_refused_by_name() {
 }
 
 #[test]
-fn a_kernel_of_as_many_numbers_in_another_shape_is_refused() {
+fn a_kernel_of_the_same_size_and_another_shape_is_refused() {
     let packed = store::packed("cifar-resnet20-b", 12, 35);
     let mut plan = packed.tasks[0].2.clone();
     let mut tensors = packed.tasks[0].3.clone();
@@ -190,11 +190,12 @@ fn a_kernel_of_as_many_numbers_in_another_shape_is_refused() {
 }
 
 #[test]
-fn scales_that_are_none_are_refused() {
+fn invalid_scales_are_refused() {
     let packed = store::packed("cifar-resnet20-b", 12, 34);
     let backbone = open(pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap()).unwrap();
     type Change = fn(&mut Vec<f32>, &mut Vec<f32>);
-    // What is changed, and a word of the message. What the container itself refuses leaves no bundle at all.
+    // The change, and a word of the message. The container itself refuses some; then there is no bundle at
+    // all.
     let cases: [(Change, &str); 13] = [
         (|scales, _| scales[1] = f32::NAN, "fc.weight#scale"),
         (|scales, _| scales[0] = f32::INFINITY, "fc.weight#scale"),

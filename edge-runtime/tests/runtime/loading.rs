@@ -1,4 +1,4 @@
-//! Loads beside a running task: cancelled, overtaken, replaced, asked for from other threads.
+//! Loads beside a running task: cancelled, overtaken, replaced, requested from other threads.
 
 use super::slots::{ARCH, SIZE, assert_scores, backbone, expected};
 use super::store;
@@ -65,7 +65,7 @@ fn a_broken_successor_leaves_the_task_it_was_to_replace() {
         assert_eq!(failed.unwrap_err().exit_code(), 3);
         runtime.switch(digits).unwrap();
         assert_scores(&mut runtime, "digits", &want[0]);
-        // And a proper one replaces it.
+        // A valid one replaces it.
         std::fs::write(&path, &packed.tasks[0].1).unwrap();
         assert_eq!(runtime.stream(&path).unwrap(), digits);
         assert_scores(&mut runtime, "digits", &want[0]);
@@ -75,7 +75,7 @@ fn a_broken_successor_leaves_the_task_it_was_to_replace() {
 }
 
 #[test]
-fn small_bundles_are_loaded_where_streaming_would_take_longer() {
+fn small_bundles_are_loaded_instead_of_streamed() {
     let packed = store::packed(ARCH, SIZE, 44);
     let directory = store::directory(&packed);
     let path = directory.path().join("digits.task");
@@ -92,7 +92,7 @@ fn small_bundles_are_loaded_where_streaming_would_take_longer() {
 }
 
 #[test]
-fn other_threads_ask_for_switches_that_take_place_between_frames() {
+fn switches_requested_by_other_threads_happen_between_frames() {
     let packed = store::packed(ARCH, SIZE, 45);
     let directory = store::directory(&packed);
     let want = expected(&packed);
@@ -109,7 +109,7 @@ fn other_threads_ask_for_switches_that_take_place_between_frames() {
             for round in 0..20 {
                 turn.wait();
                 switcher.switch(ids[(round + 1) % 3]);
-                // The latest request counts.
+                // The latest request wins.
                 switcher.switch(ids[round % 3]);
                 turn.wait();
             }
@@ -131,7 +131,7 @@ fn other_threads_ask_for_switches_that_take_place_between_frames() {
     );
     assert!(runtime.poll().is_ok());
 
-    // One on its way: the running one answers until it is there.
+    // A task still loading: the running one answers until it has arrived.
     runtime.prefetch(directory.path().join("digits.task")).unwrap();
     switcher.switch(ids[0]);
     let answers = |runtime: &mut Runtime| super::slots::frame(runtime).map(|()| runtime.current().unwrap().0);
@@ -145,7 +145,7 @@ fn other_threads_ask_for_switches_that_take_place_between_frames() {
 }
 
 #[test]
-fn files_are_told_apart_by_their_paths_and_tasks_by_their_names() {
+fn files_are_identified_by_path_and_tasks_by_name() {
     let packed = store::packed(ARCH, SIZE, 46);
     let directory = store::directory(&packed);
     let want = expected(&packed);
@@ -164,7 +164,8 @@ fn files_are_told_apart_by_their_paths_and_tasks_by_their_names() {
     assert_scores(&mut runtime, "fashion", &want[1]);
     assert_eq!(runtime.prefetch(directory.path().join("a/model.task")).unwrap(), digits, "known by its path");
 
-    // A file of another name with the same task replaces the idle one, and the running one once it is left.
+    // A file of another name with the same task replaces the idle one, and the running one once another task
+    // runs.
     let again = runtime.prefetch(copy(0, "c/newer.task")).unwrap();
     runtime.settle().unwrap();
     assert_eq!(runtime.find("digits"), Some(again));
@@ -176,7 +177,7 @@ fn files_are_told_apart_by_their_paths_and_tasks_by_their_names() {
     runtime.switch(third).unwrap();
     assert_scores(&mut runtime, "digits", &want[0]);
     assert_eq!(runtime.find("digits"), Some(third));
-    // Loaded from elsewhere, it stays in its slot, which then knows that path.
+    // Loaded from elsewhere, it stays in its slot, which takes over that path.
     let path = copy(0, "e/loaded.task");
     assert_eq!(runtime.load(&path).unwrap(), third);
     assert_eq!(runtime.prefetch(&path).unwrap(), third);
@@ -195,7 +196,7 @@ fn two_broken_tasks_in_a_row_leave_the_one_that_ran() {
     runtime.set_stream_from(0);
     let digits = runtime.load(directory.path().join("digits.task")).unwrap();
     runtime.switch(digits).unwrap();
-    // The loader is busy with others first, so that frames are what finds the damage.
+    // The loader is kept busy with others, so that frames find the damage.
     let busy = store::constant(&packed, "busy", &packed.tasks[2].2);
     for i in 0..100 {
         let path = directory.path().join(format!("{i}.task"));
@@ -205,7 +206,7 @@ fn two_broken_tasks_in_a_row_leave_the_one_that_ran() {
     let mut told = None;
     for name in ["fashion", "signs"] {
         let id = runtime.stream(directory.path().join(name).with_extension("task")).unwrap();
-        // Where this thread lost its processor in between, the loader was faster after all.
+        // If this thread was preempted in between, the loader was faster after all.
         told = runtime.switch(id).err().or(told);
     }
     let error = super::slots::frame(&mut runtime).err().or(told).expect("the damage is told of");
@@ -216,7 +217,7 @@ fn two_broken_tasks_in_a_row_leave_the_one_that_ran() {
 }
 
 #[test]
-fn a_deadline_that_never_comes_is_none() {
+fn an_unreachable_deadline_is_no_deadline() {
     let packed = store::packed(ARCH, SIZE, 49);
     let directory = store::directory(&packed);
     let want = expected(&packed);
@@ -242,7 +243,7 @@ fn a_request_for_a_task_that_is_being_streamed_waits_for_all_of_it() {
     for _ in 0..20 {
         let fashion = runtime.stream(path("fashion")).unwrap();
         switcher.switch(fashion);
-        // A frame of a task whose parts are not there would make them, or give up.
+        // A frame of a task with missing parts would build them, or give up.
         runtime.set_deadline(Some(Duration::ZERO));
         let mut turned = false;
         while !turned {
@@ -267,7 +268,7 @@ fn a_frame_gives_up_at_its_deadline_rather_than_wait_for_its_task() {
     let mut runtime = Runtime::new(backbone(&packed), 1);
     runtime.set_stream_from(0);
     let digits = runtime.load(path("digits")).unwrap();
-    // The loader may be faster than a frame, but hardly always.
+    // The loader may be faster than a frame, but rarely.
     let mut given_up = 0;
     for _ in 0..50 {
         runtime.switch(digits).unwrap();
@@ -283,7 +284,7 @@ fn a_frame_gives_up_at_its_deadline_rather_than_wait_for_its_task() {
             outcome => outcome.unwrap(),
         }
         assert_eq!(runtime.stats().missed_deadlines, missed + 1);
-        // It stays the running task, and answers once it is there.
+        // It stays the running task, and answers once it has arrived.
         runtime.set_deadline(None);
         assert_scores(&mut runtime, "fashion", &want[1]);
         runtime.settle().unwrap();
@@ -294,7 +295,7 @@ fn a_frame_gives_up_at_its_deadline_rather_than_wait_for_its_task() {
 }
 
 #[test]
-fn what_is_wrong_with_a_streamed_task_is_said_though_no_frame_finds_it() {
+fn errors_of_a_streamed_task_are_reported_even_without_a_frame() {
     let packed = store::packed(ARCH, SIZE, 53);
     let directory = store::directory(&packed);
     let want = expected(&packed);
@@ -312,7 +313,7 @@ fn what_is_wrong_with_a_streamed_task_is_said_though_no_frame_finds_it() {
             found => found,
         };
         assert_eq!(found.unwrap_err().exit_code(), 3);
-        // Nothing of it is left, and what ran before runs.
+        // Nothing of it is left, and the previous task runs.
         let resident: Vec<_> = runtime.resident().map(|(id, _)| id).collect();
         assert_eq!(resident, [digits]);
         assert_scores(&mut runtime, "digits", &want[0]);
@@ -322,7 +323,7 @@ fn what_is_wrong_with_a_streamed_task_is_said_though_no_frame_finds_it() {
 }
 
 #[test]
-fn a_task_that_returns_goes_by_its_own_name() {
+fn a_task_that_returns_keeps_its_own_name() {
     let packed = store::packed(ARCH, SIZE, 81);
     let directory = store::directory(&packed);
     let path = |name: &str| directory.path().join(name).with_extension("task");
@@ -331,18 +332,18 @@ fn a_task_that_returns_goes_by_its_own_name() {
     std::fs::write(path("model"), &packed.tasks[0].1).unwrap();
     let digits = runtime.load(path("model")).unwrap();
     runtime.switch(digits).unwrap();
-    // The file brings another task, damaged.
+    // The file now holds another task, damaged.
     std::fs::write(path("model"), store::damaged(&packed.tasks[1].1)).unwrap();
     assert_eq!(runtime.stream(path("model")).unwrap(), digits);
     assert!(runtime.settle().is_err());
     assert_eq!((runtime.find(store::NAMES[0]), runtime.find(store::NAMES[1])), (Some(digits), None));
-    // A proper one from elsewhere stays idle: nobody switched.
+    // A valid one from elsewhere stays idle: nobody switched.
     assert_ne!(runtime.load(path(store::NAMES[1])).unwrap(), digits);
     assert_eq!(runtime.current().unwrap().1.name(), store::NAMES[0]);
 }
 
 #[test]
-fn idle_tasks_of_one_name_leave_for_the_next() {
+fn idle_tasks_are_replaced_by_the_next_of_their_name() {
     let packed = store::packed(ARCH, SIZE, 62);
     let directory = store::directory(&packed);
     let mut runtime = Runtime::new(backbone(&packed), 1);

@@ -1,5 +1,5 @@
-//! The engine from outside: random networks beside a naive interpreter, tasks in their slots, and the command
-//! as a user runs it.
+//! The engine from outside: random networks compared with a naive interpreter, tasks in their slots, and the
+//! command line.
 
 mod again;
 mod agreement;

@@ -1,4 +1,4 @@
-//! The plan interpreted the plainest way: `(c, h, w)` in f64, one loop per axis.
+//! A plain interpreter for plans: `(c, h, w)` in f64, one loop per axis.
 
 use bundles::plan::{Op, Plan, Shape};
 use std::collections::HashMap;
@@ -71,7 +71,7 @@ fn apply(op: &Op, from: Shape, to: Shape, x: &[f64], tensors: &Tensors) -> Vec<f
             let weight = tensor(&conv.name, "weight");
             let bias = if conv.bias { tensor(&conv.name, "bias") } else { vec![0.0; conv.c_out] };
             let taps = conv.kernel * conv.kernel;
-            // Everything else may be slow; convolutions would make the tests minutes long.
+            // Everything else may be slow; slow convolutions would make the tests take minutes.
             let tap = |o: usize, n: usize| {
                 let first = conv.pad.saturating_sub(o * conv.stride).min(conv.kernel);
                 first..(n + conv.pad).saturating_sub(o * conv.stride).min(conv.kernel).max(first)

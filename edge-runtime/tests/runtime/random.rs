@@ -3,7 +3,7 @@
 use super::naive::Tensors;
 use bundles::plan::{Affine, Cell, Conv, Gate, Linear, Op, Owner, Path, Plan, Role, Shape};
 
-/// xorshift64*: small, seeded, good enough to pick shapes.
+/// xorshift64*: small, seeded, good enough for choosing shapes.
 pub struct Rng(u64);
 
 impl Rng {
@@ -55,8 +55,8 @@ impl Names {
     }
 }
 
-/// A plan with every primitive in unusual places: cells of several gates and paths, norms and ReLUs anywhere,
-/// dead cells, gates with and without alpha.
+/// A plan with every primitive in unusual places: cells with several gates and paths, norms and ReLUs
+/// anywhere, dead cells, gates with and without alpha.
 pub fn plan(rng: &mut Rng) -> Plan {
     let names = &mut Names(0);
     let input = Shape::new(1 + rng.below(20), 6 + rng.below(9), 6 + rng.below(9));

@@ -1,4 +1,4 @@
-//! Tasks of random numbers as int8 bundles.
+//! int8 bundles of random tasks.
 
 use super::store::Packed;
 use bundles::container::{Bundle, Dtype, Golden, Kind, Layout, Section, Writer};
@@ -14,13 +14,13 @@ pub fn grids(plan: &Plan) -> Vec<Grid> {
     plan.maps().into_iter().map(|map| wide(map.relu)).collect()
 }
 
-/// Adds a tensor as its bytes, which the writer does not look into for numbers that are none.
+/// Adds a tensor as raw bytes, which the writer does not check for non-finite values.
 fn unchecked(writer: &mut Writer, name: &str, shape: &[usize], numbers: &[f32]) {
     let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
     writer.tensor(name, Owner::Task, Dtype::F32, Layout::Canonical, shape, bytes).unwrap();
 }
 
-/// Task `which` of `packed`; `change` is given the scales of one kernel and the grids on their way.
+/// Task `which` of `packed`; `change` may modify the scales of one kernel and the grids.
 pub fn task(packed: &Packed, which: usize, change: impl Fn(&mut Vec<f32>, &mut Vec<f32>)) -> Vec<u8> {
     let (name, bundle, ..) = &packed.tasks[which];
     let parsed = Bundle::parse(bundle).unwrap();

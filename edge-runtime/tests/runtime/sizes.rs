@@ -1,4 +1,4 @@
-//! One backbone under tasks of many image sizes, and under some that ask for too much.
+//! One backbone with tasks of many image sizes, and with some that demand too much.
 
 use super::naive;
 use super::store::{self, Packed};
@@ -9,7 +9,7 @@ use edge_runtime::{Backbone, Error, Options, Packing, Session, Task, pack_backbo
 
 const ARCH: &str = "cifar-resnet20-b";
 
-/// Every task on `backbone` beside the naive interpreter.
+/// Compares every task on `backbone` with the naive interpreter.
 fn assert_agreement(backbone: &std::sync::Arc<Backbone>, packed: &Packed, what: &str) {
     let mut session = Session::new(2);
     for (name, bytes, plan, all) in &packed.tasks {
@@ -49,7 +49,7 @@ fn a_kernel_is_repacked_once_for_each_form_and_not_for_each_size() {
             Task::from_bytes(&backbone, name, bytes).unwrap();
         }
     }
-    // Direct and both Winograd forms, at most, of each of its kernels.
+    // At most the direct and both Winograd forms of each kernel.
     let kernels = backbone.repacked().kernels;
     assert!((19..=3 * 21).contains(&kernels), "{kernels}");
 }
@@ -81,7 +81,7 @@ fn a_task_that_would_need_too_much_scratch_is_refused() {
         }
     };
     let load = |plan: &Plan| Task::from_bytes(&backbone, "t", &store::constant(&packed, "t", plan));
-    // A file of some kilobytes whose padded map would be a terabyte.
+    // A file of a few kilobytes whose padded map would take a terabyte.
     let error = load(&plan(65_536, 1_000)).unwrap_err();
     assert!(matches!(&error, Error::TooLarge { what, .. } if what.contains("scratch")), "{error}");
     let task = load(&plan(64, 10)).unwrap();

@@ -1,4 +1,4 @@
-//! Loading, switching, streaming, evicting; and what happens when a bundle is not what it should be.
+//! Loading, switching, streaming and evicting, and the handling of bad bundles.
 
 use super::naive;
 use super::store::{self, NAMES, Packed};
@@ -20,7 +20,7 @@ fn image() -> Vec<f32> {
     input
 }
 
-/// Scores of every task by the naive interpreter.
+/// Scores of every task, computed by the naive interpreter.
 pub(super) fn expected(packed: &Packed) -> Vec<Vec<f64>> {
     packed.tasks.iter().map(|(_, _, plan, all)| naive::scores(plan, all, &image())).collect()
 }
@@ -39,7 +39,7 @@ pub(super) fn assert_scores(runtime: &mut Runtime, name: &str, want: &[f64]) {
     assert!((f64::from(scores.score) - 1.0 / total).abs() < 1e-3);
 }
 
-/// One frame, whatever it answers.
+/// One frame, whatever the result.
 pub(super) fn frame(runtime: &mut Runtime) -> edge_runtime::Result<()> {
     runtime.tensor(&image()).map(drop)
 }
@@ -78,7 +78,7 @@ fn tasks_answer_each_with_their_own_scores_however_they_were_loaded() {
             assert_eq!(runtime.stats().frames, 6);
             assert_eq!(runtime.resident().count(), 3);
         }
-        // All tasks, all ways: the kernels were packed once.
+        // After all tasks in all ways, the kernels were packed once.
         assert!(backbone.repacked().kernels <= 22, "{:?}", backbone.repacked());
     }
 }
@@ -135,12 +135,12 @@ fn a_failed_load_leaves_the_running_task() {
     }
     assert!(runtime.stats().failed_loads >= 10);
 
-    // Streamed, the damage in the last section shows when the frame gets there: the old task returns.
+    // When streamed, the damage in the last section shows when the frame gets there: the old task returns.
     runtime.set_stream_from(0);
     let path = directory.path().join("damaged.task");
     std::fs::write(&path, &damaged).unwrap();
     let id = runtime.stream(&path).unwrap();
-    // Either the loader found it before the switch, or the frame finds it.
+    // Either the loader finds it before the switch, or the frame does.
     let error = runtime.switch(id).and_then(|()| runtime.tensor(&image()).map(drop)).unwrap_err();
     assert_eq!(error.exit_code(), 3, "{error}");
     assert_scores(&mut runtime, "digits", &want[0]);
@@ -176,7 +176,7 @@ fn damage_anywhere_is_an_error() {
     for at in (0..good.len()).step_by(step) {
         let mut bytes = good.clone();
         bytes[at] ^= 0x10;
-        // Signature slots that are not in use may hold anything only if the format says so; it does not.
+        // Unused signature slots may hold anything only if the format says so; it does not.
         assert!(Task::from_bytes(&backbone, "t", &bytes).is_err(), "byte {at} of {}", good.len());
         assert!(Task::from_bytes(&backbone, "t", &good[..at]).is_err(), "cut at {at}");
     }
@@ -203,7 +203,7 @@ fn only_trusted_signatures_pass_when_keys_are_given() {
     assert!(matches!(Task::from_bytes(&backbone, "t", task), Err(Error::Untrusted { .. })));
     let task = Task::from_bytes(&backbone, "t", &sign(task, &key).unwrap()).unwrap();
     assert!(task.trust().to_string().contains("fleet"));
-    // That a bundle is known does not make another signature's file trusted.
+    // A known bundle does not make a file with another signature trusted.
     let task = &packed.tasks[0].1;
     assert!(matches!(Task::from_bytes(&backbone, "t", task), Err(Error::Untrusted { .. })));
 }
@@ -242,7 +242,7 @@ fn a_backbone_packed_for_this_machine_is_read_in_place() {
 
 #[cfg(unix)]
 #[test]
-fn a_device_that_has_no_end_is_refused() {
+fn an_endless_device_is_refused() {
     let packed = store::packed(ARCH, SIZE, 56);
     let mut runtime = Runtime::new(backbone(&packed), 1);
     let error = runtime.load("/dev/zero").unwrap_err();

@@ -1,11 +1,11 @@
-//! Backbone and task bundles of random numbers, as `tailor` would pack them.
+//! Backbone and task bundles with random weights, as `tailor` would pack them.
 
 use super::naive::{self, Tensors};
 use super::random::{self, Rng};
 use bundles::container::{Bundle, Golden, Kind, Manifest, Preprocess, Resize, Writer, golden_input};
 use bundles::plan::{Arch, Owner, Plan, Role, Skips};
 
-/// One backbone and three tasks pruned differently.
+/// One backbone and three differently pruned tasks.
 pub struct Packed {
     pub backbone: Vec<u8>,
     /// Name, bundle, plan and all tensors of each task.
@@ -25,7 +25,7 @@ pub fn packed(arch: &str, size: usize, seed: u64) -> Packed {
     let id = Bundle::parse(&backbone).unwrap().manifest().backbone.id;
     let student = source.with_proxies(Skips::Nearest(3), parsed.proxy_form()).unwrap();
     let tasks = NAMES.iter().enumerate().map(|(i, name)| {
-        // Other blocks survive in each task.
+        // Different blocks survive in each task.
         let alphas: Vec<Vec<f32>> = student
             .cells
             .iter()
@@ -80,7 +80,7 @@ fn bundle(
     writer.finish(&[]).unwrap()
 }
 
-/// The same tasks and numbers for images of another size.
+/// The same tasks and weights for images of another size.
 pub fn resized(packed: &Packed, size: usize) -> Packed {
     let id = Bundle::parse(&packed.backbone).unwrap().manifest().backbone.id;
     let tasks = packed.tasks.iter().map(|(name, _, plan, all)| {
@@ -92,7 +92,7 @@ pub fn resized(packed: &Packed, size: usize) -> Packed {
     Packed { backbone: packed.backbone.clone(), tasks: tasks.collect() }
 }
 
-/// A bundle of the tasks' backbone that holds `plan` with constant numbers.
+/// A bundle for the tasks' backbone that holds `plan` with constant weights.
 pub fn constant(packed: &Packed, name: &str, plan: &Plan) -> Vec<u8> {
     let id = Bundle::parse(&packed.backbone).unwrap().manifest().backbone.id;
     let input = plan.input;
@@ -122,7 +122,7 @@ pub fn changed(bundle: &[u8], change: impl Fn(&mut Manifest)) -> Vec<u8> {
     writer.finish(&[]).unwrap()
 }
 
-/// The bundle with a bit of its last section, `fc.bias`, turned over: what is in front of it is as it was.
+/// The bundle with one bit of its last section, `fc.bias`, flipped: everything in front of it is unchanged.
 pub fn damaged(bundle: &[u8]) -> Vec<u8> {
     let mut bytes = bundle.to_vec();
     let at = bytes.len() - 3;

@@ -1,4 +1,4 @@
-//! `tailor completions`: tab completion for a shell.
+//! `tailor completions`: shell tab completion.
 
 use crate::output;
 use clap::CommandFactory;
@@ -10,7 +10,7 @@ use clap_complete::Shell;
     after_help = "Example: tailor completions bash > ~/.local/share/bash-completion/completions/tailor"
 )]
 pub struct Completions {
-    /// Shell to complete in.
+    /// Shell to generate completions for.
     shell: Shell,
 }
 

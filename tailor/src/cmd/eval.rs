@@ -1,4 +1,4 @@
-//! `tailor eval`: accuracy of a backbone's source classifier, or of a packed task, on a set of images.
+//! `tailor eval`: accuracy of a backbone's source classifier, or of a packed task, on labelled images.
 
 mod tally;
 
@@ -18,24 +18,24 @@ use std::path::PathBuf;
 
 /// Measures accuracy on a split of labelled images.
 ///
-/// What is packed (`tailor pack`) is measured by the device's own runtime, with the kernels of this machine:
-/// int8 tasks beside their int8 backbone.
+/// Packed files (`tailor pack`) are measured by the device runtime with this machine's kernels; int8 tasks
+/// need their int8 backbone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor eval --backbone resnet20.backbone --data cifar10.zip --json")]
 pub struct Eval {
-    /// Backbone file. Alone, its source classifier is measured.
+    /// Backbone file. Without --task, its source classifier is measured.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
-    /// Task bundle made for this backbone; then the task is measured.
+    /// Task bundle made for this backbone; measures the task.
     #[arg(long, value_name = "FILE")]
     task: Option<PathBuf>,
     /// Images: a folder with train/CLASS/… (optional val/, test/), or a .zip of one.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Which part of the images.
+    /// Split to measure on.
     #[arg(long, value_enum, default_value = "test")]
     split: Part,
-    /// Image height and width; the backbone's own (or the task's) when left out.
+    /// Image height and width; the backbone's own (or the task's) if omitted.
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     #[command(flatten)]
@@ -48,15 +48,15 @@ pub struct Eval {
 /// Images per batch.
 const BATCH: usize = 100;
 
-/// A network to be measured, and by what.
+/// The network to measure, and how.
 enum Network {
-    /// By training's own arithmetic, on any device and at any size.
+    /// With training arithmetic, on any device and at any size.
     Trained { source: Box<Source>, task: Option<PackedTask>, device: Device },
-    /// As packed, by the runtime.
+    /// As packed, by the device runtime.
     Packed { backbone: Loaded, task: Loaded },
 }
 
-/// What its images have to be.
+/// Image requirements of the network.
 struct Wanted {
     classes: usize,
     labels: Vec<String>,
@@ -72,7 +72,7 @@ impl Eval {
         let options = data::Options::new(wanted.size.height, wanted.size.width);
         let read = |done: &dyn Fn(usize, usize)| found.read_parts([self.split], &options, done);
         let [Some(split)] = with_bar(&Progress::visible(), "", read)? else {
-            let want = format!("a part of {}; --split train is always there", self.data.display());
+            let want = format!("not in {}; --split train always exists", self.data.display());
             return Err(Error::config(format!("--split {}", word(self.split)), want).into());
         };
         let tally = Tally::new(&network.answers(&split)?, &split.labels, &classes);
@@ -96,7 +96,7 @@ impl Eval {
     fn open(&self) -> anyhow::Result<(Network, Wanted)> {
         let backbone = Loaded::read(&self.backbone)?;
         let task = self.task.as_deref().map(Loaded::read).transpose()?;
-        // What is wrong with a file is found below, by what reads it.
+        // Errors in the file are reported by whoever reads it below.
         let is_packed = |loaded: &Loaded| {
             loaded.file().parse().is_ok_and(|bundle| Form::of(bundle.manifest()) != Form::Plain)
         };
@@ -123,10 +123,10 @@ impl Eval {
         Ok((Network::Trained { source: Box::new(source), task, device }, wanted))
     }
 
-    /// A task on a backbone, or a backbone's own network, of which one is packed.
+    /// A network of which at least one file is packed: a task on a backbone, or a backbone's own.
     fn packed(&self, backbone: Loaded, task: Option<Loaded>) -> anyhow::Result<(Network, Wanted)> {
         if let Choice::Cuda(_) = self.on.device {
-            let want = "cpu: packed files are measured by the device's own runtime";
+            let want = "cpu: packed files are measured by the device runtime";
             return Err(Error::config(format!("--device {}", self.on.device), want).into());
         }
         let file = backbone.file();
@@ -150,7 +150,7 @@ impl Eval {
                 (task, labels)
             }
             None if form == Form::Int8 => {
-                let want = "needed, packed with --precision int8: an int8 backbone has no scales for a \
+                let want = "required, packed with --precision int8: an int8 backbone has no scales for a \
                             network of its own";
                 return Err(Error::config("--task", want).into());
             }
@@ -163,14 +163,14 @@ impl Eval {
         let (preprocess, classes) = (parsed.manifest().preprocess, parsed.manifest().plan.classes());
         let size = data::Size { height: preprocess.height, width: preprocess.width };
         if let Some(asked) = self.size.filter(|&asked| (asked, asked) != (size.height, size.width)) {
-            let want = format!("{}, the size it was packed for", size.height);
+            let want = format!("must be {}, the size it was packed for", size.height);
             return Err(Error::config(format!("--size {asked}"), want).into());
         }
         Ok((Network::Packed { backbone, task }, Wanted { classes, labels, size }))
     }
 
     fn no_classifier(&self) -> anyhow::Error {
-        let want = "a backbone with a source classifier to measure, or a --task made for it";
+        let want = "no source classifier to measure; give a --task made for it";
         Error::config(format!("--backbone {}", self.backbone.display()), want).into()
     }
 }
@@ -183,7 +183,7 @@ impl Network {
         }
     }
 
-    /// The class it gives each image.
+    /// The predicted class of each image.
     fn answers(&self, split: &Split) -> crate::Result<Vec<u32>> {
         let (source, task, device) = match self {
             Network::Trained { source, task, device } => (source, task, device),

@@ -1,4 +1,4 @@
-//! `tailor export`: a task on its backbone, or a backbone alone, as an ONNX model for other runtimes.
+//! `tailor export`: writes a task on its backbone, or a backbone alone, as an ONNX model.
 
 use crate::destination;
 use crate::export::{Network, OPSET, Options, Port, onnx};
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Writes a network as ONNX, for ONNX Runtime, TensorRT and others.
 ///
-/// With --task, the tailored network; without, the backbone with its source classifier, or down to its
-/// features where it has none. The scores are those of `edge-runtime`, before any softmax.
+/// Exports the tailored network with --task, otherwise the backbone with its source classifier, or up to its
+/// features if it has none. The scores are those of `edge-runtime`, before any softmax.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor export --backbone net.backbone --task run/digits.task --onnx digits.onnx"
@@ -22,13 +22,13 @@ pub struct Export {
     /// Task bundle made for this backbone.
     #[arg(long, value_name = "FILE")]
     task: Option<PathBuf>,
-    /// Where the model goes.
+    /// Where to write the model.
     #[arg(long, value_name = "FILE")]
     onnx: PathBuf,
-    /// Leave the number of images per call to the caller; one when left out.
+    /// Leave the batch size to the caller; 1 if omitted.
     #[arg(long)]
     dynamic_batch: bool,
-    /// Normalise inside: the model then takes resized images as numbers in 0..255, `(1, c, h, w)`.
+    /// Include normalisation: the model then takes resized images as numbers in 0..255, `(1, c, h, w)`.
     #[arg(long)]
     with_preprocessing: bool,
     /// JSON on stdout instead of text.

@@ -1,4 +1,4 @@
-//! `tailor import`: published weights become a backbone file.
+//! `tailor import`: converts published weights to a backbone file.
 
 use crate::cmd::channels;
 use crate::destination;
@@ -8,20 +8,20 @@ use anyhow::Context;
 use bundles::plan::{Arch, Counter};
 use std::path::PathBuf;
 
-/// Turns a PyTorch or safetensors state dict into a backbone: universal kernels, norms, source classifier.
+/// Converts a PyTorch or safetensors state dict to a backbone: universal kernels, norms, source classifier.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor import resnet20-12fca82f.th --out resnet20.backbone")]
 pub struct Import {
     /// Weights: .th, .pth, .pt or .safetensors.
     weights: PathBuf,
-    /// Where the backbone goes; the weights' name with `.backbone` when left out.
+    /// Where to write the backbone; the weights' name with `.backbone` if omitted.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Architecture, when it cannot be told from the tensors (cifar-resnet20-a, resnet34, wrn16-1, …).
+    /// Architecture, if it cannot be recognised from the tensors (cifar-resnet20-a, resnet34, wrn16-1, …).
     #[arg(long)]
     arch: Option<Arch>,
-    /// Mean of each channel of pixels scaled to 0..1, instead of what the file says or is usual for the
-    /// architecture.
+    /// Mean of each channel of pixels scaled to 0..1, overriding the file's value or the architecture's usual
+    /// one.
     #[arg(long, value_name = "R,G,B", value_parser = channels)]
     mean: Option<[f32; 3]>,
     /// Standard deviation of each channel.

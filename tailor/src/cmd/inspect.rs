@@ -1,4 +1,4 @@
-//! `tailor inspect`: what is in a backbone or task bundle.
+//! `tailor inspect`: shows the contents of a backbone or task bundle.
 
 mod json;
 mod text;
@@ -13,16 +13,16 @@ use edge_runtime::Needs;
 use edge_runtime::kernels::Isa;
 use std::path::PathBuf;
 
-/// Shows network, costs, packing, memory, labels and signatures of a bundle.
+/// Shows a bundle's network, costs, packing, memory use, labels and signatures.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor inspect run/digits.task")]
 pub struct Inspect {
     /// Backbone or task bundle.
     file: PathBuf,
-    /// Also list every tensor: shape, element type, order of elements, bytes.
+    /// Also list every tensor: shape, element type, element order, bytes.
     #[arg(long)]
     tensors: bool,
-    /// Public key whose signature is to be named; repeatable. Nothing is refused: that is `tailor verify`.
+    /// Public key to name as a signer; repeatable. Refuses nothing: use `tailor verify` for that.
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
     /// JSON on stdout instead of text.
@@ -30,7 +30,7 @@ pub struct Inspect {
     json: bool,
 }
 
-/// What is shown of a bundle.
+/// The information shown about a bundle.
 struct Look<'a> {
     file: String,
     bytes: usize,
@@ -40,7 +40,7 @@ struct Look<'a> {
     form: Form,
     /// Multiply-adds: true, and by the paper's conventions.
     macs: (u64, u64),
-    /// On each instruction set, in the form's arithmetic.
+    /// For each instruction set, in the arithmetic of the bundle's form.
     memory: Vec<(Isa, Needs)>,
 }
 
@@ -75,19 +75,15 @@ impl Inspect {
 }
 
 impl Look<'_> {
-    /// What it is packed for.
+    /// The devices it is packed for.
     fn packed_for(&self) -> String {
         let manifest = self.bundle.manifest();
         match (manifest.kind, self.form) {
-            (Kind::Backbone, Form::Plain) => {
-                "training, and any device, which brings it into its order at open".into()
-            }
+            (Kind::Backbone, Form::Plain) => "training, and any device (reordered when opened)".into(),
             (Kind::Backbone, Form::F32 { isa, revision }) => {
-                format!("devices with {}: read in place (order of revision {revision})", isa.word())
+                format!("devices with {}: read in place (layout revision {revision})", isa.word())
             }
-            (Kind::Backbone, Form::F16) => {
-                "any device, which brings it into its order, in f32, at open".into()
-            }
+            (Kind::Backbone, Form::F16) => "any device (reordered as f32 when opened)".into(),
             (Kind::Backbone, Form::Int8) => "any device, read in place; runs int8 tasks only".into(),
             (Kind::Task, Form::Int8) => "any device, on the int8 backbone".into(),
             (Kind::Task, _) => "any device, on an f32 or f16 backbone".into(),

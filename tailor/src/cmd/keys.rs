@@ -1,4 +1,4 @@
-//! `tailor keygen` and `tailor sign`: making a signing key, and putting its signature on a bundle.
+//! `tailor keygen` and `tailor sign`: creates signing keys and signs bundles.
 
 use crate::destination;
 use crate::output::{note, out};
@@ -8,14 +8,14 @@ use bundles::container::{Bundle, KeyId, SigningKey, Trust, TrustedKey, hex, sign
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Makes a signing key: FILE (secret, keep it off devices) and FILE.pub (for whoever verifies).
+/// Creates a signing key: FILE (secret, keep it off devices) and FILE.pub (for verification).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor keygen --out release.key --name \"fleet release 2026\"")]
 pub struct Keygen {
-    /// Where the secret key goes; the public one gets `.pub` behind the name.
+    /// Where to write the secret key; the public key gets `.pub` appended to the name.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Who or what signs with it.
+    /// Name of the key's owner or purpose.
     #[arg(long, default_value = "unnamed")]
     name: String,
     /// JSON on stdout instead of text.
@@ -28,7 +28,7 @@ impl Keygen {
         let public = with_suffix(&self.out, "pub");
         for path in [&self.out, &public] {
             if path.exists() {
-                let want = "a name that is free: a key is never overwritten";
+                let want = "already exists; keys are never overwritten";
                 return Err(Error::config(format!("--out {}", path.display()), want).into());
             }
             destination::check("--out", path, &[])?;
@@ -51,10 +51,10 @@ impl Keygen {
     }
 }
 
-/// Adds a signature to a bundle, or takes one off.
+/// Adds a signature to a bundle or removes one.
 ///
-/// A bundle has room for four. To rotate keys: `--remove` the old one's and sign with the new `--key`, in one
-/// step.
+/// A bundle has room for four. To rotate keys in one step, `--remove` the old key's signature and sign with
+/// the new `--key`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tailor sign digits.task --key release.key\n  \
                   tailor sign digits.task --remove 0123456789abcdef --key new.key")]
@@ -64,10 +64,10 @@ pub struct Sign {
     /// Secret key made by `tailor keygen`.
     #[arg(long, value_name = "FILE", required_unless_present = "remove")]
     key: Option<PathBuf>,
-    /// Take the signature by this key off, by the id that `tailor inspect` shows; repeatable.
+    /// Remove the signature by this key, given by its id as shown by `tailor inspect`; repeatable.
     #[arg(long, value_name = "KEYID")]
     remove: Vec<KeyId>,
-    /// Where the signed bundle goes; the input is replaced when left out.
+    /// Where to write the signed bundle; replaces the input if omitted.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// JSON on stdout instead of text.
@@ -94,7 +94,7 @@ impl Sign {
         write_atomically(out, &bytes)?;
         let out = out.display();
         if trust == Trust::Unsigned {
-            note!("tailor: {out} has no signature left: any device takes it that asks for none");
+            note!("tailor: {out} has no signature left: only devices that require none will accept it");
         }
         let key = key.map(|key| key.public().id());
         if self.json {
@@ -118,7 +118,7 @@ impl Sign {
     }
 }
 
-/// The key at `path`.
+/// Reads the key at `path`.
 pub(super) fn read_key(path: &Path) -> anyhow::Result<SigningKey> {
     SigningKey::read(path).with_context(|| path.display().to_string())
 }
@@ -137,7 +137,7 @@ fn random_seed() -> anyhow::Result<[u8; 32]> {
     Ok(seed)
 }
 
-/// Only the owner may read a secret key.
+/// Writes a secret key readable only by its owner.
 fn write_secret(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     let mut options = std::fs::OpenOptions::new();

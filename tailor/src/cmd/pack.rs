@@ -1,4 +1,4 @@
-//! `tailor pack`: a backbone in the layout that a device's kernels read, or a backbone or task in fewer bits.
+//! `tailor pack`: packs a backbone in a device's kernel layout, or a backbone or task in fewer bits.
 
 use super::keys::read_key;
 use super::{check_classes, load_images};
@@ -19,8 +19,8 @@ use targets::Profile;
 /// Packs a backbone for a device (see `tailor targets`), or a backbone or task in f16 or int8.
 ///
 /// f32 tasks run on f32 and f16 backbones. An int8 task needs the int8 backbone of the same id, and an int8
-/// backbone runs int8 tasks only. Files that are already packed cannot be packed again: start from what
-/// `import` and `fit` made.
+/// backbone runs int8 tasks only. Packed files cannot be packed again: start from the output of `import` or
+/// `fit`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                   tailor pack net.backbone --target jetson-orin-nano --out store/net.backbone\n  \
@@ -33,7 +33,7 @@ pub struct Pack {
     /// Device to pack an f32 backbone for. Other packings are the same for all devices.
     #[arg(long, value_parser = Profile::named)]
     target: Option<&'static Profile>,
-    /// How numbers are stored.
+    /// Storage precision.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
     /// For a task: its backbone, as imported.
@@ -42,28 +42,27 @@ pub struct Pack {
     /// Images to calibrate on (train/) and to measure the loss on (test/, else val/, else train/).
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Images that int8 maps are calibrated on.
+    /// Number of images for int8 calibration.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     calibrate: u32,
-    /// Bits that an int8 task's weights are rounded to, 4 to 8. They take a byte each at work, but fewer in
-    /// the bundle, which is compressed [default: the first of 6, 7 and 8 that keeps within --max-drop on val/
-    /// where there is a test/, too, else on train/; on 2,000 images at most].
+    /// Bits to quantise an int8 task's weights to, 4 to 8. In memory each weight takes a byte, but fewer bits
+    /// make the compressed bundle smaller [default: the first of 6, 7 and 8 that stays within --max-drop on
+    /// val/ if there is also a test/, else on train/; on 2,000 images at most].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(4..=8))]
     bits: Option<u8>,
-    /// Most points of accuracy that may be lost; a greater loss writes nothing.
+    /// Maximum accuracy loss in points; a greater loss writes nothing.
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     max_drop: f64,
-    /// Where the packed file goes.
+    /// Where to write the packed file.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Secret key to sign it with; the development key when left out.
+    /// Secret key to sign with; the development key if omitted.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Something to be said of the file, such as batch=A7, in place of what it says under this key;
-    /// repeatable.
+    /// Fact to store in the file, such as batch=A7, replacing any existing value of this key; repeatable.
     #[arg(long = "fact", value_name = "KEY=VALUE", value_parser = fact)]
     facts: Vec<(String, String)>,
-    /// Security counter, to be raised with each version that must not be rolled back. A device keeps it with
+    /// Security counter, to be raised with each version that must not be rolled back. A device stores it with
     /// the bundle, but does not compare it yet [default: the file's own].
     #[arg(long, value_name = "N")]
     counter: Option<u64>,
@@ -72,15 +71,15 @@ pub struct Pack {
     json: bool,
 }
 
-/// Bits that an int8 task's weights are rounded to in turn. Each makes a bundle about an eighth larger.
+/// Weight bit widths to try for an int8 task, in order. Each bit makes a bundle about an eighth larger.
 const BITS: [u8; 3] = [6, 7, 8];
 
 /// A packed file.
 struct Packed {
     bytes: Vec<u8>,
-    /// Where it was measured, with the split of the images.
+    /// The loss, and the split of the images it was measured on.
     loss: Option<(Loss, &'static str)>,
-    /// Of an int8 task's weights.
+    /// Bits of an int8 task's weights.
     bits: Option<Bits>,
 }
 
@@ -97,7 +96,7 @@ impl Pack {
         destination::check("--out", &self.out, &inputs)?;
         let signers: Vec<SigningKey> = self.key.as_deref().map(read_key).transpose()?.into_iter().collect();
         if let Some(bits) = self.bits.filter(|_| self.precision != Precision::Int8) {
-            let want = "only with --precision int8, which it tells how finely to round";
+            let want = "only applies to --precision int8";
             return Err(Error::config(format!("--bits {bits}"), want).into());
         }
         let mut input = Loaded::read(&self.file)?;
@@ -108,8 +107,8 @@ impl Pack {
         check_unpacked(file, kind)?;
         if signers.is_empty() && parsed.signers().iter().any(|signer| !signer.is_development()) {
             note!(
-                "tailor: the signatures of {} are of its bytes, not of those packed now: sign {} when it is \
-                 there (`tailor sign`), or name the key here (--key)",
+                "tailor: the signatures of {} do not cover the packed file: sign {} \
+                 afterwards (`tailor sign`), or give the key now (--key)",
                 file.name,
                 self.out.display()
             );
@@ -138,21 +137,18 @@ impl Pack {
         if self.bits.is_some() {
             return refuse(
                 "--bits",
-                "only for tasks: a backbone is mapped as it lies, so it gets no smaller",
+                "only applies to tasks: a backbone is mapped uncompressed, so fewer bits save nothing",
             );
         }
         if self.precision == Precision::F32 && self.data.is_some() {
-            return refuse(
-                "--data",
-                "not with f32, in which kernels are only put in another order: no accuracy is lost",
-            );
+            return refuse("--data", "not with f32, which only reorders kernels and loses no accuracy");
         }
         let isa: Isa = match (self.target, self.precision) {
             (Some(target), _) => target.isa.parse()?,
             (None, Precision::F32) => {
                 return refuse(
                     "--target",
-                    "needed, to name the device that an f32 backbone is packed for (`tailor targets`)",
+                    "required: the device to pack an f32 backbone for (`tailor targets`)",
                 );
             }
             (None, _) => Isa::Portable,
@@ -160,8 +156,7 @@ impl Pack {
         let bytes = precision::backbone(file, self.precision, isa, signers)?;
         let Some(data) = &self.data else { return Ok(Packed { bytes, loss: None, bits: None }) };
         let Some(task) = precision::source_task(file)? else {
-            let want =
-                format!("left out: {} has no source classifier whose loss could be measured", file.name);
+            let want = format!("must be omitted: {} has no source classifier to measure", file.name);
             return refuse("--data", &want);
         };
         let own = File { name: file.name, bytes: &task };
@@ -174,13 +169,13 @@ impl Pack {
     fn task(&self, file: File<'_>, signers: &[SigningKey]) -> anyhow::Result<Packed> {
         let refuse = |option: &str, want: &str| Err(Error::config(option, want).into());
         let Some(path) = &self.backbone else {
-            return refuse("--backbone", "needed: the imported one, beside which a task is packed");
+            return refuse("--backbone", "required: the task's backbone, as imported");
         };
         if self.precision == Precision::F32 {
-            return refuse("--precision f32", "f16 or int8: that is how a task is made");
+            return refuse("--precision f32", "tasks are f32 already; use f16 or int8");
         }
         if self.precision == Precision::Int8 && self.data.is_none() {
-            return refuse("--data", "needed: int8 is calibrated on images, and its loss measured with them");
+            return refuse("--data", "required: int8 is calibrated and its loss measured on images");
         }
         let source = Loaded::read(path)?;
         check_unpacked(source.file(), Kind::Backbone)?;
@@ -195,7 +190,7 @@ impl Pack {
         Ok(self.rounded(file, (path, source), packed, data, &tries, signers)?.into())
     }
 
-    /// `task` in this precision, and what that costs on `data`. `source` is its backbone as imported,
+    /// Packs `task` in this precision and measures the loss on `data`. `source` is its backbone as imported,
     /// `packed` the one it will run on.
     fn rounded(
         &self,
@@ -209,7 +204,7 @@ impl Pack {
         let bundle = task.parse()?;
         let manifest = bundle.manifest();
         let dataset = load_images(data, manifest.preprocess.height, &Progress::visible())?;
-        // A backbone that names no classes has numbers for names.
+        // A backbone without class names uses numbers as labels.
         let is_named = manifest.labels.iter().enumerate().any(|(class, label)| *label != class.to_string());
         let names = if is_named { &manifest.labels[..] } else { &[] };
         check_classes(data, &dataset.classes, manifest.plan.classes(), names)?;
@@ -270,7 +265,7 @@ impl Pack {
                 split.unwrap_or_default()
             ),
             None if self.precision == Precision::F32 => {}
-            None => out!("its loss of accuracy was not measured; --data would measure it"),
+            None => out!("accuracy loss not measured (needs --data)"),
         }
         let kib = |bytes: usize| bytes.div_ceil(1024);
         let on = if self.target.is_some() { isa.into() } else { format!("at most, on {isa} device") };
@@ -295,7 +290,8 @@ impl Pack {
     }
 }
 
-/// Refuses what was packed before: bits that are gone do not come back, and kernels are put in order once.
+/// Refuses files that are already packed: lost precision cannot be recovered, and kernels are reordered only
+/// once.
 fn check_unpacked(file: File<'_>, kind: Kind) -> anyhow::Result<()> {
     let form = Form::of(file.parse()?.manifest());
     if form == Form::Plain {
@@ -309,9 +305,9 @@ fn check_unpacked(file: File<'_>, kind: Kind) -> anyhow::Result<()> {
     Err(Error::config(file.name, want).into())
 }
 
-/// `KEY=VALUE`, as a bundle can hold it.
+/// Parses `KEY=VALUE` and checks that a bundle can store it.
 fn fact(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is needed")?;
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     check_fact(key, value).map_err(|error| error.to_string())?;
     Ok((key.into(), value.into()))
 }

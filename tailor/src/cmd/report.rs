@@ -1,15 +1,15 @@
-//! `tailor report`: work folders become one page to look at, keep or send.
+//! `tailor report`: renders work folders as one self-contained page.
 
 use crate::destination;
 use crate::output::out;
 use crate::report::{Run, page};
 use std::path::PathBuf;
 
-/// Writes one self-contained HTML page about work folders: tables, plots, drawings, curves, confusion and
+/// Writes a self-contained HTML page about work folders: tables, plots, drawings, curves, confusion and
 /// mistakes.
 ///
-/// The page needs no network and holds no script. Folders that differ only in their seed also make a table of
-/// means and standard deviations. Folders of older runs are reported with what they have.
+/// The page needs no network access and contains no scripts. Folders that differ only in their seed also get
+/// a table of means and standard deviations. Folders of older runs are reported with whatever they contain.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor report run/photos-1 run/photos-2 run/photos-3 -o photos.html")]
 pub struct Report {
@@ -17,7 +17,7 @@ pub struct Report {
     /// found in WORK/METHOD/result.json.
     #[arg(required = true, value_name = "WORK")]
     work: Vec<PathBuf>,
-    /// The page.
+    /// Where to write the page.
     #[arg(short, long, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
     /// JSON on stdout instead of text.

@@ -1,9 +1,9 @@
-//! `tailor targets`: the devices bundles can be packed for.
+//! `tailor targets`: lists the devices bundles can be packed for.
 
 use crate::output::out;
 use targets::PROFILES;
 
-/// Lists the devices that `tailor pack --target` knows.
+/// Lists the devices known to `tailor pack --target`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor targets --json")]
 pub struct Targets {

@@ -1,4 +1,4 @@
-//! `tailor verify`: is this bundle whole, and who signed it?
+//! `tailor verify`: checks the integrity and signatures of bundles.
 
 use crate::output::{note, out};
 use anyhow::Context;
@@ -6,17 +6,18 @@ use bundles::container::{Bundle, PublicKey, Trust, TrustedKey, hex};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
-/// Checks every byte of bundles against their manifest, and their signatures against trusted keys.
+/// Verifies every byte of bundles against their manifests, and their signatures against trusted keys.
 ///
-/// Of a backbone as `tailor import` wrote it, the id is computed anew from its kernels; packed ones state it.
+/// For a backbone written by `tailor import`, the id is recomputed from its kernels; packed backbones only
+/// state it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: tailor verify run/digits.task --key release.key.pub")]
 pub struct Verify {
     /// Backbones and task bundles.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Public keys, one of which must have signed; without any, every whole file passes, and its signature is
-    /// shown.
+    /// Public keys, one of which must have signed; without any, every intact file passes and its signatures
+    /// are shown.
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
     /// One JSON object per file instead of text.
@@ -34,7 +35,7 @@ impl Verify {
                     let (file, code) = (path.display().to_string(), code(&error));
                     out!("{}", json!({ "file": file, "error": format!("{error:#}"), "code": code }));
                 }
-                // The first ends the command.
+                // The first error becomes the result of the command.
                 match &failed {
                     None => failed = Some(error),
                     Some(_) => note!("tailor: {error:#}"),
@@ -44,7 +45,7 @@ impl Verify {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Checks one file and says what it is.
+    /// Checks one file and prints the result.
     fn check(&self, path: &Path, trusted: &[TrustedKey]) -> anyhow::Result<()> {
         let place = || path.display().to_string();
         let bytes = std::fs::read(path).with_context(place)?;
@@ -69,20 +70,20 @@ impl Verify {
             line.extend(own.map(|(key, value)| (key.to_owned(), value)));
             out!("{}", Value::from(line));
         } else {
-            let id = if computed { ", backbone id as computed" } else { "" };
-            out!("{}: {kind} `{name}`, {sections} sections whole{id}, {trust}", path.display());
+            let id = if computed { ", backbone id matches" } else { "" };
+            out!("{}: {kind} `{name}`, {sections} sections intact{id}, {trust}", path.display());
         }
         Ok(())
     }
 }
 
-/// The public keys in these files.
+/// Reads public keys from files.
 pub(super) fn trusted(files: &[PathBuf]) -> anyhow::Result<Vec<TrustedKey>> {
     let read = |path: &PathBuf| TrustedKey::read(path).with_context(|| path.display().to_string());
     files.iter().map(read).collect()
 }
 
-/// What a script asks of a bundle's contents and signatures.
+/// JSON fields about a bundle's digest and signatures.
 pub(super) fn trust_fields(bundle: &Bundle<'_>, trust: &Trust) -> Map<String, Value> {
     let signers: Vec<String> = bundle.signers().iter().map(|key| key.id().to_string()).collect();
     let fields = [
@@ -96,17 +97,17 @@ pub(super) fn trust_fields(bundle: &Bundle<'_>, trust: &Trust) -> Map<String, Va
     fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// One signature of a bundle, for people.
+/// One signature of a bundle, in readable form.
 pub(super) fn signer(key: &PublicKey, trusted: &[TrustedKey]) -> String {
     let whose = match trusted.iter().find(|trusted| trusted.key == *key) {
-        _ if key.is_development() => "development key, which everybody has".into(),
+        _ if key.is_development() => "public development key".into(),
         Some(trusted) => format!("{}, trusted", trusted.name),
         None => "unknown".into(),
     };
     format!("{} ({whose})", key.id())
 }
 
-/// A stable word for what went wrong.
+/// A stable error code.
 fn code(error: &anyhow::Error) -> &'static str {
     let words = error.chain().find_map(|cause| {
         if let Some(crate::Error::Untrusted { .. }) = cause.downcast_ref() {

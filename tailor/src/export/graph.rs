@@ -1,4 +1,4 @@
-//! Builds an ONNX graph node by node; every value has the name of the node or constant that makes it.
+//! Builds an ONNX graph node by node; every value is named after the node or constant that produces it.
 
 use super::schema::{
     self, Attribute, AttributeKind, Dimension, Extent, FLOAT, INT64, Node, Tensor, TensorShape, TensorType,
@@ -6,7 +6,7 @@ use super::schema::{
 };
 use std::collections::HashSet;
 
-/// Nodes and constants so far.
+/// The nodes and constants added so far.
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     nodes: Vec<Node>,
@@ -15,7 +15,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// Appends a node; returns the name of its only output, which is its own.
+    /// Appends a node; returns the name of its only output, which equals its own.
     pub fn node(&mut self, op: &str, name: &str, inputs: &[&str], attributes: Vec<Attribute>) -> String {
         self.nodes.push(Node {
             input: inputs.iter().map(|&i| i.to_owned()).collect(),
@@ -27,7 +27,7 @@ impl Builder {
         name.to_owned()
     }
 
-    /// A constant of floats; one name is stored once, so the same tensor may be asked for again and again.
+    /// A constant of floats; stored once per name, so the same tensor may be requested repeatedly.
     pub fn floats<'v>(
         &mut self,
         name: &str,
@@ -57,7 +57,7 @@ impl Builder {
         name.to_owned()
     }
 
-    /// The graph, with the last node's output renamed to the graph's.
+    /// The graph, with the last node's output renamed to the graph's output.
     pub fn finish(mut self, name: &str, input: ValueInfo, output: ValueInfo) -> schema::Graph {
         if let Some(result) = self.nodes.last_mut().and_then(|node| node.output.first_mut()) {
             result.clone_from(&output.name);

@@ -1,22 +1,22 @@
-//! From a plan to ONNX nodes, one primitive after the other.
+//! Lowers a plan to ONNX nodes, one primitive at a time.
 
 use super::Network;
 use super::graph::{Builder, float, int, ints};
 use crate::{Error, Result};
 use bundles::plan::{Affine, Cell, Conv, Linear, Op, Plan, Role, Shape};
 
-/// A value on its way through the graph.
+/// A value in the graph.
 #[derive(Debug, Clone)]
 pub(super) struct Value {
-    /// Name of what makes it.
+    /// Name of its producer.
     pub name: String,
     /// Without the batch axis.
     pub shape: Shape,
-    /// `(n, c)` instead of `(n, c, h, w)`, as behind a linear layer.
+    /// Whether it is `(n, c)` instead of `(n, c, h, w)`, as after a linear layer.
     pub flat: bool,
 }
 
-/// A plan being written as nodes.
+/// A plan being lowered to nodes.
 pub(super) struct Lowering<'a> {
     network: &'a Network,
     pub graph: Builder,
@@ -27,12 +27,12 @@ impl<'a> Lowering<'a> {
         Lowering { network, graph: Builder::default() }
     }
 
-    /// The whole network from its input `x`; the result is `(n, classes)`, or `(n, features)` without
-    /// classifier.
+    /// Lowers the whole network from its input `x`; the result is `(n, classes)`, or `(n, features)` without
+    /// a classifier.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] when the network lacks a tensor of its plan, [`Error::Bundle`] for a plan
-    /// that does not pass its checks.
+    /// [`Error::MissingTensor`] if the network lacks a tensor of its plan, [`Error::Bundle`] for an invalid
+    /// plan.
     pub fn network(&mut self, x: Value) -> Result<Value> {
         let plan = &self.network.plan;
         plan.check()?;
@@ -51,7 +51,7 @@ impl<'a> Lowering<'a> {
         Ok(self.flat("features", x))
     }
 
-    /// Node `l`: the gated sum of its terms; `None` for a dead one.
+    /// Node `l`: the gated sum of its terms; `None` for a dead node.
     fn cell(&mut self, l: usize, cell: &Cell, nodes: &[Option<Value>]) -> Result<Option<Value>> {
         let alphas = match cell.scaled_gates() {
             0 => &[][..],
@@ -67,7 +67,7 @@ impl<'a> Lowering<'a> {
             };
             let alpha = if gate.scaled { alphas.next().copied() } else { None };
             for (p, path) in gate.paths.iter().enumerate() {
-                // The plan's check has seen that every source is alive.
+                // The plan was checked: every source is alive.
                 let Some(Some(source)) = nodes.get(gate.source) else { continue };
                 let term = self.line(&format!("cell{l}.{word}.{p}"), &path.ops, source.clone(), alpha)?;
                 let term = self.spatial(&format!("cell{l}.{word}.{p}.map"), term);
@@ -89,10 +89,10 @@ impl<'a> Lowering<'a> {
         Ok(Some(Value { name, ..sum }))
     }
 
-    /// A straight line of operations, times `alpha`.
+    /// A line of operations, times `alpha`.
     fn line(&mut self, place: &str, ops: &[Op], mut x: Value, alpha: Option<f32>) -> Result<Value> {
-        // A norm at the end takes the alpha in: one multiplication less per pixel, and an optimiser can fold
-        // all of it into the convolution before.
+        // A final norm absorbs the alpha: this saves a multiplication per pixel, and an optimiser can fold
+        // all of it into the preceding convolution.
         let absorbed = matches!(ops.last(), Some(Op::Affine(_)));
         for (i, op) in ops.iter().enumerate() {
             let factor = alpha.filter(|_| absorbed && i + 1 == ops.len());
@@ -110,7 +110,7 @@ impl<'a> Lowering<'a> {
             want,
             got: x.shape.to_string(),
         })?;
-        // Only these take a value behind a linear layer as it is.
+        // Only these accept a flat value unchanged.
         let x = match op {
             Op::Affine(_) | Op::Relu | Op::Linear(_) => x,
             Op::Conv(_)
@@ -175,7 +175,7 @@ impl<'a> Lowering<'a> {
         Ok(self.graph.node("Conv", at, &inputs, attributes))
     }
 
-    /// A batch-norm of mean 0 and variance 1, which every optimiser of ONNX graphs knows how to fold.
+    /// A batch-norm with mean 0 and variance 1, which every ONNX optimiser can fold.
     fn affine(&mut self, at: &str, norm: &Affine, factor: Option<f32>, x: &str) -> Result<String> {
         let Affine { name, channels } = norm;
         let mut parts = Vec::new();
@@ -205,7 +205,7 @@ impl<'a> Lowering<'a> {
         Ok(self.graph.floats(name, dims, values))
     }
 
-    /// `(n, c, h, w)`.
+    /// Reshapes to `(n, c, h, w)`.
     fn spatial(&mut self, at: &str, x: Value) -> Value {
         if !x.flat {
             return x;
@@ -214,7 +214,7 @@ impl<'a> Lowering<'a> {
         Value { name: self.graph.node("Unsqueeze", at, &[&x.name, &axes], vec![]), flat: false, ..x }
     }
 
-    /// `(n, c)`.
+    /// Flattens to `(n, c)`.
     fn flat(&mut self, at: &str, x: Value) -> Value {
         if x.flat {
             return x;

@@ -1,8 +1,8 @@
-//! Networks for other runtimes: a backbone, or a task on its backbone, as an ONNX model.
+//! ONNX export of a backbone, or of a task on its backbone.
 //!
-//! The model uses operator set 13 and no operator, attribute or shape that TensorRT 8 (JetPack 4.6 and newer)
-//! does not take. Universal kernels stay as they are: norms follow them as batch-norms, which a runtime folds
-//! by itself. A block's alpha goes into the norm at the end of its path, or is a factor where there is none.
+//! The model uses operator set 13 and only operators, attributes and shapes supported by TensorRT 8 (JetPack
+//! 4.6 and newer). Universal kernels are unchanged: norms follow them as batch-norms, which a runtime folds
+//! itself. A block's alpha is folded into the norm at the end of its path, or is a factor if there is none.
 
 mod graph;
 mod lower;
@@ -18,41 +18,41 @@ use lower::{Lowering, Value};
 use prost::Message;
 use schema::{Entry, Extent, Model, OperatorSet};
 
-/// Operator set: the newest that TensorRT 8.0 reads.
+/// Operator set: the newest that TensorRT 8.0 supports.
 pub const OPSET: i64 = 13;
 
-/// Version of the file format that belongs to it.
+/// ONNX file format (IR) version for that operator set.
 const IR_VERSION: i64 = 7;
 
-/// Largest model, as protobuf counts lengths in 31 bits.
+/// Maximum model size: protobuf lengths have 31 bits.
 const MAX_BYTES: usize = i32::MAX as usize;
 
-/// How a model is to be called.
+/// Properties of the exported model's interface.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// The batch axis is the caller's choice, named `batch`; otherwise it is one.
+    /// Whether the batch axis is dynamic, named `batch`; otherwise it is 1.
     pub dynamic_batch: bool,
-    /// The model takes pixels in 0..255 (already resized) and normalises them itself.
+    /// Whether the model takes pixels in 0..255 (already resized) and normalises them itself.
     pub with_preprocessing: bool,
 }
 
-/// A value that goes into a model or comes out of it.
+/// An input or output of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     /// Its name in the model.
     pub name: &'static str,
-    /// Extent of each axis behind the batch axis.
+    /// Extents of all axes after the batch axis.
     pub dims: Vec<usize>,
 }
 
 /// An exported network.
 #[derive(Debug, Clone)]
 pub struct Exported {
-    /// The file.
+    /// The encoded file.
     pub bytes: Vec<u8>,
-    /// Operations in it.
+    /// Number of operations.
     pub nodes: usize,
-    /// Numbers in it.
+    /// Number of parameters.
     pub parameters: usize,
     /// `image` (normalised) or `pixels` (0..255), `(c, h, w)`.
     pub input: Port,
@@ -60,12 +60,12 @@ pub struct Exported {
     pub output: Port,
 }
 
-/// `network` as an ONNX model. The same network and options give the same bytes.
+/// Exports `network` as an ONNX model, deterministically.
 ///
 /// # Errors
-/// [`MissingTensor`](crate::Error::MissingTensor) and [`TensorShape`](crate::Error::TensorShape) for a
-/// network that does not fit its plan, [`Bundle`](crate::Error::Bundle) for a plan that does not pass its
-/// checks or a model beyond protobuf's 2 GiB.
+/// [`MissingTensor`](crate::Error::MissingTensor) and [`TensorShape`](crate::Error::TensorShape) if the
+/// network does not match its plan, [`Bundle`](crate::Error::Bundle) for an invalid plan or a model beyond
+/// protobuf's 2 GiB.
 pub fn onnx(network: &Network, options: Options) -> Result<Exported> {
     let mut lowering = Lowering::new(network);
     let plan = &network.plan;
@@ -99,7 +99,7 @@ pub fn onnx(network: &Network, options: Options) -> Result<Exported> {
     Ok(Exported { bytes: model.encode_to_vec(), nodes, parameters, input, output })
 }
 
-/// What the caller gives, and the network's own input made from it.
+/// The model's input, and the network's own input computed from it.
 fn input(network: &Network, options: Options, lowering: &mut Lowering<'_>) -> (Port, Value) {
     let Shape { c, h, w } = network.plan.input;
     let value = |name: &str| Value { name: name.into(), shape: network.plan.input, flat: false };
@@ -117,12 +117,12 @@ fn input(network: &Network, options: Options, lowering: &mut Lowering<'_>) -> (P
     let shift = graph.floats("preprocess.shift", &dims, &per_channel(|mean, std| -mean / std));
     let scaled = graph.node("Mul", "preprocess.scaled", &["pixels", &scale], vec![]);
     let image = graph.node("Add", "preprocess.image", &[&scaled, &shift], vec![]);
-    // A grey task takes one channel, which multiplying by one factor per channel spreads over all of them.
+    // A grey task takes one channel, which multiplying by per-channel factors broadcasts to all of them.
     let channels = if p.grey { 1 } else { c };
     (Port { name: "pixels", dims: vec![channels, h, w] }, value(&image))
 }
 
-/// What a program needs to use the model and to know where it comes from.
+/// Metadata a program needs to use the model and to trace its origin.
 fn metadata(network: &Network, options: Options) -> Vec<Entry> {
     let p = &network.preprocess;
     let numbers = |values: &[f32; 3]| {

@@ -1,4 +1,4 @@
-//! A network with its numbers, taken from the bundles it lies in.
+//! A network with its weights, read from bundles.
 
 use crate::pack::check_backbone;
 use crate::{Error, Result};
@@ -6,7 +6,7 @@ use bundles::container::{Bundle, Dtype, Kind, Layout, Preprocess};
 use bundles::plan::{Op, Owner, Plan};
 use std::collections::HashMap;
 
-/// What is exported: a plan, the values of its tensors, and what its bundle says about it.
+/// A network to export: a plan, the values of its tensors, and metadata from its bundle.
 #[derive(Debug, Clone)]
 pub struct Network {
     /// Backbone or task.
@@ -17,7 +17,7 @@ pub struct Network {
     pub plan: Plan,
     /// Values by tensor name, row-major in the plan's shapes.
     pub tensors: HashMap<String, Vec<f32>>,
-    /// False for a backbone without its source classifier: then the last linear layer is left out and the
+    /// False for a backbone without its source classifier: the last linear layer is then omitted and the
     /// network ends in features.
     pub classifier: bool,
     /// Class labels in score order, if they are known.
@@ -26,7 +26,7 @@ pub struct Network {
     pub preprocess: Preprocess,
     /// Id of its universal kernels.
     pub backbone: [u8; 32],
-    /// Where it comes from.
+    /// Provenance.
     pub facts: Vec<(String, String)>,
 }
 
@@ -34,9 +34,8 @@ impl Network {
     /// The network of a task bundle, on the kernels of its backbone.
     ///
     /// # Errors
-    /// [`Error::Bundle`]: `Incompatible` when the task was made for another backbone or the kernels are
-    /// packed for a device, `HashMismatch` for damaged bytes; [`Error::Import`] for bundles in each other's
-    /// place.
+    /// [`Error::Bundle`]: `Incompatible` if the task was made for another backbone or the kernels are packed
+    /// for a device, `HashMismatch` for damaged bytes; [`Error::Import`] if the two bundles are swapped.
     pub fn task(task: &Bundle<'_>, backbone: &Bundle<'_>) -> Result<Network> {
         expect(backbone, Kind::Backbone)?;
         expect(task, Kind::Task)?;
@@ -44,7 +43,7 @@ impl Network {
         Network::read(task, backbone, true)
     }
 
-    /// A backbone's own network; without its classifier where the file has none.
+    /// A backbone's own network, without its classifier if the file has none.
     ///
     /// # Errors
     /// As [`Network::task`].

@@ -1,4 +1,4 @@
-//! The part of ONNX's `onnx.proto3` that an exported network uses, field numbers as published there.
+//! The part of ONNX's `onnx.proto3` used by exported networks, with the published field numbers.
 
 use prost::{Enumeration, Message, Oneof};
 
@@ -13,22 +13,22 @@ pub struct Model {
     /// Version of the file format.
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
-    /// The program that wrote it.
+    /// Name of the producing program.
     #[prost(string, tag = "2")]
     pub producer_name: String,
-    /// That program's version.
+    /// Version of the producing program.
     #[prost(string, tag = "3")]
     pub producer_version: String,
-    /// A sentence for people.
+    /// A human-readable description.
     #[prost(string, tag = "6")]
     pub doc_string: String,
     /// The network.
     #[prost(message, optional, tag = "7")]
     pub graph: Option<Graph>,
-    /// Operator sets its nodes are taken from.
+    /// Operator sets used by its nodes.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSet>,
-    /// Keys and values of the exporter's own.
+    /// Metadata of the exporter.
     #[prost(message, repeated, tag = "14")]
     pub metadata_props: Vec<Entry>,
 }
@@ -36,7 +36,7 @@ pub struct Model {
 /// A version of an operator set; the empty domain is ONNX's own.
 #[derive(Clone, PartialEq, Message)]
 pub struct OperatorSet {
-    /// Whose operators.
+    /// Domain of the operators.
     #[prost(string, tag = "1")]
     pub domain: String,
     /// Version.
@@ -67,10 +67,10 @@ pub struct Graph {
     /// Constants.
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<Tensor>,
-    /// What a caller gives.
+    /// Inputs.
     #[prost(message, repeated, tag = "11")]
     pub input: Vec<ValueInfo>,
-    /// What a caller gets.
+    /// Outputs.
     #[prost(message, repeated, tag = "12")]
     pub output: Vec<ValueInfo>,
 }
@@ -78,10 +78,10 @@ pub struct Graph {
 /// One operation.
 #[derive(Clone, PartialEq, Message)]
 pub struct Node {
-    /// Names of the values it reads.
+    /// Names of its inputs.
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
-    /// Names of the values it makes.
+    /// Names of its outputs.
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
     /// Its own name.
@@ -95,10 +95,10 @@ pub struct Node {
     pub attribute: Vec<Attribute>,
 }
 
-/// A parameter of a node: the field that `kind` names holds its value.
+/// A parameter of a node; `kind` selects the field that holds its value.
 #[derive(Clone, PartialEq, Message)]
 pub struct Attribute {
-    /// As the operator calls it.
+    /// Name defined by the operator.
     #[prost(string, tag = "1")]
     pub name: String,
     /// Value of [`AttributeKind::Float`].
@@ -110,7 +110,7 @@ pub struct Attribute {
     /// Value of [`AttributeKind::Ints`].
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
-    /// Which of them.
+    /// The type of its value.
     #[prost(enumeration = "AttributeKind", tag = "20")]
     pub kind: i32,
 }
@@ -138,7 +138,7 @@ pub struct Tensor {
     /// [`FLOAT`] or [`INT64`].
     #[prost(int32, tag = "2")]
     pub data_type: i32,
-    /// Name that nodes read it by.
+    /// Name by which nodes refer to it.
     #[prost(string, tag = "8")]
     pub name: String,
     /// Elements, little-endian, row-major.
@@ -157,7 +157,7 @@ pub struct ValueInfo {
     pub r#type: Option<Type>,
 }
 
-/// A type; only tensors here.
+/// A type; here always a tensor.
 #[derive(Clone, PartialEq, Message)]
 pub struct Type {
     /// Element type and shape.
@@ -192,10 +192,10 @@ pub struct Dimension {
     pub value: Option<Extent>,
 }
 
-/// Extent of an axis: known, or a name for what a caller chooses.
+/// Extent of an axis: fixed, or named and chosen by the caller.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Extent {
-    /// Known.
+    /// Fixed.
     #[prost(int64, tag = "1")]
     Fixed(i64),
     /// Chosen by the caller.

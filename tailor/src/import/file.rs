@@ -1,8 +1,8 @@
-//! The backbone file: universal kernels, and the source's norms and classifier beside them.
+//! The backbone file: universal kernels with the source's norms and classifier.
 //!
-//! A container knows a norm as `{name}.scale` and `{name}.shift`. The four vectors that training starts from
-//! lie beside them as companions: `{name}.scale#weight`, `{name}.scale#running_var`, `{name}.shift#bias` and
-//! `{name}.shift#running_mean`. So the same file runs as it is, source classifier included.
+//! The container stores a norm as `{name}.scale` and `{name}.shift`. The four vectors needed for training are
+//! stored as companions: `{name}.scale#weight`, `{name}.scale#running_var`, `{name}.shift#bias` and
+//! `{name}.shift#running_mean`. The same file thus also runs directly, including the source classifier.
 
 use super::{Imported, NORM_EPS};
 use crate::{Error, Result};
@@ -12,17 +12,17 @@ use bundles::{
 };
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// Key of the fact that says the norms came folded.
+/// Key of the fact recording that the source's norms were folded.
 pub(super) const FOLDED: &str = "folded";
 
-/// Each companion of a norm: the packed tensor it lies beside, and the vector it holds.
+/// Companions of a norm: the packed tensor they accompany, and the vector they hold.
 const COMPANIONS: [(&str, &str); 4] =
     [("scale", "weight"), ("scale", "running_var"), ("shift", "bias"), ("shift", "running_mean")];
 
-/// Writes a backbone file and returns the backbone's id. The same network gives the same bytes.
+/// Writes a backbone file deterministically and returns the backbone's id.
 ///
 /// # Errors
-/// [`Error::Bundle`] when the container refuses something or the file cannot be written.
+/// [`Error::Bundle`] if the container refuses the network or the file cannot be written.
 pub fn write_backbone(imported: &Imported, path: &Path) -> Result<[u8; 32]> {
     let plan = &imported.plan;
     let (height, width) = (plan.input.h, plan.input.w);
@@ -81,18 +81,18 @@ fn write_norm<'t>(
     Ok(())
 }
 
-/// Reads a backbone file that [`write_backbone`] wrote, every section checked against its hash, and its id.
+/// Reads a backbone file written by [`write_backbone`], verifying every section's hash, and its id.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Container`] when the file is damaged; [`Error::Import`] when it is no backbone, or
-/// one packed for a device, without the norms that training starts from.
+/// [`Error::Io`]; [`Error::Container`] if the file is damaged; [`Error::Import`] if it is not a backbone, or
+/// packed for a device without the norms needed for training.
 pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
     let damaged = || Error::container(path.display().to_string());
     let needed = "a backbone file, as `tailor import` writes it, is needed";
     let bundle = match Bundle::parse(&bytes) {
         Err(bundles::Error::BadMagic { got, .. }) => {
-            let found = format!("no bundle (it starts with {got})");
+            let found = format!("not a bundle (it starts with {got})");
             return Err(Error::import(path.display(), found, needed));
         }
         bundle => bundle.map_err(damaged())?,
@@ -109,7 +109,7 @@ pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
         }
         let found = bundle.section(section).map_err(damaged())?;
         if found.layout != Layout::Canonical || found.dtype == Dtype::I8 {
-            let found = format!("kernels as a device reads them (`{section}`)");
+            let found = format!("kernels in a device's layout (`{section}`)");
             return Err(Error::import(path.display(), found, packed));
         }
         let shape = found.shape.clone();

@@ -1,4 +1,4 @@
-//! Every tensor the plan calls for, taken from a state dict and checked.
+//! Takes every tensor the plan needs from a state dict and checks it.
 
 use super::{Imported, NORM_EPS};
 use crate::{Error, Result, weights::Tensor};
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The classifier.
 const HEAD: &str = "fc";
 
-/// Fills the plan of `arch` from `tensors`, whose names are canonical. Mean and standard deviation are left
+/// Fills the plan of `arch` from `tensors`, which have canonical names. Mean and standard deviation are left
 /// at 0 and 1.
 pub(super) fn fit(arch: Arch, tensors: BTreeMap<String, Tensor>, place: &str) -> Result<Imported> {
     let classes = tensors.get("fc.weight").and_then(|fc| fc.shape.first().copied()).filter(|&n| n > 0);
@@ -50,7 +50,8 @@ pub(super) fn fit(arch: Arch, tensors: BTreeMap<String, Tensor>, place: &str) ->
         let found = format!("{folded} of {norms} norms folded into convolution biases, the others not");
         return Err(Error::import(place, found, "all or none must be folded"));
     }
-    // Another head beside ours is nothing to us. Something inside of our layers makes them others than these.
+    // Unused tensors outside our layers, such as another head, are ignored; inside one, they mean a different
+    // layer.
     let layers: BTreeSet<String> =
         plan.tensors().iter().filter_map(|spec| Some(spec.name.split_once('.')?.0.to_owned())).collect();
     let inside = |name: &&String| {
@@ -68,7 +69,7 @@ pub(super) fn fit(arch: Arch, tensors: BTreeMap<String, Tensor>, place: &str) ->
             .push(format!("{} tensors are not part of {arch} and were left out: {shown}{more}", names.len()));
     }
     if folded > 0 {
-        notes.push("norms came folded into biases; their statistics are unknown".into());
+        notes.push("norms are folded into biases; their statistics are unknown".into());
     }
     Ok(Imported {
         plan,
@@ -87,10 +88,10 @@ pub(super) fn fit(arch: Arch, tensors: BTreeMap<String, Tensor>, place: &str) ->
 struct Fitting<'a> {
     arch: Arch,
     place: &'a str,
-    /// Not taken yet.
+    /// Tensors not taken yet.
     source: BTreeMap<String, Tensor>,
     taken: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-    /// Norms that had to be made from biases.
+    /// Number of norms reconstructed from biases.
     folded: usize,
     notes: Vec<String>,
 }
@@ -100,7 +101,7 @@ impl Fitting<'_> {
         Error::import(format!("{}: tensor `{name}`", self.place), found, want)
     }
 
-    /// Moves a tensor over as it is.
+    /// Moves a tensor over unchanged.
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<()> {
         if self.taken.contains_key(name) {
             return Ok(());
@@ -124,7 +125,7 @@ impl Fitting<'_> {
         Ok(())
     }
 
-    /// The four vectors of a norm, or what stands for them when it was folded into the convolution `before`.
+    /// The four vectors of a norm, or their equivalents if it was folded into the convolution `before`.
     fn norm(&mut self, name: &str, channels: usize, before: Option<&str>) -> Result<()> {
         let part = |part: &str| format!("{name}.{part}");
         if self.taken.contains_key(&part("running_var")) {
@@ -160,17 +161,17 @@ impl Fitting<'_> {
             return Err(self.refuse(&part("running_var"), format!("the value {value}"), want));
         }
         if let (Some(bias), Some((_, mean))) = (bias, self.taken.get_mut(&part("running_mean"))) {
-            // norm(conv + bias) is the norm around mean - bias of conv alone.
+            // norm(conv + bias) equals a norm of conv with mean - bias as its mean.
             mean.iter_mut().zip(bias).for_each(|(mean, bias)| *mean -= bias);
         }
         Ok(())
     }
 
-    /// The source classifier, if there is one and it fits.
+    /// The source classifier, if present and matching.
     fn classifier(&mut self, linear: &Linear) -> Result<bool> {
         let (weight, bias) = (format!("{}.weight", linear.name), format!("{}.bias", linear.name));
         let Some(fc) = self.source.get(&weight) else {
-            self.notes.push("no classifier came with it".into());
+            self.notes.push("it has no classifier".into());
             return Ok(false);
         };
         if fc.shape != [linear.c_out, linear.c_in] {

@@ -1,8 +1,8 @@
-//! Published weights become a backbone: architecture recognised, names and shapes checked, norms brought to
-//! one form.
+//! Converts published weights to a backbone: recognises the architecture, checks names and shapes, and brings
+//! norms to one form.
 //!
-//! [`import`] turns a state dict into an [`Imported`] network named after its plan;
-//! [`write_backbone`] and [`read_backbone`] keep it in a container.
+//! [`import`] turns a state dict into an [`Imported`] network named after its plan; [`write_backbone`] and
+//! [`read_backbone`] store it in a container.
 
 mod file;
 mod fitting;
@@ -21,56 +21,57 @@ use bundles::container::check_fact;
 use bundles::plan::{Arch, Plan, Shortcut};
 use std::{collections::BTreeMap, path::Path};
 
-/// What batch-norms add to the variance: PyTorch's default, which every supported source keeps.
+/// Epsilon that batch-norms add to the variance: PyTorch's default, used by every supported source.
 const NORM_EPS: f32 = crate::net::NORM_EPS as f32;
 
 /// Shape and values of tensors by name.
 pub type NamedValues = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// A source network in the plan's own terms.
+/// A source network in the plan's terms.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imported {
-    /// The backbone at the image size it was trained for (imported weights: its architecture's native one), with the source's number of classes.
+    /// The backbone at the image size it was trained for (for imported weights, the architecture's native
+    /// size), with the source's number of classes.
     pub plan: Plan,
-    /// What it was recognised as.
+    /// The recognised architecture.
     pub arch: Arch,
     /// Shape and values by name: `{conv}.weight` for every kernel of the plan; `weight`, `bias`,
     /// `running_mean` and `running_var` for every norm (see [`Affine`](bundles::plan::Affine)); `fc.weight`
     /// and `fc.bias` if there is a classifier.
     pub tensors: NamedValues,
-    /// Whether the source classifier came along.
+    /// Whether the source classifier is included.
     pub classifier: bool,
-    /// What the source classifier's scores stand for, in their order; empty when the source did not say.
+    /// Class labels of the source classifier in score order; empty if the source did not state them.
     pub labels: Vec<String>,
-    /// Whether the norms came folded into convolution biases. They are then exact in inference but know no
-    /// statistics: mean 0 and variance 1 stand in for them.
+    /// Whether the source's norms were folded into convolution biases. They are then exact in inference but
+    /// have no statistics: mean 0 and variance 1 stand in for them.
     pub folded: bool,
-    /// Mean of each channel that the source was trained with, of pixels scaled to 0..1.
+    /// Per-channel mean used in the source's training, for pixels scaled to 0..1.
     pub mean: [f32; 3],
-    /// Standard deviation of each channel.
+    /// Per-channel standard deviation.
     pub std: [f32; 3],
-    /// What else the source said about itself, such as its accuracy.
+    /// Other metadata of the source, such as its accuracy.
     pub facts: BTreeMap<String, String>,
-    /// What a person should know: assumptions made, tensors left out.
+    /// Notes for the user: assumptions made, tensors left out.
     pub notes: Vec<String>,
 }
 
-/// What the user knows better than the file.
+/// User overrides of what the file states.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// The architecture; recognised from names and shapes when left out.
+    /// The architecture; recognised from names and shapes if `None`.
     pub arch: Option<Arch>,
-    /// Mean of each channel; from the file, or the source's usual one, when left out.
+    /// Per-channel mean; from the file, or the source's usual one, if `None`.
     pub mean: Option<[f32; 3]>,
-    /// Standard deviation of each channel.
+    /// Per-channel standard deviation.
     pub std: Option<[f32; 3]>,
 }
 
 /// Reads a state dict (see [`read_state_dict`]) and fits it to an architecture.
 ///
 /// # Errors
-/// As [`read_state_dict`], and [`Error::Import`] naming the tensor, the shape found and the shape expected;
-/// or saying why no architecture was recognised.
+/// As [`read_state_dict`], and [`Error::Import`] naming the tensor with its actual and expected shape, or the
+/// reason no architecture was recognised.
 pub fn import(path: &Path, request: &Request) -> Result<Imported> {
     from_state_dict(read_state_dict(path)?, request, &path.display().to_string())
 }
@@ -107,7 +108,7 @@ pub fn from_state_dict(dict: StateDict, request: &Request, place: &str) -> Resul
     };
     imported.mean = pick(request.mean, "mean", usual.0)?;
     imported.std = pick(request.std, "std", usual.1)?;
-    // Said by the import itself.
+    // Recorded by the import itself.
     metadata.retain(|key, _| !["arch", file::FOLDED].contains(&key.as_str()));
     for (key, value) in metadata {
         match check_fact(&key, &value) {
@@ -127,10 +128,10 @@ fn triple(text: &str) -> Option<[f32; 3]> {
     values.try_into().ok()
 }
 
-/// Mean and standard deviation that public weights of this kind were trained with.
+/// Mean and standard deviation commonly used in training public weights of this kind.
 fn usual_normalisation(arch: Arch, classes: usize) -> ([f32; 3], [f32; 3]) {
     match (arch, classes) {
-        // The well-known option-A weights used ImageNet's values on CIFAR, as does everything ImageNet.
+        // The well-known option-A weights used ImageNet's values on CIFAR, as all ImageNet networks do.
         (Arch::CifarResNet { shortcut: Shortcut::Pad, .. } | Arch::ResNet { .. } | Arch::DecathlonWrn, _) => {
             ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
         }

@@ -1,9 +1,9 @@
-//! The names other programs give to the tensors of the same networks.
+//! Maps tensor names used by other programs to the plan's names.
 
 use crate::weights::Tensor;
 use std::collections::BTreeMap;
 
-/// Tensors under the names that plans use; counters that inference does not need are dropped.
+/// Renames tensors as in plans; drops counters that inference does not need.
 pub(super) fn canonical(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
     let kept = tensors.into_iter().filter(|(name, _)| !name.ends_with("num_batches_tracked"));
     kept.map(|(name, tensor)| (rename(&name), tensor)).collect()
@@ -13,7 +13,7 @@ fn rename(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').collect();
     match parts[..] {
         ["linear" | "classifier" | "head", part] => format!("fc.{part}"),
-        // Wide ResNets keep their blocks in a list inside each stage.
+        // Wide ResNets store their blocks in a list inside each stage.
         [stage, "layer", block, ref rest @ ..] if stage_number(stage).is_some() => {
             in_block(stage_number(stage).unwrap_or_default(), block, rest)
         }
@@ -48,7 +48,7 @@ mod tests {
     use super::rename;
 
     #[test]
-    fn brings_other_names_to_the_plans() {
+    fn maps_other_names_to_the_plans_names() {
         let cases = [
             ("conv1.weight", "conv1.weight"),
             ("layer2.0.downsample.1.running_var", "layer2.0.downsample.1.running_var"),

@@ -1,10 +1,10 @@
-//! Which architecture a set of names and shapes is.
+//! Recognises an architecture from tensor names and shapes.
 
 use crate::{Error, Result, weights::Tensor};
 use bundles::plan::{Arch, Shortcut};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Tells the architecture from the stem's kernel, the blocks of each stage and what lies in them.
+/// Recognises the architecture from the stem's kernel, the blocks of each stage and their contents.
 pub(super) fn recognise(tensors: &BTreeMap<String, Tensor>, place: &str) -> Result<Arch> {
     let shape = |name: &str| tensors.get(name).map(|tensor| tensor.shape.as_slice());
     let any = |part: &str| tensors.keys().any(|name| name.contains(part));
@@ -14,8 +14,8 @@ pub(super) fn recognise(tensors: &BTreeMap<String, Tensor>, place: &str) -> Resu
             Some(shape) => format!("conv1.weight of shape {shape:?}"),
             None => format!("no conv1.weight (its first tensors: {})", first_names(tensors)),
         };
-        let want = "known are CIFAR ResNets, torchvision's resnet18/34/50, wide ResNets and the decathlon's \
-                    wrn26; --arch names one of them";
+        let want = "expected one of CIFAR ResNets, torchvision's resnet18/34/50, wide ResNets and the decathlon's \
+                    wrn26, or give --arch";
         Error::import(place, format!("no known architecture: {stem}, blocks per stage {stages:?}"), want)
     };
     let even = |n: usize| stages.len() == 3 && stages.iter().all(|&blocks| blocks == n);
@@ -31,7 +31,8 @@ pub(super) fn recognise(tensors: &BTreeMap<String, Tensor>, place: &str) -> Resu
             }
         }
         Some([16, 3, 3, 3]) if first > 0 && even(first) => {
-            // Wide ResNets activate first: a norm before the first convolution of a block has its input's width.
+            // Wide ResNets activate first: the norm before a block's first convolution has the width of the
+            // block's input.
             let wide = shape("layer1.0.conv1.weight").and_then(|shape| shape.first().copied()).unwrap_or(0);
             let last_norm = shape("bn1.weight").and_then(|shape| shape.first().copied());
             if last_norm == Some(4 * wide) && wide >= 16 {
@@ -47,7 +48,7 @@ pub(super) fn recognise(tensors: &BTreeMap<String, Tensor>, place: &str) -> Resu
     if arch.is_supported() { Ok(arch) } else { Err(unknown()) }
 }
 
-/// How many blocks `layer1`, `layer2`, ... have, up to the first stage without any.
+/// Number of blocks in `layer1`, `layer2`, ..., up to the first stage without any.
 fn blocks_per_stage(tensors: &BTreeMap<String, Tensor>) -> Vec<usize> {
     let mut blocks: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
     for name in tensors.keys() {

@@ -1,4 +1,4 @@
-//! State dicts made from plans, under the names of other programs, whole and damaged.
+//! State dicts made from plans, under the names used by other programs, intact and damaged.
 
 use super::*;
 use crate::net::{Net, Pass, without_classifier};
@@ -14,7 +14,7 @@ fn tensor(shape: &[usize]) -> Tensor {
     Tensor { shape: shape.to_vec(), data: (0..n).map(|i| 0.01 + (i % 97) as f32 * 0.001).collect() }
 }
 
-/// What a program that trained this architecture would have saved.
+/// The state dict a program that trained this architecture would have saved.
 fn saved(arch: &str, classes: usize) -> Tensors {
     let arch: Arch = arch.parse().unwrap();
     let plan = arch.plan(arch.native_size(), arch.native_size(), classes).unwrap();
@@ -156,7 +156,7 @@ fn a_bias_before_a_norm_moves_into_its_mean() {
     source.insert("conv1.bias".into(), tensor(&[16]));
     let imported = fit(source.clone()).unwrap();
     assert!(!imported.folded);
-    // Mean and bias were given the same values.
+    // Mean and bias have the same values.
     assert!(imported.tensors["bn1.running_mean"].1.iter().all(|&v| v == 0.0));
     assert!(!imported.tensors.contains_key("conv1.bias"));
 }
@@ -178,7 +178,7 @@ fn a_classifier_that_does_not_fit_is_dropped_and_one_without_bias_kept() {
 }
 
 #[test]
-fn what_does_not_fit_is_named() {
+fn mismatches_are_named() {
     let change = |name: &str, tensor: Option<Tensor>| {
         let mut source = saved("cifar-resnet20-b", 10);
         match tensor {
@@ -291,7 +291,7 @@ fn a_backbone_file_keeps_everything() {
     }
 }
 
-/// The project's own backbone, as it ships.
+/// The project's own backbone, as shipped.
 #[test]
 fn the_sample_backbone_is_imported() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../bundles/samples/cifar100-resnet20.safetensors");

@@ -1,4 +1,4 @@
-//! The grids of an int8 task's maps, from what the maps hold on real images.
+//! Calibrates the grids of an int8 task's maps on real images.
 
 use super::File;
 use crate::data::{Loader, Split, spread};
@@ -14,21 +14,21 @@ use std::collections::HashMap;
 /// Images per batch.
 const BATCH: usize = 32;
 
-/// Bins of a map's histogram.
+/// Number of histogram bins per map.
 const BINS: usize = 2048;
 
-/// Ranges tried per map, from a quarter of the full one up.
+/// Number of ranges tried per map, from a quarter of the full range up.
 const TRIES: usize = 60;
 
-/// A grid for every map of `net`'s plan, in the plan's order, from batches of normalised images `(n, c, h,
-/// w)`.
+/// Computes a grid for every map of `net`'s plan, in the plan's order, from batches of normalised images `(n,
+/// c, h, w)`.
 ///
-/// Two passes: one for each map's extent, one for its histogram. The range is the one with the least expected
-/// squared error: a narrower one rounds most values better and clamps a few. Zero is always a point of the
-/// grid, because padding needs it.
+/// Two passes: one for each map's extent, one for its histogram. The chosen range has the least expected
+/// squared error: a narrower one rounds most values better but clamps a few. Zero is always on the grid,
+/// because padding needs it.
 ///
 /// # Errors
-/// [`Error::Config`] without images; missing tensors or shapes that do not fit.
+/// [`Error::Config`] without images; missing tensors or mismatched shapes.
 pub fn calibrate(net: &Net<'_>, batches: &[Tensor]) -> Result<Vec<Grid>> {
     let mut extents: HashMap<Place, (f32, f32)> = HashMap::new();
     for images in batches {
@@ -61,7 +61,7 @@ pub fn calibrate(net: &Net<'_>, batches: &[Tensor]) -> Result<Vec<Grid>> {
 /// As [`calibrate`], for the task `file` on its imported backbone, on `images` of `split`.
 ///
 /// # Errors
-/// As [`calibrate`]; what is wrong with the file.
+/// As [`calibrate`]; errors in the file.
 pub fn calibrate_on(file: File<'_>, source: &Source, split: &Split, images: usize) -> Result<Vec<Grid>> {
     let task = PackedTask::read(&file.parse()?, source)?;
     let p = task.preprocess;
@@ -72,7 +72,7 @@ pub fn calibrate_on(file: File<'_>, source: &Source, split: &Split, images: usiz
     calibrate(&Net { plan: &task.plan, params: task.params() }, &batches)
 }
 
-/// The grid of least expected squared error for values between `low <= 0` and `high >= 0`.
+/// The grid with the least expected squared error for values between `low <= 0` and `high >= 0`.
 fn best((low, high): (f32, f32), counts: &[u64]) -> Grid {
     if high - low < 1e-30 {
         return Grid { scale: 1.0, zero: 0 };
@@ -96,13 +96,13 @@ fn best((low, high): (f32, f32), counts: &[u64]) -> Grid {
     tries.min_by(|a, b| a.0.total_cmp(&b.0)).map_or_else(|| grid(low, high, 1.0), |(_, grid)| grid)
 }
 
-/// The grid over this share of a range.
+/// The grid over the given share of a range.
 fn grid(low: f32, high: f32, share: f32) -> Grid {
     let scale = (high - low) * share / 255.0;
     Grid { scale, zero: (-low * share / scale).round().clamp(0.0, 255.0) as u8 }
 }
 
-/// Runs `net` and shows every map of [`Plan::maps`](bundles::plan::Plan::maps) to `see`.
+/// Runs `net` and passes every map of [`Plan::maps`](bundles::plan::Plan::maps) to `see`.
 fn walk(net: &Net<'_>, images: &Tensor, see: &mut dyn FnMut(Place, &[f32])) -> Result<()> {
     let plan = net.plan;
     show(Place::Input, images, see)?;
@@ -170,14 +170,14 @@ mod tests {
 
     #[test]
     fn a_grid_holds_zero_and_ignores_a_lone_outlier() {
-        // All values near zero but one in a million: most of the range is not worth its rounding.
+        // All values near zero but one in a million: most of the range is not worth the rounding error.
         let mut counts = vec![0; BINS];
         counts[..BINS / 4].fill(10_000);
         counts[BINS - 1] = 1;
         let narrow = best((0.0, 8.0), &counts);
         assert_eq!(narrow.zero, 0);
         assert!(narrow.scale * 255.0 < 3.0, "{narrow:?}");
-        // Evenly filled: nothing is given up.
+        // Uniform values: nothing is clamped.
         let wide = best((-2.0, 6.0), &[100; BINS]);
         assert!(wide.scale * 255.0 > 7.8, "{wide:?}");
         assert_eq!(wide.zero, 64);

@@ -1,4 +1,4 @@
-//! How finely a task is rounded: with the fewest bits that keep within a limit, and what that costs.
+//! Chooses the fewest bits for a task within an accuracy limit, and measures the loss.
 
 use super::File;
 use super::measure::{Loss, accuracy};
@@ -9,23 +9,23 @@ use crate::train::Score;
 use bundles::container::SigningKey;
 use edge_runtime::kernels::int8::{Bits, Grid};
 
-/// Images by which bits are chosen, at most.
+/// Maximum number of images used to choose the bits.
 const CHOOSING: usize = 2_000;
 
-/// A task to be packed, what it runs on before and after, and how.
+/// A task to pack, the backbones it runs on before and after, and the options.
 #[derive(Debug, Clone, Copy)]
 pub struct Trial<'a> {
-    /// The task as it was made.
+    /// The original task.
     pub task: File<'a>,
-    /// The backbone as it was imported.
+    /// The imported backbone.
     pub source: File<'a>,
-    /// The backbone that the packed task will run on.
+    /// The backbone the packed task will run on.
     pub packed: File<'a>,
-    /// Of each map, in int8; `None` for f16.
+    /// The grid of each map in int8; `None` for f16.
     pub grids: Option<&'a [Grid]>,
-    /// Bits of an int8 task's weights, to be tried in turn.
+    /// Bit widths of an int8 task's weights, to be tried in order.
     pub bits: &'a [Bits],
-    /// Most points of accuracy that may be lost.
+    /// Maximum accuracy loss, in points.
     pub max_drop: f64,
 }
 
@@ -34,27 +34,27 @@ pub struct Trial<'a> {
 pub struct Chosen {
     /// The bundle.
     pub bytes: Vec<u8>,
-    /// What it costs.
+    /// The accuracy loss.
     pub loss: Loss,
-    /// On which images: `test`, `val` or `train`.
+    /// The split it was measured on: `test`, `val` or `train`.
     pub split: &'static str,
     /// Bits of an int8 task's weights.
     pub bits: Option<Bits>,
 }
 
 impl Trial<'_> {
-    /// The task in int8 with weights of the first of the bits that keep within the limit, or the last of
-    /// them; or in f16. What it costs is told of the test images, bits are chosen by others where there are
-    /// some.
+    /// Packs the task in int8, with the first of the bit widths that stays within the limit, or else the last
+    /// one; or in f16. The loss is measured on the test images; the bits are chosen on others if there are
+    /// any.
     ///
     /// # Errors
-    /// What is wrong with a file, or whatever the runtime refuses.
+    /// Errors in a file or from the runtime.
     pub fn pack(&self, dataset: &Dataset, signers: &[SigningKey]) -> Result<Chosen> {
         let splits =
             [("test", dataset.test.as_ref()), ("val", dataset.val.as_ref()), ("train", Some(&dataset.train))];
         let mut there = splits.into_iter().filter_map(|(name, split)| Some((name, split?)));
         let (split, measured) = there.next().unwrap_or(("train", &dataset.train));
-        // Nothing is chosen by test images where there are others.
+        // Test images are not used to choose if there are others.
         let choosing = there.next().map_or(measured, |(_, split)| split);
         let tries = self.grids.map_or(&[][..], |_| self.bits);
         let bits = match tries {
@@ -69,7 +69,7 @@ impl Trial<'_> {
         Ok(Chosen { bytes, loss, split, bits })
     }
 
-    /// The first of `tries` that keeps within the limit on `images`.
+    /// The first of `tries` that stays within the limit on `images`.
     fn fewest(&self, tries: &[Bits], images: &Split) -> Result<Option<Bits>> {
         let before = self.before(images)?;
         for &bits in tries {

@@ -1,4 +1,4 @@
-//! A bundle's bytes, beside the name that messages call it by.
+//! A bundle's bytes with the name used in messages.
 
 use crate::{Error, Result};
 use bundles::container::Bundle;
@@ -14,9 +14,9 @@ pub struct Loaded {
 /// A view of a bundle's bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct File<'a> {
-    /// Its path, as a rule.
+    /// Usually its path.
     pub name: &'a str,
-    /// All of it.
+    /// The whole file.
     pub bytes: &'a [u8],
 }
 
@@ -30,7 +30,7 @@ impl Loaded {
         Ok(Loaded { name: path.display().to_string(), bytes })
     }
 
-    /// The same under its name with other bytes: what became of it.
+    /// The same name with other bytes, for a modified bundle.
     #[must_use]
     pub fn with(&self, bytes: Vec<u8>) -> Loaded {
         Loaded { name: self.name.clone(), bytes }
@@ -43,10 +43,10 @@ impl Loaded {
 }
 
 impl<'a> File<'a> {
-    /// Reads what is in front of its sections.
+    /// Parses its header.
     ///
     /// # Errors
-    /// [`Error::Container`] with what [`Bundle::parse`] finds.
+    /// [`Error::Container`] with the error of [`Bundle::parse`].
     pub fn parse(&self) -> Result<Bundle<'a>> {
         Bundle::parse(self.bytes).map_err(Error::container(self.name))
     }

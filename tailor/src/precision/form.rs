@@ -1,4 +1,4 @@
-//! What a bundle is packed for, and what it will need of a device's memory.
+//! The form a bundle is packed in, and the device memory it needs.
 
 use crate::Result;
 use bundles::container::{Dtype, Isa, Kind, Layout, Manifest};
@@ -7,26 +7,26 @@ use edge_runtime::kernels;
 use edge_runtime::{Needs, isa_in_files};
 use std::fmt;
 
-/// How the numbers of a bundle are stored.
+/// How a bundle's weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// As `tailor import` and `tailor fit` write them: f32 in plain order.
+    /// As written by `tailor import` and `tailor fit`: f32 in canonical order.
     Plain,
     /// f32 kernels in the order of an instruction set.
     F32 {
-        /// Which one.
+        /// The instruction set.
         isa: Isa,
         /// Version of that order.
         revision: u32,
     },
-    /// Fewer bits in the file, f32 at work.
+    /// Half precision in the file, f32 in memory.
     F16,
-    /// Bytes in the file and at work.
+    /// Bytes in the file and in memory.
     Int8,
 }
 
 impl Form {
-    /// The form of what `manifest` describes: of a backbone's kernels, or of a task's own tensors.
+    /// The form of the bundle described by `manifest`: of a backbone's kernels, or of a task's own tensors.
     pub fn of(manifest: &Manifest) -> Form {
         let own = match manifest.kind {
             Kind::Backbone => Owner::Backbone,
@@ -36,7 +36,7 @@ impl Form {
         let maps = manifest.plan.maps_name();
         let is_int8 = match manifest.kind {
             Kind::Backbone => own().any(|section| section.dtype == Dtype::I8),
-            // Where the device finds the scales of maps, it computes with them.
+            // A device that finds map scales computes with them.
             Kind::Task => manifest.sections.iter().any(|section| Some(&section.name) == maps.as_ref()),
         };
         let blocked = own().find_map(|section| match section.layout {
@@ -60,12 +60,12 @@ impl Form {
         }
     }
 
-    /// What the device computes in: `f32` or `int8`.
+    /// The arithmetic of the device: `f32` or `int8`.
     pub fn arithmetic(self) -> &'static str {
         if self == Form::Int8 { "int8" } else { "f32" }
     }
 
-    /// The kernels that read it here where it lies; `None` where it is in no order of theirs.
+    /// The kernels that can read it in place; `None` if it is not in the order of any.
     pub fn kernels(self) -> Option<kernels::Isa> {
         let Form::F32 { isa, .. } = self else { return None };
         kernels::Isa::ALL.into_iter().find(|&own| isa_in_files(own) == isa)
@@ -81,10 +81,10 @@ impl fmt::Display for Form {
     }
 }
 
-/// Memory of what `manifest` describes on `isa`, on one thread and in the arithmetic it is packed for.
+/// Memory needed by the network of `manifest` on `isa`, on one thread and in the arithmetic it is packed for.
 ///
 /// # Errors
-/// What the runtime refuses about the plan.
+/// Errors of the runtime about the plan.
 pub fn needs(manifest: &Manifest, isa: kernels::Isa) -> Result<Needs> {
     let needs = match Form::of(manifest) {
         Form::Int8 => edge_runtime::needs_int8,
@@ -93,7 +93,7 @@ pub fn needs(manifest: &Manifest, isa: kernels::Isa) -> Result<Needs> {
     Ok(needs(&manifest.plan, isa, 1)?)
 }
 
-/// As [`needs`], of each figure the largest on any instruction set.
+/// As [`needs`], with each figure the largest over all instruction sets.
 ///
 /// # Errors
 /// As [`needs`].

@@ -1,4 +1,4 @@
-//! What a packing costs: the same images through the device's runtime, before and after.
+//! Measures the cost of packing: the same images through the device runtime, before and after.
 
 use super::{File, Form};
 use crate::data::{Loader, Split};
@@ -12,16 +12,16 @@ use std::sync::Arc;
 /// Accuracy of one task before and after packing, on the same images.
 #[derive(Debug, Clone, Copy)]
 pub struct Loss {
-    /// As it was.
+    /// Before packing.
     pub before: Score,
-    /// As packed.
+    /// After packing.
     pub after: Score,
 }
 
 impl Loss {
     /// Accuracy lost, in points (percent of all images, absolute); negative for a gain.
     pub fn points(&self) -> f64 {
-        // One division of whole numbers, so that a loss of exactly the limit is exactly the limit.
+        // A single division of integers, so that a loss of exactly the limit compares equal to it.
         let (before, after) = (self.before, self.after);
         let (right, n) = (|a: Score, b: Score| (a.right * b.n) as f64, (before.n * after.n).max(1) as f64);
         100.0 * (right(before, after) - right(after, before)) / n
@@ -30,9 +30,9 @@ impl Loss {
     /// Refuses a loss of more than `most` points.
     ///
     /// # Errors
-    /// [`Error::Precision`], saying what would help.
+    /// [`Error::Precision`], suggesting what would help.
     pub fn check(&self, most: f64) -> Result<()> {
-        // Written so that what is no number is refused too.
+        // Written so that NaN is refused, too.
         if self.points() <= most {
             return Ok(());
         }
@@ -52,7 +52,7 @@ impl Loss {
     }
 }
 
-/// A backbone and one task on the device's runtime.
+/// A backbone and one task on the device runtime.
 pub(super) struct Deployed {
     pub task: Task,
     session: Session,
@@ -61,7 +61,7 @@ pub(super) struct Deployed {
 impl Deployed {
     pub fn open(backbone: File<'_>, task: File<'_>) -> Result<Deployed> {
         let mut options = Options::default();
-        // A backbone packed for less than this machine has is read as it is.
+        // A backbone packed for an older instruction set than this machine's is read as it is.
         if let Some(isa) = Form::of(backbone.parse()?.manifest()).kernels().filter(|isa| isa.runs_here()) {
             options.isa = isa;
         }
@@ -70,7 +70,7 @@ impl Deployed {
         Ok(Deployed { task, session: Session::new(1) })
     }
 
-    /// Scores of the input that `seed` stands for.
+    /// The scores for the input generated from `seed`.
     pub fn golden(&mut self, seed: u64) -> Result<Vec<f32>> {
         let mut input = vec![0.0; self.task.input().len()];
         golden_input(seed, &mut input);
@@ -92,19 +92,19 @@ impl Deployed {
     }
 }
 
-/// The class that a task on its backbone, both as their files have them, gives each image of `split`.
+/// The class predicted for each image of `split` by a task on its backbone, both as stored in their files.
 ///
 /// # Errors
-/// Whatever the runtime refuses.
+/// Errors of the runtime.
 pub fn answers(backbone: File<'_>, task: File<'_>, split: &Split) -> Result<Vec<u32>> {
     let p = task.parse()?.manifest().preprocess;
     Deployed::open(backbone, task)?.answers(split, p.mean, p.std)
 }
 
-/// As [`answers`]: how many of them are right.
+/// The accuracy of [`answers`].
 ///
 /// # Errors
-/// Whatever the runtime refuses.
+/// Errors of the runtime.
 pub fn accuracy(backbone: File<'_>, task: File<'_>, split: &Split) -> Result<Score> {
     let answers = answers(backbone, task, split)?;
     let right = answers.iter().zip(&split.labels).filter(|(answer, label)| answer == label).count();

@@ -1,5 +1,5 @@
-//! A trained task in fewer bits: f16, or int8 with its maps calibrated on images, and what that costs in
-//! accuracy.
+//! Packs a trained task in fewer bits: f16, or int8 with maps calibrated on images, and measures the accuracy
+//! lost.
 
 mod calibrate;
 mod choose;

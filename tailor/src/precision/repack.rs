@@ -1,4 +1,4 @@
-//! Bundles written again with fewer bits.
+//! Rewrites bundles with fewer bits.
 
 use super::File;
 use super::measure::Deployed;
@@ -9,28 +9,28 @@ use edge_runtime::kernels::Isa;
 use edge_runtime::kernels::int8::{Bits, Grid};
 use edge_runtime::{Packing, in_rows, pack_backbone};
 
-/// How numbers are stored (and, in int8, computed with).
+/// Storage precision (and, for int8, arithmetic).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// 16-bit floats in the file, 32-bit ones at work.
+    /// 16-bit floats in the file, 32-bit floats in memory.
     F16,
-    /// Bytes in the file and at work.
+    /// Bytes in the file and in memory.
     Int8,
 }
 
-/// Largest value that f16 holds.
+/// Largest f16 value.
 const F16_MOST: f32 = 65504.0;
 
-/// How far a packed task's scores may lie from the golden ones on another device, relative to the largest:
-/// what differs is the order of sums in the linear layer, and in f16 those of every layer.
+/// Maximum deviation of a packed task's scores from the golden ones on another device, relative to the
+/// largest: it comes from the order of sums in the linear layer, and in f16 in every layer.
 const GOLDEN_TOLERANCE: f32 = 1e-3;
 
-/// The backbone `file` in `precision`, for the instruction set `isa` where its layout depends on one.
+/// Packs the backbone `file` in `precision`, for the instruction set `isa` where its layout depends on one.
 ///
 /// # Errors
-/// What is wrong with the file, or that it was packed before.
+/// Errors in the file, or that it is already packed.
 pub fn backbone(file: File<'_>, precision: Precision, isa: Isa, signers: &[SigningKey]) -> Result<Vec<u8>> {
     let packing = match precision {
         Precision::F32 => Packing::F32(isa),
@@ -40,20 +40,20 @@ pub fn backbone(file: File<'_>, precision: Precision, isa: Isa, signers: &[Signi
     Ok(pack_backbone(file.name, file.bytes, packing, signers)?)
 }
 
-/// What a task needs to run on bytes.
+/// How to quantise a task.
 #[derive(Debug, Clone, Copy)]
 pub struct Rounding<'a> {
-    /// Of each map, in the order of [`bundles::plan::Plan::maps`].
+    /// The grid of each map, in the order of [`bundles::plan::Plan::maps`].
     pub grids: &'a [Grid],
-    /// Of each of its weights.
+    /// Bits of each weight.
     pub bits: Bits,
 }
 
-/// The task `file` in f16, or, with a `rounding`, in int8. `backbone` is the one it will run on: the golden
-/// vectors are what the runtime makes of the two.
+/// Packs the task `file` in f16, or, with a `rounding`, in int8. `backbone` is the one it will run on: the
+/// golden vectors are computed by the runtime from the two.
 ///
 /// # Errors
-/// What is wrong with either file, or that they do not belong together.
+/// Errors in either file, or that they do not belong together.
 pub fn task(
     file: File<'_>,
     rounding: Option<Rounding<'_>>,
@@ -98,10 +98,10 @@ pub fn task(
     Ok(writer.finish(signers)?)
 }
 
-/// The backbone's source network as a task of its own, `None` when its classifier was left out.
+/// The backbone's source network as a task of its own; `None` if it has no classifier.
 ///
 /// # Errors
-/// What is wrong with the file.
+/// Errors in the file.
 pub fn source_task(backbone: File<'_>) -> Result<Option<Vec<u8>>> {
     let parsed = backbone.parse()?;
     let manifest = parsed.manifest();
@@ -120,11 +120,11 @@ pub fn source_task(backbone: File<'_>) -> Result<Option<Vec<u8>>> {
     Ok(Some(writer.finish(&[])?))
 }
 
-/// `file` with these facts, in the place of its own of the same keys, and this security counter if there is
-/// one. Its signatures, which were of other bytes, are gone.
+/// `file` with these facts, replacing its own with the same keys, and the security counter if given. Its
+/// signatures are dropped, as they do not cover the new bytes.
 ///
 /// # Errors
-/// What is wrong with the file, or a fact that no bundle can hold.
+/// Errors in the file, or a fact no bundle can hold.
 pub fn restated(file: File<'_>, facts: &[(String, String)], counter: Option<u64>) -> Result<Vec<u8>> {
     let mut writer = Writer::of(&file.parse()?).map_err(Error::container(file.name))?;
     for (key, value) in facts {
@@ -136,20 +136,20 @@ pub fn restated(file: File<'_>, facts: &[(String, String)], counter: Option<u64>
     Ok(writer.finish(&[])?)
 }
 
-/// Whether f16 holds all of them, [rounded](rounded) or not.
+/// Whether f16 can hold all values, [rounded](rounded) or not.
 fn fits(values: &[f32]) -> bool {
     values.iter().all(|x| rounded(*x).abs() <= F16_MOST)
 }
 
-/// The nearest number of eight significant bits: more would say nothing beside weights that have no more, and
-/// makes bundles larger.
+/// Rounds to eight significant bits: more would add nothing next to weights that have no more, and would make
+/// bundles larger.
 fn rounded(x: f32) -> f32 {
     const REST: u32 = 0xffff;
     let half = REST / 2 + (x.to_bits() >> 16 & 1);
     f32::from_bits(x.to_bits().wrapping_add(half) & !REST)
 }
 
-/// A writer that says what `manifest` says, golden vectors and tensors left out.
+/// A writer with the contents of `manifest`, without golden vectors and tensors.
 fn like(manifest: &Manifest, kind: Kind) -> Writer {
     let mut writer = Writer::new(kind, &manifest.name, manifest.plan.clone(), manifest.preprocess);
     writer.labels(manifest.labels.iter().cloned());

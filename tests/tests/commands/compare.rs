@@ -1,8 +1,8 @@
-//! `tailor compare` as a user runs it: every method, results that are kept, several tasks, and what is refused.
+//! `tailor compare` as a user runs it: every method, stored results, several tasks, and refusals.
 
 use super::*;
 
-/// Options that train a little, and the results of `report` by method and key.
+/// Options for brief training; below, the results of `report` by method and key.
 const BRIEF: [&str; 10] =
     ["--epochs", "9,4,2", "--batch", "8,16,16", "--size", "16", "--validation", "0.34", "--search", "bisect"];
 
@@ -39,7 +39,8 @@ fn every_method_is_trained_once_and_counted() {
         for key in ["test", "val", "params", "macs", "swap_bytes", "seconds"] {
             assert_eq!(number(&result, key), figure(method, key), "{method}: {key}");
         }
-        // Bright above or below: nothing that trains at all gets this wrong. (A student would need more steps.)
+        // Bright above or below: any method that trains at all gets this right. (A student would need more
+        // steps.)
         assert!(figure(method, "test") > 0.7 || *method == "tailor", "{method}: {report}");
         assert_eq!((figure(method, "test_n"), figure(method, "val_n")), (12.0, 16.0));
         assert!(figure(method, "task_params") <= figure(method, "params"), "{method}");
@@ -54,17 +55,17 @@ fn every_method_is_trained_once_and_counted() {
     assert_eq!(figure("features", "task_params"), 2.0 * 65.0);
     assert!(figure("adapters-series", "macs") > figure("dan", "macs"));
     assert_eq!(figure("piggyback", "macs"), figure("fine-tune", "macs"));
-    // What is compared with looks at images of the same size: fine-tuning costs as much, but for its classifier.
+    // The baselines see images of the same size: fine-tuning costs as much, except for its classifier.
     let (backbone, _) = report.split_once("\"results\"").unwrap();
     assert_eq!(number(backbone, "macs") + 2.0 * 64.0, figure("fine-tune", "macs"));
     let fitted = std::fs::read_to_string(work.join("tailor/report.json")).unwrap();
     let (_, of_fit) = fitted.split_once("\"backbone\":").unwrap();
     assert_eq!(number(of_fit, "macs"), number(backbone, "macs"));
-    // The teacher is fine-tuning, and is trained once.
+    // The teacher is the fine-tuned network, and is trained once.
     let teacher = |method: &str| std::fs::read(work.join(method).join("teach.safetensors")).unwrap();
     assert!(teacher("fine-tune") == teacher("tailor"));
 
-    // Once more: everything is read back, nothing trained, and the table has a line for each.
+    // The second time, everything is read back, nothing trained, and the table has a line for each.
     let kept = std::fs::metadata(work.join("dan/dan.safetensors")).unwrap().modified().unwrap();
     assert_eq!(stdout("tailor", &args), report);
     let output = program("tailor").args(&args[..args.len() - 1]).output().unwrap();
@@ -93,20 +94,20 @@ fn tasks_in_sequence_share_one_network_and_are_averaged() {
     let args = compare(&bench, &[&bench.images, &second], &work, &methods);
     let table = stdout("tailor", &args);
     assert!(table.contains("average of 2 tasks"), "{table}");
-    // Features come first, as in every table, and no test image has been looked at.
+    // Features come first, as in every table, and no test image was used.
     let order: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(order[..3], ["images", "features", "packnet-50"]);
     let result =
         |data: &str| std::fs::read_to_string(work.join(data).join("packnet-50/result.json")).unwrap();
     assert!(result("images").contains("\"test\":null"));
-    // Norms are trained with the first task alone, and what it left free is what the second may use.
+    // Norms are trained with the first task only; the second may use whatever it left free.
     let own = |data: &str| number(&result(data), "task_params");
     assert!(own("again") < own("images"), "{table}");
 
     let report = stdout("tailor", &[&args[..args.len() - 1], &["--json"]].concat());
     assert!(!report.contains("\"test\":null"), "a test that had been left out: {report}");
 
-    // Other test images are looked at again, by what was trained before.
+    // Other test images are evaluated again, with the networks already trained.
     let trained = |method: &str| {
         let log = std::fs::read_to_string(work.join("images").join(method).join("metrics.csv")).unwrap();
         log.lines().count()
@@ -120,7 +121,7 @@ fn tasks_in_sequence_share_one_network_and_are_averaged() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_refused_before_any_work() {
+fn impossible_comparisons_are_refused_before_any_work() {
     let bench = bench();
     let work = bench.folder.path().join("compared");
     let refused = |data: &[&Path], extra: &[&str]| failure("tailor", &compare(&bench, data, &work, extra));

@@ -1,4 +1,5 @@
-//! What the commands say of bundles, and refuse to do to them: packed or not, signed or not, whole or not.
+//! What the commands report about bundles and refuse to do with them: packed or not, signed or not, intact or
+//! not.
 
 use super::*;
 use bundles::container::{Bundle, Writer};
@@ -19,7 +20,7 @@ fn task(bench: &Bench) -> PathBuf {
     work.join("halves.task")
 }
 
-/// What `inspect` tells of the kernels of the first layer.
+/// What `inspect` shows for the kernels of the first layer.
 fn first_kernel(shown: &Value) -> [String; 4] {
     let tensors = shown["tensors"].as_array().unwrap();
     let kernel = tensors.iter().find(|tensor| tensor["name"] == "conv1.weight").unwrap();
@@ -60,7 +61,7 @@ fn a_backbone_says_what_it_is_packed_for_and_needs() {
         assert_eq!((&shown["variant"], &shown["precision"]), (&variant.into(), &precision.into()));
         assert_eq!(first_kernel(&shown), kernel);
         assert_eq!(shown["backbone"], plain["backbone"]);
-        // What `pack` said is what `inspect` says: of the target, or the most that any device needs.
+        // `pack` and `inspect` agree: on the target's needs, or on the maximum over all devices.
         let arithmetic = if precision == "int8" { "int8" } else { "f32" };
         assert_eq!((&packed["arithmetic"], &shown["arithmetic"]), (&arithmetic.into(), &arithmetic.into()));
         let of = |isa: &Value, key: &str| isa[key].as_u64().unwrap();
@@ -85,7 +86,7 @@ fn a_backbone_says_what_it_is_packed_for_and_needs() {
     let memory = |packed: &Value| packed["memory_bytes"]["arena"].as_u64().unwrap();
     assert!(memory(&bytes) < memory(&half), "maps of bytes are smaller");
 
-    // Packed once is packed: what is gone does not come back.
+    // A packed file cannot be packed again: lost precision does not come back.
     for (file, form) in files.iter().zip(["f32 for neon, revision 2", "f16", "int8"]) {
         let out = at("again");
         let again = ["pack", text(file), "--precision", "int8", "--out", text(&out)];
@@ -191,7 +192,7 @@ fn targets_isa(target: &str) -> String {
 }
 
 #[test]
-fn results_never_take_the_place_of_what_they_are_made_of() {
+fn outputs_never_overwrite_their_inputs() {
     let bench = bench();
     let at = |name: &str| bench.folder.path().join(name);
     let (net, key, weights) = (text(&bench.backbone), at("release.key"), at("w.backbone"));
@@ -232,7 +233,7 @@ fn results_never_take_the_place_of_what_they_are_made_of() {
 }
 
 #[test]
-fn verify_tells_scripts_what_is_wrong_and_checks_ids_against_kernels() {
+fn verify_reports_error_codes_and_checks_ids_against_kernels() {
     let bench = bench();
     let at = |name: &str| bench.folder.path().join(name);
     let key = at("release.key");
@@ -264,7 +265,7 @@ fn verify_tells_scripts_what_is_wrong_and_checks_ids_against_kernels() {
     stdout("tailor", &["pack", net, "--precision", "int8", "--out", text(&packed)]);
     assert_eq!(json(&["verify", text(&packed)])["backbone_computed"], false);
 
-    // Whole and signed, but not the backbone that it says it is.
+    // Intact and signed, but not the backbone it claims to be.
     let bytes = std::fs::read(&bench.backbone).unwrap();
     let mut lying = Writer::of(&Bundle::parse(&bytes).unwrap()).unwrap();
     lying.backbone([5; 32], "f32");
@@ -326,7 +327,7 @@ fn old_keys_are_rotated_out() {
 }
 
 #[test]
-fn facts_and_counter_are_stated_and_stay() {
+fn facts_and_counter_are_set_and_kept() {
     let bench = bench();
     let at = |name: &str| bench.folder.path().join(name);
     let (first, second) = (at("first.backbone"), at("second.backbone"));
@@ -338,9 +339,9 @@ fn facts_and_counter_are_stated_and_stay() {
     assert_eq!((&shown["facts"]["batch"], &shown["facts"]["top1"]), (&"A=7".into(), &"best".into()));
     assert_eq!((before["security_counter"].as_u64(), shown["security_counter"].as_u64()), (Some(0), Some(7)));
     assert_eq!(shown["facts"].as_object().unwrap().len(), before["facts"].as_object().unwrap().len() + 1);
-    assert!(stdout("tailor", &["inspect", text(&first)]).contains("7 (devices keep it"));
+    assert!(stdout("tailor", &["inspect", text(&first)]).contains("7 (stored by devices"));
 
-    // What is not given stays as it is in the input.
+    // What is not given is kept from the input.
     stdout("tailor", &["pack", text(&bench.backbone), "--precision", "f16", "--out", text(&second)]);
     let shown = json(&["inspect", text(&second)]);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The two programs as a user runs them: import, fit, look, verify, and run on the device side.
+//! The two programs as a user runs them: import, fit, inspect, verify, and run on the device side.
 
 mod classify;
 mod compare;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
-/// A program of this workspace, built in the profile the tests were.
+/// A program of this workspace, built in the profile of the tests.
 fn program(name: &str) -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
@@ -60,21 +60,21 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A number in a flat piece of JSON, by its key.
+/// A number in a flat JSON object, by its key.
 fn number(json: &str, key: &str) -> f64 {
     let (_, rest) = json.split_once(&format!("\"{key}\":")).unwrap_or_else(|| panic!("no {key} in {json}"));
     let end = rest.find([',', '}', ']']).unwrap();
     rest[..end].trim().parse().unwrap_or_else(|_| panic!("{key} in {json}"))
 }
 
-/// A backbone and a few small images of two kinds that anyone tells apart: bright on top, bright below.
+/// A backbone and a few small images of two clearly distinct classes: bright above, bright below.
 struct Bench {
     folder: tempfile::TempDir,
     backbone: PathBuf,
     images: PathBuf,
 }
 
-/// One of them, `darker` or as it is.
+/// One of them, made darker by `darker`.
 fn picture(class: &str, i: u32, darker: u8) -> image::GrayImage {
     image::GrayImage::from_fn(12, 12, |x, y| {
         let bright = (y < 6) == (class == "above");
@@ -119,13 +119,13 @@ fn a_folder_of_images_becomes_a_task_that_the_runtime_answers() {
     let drawing = std::fs::read_to_string(work.join("architecture.svg")).unwrap();
     assert!(drawing.starts_with("<svg") && drawing.contains("halves"));
 
-    // Once more: everything is there, nothing is trained, and the answer is the same to the byte.
+    // The second time, everything is there, nothing is trained, and the result is byte-identical.
     let packed = std::fs::read(&task).unwrap();
     let metrics = std::fs::read(work.join("metrics.csv")).unwrap();
     assert_eq!(stdout("tailor", &args), report);
     assert_eq!(std::fs::read(&task).unwrap(), packed);
     assert_eq!(std::fs::read(work.join("metrics.csv")).unwrap(), metrics);
-    // Other options must not silently continue what was begun with these.
+    // Other options must not silently continue a run begun with these.
     let mut other = args.clone();
     other.extend(["--seed", "2"]);
     let (_, why) = failure("tailor", &other);
@@ -152,7 +152,7 @@ fn a_folder_of_images_becomes_a_task_that_the_runtime_answers() {
 }
 
 #[test]
-fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
+fn a_task_in_fewer_bits_keeps_its_accuracy_or_is_not_packed() {
     let bench = bench();
     let at = |name: &str| bench.folder.path().join(name);
     let work = at("run");
@@ -172,14 +172,14 @@ fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
             vec!["pack", text(&task), "--precision", precision, "--backbone", text(&bench.backbone)];
         pack.extend(["--data", text(&bench.images), "--json", "--out", text(&out)]);
         let report = stdout("tailor", &[&pack[..], &["--max-drop", "100"]].concat());
-        // A task of a few thousand numbers: its manifest, which stays, is as large.
+        // A task with a few thousand parameters: its manifest, which stays, is as large.
         assert!(ratio(&report) > 1.3, "{precision}: {report}");
         assert_eq!(number(&report, "n"), 12.0);
         assert!(report.contains("\"split\":\"test\""), "{report}");
         assert!(number(&report, "drop_points") <= 10.0, "{precision}: {report}");
         let again = std::fs::read(&out).unwrap();
         if precision == "int8" {
-            // As few as are tried, where nothing is too much; finer ones on demand.
+            // The fewest bits tried when any loss is accepted; more on request.
             assert_eq!(number(&report, "bits"), 6.0);
             let fine = stdout("tailor", &[&pack[..], &["--max-drop", "100", "--bits", "8"]].concat());
             assert!(number(&fine, "bytes") > number(&report, "bytes"), "{fine}");
@@ -194,7 +194,7 @@ fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
         let tested = stdout("edge-runtime", &device);
         assert!(tested.contains("halves"), "{tested}");
 
-        // No loss is as small as this.
+        // No loss can be this small.
         std::fs::remove_file(&out).unwrap();
         let (code, why) = failure("tailor", &[&pack[..], &["--max-drop=-101"]].concat());
         assert_eq!(code, 1, "{why}");
@@ -210,7 +210,7 @@ fn a_task_in_fewer_bits_answers_as_before_or_is_not_packed() {
     assert_eq!(code, 4, "{why}");
     assert!(why.contains("holds no scales of int8 maps"), "{why}");
     let whole = ["pack", text(&bench.backbone), "--precision", "int8", "--bits", "7", "--out", "x"];
-    assert!(failure("tailor", &whole).1.contains("--bits: only for tasks"));
+    assert!(failure("tailor", &whole).1.contains("--bits: only applies to tasks"));
     let (_, why) = failure("tailor", &["pack", text(&task), "--precision", "int8", "--out", "x"]);
     assert!(why.contains("--backbone"), "{why}");
 }
@@ -224,7 +224,7 @@ fn pretrain<'a>(bench: &'a Bench, work: &'a Path, extra: &[&'a str]) -> Vec<&'a 
 }
 
 #[test]
-fn signatures_are_made_checked_and_asked_for() {
+fn signatures_are_made_checked_and_required() {
     let bench = bench();
     let (key, other) = (bench.folder.path().join("release.key"), bench.folder.path().join("other.key"));
     stdout("tailor", &["keygen", "--out", text(&key), "--name", "release"]);
@@ -263,7 +263,7 @@ fn a_backbone_is_exported_whole_or_not_at_all() {
     let shown = stdout("tailor", &[&export[..], &["--dynamic-batch", "--with-preprocessing"]].concat());
     assert!(shown.contains("pixels (batchx3x32x32) to scores (batchx100)"), "{shown}");
 
-    // What cannot be exported leaves the file that is there.
+    // A failed export leaves an existing file in place.
     let bytes = std::fs::read(&model).unwrap();
     let packed = bench.folder.path().join("packed.backbone");
     let pack = ["pack", text(&bench.backbone), "--target", "jetson-orin-nano", "--out", text(&packed)];
@@ -278,7 +278,7 @@ fn a_backbone_is_exported_whole_or_not_at_all() {
 }
 
 #[test]
-fn bad_data_and_bad_options_are_named_before_any_work() {
+fn bad_data_and_bad_options_are_reported_before_any_work() {
     let bench = bench();
     let work = bench.folder.path().join("run");
     let fit = |extra: &[&str]| {
@@ -287,7 +287,7 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
         args.extend(extra);
         failure("tailor", &args)
     };
-    // Not one of these reads a picture: a broken one would be named instead.
+    // None of these reads an image: a broken one would be reported instead.
     let spoilt = bench.images.join("train/above/3.png");
     let picture = std::fs::read(&spoilt).unwrap();
     std::fs::write(&spoilt, b"not a picture").unwrap();
@@ -319,7 +319,8 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
         std::fs::create_dir_all(bench.images.join("val").join(class)).unwrap();
         std::fs::write(bench.images.join("val").join(class).join("0.png"), b"not a picture").unwrap();
     }
-    // This program was built without GPU support; `auto` falls back, and its images are read and found broken.
+    // This program was built without GPU support; `auto` falls back to the CPU, and its images are found
+    // broken.
     for device in ["cuda", "cuda:1"] {
         let (code, why) = fit(&["--device", device]);
         assert!(code == 4 && why.contains("without GPU support") && why.contains("--device cpu"), "{why}");
@@ -351,7 +352,7 @@ fn bad_data_and_bad_options_are_named_before_any_work() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_program_without_a_word() {
+fn a_closed_pipe_ends_the_program_silently() {
     let mut running = program("tailor")
         .args(["completions", "bash"])
         .stdout(Stdio::piped())
@@ -364,7 +365,7 @@ fn a_reader_that_goes_away_ends_the_program_without_a_word() {
 }
 
 #[test]
-fn output_that_nobody_takes_neither_stops_training_nor_hides_a_failure() {
+fn closed_output_neither_stops_training_nor_hides_a_failure() {
     let bench = bench();
     let work = bench.folder.path().join("run");
     let start = |args: &[&str]| {

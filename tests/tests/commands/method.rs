@@ -1,4 +1,4 @@
-//! Switches of the method: what is counted, budgets, gates, searches, and candidates as jobs of a cluster.
+//! Options of the method: counting, budgets, gates, sweeps, and candidates as cluster jobs.
 
 use super::{Bench, bench, failure, number, program, stdout, text};
 use std::fs;
@@ -18,7 +18,7 @@ fn report(args: &[&str]) -> String {
     stdout("tailor", &[&["fit", "--json"], args].concat())
 }
 
-/// (of the backbone, of the task)
+/// The values (of the backbone, of the task).
 fn both(report: &str, key: &str) -> (f64, f64) {
     let (backbone, task) = report.split_once("\"task\":").unwrap();
     (number(backbone, key), number(task, key))
@@ -58,14 +58,14 @@ fn a_budget_is_kept_in_every_unit() {
     let lean = report(&fit(&bench, &by_time, &timed));
     let (whole, macs) = both(&lean, "macs");
     assert!(macs < whole, "{macs} of {whole}");
-    // What it takes is told beside the budget, in its unit.
+    // The cost is reported beside the budget, in its unit.
     let (cost, budget) = (number(&lean, "cost"), number(&lean, "budget"));
     assert!(lean.contains("\"cost_unit\":\"us\"") && cost <= budget, "{lean}");
     let told = stdout("tailor", &[&["fit"], &fit(&bench, &by_time, &timed)[..]].concat());
     let words = format!("{:.3} ms (budget {:.3} ms)", cost / 1e3, budget / 1e3);
     assert!(told.contains(&words), "{words} in {told}");
 
-    // What cannot be is refused before anything is trained.
+    // Impossible requests are refused before anything is trained.
     let work = work("refused");
     let far = ["--cost", "latency", "--table", text(&table), "--skips", "5"];
     let cases: [(&[&str], &str); 7] = [
@@ -96,8 +96,8 @@ fn gates_that_close_and_blocks_dropped_one_by_one_make_a_task() {
     assert!(stdout("edge-runtime", &device).contains("halves"));
 }
 
-/// Stands in for Slurm's `sbatch`: runs each script at once, once for every number of the array. `tests/slurm/check` has the
-/// real one do it.
+/// Stands in for Slurm's `sbatch`: runs each script at once, once per array index. `tests/slurm/check` uses
+/// the real one.
 const SBATCH: &str = r#"#!/bin/bash
 set -e
 script=$(cat); array=; log=

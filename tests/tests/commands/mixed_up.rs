@@ -1,5 +1,5 @@
-//! What belongs together and does not: images of one folder with checkpoints of another, classes with another task's,
-//! files of one kind where another is needed.
+//! Mismatched inputs: images of one folder with checkpoints of another, classes of another task, files of the
+//! wrong kind.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn checkpoints_know_the_images_they_were_made_with() {
     assert_eq!(stdout("tailor", &teacher), said, "done before");
     let (_, why) = failure("tailor", &fit(&bench, &work, &["--until", "teach", "--seed", "2"]));
     assert!(why.contains("another version (seed 1 there, 2 now)"), "{why}");
-    // What images are called does not matter, only what they are.
+    // The names of images do not matter, only their contents.
     let renamed = bench.folder.path().join("pictures");
     std::fs::rename(&bench.images, &renamed).unwrap();
     let again: Vec<&str> =
@@ -32,7 +32,7 @@ fn checkpoints_know_the_images_they_were_made_with() {
     assert_eq!(stdout("tailor", &again), said);
     std::fs::rename(&renamed, &bench.images).unwrap();
 
-    // Two images change places: as many as ever, in the same classes.
+    // Two images swap places: the same number, in the same classes.
     let place = |class: &str, name: &str| bench.images.join("train").join(class).join(name);
     let exchange = || {
         let (a, b, aside) = (place("above", "3.png"), place("below", "3.png"), bench.folder.path().join("x"));
@@ -46,7 +46,7 @@ fn checkpoints_know_the_images_they_were_made_with() {
     exchange();
     assert_eq!(stdout("tailor", &teacher), said);
 
-    // The same images in the other order of labels.
+    // The same images with the labels in another order.
     for split in ["train", "test"] {
         let at = bench.images.join(split);
         std::fs::rename(at.join("above"), at.join("under")).unwrap();
@@ -56,7 +56,7 @@ fn checkpoints_know_the_images_they_were_made_with() {
 }
 
 #[test]
-fn other_classes_are_no_measure_of_a_task() {
+fn a_task_is_not_measured_on_other_classes() {
     let bench = bench();
     let work = bench.folder.path().join("run");
     stdout("tailor", &fit(&bench, &work, &[]));
@@ -126,7 +126,7 @@ fn two_runs_never_share_a_folder() {
         assert!(why.contains("another run is at work in this folder"), "{command:?}: {why}");
         assert_eq!(std::fs::read_dir(&work).unwrap().count(), 1, "{command:?}: the lock alone");
     }
-    // Candidates of a sweep may be at work together, once the student is there that all of them begin with.
+    // Candidates of a sweep may run concurrently once their common student exists.
     other.unlock().unwrap();
     other.lock_shared().unwrap();
     let (_, why) = failure("tailor", &in_it(&["prune", "--drop", "1"]));
@@ -138,7 +138,7 @@ fn two_runs_never_share_a_folder() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_with_what_could() {
+fn wrong_inputs_are_refused_with_a_hint() {
     let bench = bench();
     let at = |name: &str| bench.folder.path().join(name);
     let (work, packed) = (at("run"), at("packed.backbone"));
@@ -157,8 +157,8 @@ fn what_cannot_be_meant_is_refused_with_what_could() {
         (eval(&bench.backbone, &["--size", "0"]), "--size 0"),
         (backbone_as_task, "a task"),
         ([&["prune"], &prune[1..]].concat(), "--until"),
-        (vec!["verify", text(&packed), "--key", text(&packed)], "key: the first line is a different one"),
-        (vec!["sign", text(&packed), "--key", text(&packed)], "key: the first line is a different one"),
+        (vec!["verify", text(&packed), "--key", text(&packed)], "key: wrong first line"),
+        (vec!["sign", text(&packed), "--key", text(&packed)], "key: wrong first line"),
         (vec!["import", text(&weights), "--mean", "125,123,114"], "from 0 to 1"),
     ];
     for (command, hint) in cases {
@@ -166,7 +166,7 @@ fn what_cannot_be_meant_is_refused_with_what_could() {
         assert!(why.contains(hint) && code != 101, "{command:?}: {why}");
     }
 
-    // A bad file among several is named, and the others are looked at.
+    // A bad file among several is reported, and the others are checked.
     let bad = at("bad.task");
     std::fs::write(&bad, b"nothing").unwrap();
     let output = run("tailor", &["verify", text(&bad), text(&bench.backbone), "--json"]);

@@ -1,4 +1,4 @@
-//! The paper's experiments as a user runs them: what is trained, what tables say, what is kept and what is refused.
+//! The paper's experiments as a user runs them: training, tables, stored results and refusals.
 
 mod decathlon;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Options that train a little.
+/// Options for brief training.
 const BRIEF: [&str; 8] = ["--epochs", "2,2,1", "--size", "16", "--validation", "0.34", "--batch", "8,16,16"];
 
 fn protocol<'a>(name: &'a str, bench: &'a Bench, work: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
@@ -23,7 +23,7 @@ fn findings(args: &[&str]) -> Value {
     serde_json::from_str(&stdout("tailor", &[args, &["--json"]].concat())).unwrap()
 }
 
-/// A cell of a table, by its row's name and its column's.
+/// A cell of a table, by row and column name.
 fn cell<'a>(found: &'a Value, table: usize, row: &str, column: &str) -> &'a str {
     let table = &found["tables"][table];
     let columns = table["columns"].as_array().unwrap();
@@ -38,7 +38,7 @@ fn pretrained(bench: &Bench, arch: &str, images: &Path) -> PathBuf {
     let out = bench.folder.path().join(format!("{arch}.backbone"));
     let mut args = vec!["pretrain", "--data", text(images), "--work", text(&work), "--arch", arch];
     args.extend(["--size", "16", "--epochs", "6", "--batch", "8", "--out", text(&out)]);
-    // A share of train/ is held out only where there is no val/, which is refused beside a share.
+    // A share of train/ is held out only if there is no val/; giving both is refused.
     if !images.join("val").is_dir() {
         args.extend(["--validation", "0.25"]);
     }
@@ -46,7 +46,7 @@ fn pretrained(bench: &Bench, arch: &str, images: &Path) -> PathBuf {
     out
 }
 
-/// (stage, what metrics.csv says of `column`) of every epoch.
+/// The pairs (stage, value of `column` in metrics.csv) of every epoch.
 fn metrics(work: &Path, column: &str) -> Vec<(String, String)> {
     let csv = fs::read_to_string(work.join("metrics.csv")).unwrap();
     let mut lines = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
@@ -97,7 +97,7 @@ fn skips_differ_in_their_reach_alone_and_share_a_teacher() {
     assert!(sheet.contains("images, 1 skip") && sheet.contains("images, dense"), "{sheet}");
     assert_eq!(sheet.matches("<svg").count(), 3);
 
-    // Once more: everything is read back.
+    // The second time, everything is read back.
     let kept = |at: &str| fs::metadata(folder(at).join("train.safetensors")).unwrap().modified().unwrap();
     let before = [kept("skips-1"), kept("skips-dense")];
     assert_eq!(findings(&args)["results"], found["results"]);
@@ -129,10 +129,10 @@ fn without_a_teacher_nothing_is_matched_and_both_sweeps_are_shown() {
                 assert_eq!(value.is_some_and(|v| v > 0.0), is_matched, "{folder}, {stage}: {term} {value:?}");
             }
         }
-        // Three blocks: four networks at most, as many rows and points as there are.
+        // Three blocks: at most four networks, with as many rows and points.
         let candidates = found["results"][folder]["candidates"].as_array().unwrap();
         assert!((2..=4).contains(&candidates.len()), "{candidates:?}");
-        // Where the sweep ended early, it is said why.
+        // If the sweep ended early, the reason is given.
         let notes = found["notes"].as_array().unwrap().iter().map(|note| note.as_str().unwrap());
         let why =
             format!("{}: not without {} blocks: no path", work.join(folder).display(), candidates.len());
@@ -178,7 +178,7 @@ fn every_backbone_has_a_curve_of_its_own() {
     let candidates = |i: usize| of(i)["candidates"].as_array().unwrap();
     let rows = found["tables"][1]["rows"].as_array().unwrap();
     assert_eq!(rows.len(), candidates(0).len() + candidates(1).len());
-    // Leaner and leaner, by its own backbone.
+    // Ever smaller, relative to its own backbone.
     for i in 0..2 {
         let macs: Vec<u64> = candidates(i).iter().map(|c| c["macs"].as_u64().unwrap()).collect();
         assert!(macs.is_sorted_by(|a, b| a > b) && macs.len() > 1, "{macs:?}");
@@ -210,7 +210,7 @@ fn several_data_sets_count_the_backbone_once() {
         }
     }
     let more = [text(&again), "--methods", "fine-tune,features,tailor", "--search", "bisect"];
-    // `--data` takes several: the other goes right behind the first.
+    // `--data` takes several values: the other one directly follows the first.
     let mut args = protocol("datasets", &bench, &work, &[]);
     let at = args.iter().position(|arg| *arg == "--data").unwrap();
     args.splice(at + 2..at + 2, more);

@@ -1,15 +1,16 @@
-//! The page about work folders: well-formed, true to `report.json`, and no way in for what class names hold.
+//! The page about work folders: well-formed, consistent with `report.json`, and safe against markup in class
+//! names.
 
 use super::{Bench, QUICK, bench, failure, number, program, stdout, text};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// A class name that a careless page would take for a tag.
+/// A class name that careless escaping would turn into a tag.
 const CLASS: &str = "<b>&\"'";
 const ESCAPED: &str = "&lt;b&gt;&amp;&quot;&#39;";
 
-/// Fits with what is meant for few images and returns stderr.
+/// Fits with the options for few images and returns stderr.
 fn fit(bench: &Bench, work: &Path, seed: &str) -> String {
     let mut fit = program("tailor");
     fit.args([
@@ -29,7 +30,7 @@ fn fit(bench: &Bench, work: &Path, seed: &str) -> String {
     errors
 }
 
-/// Fails unless every tag that opens closes, in order.
+/// Fails unless every opening tag is closed, in order.
 #[track_caller]
 fn assert_well_formed(page: &str) {
     let mut open: Vec<&str> = Vec::new();
@@ -49,7 +50,7 @@ fn assert_well_formed(page: &str) {
         }
     }
     assert!(open.is_empty(), "{open:?} do not close");
-    // An ampersand begins an entity, or it should have been one.
+    // Every ampersand must begin an entity.
     for rest in page.split('&').skip(1) {
         let entity = rest.split(';').next().unwrap();
         assert!(["amp", "lt", "gt", "quot", "#39"].contains(&entity), "&{entity}");
@@ -62,7 +63,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     for split in ["train", "test"] {
         fs::rename(bench.images.join(split).join("above"), bench.images.join(split).join(CLASS)).unwrap();
     }
-    // Nobody can tell these apart: at least one of each pair is a mistake.
+    // These cannot be told apart: at least one of each pair is a mistake.
     for i in 0..6 {
         let twin = bench.images.join("test").join("below").join(format!("{i}.png"));
         fs::copy(twin, bench.images.join("test").join(CLASS).join(format!("twin-{i}.png"))).unwrap();
@@ -100,7 +101,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
             format!("<dt>Bundle</dt><dd>{:.1} KiB, compressed</dd>", number(task, "bundle_bytes") / 1024.0);
         assert!(html.contains(&macs) && html.contains(&bytes) && html.contains(&bundle), "{macs}, {bytes}");
 
-        // Every answer is there, and as many of them are wrong as the accuracy says.
+        // Every answer is there, and the number of wrong ones matches the accuracy.
         let wrong = (18.0 * (1.0 - number(task, "test"))).round() as usize;
         let pictures = fs::read_dir(work.join("mistakes")).unwrap().count();
         assert_eq!(pictures, wrong);
@@ -111,7 +112,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     assert!(means.contains("<td>2</td>"), "two seeds of the same");
     assert_eq!(html.matches("role=\"img\"").count(), 8, "four plots of each");
 
-    // A folder of `compare`: the tailored network, which is shown once, beside the other methods.
+    // A folder of `compare`: the tailored network is shown once, beside the other methods.
     let both = at("both");
     fs::create_dir_all(both.join("tuned")).unwrap();
     assert!(
@@ -126,7 +127,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     assert_eq!((network("&lt;i&gt;tuned"), network("tailored"), network("tailor")), (1, 1, 0));
     assert!(html.contains("Architecture</h3>") && !html.contains("Missing in"));
 
-    // An older folder: what is left is shown, and what is missing is said.
+    // An older folder: what is left is shown, and what is missing is reported.
     for gone in ["report.json", "predictions.json"] {
         fs::remove_file(two.join(gone)).unwrap();
     }
@@ -151,7 +152,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     let (_, why) = failure("tailor", &["report", text(&one)]);
     assert!(why.contains("report.json: not valid JSON"), "{why}");
 
-    // Other options are refused before an image is read: the broken one would be named instead.
+    // Other options are refused before an image is read: the broken one would be reported instead.
     fs::write(bench.images.join("train/below/0.png"), b"not a picture").unwrap();
     let mut other = vec!["fit", "--backbone", text(&bench.backbone), "--data", text(&bench.images)];
     other.extend(["--work", text(&one), "--name", CLASS]);

@@ -1,4 +1,4 @@
-//! Training from scratch, and training that is interrupted.
+//! Training from scratch, and interrupted training.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn a_backbone_from_scratch_goes_straight_into_eval_fit_and_the_runtime() {
     let shown = stdout("tailor", &["inspect", text(&backbone)]);
     assert!(shown.contains("above, below") && shown.contains("input 3x16x16"), "{shown}");
 
-    // The images' size, normalisation and identity go along without being said again.
+    // The images' size, normalisation and identity are recorded and need not be repeated.
     let mut fit = vec!["fit", "--backbone", text(&backbone), "--data", text(&bench.images)];
     fit.extend(["--work", text(&task), "--name", "halves", "--json"]);
     fit.extend(QUICK);
@@ -29,7 +29,7 @@ fn a_backbone_from_scratch_goes_straight_into_eval_fit_and_the_runtime() {
         stdout("edge-runtime", &["self-test", "--backbone", text(&backbone), "--task", text(&bundle)]);
     assert!(tested.contains("halves"), "{tested}");
 
-    // Other classes are no measure of it.
+    // It is not measured on other classes.
     std::fs::rename(bench.images.join("train/below"), bench.images.join("train/under")).unwrap();
     std::fs::rename(bench.images.join("test/below"), bench.images.join("test/under")).unwrap();
     eval.pop();
@@ -37,7 +37,7 @@ fn a_backbone_from_scratch_goes_straight_into_eval_fit_and_the_runtime() {
     assert!(why.contains("above, under") && why.contains("above, below"), "{why}");
 }
 
-/// Starts `tailor`, stops it by `stop` as soon as its stderr says `word`, and returns (exit code, stderr).
+/// Starts `tailor`, stops it with `stop` once its stderr contains `word`, and returns (exit code, stderr).
 fn stopped(args: &[&str], word: &str, stop: &dyn Fn(&mut Child)) -> (Option<i32>, String) {
     let mut child =
         program("tailor").args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -56,12 +56,12 @@ fn stopped(args: &[&str], word: &str, stop: &dyn Fn(&mut Child)) -> (Option<i32>
     (child.wait().unwrap().code(), seen)
 }
 
-/// Pulls the plug.
+/// Kills the process without warning.
 fn kill(child: &mut Child) {
     child.kill().unwrap();
 }
 
-/// Presses Ctrl-C, and its signal comes twice, as it does through `timeout` or a shell.
+/// Sends Ctrl-C's signal twice, as `timeout` or a shell may do.
 fn interrupt(child: &mut Child) {
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid, &pid]).status().unwrap().success());

@@ -1,18 +1,18 @@
-//! An ONNX model run the plainest way, in f64, from nothing but its file: operators as the ONNX specification
-//! defines them, and a panic for anything that a model may not do.
+//! A plain f64 interpreter for ONNX models, given only the file: operators as defined by the ONNX
+//! specification, and a panic for anything a model may not do.
 
 use prost::Message;
 use std::collections::HashMap;
 use tailor::export::schema::{Extent, FLOAT, INT64, Model, Node, Tensor};
 
-/// A tensor on its way through the graph.
+/// A tensor in the graph.
 #[derive(Debug, Clone)]
 pub struct Value {
     pub dims: Vec<usize>,
     pub data: Vec<f64>,
 }
 
-/// Reads a file and checks what a reader may rely on beyond single nodes.
+/// Decodes a file and checks global properties that readers rely on.
 pub fn read(bytes: &[u8]) -> Model {
     let model = Model::decode(bytes).expect("a protobuf of a model");
     assert_eq!(model.encode_to_vec(), bytes, "nothing in the file is unknown to the schema");
@@ -35,7 +35,7 @@ pub fn read(bytes: &[u8]) -> Model {
     model
 }
 
-/// The graph's output for `input`, whose batch axis may differ from one only where the model allows it.
+/// The graph's output for `input`, whose batch size may differ from one only if the model allows it.
 pub fn run(model: &Model, input: &Value) -> Value {
     let graph = model.graph.as_ref().expect("a graph");
     let [port] = graph.input.as_slice() else { panic!("one input: {:?}", graph.input) };
@@ -171,14 +171,14 @@ fn apply(node: &Node, inputs: &[&Value]) -> Value {
     }
 }
 
-/// Every element through `f(element, channel)`.
+/// Applies `f(element, channel)` to every element.
 fn map(x: &Value, f: impl Fn(f64, usize) -> f64) -> Value {
     let area: usize = x.dims[2..].iter().product();
     let data = x.data.iter().enumerate().map(|(i, &v)| f(v, i / area % x.dims[1])).collect();
     Value { dims: x.dims.clone(), data }
 }
 
-/// Element by element, the smaller operand spread over the larger as NumPy does it.
+/// Elementwise, with the smaller operand broadcast as in NumPy.
 fn pairwise(a: &Value, b: &Value, f: impl Fn(f64, f64) -> f64) -> Value {
     let rank = a.dims.len().max(b.dims.len());
     let lift = |dims: &[usize]| [vec![1; rank - dims.len()], dims.to_vec()].concat();
@@ -202,7 +202,7 @@ fn pairwise(a: &Value, b: &Value, f: impl Fn(f64, f64) -> f64) -> Value {
     Value { dims, data }
 }
 
-/// Each window of each channel through `f`; what lies outside the map is left out of the window.
+/// Applies `f` to each window of each channel; values outside the map are left out of the window.
 fn pool(x: &Value, kernel: &[usize], stride: &[usize], pads: &[usize], f: impl Fn(&[f64]) -> f64) -> Value {
     let &[n, c, h, w] = x.dims.as_slice() else { panic!("a map, not {:?}", x.dims) };
     let out =

@@ -1,11 +1,11 @@
-//! Exported networks, read back from their bytes and run by a plain interpreter, give the scores of the plan.
+//! Exported networks, decoded and run by a plain interpreter, give the scores of the plan.
 
 mod interpreter;
 #[path = "../../../edge-runtime/tests/runtime/naive.rs"]
 mod naive;
 #[path = "../../../edge-runtime/tests/runtime/random.rs"]
 mod random;
-// Its stores on disk are for the command's own tests.
+// The module's on-disk stores are for the command's own tests.
 #[allow(dead_code)]
 #[path = "../../../edge-runtime/tests/runtime/store.rs"]
 mod store;
@@ -19,8 +19,8 @@ use interpreter::{Value, read, run};
 use random::Rng;
 use tailor::export::{Network, Options, onnx};
 
-/// Largest difference allowed, relative to the largest score. Both sides count in f64; only an alpha that goes
-/// into a norm is rounded once more.
+/// Maximum difference, relative to the largest score. Both sides compute in f64; only an alpha folded into a
+/// norm is rounded once more.
 const TOLERANCE: f64 = 1e-5;
 
 fn network(plan: &Plan, tensors: &naive::Tensors) -> Network {
@@ -45,7 +45,7 @@ fn assert_close(got: &[f64], want: &[f64], what: &str) {
     }
 }
 
-/// Exports the network with and without a batch axis of the caller's choice, and compares scores.
+/// Exports the network with and without a dynamic batch axis, and compares scores.
 fn assert_agreement(network: &Network, rng: &mut Rng) {
     let shape = network.plan.input;
     let mut draw = || (0..shape.len()).map(|_| rng.float()).collect::<Vec<f32>>();
@@ -140,14 +140,14 @@ fn bundles_keep_their_scores_and_say_what_they_are() {
         assert!(value("labels").starts_with(&format!("[\"{name} 0\",\"{name} 1\"")), "{}", value("labels"));
         assert_eq!((model.producer_name.as_str(), model.opset_import[0].version), ("tailor", 13));
     }
-    // The backbone of these files has neither norms nor classifier of its own.
+    // The backbone of these files has no norms or classifier of its own.
     let missing = Network::backbone(&backbone).unwrap_err();
     assert!(missing.to_string().contains("bn1.scale"), "{missing}");
     assert_eq!(missing.exit_code(), 4);
 }
 
 #[test]
-fn a_task_of_another_backbone_and_bundles_in_each_others_place_are_refused() {
+fn a_task_of_another_backbone_and_swapped_bundles_are_refused() {
     let (one, other) = (store::packed("wrn16-1", 12, 1), store::packed("wrn16-1", 12, 2));
     let (task, backbone) = (Bundle::parse(&one.tasks[0].1).unwrap(), Bundle::parse(&other.backbone).unwrap());
     let error = Network::task(&task, &backbone).unwrap_err();
@@ -166,7 +166,7 @@ fn a_task_of_another_backbone_and_bundles_in_each_others_place_are_refused() {
         assert_eq!(error.exit_code(), 4);
         assert!(said.contains("packed for a device") && said.contains("tailor import"), "{said}");
     }
-    // Halves are numbers like any other.
+    // f16 values are exported like any others.
     let packed = pack_backbone("one", &one.backbone, Packing::F16, &[]).unwrap();
     assert_agreement(&Network::task(&task, &Bundle::parse(&packed).unwrap()).unwrap(), &mut Rng::new(3));
 }
@@ -196,12 +196,12 @@ fn a_model_with_preprocessing_takes_the_pixels_that_the_runtime_takes() {
         let input = Value { dims: vec![1, channels, 12, 12], data: planes.map(|&v| f64::from(v)).collect() };
         let got = run(&read(&model.bytes), &input).data;
         let size = want.iter().fold(1e-2f64, |size, score| size.max(score.abs()));
-        // Against the engine, which counts in f32.
+        // Against the engine, which computes in f32.
         assert!(
             got.iter().zip(&want).all(|(got, want)| (got - want).abs() <= 1e-4 * size),
             "{got:?} {want:?}"
         );
-        // Without, the caller normalises.
+        // Without preprocessing, the caller normalises.
         let normaliser = Normaliser::new(network.preprocess.mean, network.preprocess.std).unwrap();
         let mut image = vec![0.0; 3 * 144];
         normaliser.normalise(&pixels, channels, &mut image).unwrap();

@@ -1,11 +1,11 @@
-//! Attacks: files that are sealed and signed correctly, but lie.
+//! Attacks: correctly sealed and signed files that lie.
 
 use crate::container::testing::{Rng, forge, forge_bytes, tiny_backbone, tiny_task};
 use crate::container::*;
 use crate::plan::Owner;
 use crate::{Error, Result};
 
-/// A lawful task manifest and its section group, to be made unlawful.
+/// A valid task manifest and its section group, to be tampered with.
 pub(super) fn lawful() -> (Manifest, Vec<u8>) {
     let bytes = tiny_task().finish(&[]).unwrap();
     let bundle = Bundle::parse(&bytes).unwrap();
@@ -34,25 +34,25 @@ pub(super) fn message(outcome: Result<()>) -> String {
 }
 
 #[test]
-fn forging_without_a_lie_is_accepted() {
+fn an_honest_forgery_is_accepted() {
     attack(|_, _| {}).unwrap();
 }
 
-/// Where blocks lie follows from their lengths, so they cannot overlap or leave a gap.
+/// Block offsets follow from their lengths, so blocks cannot overlap or leave gaps.
 #[test]
-fn blocks_that_do_not_hold_the_sections_that_are_there() {
+fn blocks_that_do_not_match_the_sections() {
     let with = |sections| message(attack(|m, _| m.blocks[0].sections = sections));
     assert!(with(0..0).contains("at least one"));
     assert!(with(0..8).contains("the 7 that are left"));
     assert!(with(0..usize::MAX).contains("the 7 that are left"));
-    // What follows is read as another block.
+    // What follows is parsed as another block.
     assert!(with(0..6).contains("manifest"));
     assert!(message(attack(|m, _| m.blocks.clear())).contains("manifest"));
     assert!(message(attack(|m, _| m.blocks.push(m.blocks[0].clone()))).contains("after its last field"));
 }
 
 #[test]
-fn blocks_of_another_length_than_they_have() {
+fn blocks_that_state_another_length() {
     for (change, word) in [(1, "end of its last section"), (-1, "end of its last section")] {
         let other =
             attack(|m, _| m.blocks[0].stored_len = m.blocks[0].stored_len.wrapping_add_signed(change));
@@ -110,16 +110,16 @@ fn manifest_cut_short() {
 }
 
 #[test]
-fn tensors_that_are_not_the_plans() {
+fn tensors_that_are_not_in_the_plan() {
     assert!(message(attack(|m, _| m.sections[0].name = "bn1.scales".into())).contains("bn1.scales"));
     assert!(message(attack(|m, _| m.sections[0].shape = vec![2, 2])).contains("[2, 2]"));
     assert!(message(attack(|m, _| m.sections[2].name = "fc#x".into())).contains("fc#x"));
     assert!(message(attack(|m, _| m.sections[0].name = "bn1.shift#scale".into())).contains("bn1.scale,"));
 }
 
-/// A plan that a runtime could not allocate for, or follow, never gets past the parser.
+/// A plan that a runtime could not allocate or execute never gets past the parser.
 #[test]
-fn plan_that_does_not_hold_together() {
+fn inconsistent_plan() {
     let huge = attack(|m, _| {
         m.plan.input = crate::plan::Shape::new(3, 1 << 16, 1 << 16);
         (m.preprocess.width, m.preprocess.height) = (1 << 16, 1 << 16);
@@ -136,7 +136,7 @@ fn plan_that_does_not_hold_together() {
 }
 
 #[test]
-fn one_name_twice() {
+fn duplicate_names() {
     assert!(message(attack(|m, _| m.sections[1].name = m.sections[0].name.clone())).contains("bn1.scale"));
     assert!(message(attack(|m, _| m.facts[1].0 = m.facts[0].0.clone())).contains("fact"));
 }
@@ -149,7 +149,7 @@ fn shape_whose_product_overflows() {
             Err(Error::TooLarge { .. } | Error::Corrupt { .. })
         ));
     }
-    // 2^62 elements of four bytes are 2^64 bytes, which wraps to zero; and twice 2^63 bytes of a block do.
+    // 2^62 elements of four bytes are 2^64 bytes, which wraps to zero, as do twice 2^63 bytes of a block.
     let zero = attack(|m, _| m.sections[2].shape = vec![1 << 30, 1 << 30, 4]);
     assert!(matches!(zero, Err(Error::TooLarge { size: u64::MAX, .. })), "{zero:?}");
     assert_eq!(message(zero), "tensor fc.weight#shuffled: too large to count");
@@ -202,7 +202,7 @@ fn huge_counts_in_a_small_manifest() {
     }
 }
 
-/// Signed nonsense never panics, and what still parses has one spelling only.
+/// Signed garbage never panics, and what still parses has exactly one encoding.
 #[test]
 fn damaged_manifests_sealed_again() {
     let mut rng = Rng(5);
@@ -232,7 +232,7 @@ fn damaged_manifests_sealed_again() {
 }
 
 #[test]
-fn padding_that_carries_bytes() {
+fn nonzero_padding() {
     let bytes = tiny_backbone().finish(&[]).unwrap();
     let bundle = Bundle::parse(&bytes).unwrap();
     let ranges: Vec<_> = bundle.manifest().sections.iter().map(|s| bundle.file_range(s).unwrap()).collect();
@@ -302,7 +302,7 @@ fn labels_that_outnumber_classes_and_preprocessing_of_another_size() {
     assert!(message(attack(|m, _| m.backbone.id = [0; 32])).contains("backbone id"));
 }
 
-/// The tiny task with its classifier in int8; `change` tampers with what lies beside it.
+/// The tiny task with an int8 classifier; `change` tampers with its companions.
 fn int8(change: impl FnOnce(&mut Manifest)) -> Result<()> {
     let mut writer = tiny_task();
     writer.tensor_f32("fc.weight#scale", Owner::Task, &[2], &[0.5, 0.25])?;
@@ -318,7 +318,7 @@ fn int8(change: impl FnOnce(&mut Manifest)) -> Result<()> {
 }
 
 #[test]
-fn bytes_without_their_scales() {
+fn int8_tensors_without_matching_scales() {
     int8(|_| ()).unwrap();
     let find = |manifest: &mut Manifest, name: &str| {
         manifest.sections.iter().position(|section| section.name == name).unwrap()

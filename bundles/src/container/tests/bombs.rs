@@ -1,4 +1,4 @@
-//! Attacks through compression: bombs, frames that are none, manifests that lie about their length.
+//! Attacks through compression: bombs, invalid frames, and manifests that lie about their length.
 
 use super::attacks::{lawful, message};
 use crate::Error;
@@ -7,7 +7,7 @@ use crate::container::testing::{Rng, forge, forge_stored, tiny_task};
 use crate::container::*;
 use crate::plan::{Cell, Gate, Op, Owner, Path, TensorSpec};
 
-/// A file whose only block is `frame`, said to hold `fc.weight#shuffled` alone, of `elements` f32.
+/// A file whose only block is `frame`, which allegedly holds just `fc.weight#shuffled`, of `elements` f32.
 fn of_frame(frame: &[u8], elements: usize) -> Vec<u8> {
     let (mut m, mut group) = lawful();
     m.sections[2].shape = vec![elements];
@@ -29,7 +29,8 @@ fn of_frame(frame: &[u8], elements: usize) -> Vec<u8> {
     forge(&m, &group)
 }
 
-/// 1 GiB of zeros packs to 34 KB. The manifest is signed and consistent; the promise is what gives it away.
+/// 1 GiB of zeros packs to 34 KB. The manifest is signed and consistent; only the compression ratio is
+/// suspicious.
 #[test]
 fn zip_bomb_of_zeros() {
     let packed = frame::pack("bomb", Contents::Numbers, &[&vec![0; 1 << 24]]).unwrap();
@@ -39,7 +40,7 @@ fn zip_bomb_of_zeros() {
     assert!(matches!(outcome, Err(Error::TooLarge { size: 0x4000_0000, .. })), "{outcome:?}");
 }
 
-/// Several tensors in one block cost a reader that wants one of them no more than a mebibyte.
+/// Reading one tensor of a block of several decompresses at most 1 MiB.
 #[test]
 fn a_block_that_gathers_too_much() {
     let (mut m, _) = lawful();
@@ -51,7 +52,7 @@ fn a_block_that_gathers_too_much() {
     assert!(matches!(outcome, Err(Error::TooLarge { limit: 0x10_0000, .. })), "{outcome:?}");
 }
 
-/// The frame holds more (or less) than the manifest promises: decoding stops at the promise.
+/// The frame holds more (or less) than the manifest states: decoding stops at the stated length.
 #[test]
 fn zip_bomb_behind_a_modest_promise() {
     for contents in [vec![0; 1 << 24], vec![0; 7], Vec::new()] {
@@ -68,9 +69,9 @@ fn zip_bomb_behind_a_modest_promise() {
     }
 }
 
-/// Hashed and signed, but no frames.
+/// Hashed and signed, but not valid frames.
 #[test]
-fn frames_that_are_none() {
+fn invalid_frames() {
     let numbers: Vec<u8> = (0..=255).collect();
     let good = frame::pack("numbers", Contents::Numbers, &[&numbers]).unwrap();
     let decode = |frame: &[u8]| {
@@ -87,7 +88,7 @@ fn frames_that_are_none() {
 }
 
 #[test]
-fn zeros_too_good_to_be_packed_are_stored_raw() {
+fn zeros_that_compress_too_well_are_stored_raw() {
     let mut w = tiny_task();
     w.tensor_f32("fc.weight#zeros", Owner::Task, &[1 << 18], &vec![0.0; 1 << 18]).unwrap();
     let bytes = w.finish(&[]).unwrap();
@@ -97,7 +98,7 @@ fn zeros_too_good_to_be_packed_are_stored_raw() {
     assert_eq!(bundle.decode_f32("fc.weight#zeros").unwrap(), vec![0.0; 1 << 18]);
 }
 
-/// A manifest that is no frame, a frame of another length, and one that promises more than its size allows.
+/// An invalid frame, a frame of another length, and one that exceeds the compression limit.
 #[test]
 fn compressed_manifests_that_lie() {
     let (manifest, _) = lawful();
@@ -108,7 +109,7 @@ fn compressed_manifests_that_lie() {
         let file = forge_stored(Kind::Task, stored, claimed);
         Bundle::parse(&file).map(drop)
     };
-    // It parses: what is missing are the blocks.
+    // The manifest parses; the blocks are missing.
     assert!(message(parse(&good, bytes.len())).contains("end of its last section"));
     assert!(message(parse(&bytes, bytes.len())).contains("end of its last section"));
     assert!(message(parse(&good, bytes.len() - 1)).contains("compressed manifest"));
@@ -132,11 +133,11 @@ fn compressed_manifests_that_lie() {
     }
 }
 
-/// The least that one of each takes in a manifest, beside the most that it becomes while it is read and
-/// checked: what `Bundle::parse` promises.
+/// The smallest encoding of each manifest element, and the most memory it takes while it is read and checked,
+/// as guaranteed by `Bundle::parse`.
 #[test]
-fn a_byte_of_a_manifest_becomes_no_more_than_promised() {
-    // A list grows by doubling, and a short text costs the allocator as much as this.
+fn memory_per_manifest_byte_is_bounded() {
+    // A list grows by doubling; a short text costs the allocator as much as this.
     let grown = |size: usize| 3 * size;
     let text = 32;
     let spec = size_of::<TensorSpec>() + 2 * text;
@@ -157,7 +158,7 @@ fn a_byte_of_a_manifest_becomes_no_more_than_promised() {
     }
 }
 
-/// What compresses too well to be believed is written as it is.
+/// Contents that exceed the compression limit are written uncompressed.
 #[test]
 fn a_monotonous_manifest_can_be_read() {
     let mut w = tiny_task();

@@ -1,4 +1,4 @@
-//! Damage: every truncation and every flipped bit is found, by the right kind of error.
+//! Damage: every truncation and every flipped bit is detected, with the right kind of error.
 
 use crate::Error;
 use crate::container::testing::{Rng, tiny_backbone, tiny_task};
@@ -75,7 +75,7 @@ fn every_flipped_bit_is_found() {
     }
 }
 
-/// A section is checked on its way out even if nobody asked for a check of the whole file.
+/// A section is verified when decoded, even if the whole file was not.
 #[test]
 fn decoding_finds_damage_without_verify_sections() {
     let mut writer = tiny_task();

@@ -1,18 +1,18 @@
-//! What goes in comes out, in the same bytes every time, now and with the next version.
+//! Round trips: contents survive, bytes are deterministic, and older versions stay readable.
 
 use crate::Error;
 use crate::container::testing::{Rng, random_network, tiny_backbone, tiny_task};
 use crate::container::*;
 use crate::plan::Owner;
 
-/// Bundles of version 2.0 as they lie on devices out there.
+/// Bundles of version 2.0, as deployed on devices.
 const OLD_TASK: &[u8] = include_bytes!("fixtures/tiny-task-2.0.bin");
 const OLD_BACKBONE: &[u8] = include_bytes!("fixtures/tiny-backbone-2.0.bin");
-/// And one of version 1.0, which is not read any more.
+/// One of version 1.0, which is no longer supported.
 const OLDER_TASK: &[u8] = include_bytes!("fixtures/tiny-task-1.0.bin");
 
 #[test]
-fn random_bundles_survive() {
+fn random_bundles_round_trip() {
     for seed in 0..16 {
         let mut rng = Rng(seed);
         let plan = random_network(&mut rng);
@@ -62,7 +62,7 @@ fn random_bundles_survive() {
 }
 
 #[test]
-fn what_is_read_and_written_again_is_the_same_but_for_what_was_changed() {
+fn rewriting_a_bundle_changes_only_what_was_asked() {
     let mut backbone = tiny_backbone();
     let layout = Layout::Blocked { isa: Isa::Neon, revision: 7 };
     backbone.tensor("conv1.weight#x", Owner::Backbone, Dtype::I32, layout, &[3, 1], vec![9; 64]).unwrap();
@@ -86,7 +86,7 @@ fn what_is_read_and_written_again_is_the_same_but_for_what_was_changed() {
     assert!(matches!(outcome, Err(Error::HashMismatch { .. })), "{outcome:?}");
 }
 
-/// Small tensors of a task share a block, whatever their elements; a large one has its own.
+/// Small tensors of a task share a block regardless of element type; a large one has its own.
 #[test]
 fn tensors_are_gathered_into_blocks() {
     let mut w = tiny_task();
@@ -104,7 +104,7 @@ fn tensors_are_gathered_into_blocks() {
         assert!(ranges[section.block].contains(&i));
     }
     assert!(m.blocks[1].stored_len < m.blocks[1].raw_len);
-    // In any order, by one decoder and by others.
+    // In any order, by one decoder and by separate ones.
     let mut decoder = Decoder::new().unwrap();
     for name in
         ["fc.weight#half", "fc.weight#large", "fc.bias#bytes", "fc.weight#half", "fc.bias#bytes#scale"]
@@ -125,10 +125,9 @@ fn tensors_are_gathered_into_blocks() {
     assert!(matches!(bundle.raw("absent"), Err(Error::MissingTensor { .. })));
 }
 
-/// A decoder keeps the last block, but never takes one bundle's for another's, nor an older reading's for a
-/// new one.
+/// A decoder keeps the last block, but never confuses bundles, or an earlier reading with a later one.
 #[test]
-fn a_kept_block_is_of_this_reading_only() {
+fn a_kept_block_serves_its_own_reading_only() {
     let good = tiny_task().finish(&[]).unwrap();
     let mut decoder = Decoder::new().unwrap();
     let mut bias = |bytes: &[u8]| {
@@ -145,7 +144,7 @@ fn a_kept_block_is_of_this_reading_only() {
 }
 
 #[test]
-fn backbone_kernels_lie_raw_and_aligned_and_carry_their_id() {
+fn backbone_kernels_are_raw_and_aligned_and_carry_their_id() {
     let bytes = tiny_backbone().finish(&[]).unwrap();
     let bundle = Bundle::parse(&bytes).unwrap();
     for (i, section) in bundle.manifest().sections.iter().enumerate() {
@@ -177,7 +176,7 @@ fn a_packed_backbone_needs_the_canonical_id() {
 }
 
 #[test]
-fn signatures_are_judged() {
+fn signatures_are_evaluated() {
     let (release, other) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]));
     let known = [TrustedKey { name: "release".into(), key: release.public() }];
     let trust = |bytes: &[u8]| Bundle::parse(bytes).unwrap().verify(&known).unwrap();
@@ -194,7 +193,7 @@ fn signatures_are_judged() {
     let both = w.finish(&[other.clone(), release.clone()]).unwrap();
     assert_eq!(trust(&both), trusted);
 
-    // Signing later gives the same bytes, in any order, and a development signature makes way.
+    // Signing later, in any order, gives the same bytes, and replaces a development signature.
     let later = sign(&sign(&development, &release).unwrap(), &other).unwrap();
     assert_eq!(later, both);
     assert_eq!(sign(&both, &release).unwrap(), both);
@@ -208,7 +207,7 @@ fn signatures_are_judged() {
     let fifth = sign(&full, &release).unwrap_err();
     assert!(matches!(fifth, Error::BadRequest { .. }) && fifth.to_string().contains("--remove"), "{fifth}");
     assert_eq!(sign(&full, &SigningKey::from_seed([10; 32])).unwrap(), full);
-    // With one less there is room, and what is taken off leaves the others, down to none.
+    // Removing a signature makes room and keeps the others, until none is left.
     let oldest = SigningKey::from_seed([10; 32]).public().id();
     assert_eq!(trust(&sign(&unsign(&full, oldest).unwrap(), &release).unwrap()), trusted);
     let absent = unsign(&both, oldest).unwrap_err().to_string();
@@ -231,8 +230,9 @@ fn write_the_fixtures() {
     }
 }
 
-/// If this fails, devices in the field could not read new bundles or be read: raise the version, keep reading
-/// the old one. (A new zstd, or other settings of it, may legitimately pack other bytes; then only the
+/// If this fails, devices in the field could not exchange bundles with new programs: raise the version and
+/// keep reading the old one. (A new zstd release, or other settings, may legitimately produce other bytes;
+/// only then may the comparison be updated.)
 /// comparison may be renewed.)
 #[test]
 fn the_format_has_not_drifted() {
@@ -268,7 +268,7 @@ fn a_writer_refuses_what_a_reader_would() {
         ("three golden scores", |w| {
             w.golden(Golden { seed: 0, scores: vec![0.0; 3], tolerance: 1.0 });
         }),
-        ("a golden score that is no number", |w| {
+        ("a golden score that is not a number", |w| {
             w.golden(Golden { seed: 0, scores: vec![f32::NAN, 0.0], tolerance: 1.0 });
         }),
         ("a fact twice", |w| {

@@ -1,16 +1,16 @@
-//! Right answers by class, and what they say beside those of an answer that never changes.
+//! Correct answers per class, compared with always answering the most frequent class.
 
 use crate::train::Score;
 use serde_json::{Value, json};
 
-/// Right answers of each class of a split.
+/// Correct answers for each class of a split.
 pub struct Tally<'a> {
     classes: &'a [String],
     scores: Vec<Score>,
 }
 
 impl<'a> Tally<'a> {
-    /// Of `answers` to images that are of the classes `labels`.
+    /// Compares `answers` with the true classes `labels`.
     pub fn new(answers: &[u32], labels: &[u32], classes: &'a [String]) -> Tally<'a> {
         let mut scores = vec![Score::default(); classes.len()];
         for (answer, label) in answers.iter().zip(labels) {
@@ -22,13 +22,13 @@ impl<'a> Tally<'a> {
         Tally { classes, scores }
     }
 
-    /// Of all classes together.
+    /// The score over all classes.
     pub fn score(&self) -> Score {
         let sum = |of: fn(&Score) -> usize| self.scores.iter().map(of).sum();
         Score { right: sum(|score| score.right), n: sum(|score| score.n) }
     }
 
-    /// The most frequent class, the first of several, and its share of the images.
+    /// The most frequent class (the first of several) and its share of the images.
     fn majority(&self) -> Option<(&'a str, f64)> {
         let most = self.scores.iter().map(|score| score.n).max()?;
         let class = self.scores.iter().position(|score| score.n == most)?;
@@ -48,7 +48,7 @@ impl<'a> Tally<'a> {
         })
     }
 
-    /// What makes the accuracy worth less than it seems.
+    /// Reasons the accuracy may be misleading.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let score = self.score();
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_counted_and_held_against_the_most_frequent_one() {
+    fn classes_are_counted_and_compared_with_the_most_frequent_one() {
         let classes = ["ant", "bee", "cat"].map(String::from);
         // 100 images: 70 ants, 30 bees, no cat.
         let labels: Vec<u32> = (0..100).map(|i| u32::from(i >= 70)).collect();
@@ -99,7 +99,7 @@ mod tests {
         assert!(warnings[0].contains("`ant`") && warnings[0].contains("70.00 %"), "{warnings:?}");
         assert!(warnings[1].ends_with("for `bee` (30 images)"), "{warnings:?}");
 
-        // 75 of 100 are within the noise of 70, and 90 are not.
+        // 75 of 100 are within the noise of 70; 90 are not.
         let some = |right: usize| tally(&|i| u32::from(i >= 70 && i < right));
         assert_eq!((some(75).warnings().len(), some(90).warnings().len()), (1, 0));
         assert!(some(75).warnings()[0].contains("no clear gain"));

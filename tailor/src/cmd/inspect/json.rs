@@ -1,4 +1,4 @@
-//! What `tailor inspect` tells a script.
+//! The JSON output of `tailor inspect`.
 
 use super::Look;
 use crate::cmd::verify::trust_fields;
@@ -37,7 +37,7 @@ pub(super) fn document(look: &Look<'_>) -> Value {
 
 fn preprocess(p: &Preprocess) -> Value {
     let Resize::Bilinear = p.resize else { return Value::Null };
-    // The shortest digits that mean this f32, not those of the f64 nearest to it.
+    // The shortest digits that round-trip as f32, not as the nearest f64.
     let triple = |values: [f32; 3]| values.map(|x| x.to_string().parse::<f64>().unwrap_or_default());
     json!({
         "channels": p.channels, "height": p.height, "width": p.width, "resize": "bilinear",

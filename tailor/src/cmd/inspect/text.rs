@@ -1,4 +1,4 @@
-//! What `tailor inspect` shows a person.
+//! The text output of `tailor inspect`.
 
 use super::Look;
 use crate::cmd::verify::signer;
@@ -26,10 +26,7 @@ pub(super) fn show(look: &Look<'_>, tensors: bool) {
     for (i, key) in bundle.signers().iter().enumerate() {
         row(if i == 0 { "signers" } else { "" }, signer(key, &look.trusted));
     }
-    row(
-        "counter",
-        format_args!("{} (devices keep it, but do not compare it yet)", manifest.security_counter),
-    );
+    row("counter", format_args!("{} (stored by devices, not compared yet)", manifest.security_counter));
     row("backbone", hex(&manifest.backbone.id));
     let variant = match manifest.backbone.variant.as_str() {
         "" => "f32 or f16".into(),
@@ -79,7 +76,7 @@ fn images(p: &Preprocess) -> String {
         let numbers: Vec<String> = values.iter().take(channels).map(f32::to_string).collect();
         numbers.join(", ")
     };
-    let grey = if p.grey { ", turned to grey" } else { "" };
+    let grey = if p.grey { ", converted to grey" } else { "" };
     format!("resized to {width}x{height} ({resize}){grey}, mean {}, std {}", triple(p.mean), triple(p.std))
 }
 

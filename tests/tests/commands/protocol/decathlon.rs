@@ -1,14 +1,14 @@
-//! The decathlon on a tree laid out as the challenge's archives unpack.
+//! The decathlon on a directory tree laid out like the challenge's unpacked archives.
 
 use super::*;
 use bundles::container::Bundle;
 use serde_json::json;
 use std::collections::HashMap;
 
-/// Classes with the numbers that the annotations give them, not in the order of their names.
+/// Classes with the numbers used in the annotations, not in name order.
 const CLASSES: [(&str, u64); 2] = [("above", 30_000_002), ("below", 30_000_001)];
 
-/// Images of `task` and, where `annotated`, annotations; `tests` says where test images lie.
+/// Images of `task` and, if `annotated`, annotations; `tests` says where test images are.
 fn task(root: &Path, task: &str, darker: u8, tests: &str, annotated: bool) {
     let folder = root.join("data").join(task);
     let (mut images, mut labels) = (Vec::new(), Vec::new());
@@ -43,14 +43,14 @@ fn task(root: &Path, task: &str, darker: u8, tests: &str, annotated: bool) {
 }
 
 #[test]
-fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_numbers() {
+fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_format() {
     let bench = bench();
     let (root, work) = (bench.folder.path().join("decathlon-1.0"), bench.folder.path().join("run"));
     task(&root, "imagenet12", 0, "flat", true);
     task(&root, "gtsrb", 60, "flat", true);
     task(&root, "dtd", 0, "labelled", false);
     task(&root, "svhn", 0, "flat", false);
-    // `pretrain` takes test images outside of any class for a mistake: it gets those that have one.
+    // `pretrain` rejects test images outside of any class, so it gets the labelled ones only.
     let labelled = bench.folder.path().join("labelled");
     task(&labelled, "imagenet12", 0, "", false);
     let backbone = pretrained(&bench, "cifar-resnet8-b", &labelled.join("data/imagenet12"));
@@ -66,7 +66,7 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_numbers() {
     assert_eq!(names, ["imagenet12", "dtd", "gtsrb", "svhn"]);
     let of = |name: &str| tasks.iter().find(|task| task["task"] == name).unwrap();
 
-    // Points as the challenge counts them, from test images where there are labels.
+    // Points as defined by the challenge, from test images where there are labels.
     let baselines = HashMap::from([("imagenet12", 59.87), ("dtd", 55.53), ("gtsrb", 97.53), ("svhn", 96.55)]);
     let mut score = 0.0;
     for task in tasks {
@@ -83,15 +83,15 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_numbers() {
     assert_eq!(cell(&found, 1, "cifar-resnet8-b", "score"), format!("{score:.0}"));
     assert!(found["notes"].to_string().contains("Without aircraft, cifar100, daimlerpedcls"));
 
-    // The kernels count once, what each task owns on top.
+    // The kernels count once, plus what each task owns.
     let kernels = "cifar-resnet8-b".parse::<Arch>().unwrap().plan(16, 16, 2).unwrap().backbone_params();
     let own: u64 = tasks.iter().map(|task| task["network"]["task_params"].as_u64().unwrap()).sum();
     assert_eq!(results["params_together"].as_u64(), Some(kernels + own));
-    // The source task is measured, not tailored to.
+    // The source task is measured, but not tailored to.
     assert!(of("imagenet12")["trial"].is_null() && !work.join("imagenet12/tailored").exists());
     assert!(of("imagenet12")["network"]["val"].as_f64().unwrap() > 0.9, "{results}");
 
-    // Each task has its own normalisation and changes.
+    // Each task has its own normalisation and augmentation.
     let mean = |name: &str| {
         let bytes = fs::read(work.join(name).join("tailored").join(format!("{name}.task"))).unwrap();
         Bundle::parse(&bytes).unwrap().manifest().preprocess.mean
@@ -109,7 +109,7 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_numbers() {
         sum / n
     };
     for name in ["gtsrb", "dtd", "svhn"] {
-        // Resizing moves it a little.
+        // Resizing changes it a little.
         let (mean, measured) = (f64::from(mean(name)[0]), measured(name));
         assert!((mean - measured).abs() < 0.01, "{name}: {mean}, {measured}");
         let report = fs::read_to_string(work.join(name).join("tailored/report.json")).unwrap();
@@ -118,7 +118,7 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_numbers() {
     }
     assert!(mean("gtsrb")[0] < mean("dtd")[0] - 0.05);
 
-    // Answers of both annotated tasks, each image once, in the challenge's numbers.
+    // Answers for both annotated tasks, each image once, in the challenge's numbers.
     let submitted: Vec<Value> =
         serde_json::from_str(&fs::read_to_string(work.join("results.json")).unwrap()).unwrap();
     assert_eq!(submitted.len(), 2 * 14);
@@ -149,7 +149,7 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_numbers() {
                 let said: Value = serde_json::from_str(&stdout("edge-runtime", &args)).unwrap();
                 said["label"] == answer["class"]
             });
-            // One may be a close call.
+            // One of them may be a close call.
             assert!(same.count() + 1 >= answers.len(), "the device answers otherwise");
         }
     }
@@ -159,7 +159,7 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_numbers() {
 }
 
 #[test]
-fn what_is_not_there_is_said_before_anything_is_trained() {
+fn missing_inputs_are_reported_before_anything_is_trained() {
     let bench = bench();
     let (root, work) = (bench.folder.path().join("root"), bench.folder.path().join("run"));
     task(&root, "gtsrb", 0, "flat", false);
@@ -177,7 +177,7 @@ fn what_is_not_there_is_said_before_anything_is_trained() {
         (&["--tasks", "gtsrb", "--source-task", "nothing"], 2, "--source-task nothing"),
         (&["--tasks", "gtsrb", "--validation", "0.2"], 2, "val/ of its own"),
         (&["--tasks", "gtsrb", "--annotations", "nowhere"], 2, "--annotations nowhere"),
-        // A backbone of 100 classes does not come from these two.
+        // A backbone with 100 classes cannot come from these two.
         (&["--tasks", "imagenet12"], 1, "--source-task"),
     ];
     for (more, code, named) in cases {
