@@ -59,8 +59,8 @@ impl Session {
     /// Replays the golden vectors of `task` and passes each result to `told`.
     ///
     /// # Errors
-    /// [`Error::Health`] for the first that failed, after all were replayed, and for a task without any, since a
-    /// test that compares nothing has not passed. Otherwise as [`run`](Session::run).
+    /// [`Error::Health`] for the first that failed, after all were replayed, and for a task without any,
+    /// since a test that compares nothing has not passed. Otherwise as [`run`](Session::run).
     pub fn replay(&mut self, task: &Task, mut told: impl FnMut(Replayed<'_>)) -> Result<()> {
         let failed = |why| Error::Health { task: task.name().into(), why };
         if task.golden().is_empty() {

@@ -1,9 +1,9 @@
 //! Frames of candle's own operations, for `tests/peers/run infer`.
 //!
-//! `--serve DIR` reads the network that edge-runtime's bench `frame` wrote there (`net.safetensors`, `net.json`), prints
-//! `ready` and how far its scores are from those in the file, relative to the largest, then answers every line `N` on
-//! stdin by running N frames and printing their median and best in milliseconds. Norms are folded into the convolutions before
-//! them; threads are as `RAYON_NUM_THREADS` says.
+//! `--serve DIR` reads the network that edge-runtime's bench `frame` wrote there (`net.safetensors`,
+//! `net.json`), prints `ready` and how far its scores are from those in the file, relative to the largest,
+//! then answers every line `N` on stdin by running N frames and printing their median and best in
+//! milliseconds. Norms are folded into the convolutions before them; threads are as `RAYON_NUM_THREADS` says.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

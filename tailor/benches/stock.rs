@@ -1,5 +1,5 @@
-//! `cargo bench -p tailor --bench stock`: a full ResNet-20 training step of ours beside the same network built
-//! from candle's own ops, in one run.
+//! `cargo bench -p tailor --bench stock`: a full ResNet-20 training step of ours beside the same network
+//! built from candle's own ops, in one run.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,7 +1,7 @@
 //! `cargo bench -p tailor --bench train`: images/s of whole training steps, teacher and student.
 //!
-//! One case only: `-- --net resnet20 --step student --batch 32 --seconds 5`. Each case prints one JSON line with the
-//! best step's rate; `tests/peers/run train --json` runs this beside PyTorch and adds the ratios.
+//! One case only: `-- --net resnet20 --step student --batch 32 --seconds 5`. Each case prints one JSON line
+//! with the best step's rate; `tests/peers/run train --json` runs this beside PyTorch and adds the ratios.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,5 +1,5 @@
-//! Values and gradients of every operation against PyTorch's (`fixtures/ops.py` makes the figures), both for the CPU
-//! kernels and for the stock compositions other devices use.
+//! Values and gradients of every operation against PyTorch's (`fixtures/ops.py` makes the figures), both for
+//! the CPU kernels and for the stock compositions other devices use.
 
 #[path = "steps/device.rs"]
 mod device;
@@ -184,8 +184,8 @@ fn three_steps_of_sgd_agree_with_pytorch() {
     close("parameter", parameter.as_tensor(), &figures["sgd/after"]);
 }
 
-/// What PyTorch's figures leave out, beside compositions of candle's operations on the same device: more terms than one
-/// kernel takes, terms without a gate, one term alone, softmax.
+/// What PyTorch's figures leave out, beside compositions of candle's operations on the same device: more
+/// terms than one kernel takes, terms without a gate, one term alone, softmax.
 #[test]
 fn sums_of_any_length_agree_with_the_compositions() {
     let random = |shape: &[usize], seed: usize| {

@@ -1,5 +1,5 @@
-//! One student step as NetTailor defines it: frozen backbone in batch-statistics mode, proxies from the three nearest
-//! nodes, gates, teacher forward, cross-entropy + complexity + local teacher matching, momentum SGD.
+//! One student step as NetTailor defines it: frozen backbone in batch-statistics mode, proxies from the three
+//! nearest nodes, gates, teacher forward, cross-entropy + complexity + local teacher matching, momentum SGD.
 
 use super::{Block, ConvNorm, Net, Random, Spec};
 use candle_core::{D, DType, Device, Result, Tensor, Var};

@@ -138,8 +138,8 @@ impl Compare {
         Ok(Compared { plan, backbone, methods, outcomes })
     }
 
-    /// Says where tailoring selected by too few images. Its teacher is the fine-tuned network; without that, its own accuracy tells as
-    /// much.
+    /// Says where tailoring selected by too few images. Its teacher is the fine-tuned network; without that,
+    /// its own accuracy tells as much.
     pub(super) fn warn(&self, data: &str, outcomes: &[Outcome]) {
         let of = |method| outcomes.iter().find(|outcome| outcome.method == method);
         if let Some(tailored) = of(Method::Tailor) {

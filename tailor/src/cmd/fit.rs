@@ -146,7 +146,8 @@ impl Fit {
         Ok(name.clone())
     }
 
-    /// Checks every option against backbone and data, before any image is read. What was found, and the images' size.
+    /// Checks every option against backbone and data, before any image is read. What was found, and the
+    /// images' size.
     fn check(&self, source: &Source) -> anyhow::Result<(Found, usize)> {
         let recipe = self.choices.recipe()?;
         let size = self.size.unwrap_or(source.size());
@@ -186,8 +187,8 @@ impl Fit {
     }
 }
 
-/// Says when the teacher is no better than always giving the most frequent class: whatever is within a tolerance of that
-/// has learned nothing either.
+/// Says when the teacher is no better than always giving the most frequent class: whatever is within a
+/// tolerance of that has learned nothing either.
 fn warn_of_guessing(dataset: &Dataset, teacher: Score) {
     let labels = &dataset.val.as_ref().unwrap_or(&dataset.train).labels;
     let mut counts = vec![0usize; dataset.classes.len()];

@@ -111,7 +111,8 @@ impl Cli {
     }
 }
 
-/// As the errors say: 2 usage, 3 signature or corruption, 4 incompatible, 6 a failed self-test, 130 interrupted; 1 anything else.
+/// As the errors say: 2 usage, 3 signature or corruption, 4 incompatible, 6 a failed self-test, 130
+/// interrupted; 1 anything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     error
         .chain()
@@ -241,8 +242,8 @@ fn stem(path: &Path) -> String {
     name.replace(char::is_control, "_")
 }
 
-/// What a task or backbone is called after its data, if a bundle and its file can be called that: asked before hours of
-/// training find it out.
+/// What a task or backbone is called after its data, if a bundle and its file can be called that: asked
+/// before hours of training find it out.
 fn task_name(option: &str, data: &Path) -> crate::Result<String> {
     let name = stem(data);
     let refuse = |want| crate::Error::config(format!("{option} {}", data.display()), want);

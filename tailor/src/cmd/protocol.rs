@@ -1,4 +1,5 @@
-//! `tailor protocol`: the paper's experiments as commands, each ending in the paper's kind of table and figure.
+//! `tailor protocol`: the paper's experiments as commands, each ending in the paper's kind of table and
+//! figure.
 
 mod datasets;
 mod decathlon;

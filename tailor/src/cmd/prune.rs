@@ -110,8 +110,9 @@ fn quoted(arg: &OsStr) -> String {
 
 /// A script that submits three jobs, each waiting for the one before. Logs go to the work folder.
 ///
-/// Slurm takes a `%` in the folder of a log, the current one included, for one of its own patterns, and jobs whose log cannot be
-/// opened fail without a word; with `--clusters` or `SBATCH_CLUSTERS`, `--parsable` adds `;` and the cluster's name.
+/// Slurm takes a `%` in the folder of a log, the current one included, for one of its own patterns, and jobs
+/// whose log cannot be opened fail without a word; with `--clusters` or `SBATCH_CLUSTERS`, `--parsable` adds
+/// `;` and the cluster's name.
 fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str) -> String {
     let (title, folder) = (quoted(name.as_ref()), quoted(work.as_ref()));
     let mut script = format!(

@@ -10,7 +10,8 @@ use std::io::{Cursor, ErrorKind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// Files read before they are decoded together, and bytes of them, the last one not counted: bounds what is held encoded.
+/// Files read before they are decoded together, and bytes of them, the last one not counted: bounds what is
+/// held encoded.
 pub(super) const TOGETHER: usize = 256;
 pub(super) const HELD: usize = 64 << 20;
 
@@ -162,12 +163,13 @@ pub(super) fn grey(pixels: &[u8], from: Size, size: Size, out: &mut [u8]) -> Res
     Ok(())
 }
 
-/// Whether a JPEG ends before its image does: the decoder fills what is missing with grey. What follows the image (a film of the same
-/// moment, say) is none of it, and neither is a thumbnail inside a segment.
+/// Whether a JPEG ends before its image does: the decoder fills what is missing with grey. What follows the
+/// image (a film of the same moment, say) is none of it, and neither is a thumbnail inside a segment.
 fn is_cut_short(bytes: &[u8]) -> bool {
     let Some(mut rest) = bytes.strip_prefix(&[0xff, 0xd8]) else { return false };
     loop {
-        // Compressed data holds no other markers than these, which restart it; 0 stands for a value that is none.
+        // Compressed data holds no other markers than these, which restart it; 0 stands for a value that is
+        // none.
         let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7 | 0xff);
         let Some(at) = rest.windows(2).position(is_marker) else { return true };
         let (marker, after) = (rest[at + 1], &rest[at + 2..]);

@@ -69,8 +69,8 @@ impl Counts {
         }
     }
 
-    /// Rejects a batch larger than what is left to train on when, without a `val`, the fraction `validation` is
-    /// held out. What [`hold_out`](super::hold_out()) takes may differ by half an image of each class.
+    /// Rejects a batch larger than what is left to train on when, without a `val`, the fraction `validation`
+    /// is held out. What [`hold_out`](super::hold_out()) takes may differ by half an image of each class.
     ///
     /// # Errors
     /// [`Error::Config`].

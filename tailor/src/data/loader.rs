@@ -64,8 +64,8 @@ impl Loader {
         })
     }
 
-    /// The same, but training epochs draw every class equally often (give or take one image), and so images of small
-    /// classes again and again. Epochs keep their length.
+    /// The same, but training epochs draw every class equally often (give or take one image), and so images
+    /// of small classes again and again. Epochs keep their length.
     #[must_use]
     pub fn balanced(self, balanced: bool) -> Loader {
         Loader { balanced, ..self }
@@ -88,8 +88,8 @@ impl Loader {
 
     /// One training epoch: shuffled, augmented, the incomplete last batch dropped.
     ///
-    /// Order and augmentation are a function of `seed`, `epoch`, the image's index and, where an image comes more than
-    /// once, how often it came before.
+    /// Order and augmentation are a function of `seed`, `epoch`, the image's index and, where an image comes
+    /// more than once, how often it came before.
     ///
     /// # Errors
     /// [`Error::Config`] when there are fewer images than one batch holds.
@@ -109,8 +109,8 @@ impl Loader {
         Ok(self.batches(order, Some((seed, epoch, augment))))
     }
 
-    /// `images` images, every class equally often and every image of a class equally often, give or take one. Which
-    /// classes and images have one more is drawn.
+    /// `images` images, every class equally often and every image of a class equally often, give or take one.
+    /// Which classes and images have one more is drawn.
     fn balance(&self, seed: u64, epoch: u64, images: usize) -> Vec<usize> {
         let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (i, &label) in self.labels.iter().enumerate() {
@@ -131,8 +131,8 @@ impl Loader {
         self.batches((0..self.len()).collect(), None)
     }
 
-    /// Every image once, in order, changed as [`train`](Loader::train) changes them, the incomplete last batch included. What is
-    /// drawn is a function of `seed`, `look` and the image's index.
+    /// Every image once, in order, changed as [`train`](Loader::train) changes them, the incomplete last
+    /// batch included. What is drawn is a function of `seed`, `look` and the image's index.
     pub fn look(&self, seed: u64, look: u64, augment: Augment) -> Batches {
         self.batches((0..self.len()).collect(), Some((seed ^ LOOK, look, augment)))
     }

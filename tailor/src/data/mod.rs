@@ -1,5 +1,5 @@
-//! Labelled images: read from an ImageFolder (directory or .zip) or IDX files, checked, resized, held decoded,
-//! and fed to training in batches.
+//! Labelled images: read from an ImageFolder (directory or .zip) or IDX files, checked, resized, held
+//! decoded, and fed to training in batches.
 //!
 //! [`load`] reads and checks everything once; [`hold_out`] sets a validation split apart; a [`Loader`]
 //! turns a split into normalised batches, prepared ahead on another thread. Every random choice is a
@@ -35,7 +35,8 @@ pub use unlabelled::{images_below, photos_in, read_images};
 use crate::{Error, Result};
 use std::{path::Path, sync::Arc};
 
-/// Decoded images of one size, `u8` in `(height, width, 3)` order. Cheap to clone and to divide: the pixels are shared.
+/// Decoded images of one size, `u8` in `(height, width, 3)` order. Cheap to clone and to divide: the pixels
+/// are shared.
 #[derive(Debug, Clone)]
 pub struct Images {
     /// One image behind the other.
@@ -116,7 +117,8 @@ pub struct Split {
     pub files: Vec<String>,
 }
 
-/// A few hexadecimal digits that differ where any of these bytes does: what tells one set of images from another.
+/// A few hexadecimal digits that differ where any of these bytes does: what tells one set of images from
+/// another.
 fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
@@ -216,8 +218,8 @@ impl Options {
 /// An ImageFolder: a directory, or a .zip of one, with `train/CLASS/`, optionally `val/CLASS/` and
 /// `test/CLASS/`, of PNG and JPEG images, grey or RGB, of any size. One folder around `train/` is accepted.
 ///
-/// IDX files: a directory with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, optionally `t10k-…` of
-/// both, each plain or `.gz`. Grey is replicated; `classes.txt` may name the classes, one a line.
+/// IDX files: a directory with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, optionally `t10k-…`
+/// of both, each plain or `.gz`. Grey is replicated; `classes.txt` may name the classes, one a line.
 ///
 /// `progress` is called with (images done, images in all).
 ///

@@ -7,8 +7,8 @@ use super::{Images, Options};
 use crate::Result;
 use std::path::{Path, PathBuf};
 
-/// Every image file below folder `below` of `root`, however deep, as paths from `root` in the order of their names. None
-/// when there is no such folder.
+/// Every image file below folder `below` of `root`, however deep, as paths from `root` in the order of their
+/// names. None when there is no such folder.
 ///
 /// # Errors
 /// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8 and formats that are not read.
@@ -52,7 +52,8 @@ fn files_below(root: &Path, below: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Decodes and resizes `files` of `root`, in their order. `progress` is called with (images done, images in all).
+/// Decodes and resizes `files` of `root`, in their order. `progress` is called with (images done, images in
+/// all).
 ///
 /// # Errors
 /// [`crate::Error::Data`] naming broken or oversized images, or too much for [`Options::memory`].

@@ -10,8 +10,8 @@ use candle_core::{Result, Tensor};
 /// Convolution without bias, dilation or groups.
 ///
 /// `x` is `(n, c_in, h, w)`, `w` is `(c_out, c_in, k, k)`, the result `(n, c_out, oh, ow)` with
-/// `oh = (h + 2 * pad - k) / stride + 1`. With `frozen`, no gradient of `w` is computed; no gradient of `x` is
-/// computed if it does not depend on anything trained.
+/// `oh = (h + 2 * pad - k) / stride + 1`. With `frozen`, no gradient of `w` is computed; no gradient of `x`
+/// is computed if it does not depend on anything trained.
 ///
 /// # Errors
 /// If the shapes do not fit.

@@ -1,4 +1,5 @@
-//! Where these tests compute: on the device that `TAILOR_TEST_DEVICE` names (as `--device` does), or on the CPU.
+//! Where these tests compute: on the device that `TAILOR_TEST_DEVICE` names (as `--device` does), or on the
+//! CPU.
 
 use candle_core::Device;
 use std::sync::LazyLock;

@@ -1,9 +1,10 @@
-//! Three whole steps beside PyTorch's: loss terms, every gradient, parameters and running statistics after them.
+//! Three whole steps beside PyTorch's: loss terms, every gradient, parameters and running statistics after
+//! them.
 //!
-//! PyTorch computed in `f64`, we in `f32`: sums of a few thousand products, divided by the standard deviations of small
-//! batches, agree to a few parts in a million in a loss, and to a few in a hundred thousand of a tensor's largest element
-//! in gradients and in what three steps added to a parameter. The seeds are such that no ReLU and no max-pool is so near
-//! a tie that `f32` could take its other branch.
+//! PyTorch computed in `f64`, we in `f32`: sums of a few thousand products, divided by the standard
+//! deviations of small batches, agree to a few parts in a million in a loss, and to a few in a hundred
+//! thousand of a tensor's largest element in gradients and in what three steps added to a parameter. The
+//! seeds are such that no ReLU and no max-pool is so near a tie that `f32` could take its other branch.
 
 use crate::cases::{Case, Kind, RATES};
 use crate::device::device;
@@ -142,8 +143,8 @@ fn a_student_of_zero_padded_shortcuts() {
     check("student-pad-free", Case { kind: student(true, true, Formula::Product), ..PAD });
 }
 
-/// Node 2 is dead, node 3 lives on proxies alone, node 4 has lost its block and node 5 a proxy; what the exclusion rules
-/// take with node 2 is not named here.
+/// Node 2 is dead, node 3 lives on proxies alone, node 4 has lost its block and node 5 a proxy; what the
+/// exclusion rules take with node 2 is not named here.
 #[test]
 fn a_pruned_student() {
     use Way::{Block, Proxy};
@@ -152,7 +153,8 @@ fn a_pruned_student() {
     check("student-pruned", Case { kind, ..PROJECT });
 }
 
-/// Wide enough for every convolution that has a fast way on wide layers to take it; maps of 12, 6 and 3 pixels.
+/// Wide enough for every convolution that has a fast way on wide layers to take it; maps of 12, 6 and 3
+/// pixels.
 #[test]
 fn a_student_of_full_width() {
     check("student-full-width", FULL);

@@ -1,4 +1,5 @@
-//! Whole training steps through the functions training itself uses: against PyTorch's, and on any number of threads.
+//! Whole training steps through the functions training itself uses: against PyTorch's, and on any number of
+//! threads.
 
 mod cases;
 mod device;

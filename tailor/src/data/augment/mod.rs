@@ -1,7 +1,7 @@
 //! Random changes to training images, on their 8-bit pixels before normalisation.
 //!
-//! Every change is drawn from a key (seed, epoch, image, how often the image came before in this epoch), so that a
-//! resumed run sees the images an uninterrupted one would have seen.
+//! Every change is drawn from a key (seed, epoch, image, how often the image came before in this epoch), so
+//! that a resumed run sees the images an uninterrupted one would have seen.
 
 mod colour;
 mod policy;
@@ -15,7 +15,8 @@ use super::Size;
 use crate::{Error, Result, random::Random};
 use colour::{brightness, contrast, saturation};
 
-/// What is changed at random in every training image, in this order. Nothing but [`flip`](Augment::flip) mirrors.
+/// What is changed at random in every training image, in this order. Nothing but [`flip`](Augment::flip)
+/// mirrors.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Augment {
     /// Shifts by up to this many pixels in both directions; black comes in.

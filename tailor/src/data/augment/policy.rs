@@ -12,15 +12,16 @@ pub enum Policy {
     /// Nothing.
     #[default]
     None,
-    /// `operations` of 14 operations in a row, all at one `magnitude` of 0 to 30 (Cubuk et al., "RandAugment", 2020).
+    /// `operations` of 14 operations in a row, all at one `magnitude` of 0 to 30 (Cubuk et al.,
+    /// "RandAugment", 2020).
     RandAugment {
         /// Operations per image.
         operations: usize,
         /// Strength, 0 to 30.
         magnitude: usize,
     },
-    /// One of the 14 operations at a random magnitude of a wider range: rotations by up to 135 degrees, say (Müller &
-    /// Hutter, "TrivialAugment", 2021, the wide space).
+    /// One of the 14 operations at a random magnitude of a wider range: rotations by up to 135 degrees, say
+    /// (Müller & Hutter, "TrivialAugment", 2021, the wide space).
     Trivial,
 }
 

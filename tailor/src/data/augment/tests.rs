@@ -31,7 +31,8 @@ fn pixels_move_where_they_should() {
         ("left and up", translate(-1.0, -1.0), [5, 6, 0,  8, 9, 0,  0, 0, 0]),
         ("a quarter turn against the clock", rotate(90.0, SQUARE), [3, 6, 9,  2, 5, 8,  1, 4, 7]),
         ("a quarter turn with the clock", rotate(-90.0, SQUARE), [7, 4, 1,  8, 5, 2,  9, 6, 3]),
-        // Rows 0, 1, 2 have their middles at y = 0.5, 1.5, 2.5: with 0.4 they start 0.2, 0.6, 1.0 further right.
+        // Rows 0, 1, 2 have their middles at y = 0.5, 1.5, 2.5: with 0.4 they start 0.2, 0.6, 1.0 further
+        // right.
         ("sheared along rows", shear_x(0.4), [1, 2, 3,  5, 6, 0,  8, 9, 0]),
         ("sheared along rows, the other way", shear_x(-0.4), [1, 2, 3,  0, 4, 5,  0, 7, 8]),
         ("sheared along columns", shear_y(0.4), [1, 5, 6,  4, 8, 9,  7, 0, 0]),

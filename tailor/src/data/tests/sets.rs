@@ -22,7 +22,8 @@ pub(super) fn png(r: u8, g: u8, b: u8) -> Vec<u8> {
     encode(RgbImage::from_pixel(5, 4, Rgb([r, g, b])), ImageFormat::Png)
 }
 
-/// Two classes of four training and two test images; image `i` of class `c` has the colour `(10 i, 100 c, 7)`.
+/// Two classes of four training and two test images; image `i` of class `c` has the colour `(10 i, 100 c,
+/// 7)`.
 pub(super) fn good() -> Tree {
     let mut tree = Tree::new();
     for (split, n) in [("train", 4), ("test", 2)] {
