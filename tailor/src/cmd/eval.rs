@@ -51,7 +51,7 @@ const BATCH: usize = 100;
 /// The network to measure, and how.
 enum Network {
     /// With training arithmetic, on any device and at any size.
-    Trained { source: Box<Source>, task: Option<PackedTask>, device: Device },
+    Trained { source: Box<Source>, task: Option<Box<PackedTask>>, device: Device },
     /// As packed, by the device runtime.
     Packed { backbone: Loaded, task: Loaded },
 }
@@ -120,6 +120,7 @@ impl Eval {
         let size = self.size.unwrap_or(native);
         source.arch.plan(size, size, classes).with_context(|| format!("--size {size}"))?;
         let wanted = Wanted { classes, labels, size: data::Size { height: size, width: size } };
+        let task = task.map(Box::new);
         Ok((Network::Trained { source: Box::new(source), task, device }, wanted))
     }
 
