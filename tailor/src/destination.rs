@@ -1,27 +1,27 @@
-//! Where a command's result goes: looked at before the work that makes it.
+//! Checks a command's output path before any work is done.
 
 use crate::{Error, Result};
 use bundles::container::check_writable;
 use std::path::Path;
 
-/// Refuses `out`, given with `option`, when it is one of `inputs` or no file can be put there.
+/// Rejects `out`, given with `option`, if it is one of `inputs` or cannot be written.
 ///
 /// # Errors
-/// [`Error::Config`] for one of the inputs, a folder, or a folder that is not there; [`Error::Bundle`] when
-/// the system lets no file be made.
+/// [`Error::Config`] for one of the inputs, a folder, or a path in a folder that does not exist;
+/// [`Error::Bundle`] if the system does not allow a file to be created.
 pub(crate) fn check(option: &str, out: &Path, inputs: &[&Path]) -> Result<()> {
     let refuse = |want: String| Err(Error::config(format!("{option} {}", out.display()), want));
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        return refuse(format!("a file in a folder that is there; {} is none", folder.display()));
+        return refuse(format!("must be a file in an existing folder; {} is none", folder.display()));
     }
     if out.is_dir() {
-        return refuse("a file; this is a folder".into());
+        return refuse("must be a file; this is a folder".into());
     }
     if let Ok(there) = out.canonicalize() {
         let same = |input: &&&Path| input.canonicalize().is_ok_and(|input| input == there);
         if let Some(input) = inputs.iter().find(same) {
-            return refuse(format!("another file than {}, which is read here", input.display()));
+            return refuse(format!("must be another file than {}, which is an input", input.display()));
         }
     }
     Ok(check_writable(out)?)
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_result_goes_to_a_file_of_its_own() {
+    fn output_must_not_overwrite_an_input_or_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("in"), b"x").unwrap();

@@ -1,4 +1,4 @@
-//! The options that shape a recipe, for every command that tailors.
+//! Recipe options shared by every command that tailors.
 
 use super::training;
 use crate::data::{Augment, Counts};
@@ -22,8 +22,8 @@ pub(super) struct Choices {
     /// epochs of few steps].
     #[arg(long, value_name = "N,N,N", value_parser = three)]
     epochs: Option<[usize; 3]>,
-    /// Fine-tunes the most promising candidates once more, this many times as long as the search did, and
-    /// selects among those; 0 skips it [default: 4; 0 with --schedule paper].
+    /// Fine-tunes the most promising candidates again, this many times as long as in the search, and selects
+    /// among those; 0 skips this [default: 4; 0 with --schedule paper].
     #[arg(long, value_name = "TIMES")]
     finish: Option<usize>,
     /// Images per step of teacher, student and retraining [default: from --schedule; all images when there
@@ -58,7 +58,8 @@ pub(super) struct Choices {
     /// regardless, except in a sweep (--search) and with hard-concrete gates.
     #[arg(long)]
     theta: Option<f32>,
-    /// Largest accepted loss against the teacher on validation, in percentage points of the --judge metric.
+    /// Largest accepted loss relative to the teacher on validation, in percentage points of the --judge
+    /// metric.
     #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
     tolerance: f64,
     /// Metric that compares a pruned network with its teacher: accuracy (`answers`), or the mean probability
@@ -66,7 +67,7 @@ pub(super) struct Choices {
     /// images [default: probability; answers in a sweep, as in the paper].
     #[arg(long, value_enum)]
     judge: Option<Judge>,
-    /// Safety margin, in standard errors of the difference to the teacher: a network must stay this far
+    /// Safety margin, in standard errors of the difference from the teacher: a network must stay this far
     /// inside the tolerance, because validation flatters the leanest of many candidates. Networks that are
     /// not behind the teacher always pass. With a few hundred images, 0.5 is already a large margin.
     #[arg(long, value_name = "ERRORS", default_value_t = 0.0)]
@@ -161,7 +162,7 @@ enum GatesArg {
 }
 
 impl Choices {
-    /// The recipe for `counts` images.
+    /// The recipe for a data set with these `counts`.
     pub(super) fn recipe_for(&self, counts: Counts) -> Result<Recipe> {
         let mut recipe = self.recipe()?;
         if self.epochs.is_none() && matches!(self.schedule, Preset::Small) {
@@ -232,20 +233,20 @@ impl Choices {
         Ok(recipe)
     }
 
-    /// Has the search be a sweep, because of `what`.
+    /// Switches the search to a sweep, as `what` requires.
     pub(super) fn sweep(&mut self, what: &str) -> Result<()> {
         match self.search.replace(SearchArg::Sweep) {
             None | Some(SearchArg::Sweep) => Ok(()),
-            Some(_) => Err(Error::config("--search", format!("without effect beside {what}"))),
+            Some(_) => Err(Error::config("--search", format!("has no effect with {what}"))),
         }
     }
 
-    /// How far back proxies reach, where that was said.
+    /// How far back proxies reach, if given.
     pub(super) fn skips(&self) -> Option<Skips> {
         self.skips
     }
 
-    /// What is changed in training images: as typed, over `default`.
+    /// Augmentation of training images: the options given, over `default`.
     pub(super) fn augment(&self, default: Augment) -> Augment {
         self.images.augment(default)
     }
@@ -259,31 +260,31 @@ impl Choices {
         match (self.cost, &self.table) {
             (CostArg::Latency, Some(table)) => Ok(Measure::Latency(LatencyTable::read(table)?)),
             (CostArg::Latency, None) => {
-                let want = "--table FILE beside it, made on the device by `edge-runtime bench --blocks FILE`";
+                let want = "needs --table FILE, written on the device by `edge-runtime bench --blocks FILE`";
                 Err(Error::config("--cost latency", want))
             }
-            (_, Some(_)) => Err(Error::config("--table", "without effect unless --cost is latency")),
+            (_, Some(_)) => Err(Error::config("--table", "only applies to --cost latency")),
             (CostArg::Macs, None) => Ok(Measure::Macs),
             (CostArg::Params, None) => Ok(Measure::Params),
         }
     }
 
-    /// Refuses what was asked for and would have no effect.
+    /// Rejects options that would have no effect.
     fn check_against(&self, recipe: &Recipe) -> Result<()> {
         let idle = |option: &str, weight: &str| {
-            let want = format!("without effect where --{weight} is 0: leave one of them out");
+            let want = format!("has no effect when --{weight} is 0: omit one of them");
             Err(Error::config(format!("--{option}"), want))
         };
         if self.matching.is_some() && recipe.gamma2 == 0.0 {
             return idle("matching", "gamma2");
         }
         if self.budget.is_some() && self.gamma1.is_some() {
-            return Err(Error::config("--gamma1", "without effect where --budget takes its place"));
+            return Err(Error::config("--gamma1", "has no effect with --budget, which replaces it"));
         }
         if self.theta.is_some() && self.gates == GatesArg::HardConcrete {
             return Err(Error::config(
                 "--theta",
-                "without effect on hard-concrete gates, which close by themselves",
+                "has no effect on hard-concrete gates, which reach zero by themselves",
             ));
         }
         if self.complexity.is_some() && recipe.gamma1 == 0.0 {
@@ -292,20 +293,20 @@ impl Choices {
         Ok(())
     }
 
-    /// Refuses looks that would all be the same.
+    /// Rejects several looks that would all be the same.
     pub(super) fn check_looks(&self, recipe: &Recipe) -> Result<()> {
         let Augment { crop_pad, flip, jitter, .. } = recipe.augment;
         if self.looks > 1 && crop_pad == 0 && !flip && jitter == 0.0 {
-            let want = "without effect unless --crop, --flip or --jitter says how looks at an image differ";
+            let want = "has no effect unless --crop, --flip or --jitter makes the looks differ";
             return Err(Error::config(format!("--looks {}", self.looks), want));
         }
         Ok(())
     }
 
-    /// Refuses what does not fit the images, before any of them is decoded.
+    /// Rejects options that do not suit the images, before any image is decoded.
     pub(super) fn check_data(&self, recipe: &Recipe, counts: Counts) -> Result<()> {
         if let Some(fraction) = self.validation.filter(|_| counts.val > 0) {
-            let want = "the data has a val/ of its own: leave the option out, or that folder";
+            let want = "the data has a val/ of its own: remove either that folder or the option";
             return Err(Error::config(format!("--validation {fraction}"), want));
         }
         counts.check_division(recipe.validation)?;
@@ -314,7 +315,7 @@ impl Choices {
     }
 }
 
-/// Three numbers with commas between them.
+/// Three comma-separated numbers.
 fn three(text: &str) -> Result<[usize; 3], String> {
     let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
     numbers

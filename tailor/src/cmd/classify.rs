@@ -1,4 +1,4 @@
-//! `tailor classify`: what the device will say of new photographs.
+//! `tailor classify`: classifies new photographs exactly as the device will.
 
 use crate::data::{self, Photo, Tally};
 use crate::output::{note, out};
@@ -7,41 +7,41 @@ use edge_runtime::{Backbone, Frame, Options, Runtime};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
-/// Says which class new images are of, by the device's own engine and the bundle's own preprocessing.
+/// Classifies new images with the device's engine and the bundle's preprocessing.
 ///
-/// Images are PNG or JPEG, of any size. Bundles may be f32, f16 or int8; a backbone that is packed for a
-/// device runs here if this machine has the same instructions. One line per image: file, class and
-/// probability, with tabs between.
+/// Images are PNG or JPEG, of any size. Bundles may be f32, f16 or int8; a backbone packed for a device runs
+/// here if this machine has the same instructions. Prints one line per image: file, class and probability,
+/// separated by tabs.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor classify --backbone net.backbone --task cats.task --top 3 new/ one.jpg\n\n\
-                  Images to train and measure on (--data of other commands) lie in folders by class, in a \
-                  .zip or in IDX files; here every image file is named, or lies anywhere in a folder that is."
+                  Other commands take labelled images (--data): folders by class, a .zip or IDX files. This one \
+                  takes image files, and folders with image files at any depth."
 )]
 pub struct Classify {
-    /// Backbone file that the task was made for, in the same precision.
+    /// Backbone file the task was made for, in the same precision.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
     /// Task bundle.
     #[arg(long, value_name = "FILE")]
     task: PathBuf,
-    /// Name so many of the most probable classes.
+    /// Number of classes to print, most probable first.
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     top: u32,
-    /// One JSON object per image instead of text: file, label, probability, top; or file, error.
+    /// Print one JSON object per image instead of text: file, label, probability, top; or file, error.
     #[arg(long)]
     json: bool,
-    /// Images, or folders of them.
+    /// Images, or folders of images.
     #[arg(required = true, value_name = "FILE|FOLDER")]
     files: Vec<PathBuf>,
 }
 
-/// The task on the device's runtime, and how its answers are told.
+/// The task loaded into the device's runtime, and the output options.
 struct Classifier<'a> {
     options: &'a Classify,
     runtime: Runtime,
     labels: Vec<String>,
-    /// The first error, which ends the command.
+    /// The first error, returned when all images are done.
     failed: Option<anyhow::Error>,
 }
 
@@ -55,7 +55,7 @@ impl Classify {
                 Err(error) => classifier.refuse(path, error),
             }
         }
-        // As many at a time as are decoded at once: they are large.
+        // Decoded images are large: hold only as many as are decoded in parallel.
         for images in images.chunks(rayon::current_num_threads()) {
             let photos: Vec<_> = images.par_iter().map(|path| data::read_photo(path)).collect();
             for (path, photo) in images.iter().zip(photos) {
@@ -70,7 +70,7 @@ impl Classify {
     }
 }
 
-/// The image files that `path` names.
+/// The image files at `path`.
 fn images_at(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -80,9 +80,12 @@ fn images_at(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
         note!("tailor: {}: {}", path.display(), data::passed_over(count, &first));
     }
     if images.is_empty() {
-        return Err(
-            crate::Error::data(path.display(), "a folder without images", "PNG and JPEG are read").into()
-        );
+        return Err(crate::Error::data(
+            path.display(),
+            "a folder without images",
+            "only PNG and JPEG are read",
+        )
+        .into());
     }
     Ok(images)
 }
@@ -97,7 +100,7 @@ impl Classifier<'_> {
         Ok(Classifier { options, runtime, labels, failed: None })
     }
 
-    /// Tells what `photo` shows.
+    /// Classifies `photo` and prints the answer.
     fn answer(&mut self, path: &Path, photo: &Photo) -> anyhow::Result<()> {
         let Photo { size, channels, pixels } = photo;
         let frame = Frame { width: size.width, height: size.height, channels: *channels, pixels };
@@ -106,7 +109,7 @@ impl Classifier<'_> {
             .into_iter()
             .take(self.options.top as usize)
             .map(|(class, probability)| {
-                // A bundle need not name its classes.
+                // Bundles may lack class names.
                 let label = self.labels.get(class).cloned().unwrap_or_else(|| class.to_string());
                 (label, probability)
             })
@@ -131,7 +134,7 @@ impl Classifier<'_> {
         Ok(())
     }
 
-    /// Tells what is wrong with `path`; the others go on.
+    /// Reports an error with `path`; other images are still processed.
     fn refuse(&mut self, path: &Path, error: anyhow::Error) {
         if self.options.json {
             let file = path.display().to_string();
@@ -144,7 +147,8 @@ impl Classifier<'_> {
     }
 }
 
-/// Softmax of `logits` with the classes, the most probable first; of equals the first, as on the device.
+/// Softmax of `logits` as (class, probability), most probable first; ties go to the first class, as on the
+/// device.
 fn probabilities(logits: &[f32]) -> Vec<(usize, f32)> {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f32 = logits.iter().map(|logit| (logit - top).exp()).sum();
@@ -159,12 +163,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_probable_class_comes_first_and_the_first_of_equals() {
+    fn classes_are_sorted_by_probability_and_ties_by_index() {
         let sorted = probabilities(&[1.0, 3.0, -100.0, 3.0]);
         let order: Vec<usize> = sorted.iter().map(|(class, _)| *class).collect();
         assert_eq!(order, [1, 3, 0, 2]);
         assert!((sorted.iter().map(|(_, p)| p).sum::<f32>() - 1.0).abs() < 1e-6);
-        // e^-2 beside one and one.
+        // Softmax terms 1, 1 and e^-2.
         assert!((sorted[0].1 - 1.0 / (2.0 + (-2f32).exp())).abs() < 1e-6);
     }
 }

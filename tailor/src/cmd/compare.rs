@@ -1,4 +1,4 @@
-//! `tailor compare`: the methods NetTailor is compared with, and itself, on the same backbone and images.
+//! `tailor compare`: NetTailor and the methods it is compared with, on the same backbone and images.
 
 mod table;
 
@@ -17,13 +17,12 @@ use anyhow::Context;
 use bundles::plan::Plan;
 use std::path::PathBuf;
 
-/// Trains NetTailor and the published methods it is compared with on the same images, and prints a table of
-/// them.
+/// Trains NetTailor and the published methods it is compared with on the same images, and prints a table.
 ///
 /// Methods: fine-tune, features, packnet-50 and packnet-75 (half or three quarters of the backbone pruned),
 /// piggyback, lwf, dan, adapters-series, adapters-parallel, tailor. All but tailor train for the teacher's
 /// number of epochs (the first of --epochs); features trains ten times as long when images are not augmented,
-/// since they then pass through the backbone only once. The test images are looked at once per method, after
+/// since they then pass through the backbone only once. The test images are used once per method, after
 /// training. An interrupted run resumes; finished methods are read from their result.json.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -35,21 +34,21 @@ pub struct Compare {
     /// Backbone file made by `tailor import` or `tailor pretrain`.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
-    /// Images, as for `fit`. With several, methods that share one network between tasks learn them in this
-    /// order.
+    /// Images, as for `fit`; one or more data sets. Methods that share one network between tasks learn them
+    /// in this order.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub(super) data: Vec<PathBuf>,
     /// Folder for METHOD/result.json, checkpoints and metrics (DATA/METHOD/ with several data sets).
     #[arg(long, value_name = "DIR")]
     pub(super) work: PathBuf,
-    /// Methods, comma-separated [default: all].
+    /// Methods to run, comma-separated [default: all].
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     methods: Vec<Method>,
     /// Learning-rate schedule of one method, METHOD=SCHEDULE; may be repeated. (fine-tune and tailor use
-    /// --teach-rate and the like.)
+    /// --teach-rate and so on.)
     #[arg(long = "rate", value_name = "METHOD=SCHEDULE", value_parser = rate)]
     rates: Vec<(Method, Schedule)>,
-    /// Leave the test images alone, to try things out on validation.
+    /// Skip the test images, for experiments on validation.
     #[arg(long)]
     without_test: bool,
     /// Image height and width [default: the backbone's].
@@ -57,7 +56,7 @@ pub struct Compare {
     size: Option<usize>,
     #[command(flatten)]
     on: On,
-    /// JSON on stdout, in one line, instead of tables.
+    /// Print one line of JSON on stdout instead of tables.
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -68,9 +67,9 @@ pub struct Compare {
 pub(super) struct Compared {
     /// The backbone's plan with its source classifier.
     pub(super) plan: Plan,
-    /// What is compared with.
+    /// Size of the backbone, for comparison.
     pub(super) backbone: BackboneSize,
-    /// In the table's order.
+    /// In table order.
     pub(super) methods: Vec<Method>,
     /// By task, then method.
     pub(super) outcomes: Vec<Outcome>,
@@ -81,7 +80,7 @@ impl Compare {
         let compared = self.compare(|data, outcomes, backbone| {
             self.warn(data, outcomes);
             if !self.json {
-                // What is finished can be read while the next data set trains.
+                // Show finished results while the next data set trains.
                 text(&table::of_task(data, outcomes, backbone));
             }
         })?;
@@ -94,7 +93,7 @@ impl Compare {
         Ok(())
     }
 
-    /// Trains everything, and hands each task's results to `finished` as they come.
+    /// Trains everything and passes each task's results to `finished` as they come.
     pub(super) fn compare(
         &self,
         finished: impl Fn(&str, &[Outcome], &BackboneSize),
@@ -138,8 +137,8 @@ impl Compare {
         Ok(Compared { plan, backbone, methods, outcomes })
     }
 
-    /// Says where tailoring selected by too few images. Its teacher is the fine-tuned network; without that,
-    /// its own accuracy tells as much.
+    /// Warns if tailoring selected by too few images. Its teacher is the fine-tuned network; if that was not
+    /// trained, the tailored network's own accuracy serves as well.
     pub(super) fn warn(&self, data: &str, outcomes: &[Outcome]) {
         let of = |method| outcomes.iter().find(|outcome| outcome.method == method);
         if let Some(tailored) = of(Method::Tailor) {
@@ -148,20 +147,20 @@ impl Compare {
         }
     }
 
-    /// What is to be trained, in the table's order.
+    /// The methods to train, in table order.
     fn methods(&self, source: &Source) -> Result<Vec<Method>> {
         let mut methods: Vec<Method> = Method::ALL.to_vec();
         if self.methods.is_empty() {
             if !source.classifier {
-                note!("tailor: lwf is left out, because the backbone has no source classifier to keep");
+                note!("tailor: skipping lwf, because the backbone has no source classifier to preserve");
                 methods.retain(|&method| method != Method::Lwf);
             }
         } else {
             methods.retain(|method| self.methods.contains(method));
         }
         if methods.contains(&Method::Lwf) && !source.classifier {
-            let want = "the backbone came without its source classifier, whose responses lwf keeps: import one that \
-                        has it, or leave lwf out";
+            let want = "lwf preserves the responses of the source classifier, which this backbone lacks: \
+                        import one that has it, or omit lwf";
             return Err(Error::config("--methods lwf", want));
         }
         for (method, schedule) in &self.rates {
@@ -169,11 +168,11 @@ impl Compare {
             if method.peak().is_none() {
                 return Err(Error::config(
                     option,
-                    "fine-tune and tailor are set by --teach-rate and its like",
+                    "fine-tune and tailor take --teach-rate and so on instead",
                 ));
             }
             if !methods.contains(method) {
-                return Err(Error::config(option, format!("without effect: {method} is not in --methods")));
+                return Err(Error::config(option, format!("has no effect: {method} is not in --methods")));
             }
         }
         Ok(methods)

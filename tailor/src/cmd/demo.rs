@@ -1,4 +1,4 @@
-//! `tailor demo`: the whole story on the samples that come with the program.
+//! `tailor demo`: the whole workflow on the samples that come with the program.
 
 mod device;
 mod samples;
@@ -16,7 +16,7 @@ use device::Timing;
 use samples::Sample;
 use std::path::{Path, PathBuf};
 
-/// Tailors two tasks of different difficulty to one backbone and switches between them on the edge runtime.
+/// Tailors one backbone to two tasks of different difficulty and switches between them on the edge runtime.
 ///
 /// Needs no arguments and no network: a CIFAR-100 ResNet-20 and two small sets of real images are part of the
 /// program. Takes about a quarter of an hour on two cores; an interrupted run resumes.
@@ -124,7 +124,8 @@ fn table(size: &BackboneSize, reports: &[Report], timings: &[Timing], folder: &P
         crate::fit::count(size.macs)
     );
     out!(
-        "Selection keeps what validation says within 0.5 points of the teacher, by the probability of the right class; test is what came of it.\n"
+        "Selection accepts networks within 0.5 points of the teacher on validation, by the probability of the \
+         correct class; test shows the result.\n"
     );
     for report in reports {
         out!("{:<10} {}", report.name, report.strip);

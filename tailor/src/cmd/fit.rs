@@ -1,4 +1,4 @@
-//! `tailor fit`: a folder of labelled images becomes a task bundle.
+//! `tailor fit`: turns labelled images into a task bundle.
 
 use crate::Error;
 use crate::cmd::choices::Choices;
@@ -35,10 +35,10 @@ pub struct Fit {
     /// Image height and width [default: the backbone's].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
-    /// Secret key to sign the bundle with; the development key when left out.
+    /// Secret key to sign the bundle with [default: the development key].
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Candidates of a sweep that are retrained at the same time [default: one per core; one on a GPU].
+    /// Sweep candidates to retrain in parallel [default: one per core; one on a GPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     /// Stop after this stage.
@@ -93,10 +93,10 @@ impl Fit {
         if !report.within_tolerance {
             let kept = match begun.recipe.budget {
                 Some(_) => "within the budget",
-                None => "of all",
+                None => "overall",
             };
             note!(
-                "tailor: no pruned network kept within {} points of the teacher on validation; the most accurate \
+                "tailor: no pruned network stayed within {} points of the teacher on validation; the most accurate \
                  one {kept} was packed. More epochs (--epochs) or images, or a larger --tolerance, may help",
                 self.choices.tolerance()
             );
@@ -104,17 +104,17 @@ impl Fit {
         Ok(())
     }
 
-    /// The same, with a sweep for search, because of `what`.
+    /// Switches the search to a sweep, as `what` requires.
     pub(super) fn sweeping(mut self, what: &str) -> Result<Fit, Error> {
         if self.until != Until::Pack {
-            let want = format!("{what} does all stages that it needs; --until is for `tailor fit`");
+            let want = format!("only applies to `tailor fit`; {what} runs every stage it needs");
             return Err(Error::config("--until", want));
         }
         self.choices.sweep(what)?;
         Ok(self)
     }
 
-    /// One candidate of the sweep, for `tailor prune --drop`.
+    /// Retrains one candidate of the sweep, for `tailor prune --drop`.
     pub(super) fn run_candidate(self, dropped: usize) -> anyhow::Result<()> {
         let mut begun = self.begin(Claim::shared)?;
         let blocks = begun.source.plan.cells.len();
@@ -124,7 +124,7 @@ impl Fit {
         }
         let _mine = Claim::candidate(&self.work, dropped)?;
         if !begun.work.has_student()? {
-            // What all candidates begin with is made by one of them.
+            // The student that all candidates start from is trained by one of them.
             begun.claim = begun.claim.take_alone()?;
             begun.job().begin(true)?;
             begun.claim = begun.claim.share()?;
@@ -133,7 +133,7 @@ impl Fit {
         Ok(())
     }
 
-    /// Name, work folder and number of blocks, for a script that sweeps.
+    /// Task name, work folder and number of blocks, for a sweep script.
     pub(super) fn about_sweep(&self) -> anyhow::Result<(String, String, usize)> {
         let source = Source::open(&self.backbone, &self.on.open()?)?;
         self.check(&source)?;
@@ -146,8 +146,8 @@ impl Fit {
         Ok(name.clone())
     }
 
-    /// Checks every option against backbone and data, before any image is read. What was found, and the
-    /// images' size.
+    /// Checks every option against the backbone and the data before any image is read. Returns the images
+    /// found and the size to read them at.
     fn check(&self, source: &Source) -> anyhow::Result<(Found, usize)> {
         let recipe = self.choices.recipe()?;
         let size = self.size.unwrap_or(source.size());
@@ -160,7 +160,7 @@ impl Fit {
         Ok((found, size))
     }
 
-    /// Checks every option, takes the work folder as `claim` does, then reads the images.
+    /// Checks every option, claims the work folder with `claim`, then reads the images.
     fn begin(&self, claim: fn(&Path) -> crate::Result<Claim>) -> anyhow::Result<Begun> {
         let signers = match &self.key {
             Some(path) => vec![keys::read_key(path)?],
@@ -180,15 +180,15 @@ impl Fit {
         }
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let dataset = read_images(found, size, &progress)?;
-        // A folder is made once there is something to put into it.
+        // The folder is created only once there is something to put into it.
         let (claim, work) = begun.map_or_else(work, Ok)?;
         let jobs = self.jobs.map(usize::from);
         Ok(Begun { name, data_name, source, dataset, recipe, work, claim, signers, device, jobs, progress })
     }
 }
 
-/// Says when the teacher is no better than always giving the most frequent class: whatever is within a
-/// tolerance of that has learned nothing either.
+/// Warns if the teacher is no better than always answering the most frequent class: a pruned network within
+/// tolerance of such a teacher has learned nothing either.
 fn warn_of_guessing(dataset: &Dataset, teacher: Score) {
     let labels = &dataset.val.as_ref().unwrap_or(&dataset.train).labels;
     let mut counts = vec![0usize; dataset.classes.len()];
@@ -197,9 +197,9 @@ fn warn_of_guessing(dataset: &Dataset, teacher: Score) {
     let share = most as f64 / labels.len().max(1) as f64;
     if teacher.accuracy() - teacher.margin() <= share {
         note!(
-            "tailor: the teacher gives {:.1} % of validation right (± {:.1}), and always answering `{}` would give {:.1} %: \
-             it may have learned nothing. More images, of classes that can be told apart at this size, may help; --balance \
-             where one class is much more frequent than others",
+            "tailor: the teacher is correct on {:.1} % of validation (± {:.1}); always answering `{}` would \
+             be on {:.1} %: it may have learned nothing. More images, of classes that can be told apart at this \
+             size, may help; so may --balance if one class is much more frequent than the others",
             100.0 * teacher.accuracy(),
             100.0 * teacher.margin(),
             dataset.classes[class],
@@ -208,7 +208,7 @@ fn warn_of_guessing(dataset: &Dataset, teacher: Score) {
     }
 }
 
-/// All that a job needs.
+/// Everything a job needs.
 struct Begun {
     name: String,
     data_name: String,

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
-/// Exit code of everything that has no code of its own.
+/// Exit code of errors without a code of their own.
 const FAILED: u8 = 1;
 
 /// Tailors a pre-trained network to your images and packs it for a device.
@@ -73,7 +73,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command; what went wrong is printed to stderr and told by the exit code.
+    /// Runs the command; errors are printed to stderr and reflected in the exit code.
     pub fn run(self) -> ExitCode {
         let outcome = match self.command {
             Command::Demo(cmd) => cmd.run(),
@@ -111,8 +111,8 @@ impl Cli {
     }
 }
 
-/// As the errors say: 2 usage, 3 signature or corruption, 4 incompatible, 6 a failed self-test, 130
-/// interrupted; 1 anything else.
+/// The error's own code: 2 usage, 3 signature or corruption, 4 incompatible, 6 failed self-test, 130
+/// interrupted; 1 for anything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     error
         .chain()
@@ -128,7 +128,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         .unwrap_or(FAILED)
 }
 
-/// Where a command computes.
+/// The device a command computes on.
 #[derive(Debug, Clone, Copy, clap::Args)]
 struct On {
     /// Where to compute: cpu, cuda (or cuda:N; an NVIDIA GPU), or auto, a GPU if there is one.
@@ -137,7 +137,7 @@ struct On {
 }
 
 impl On {
-    /// The device; how `auto` was decided is said on stderr.
+    /// Opens the device; the outcome of `auto` is reported on stderr.
     fn open(self) -> crate::Result<Device> {
         let (device, note) = self.device.open()?;
         if let Some(note) = note {
@@ -147,13 +147,13 @@ impl On {
     }
 }
 
-/// Finds and reads a set of images with a bar, resized to `size` x `size`.
+/// Finds and reads a set of images with a progress bar, resized to `size` x `size`.
 fn load_images(path: &Path, size: usize, progress: &Progress) -> crate::Result<Dataset> {
     read(data::find(path)?, false, size, progress)
 }
 
-/// Reads a set of images with a bar, resized to `size` x `size`, to train on them: where none are there to
-/// validate on, some will be held out.
+/// Reads a set of images for training with a progress bar, resized to `size` x `size`. If it has no
+/// validation images, some will be held out.
 fn read_images(found: Found, size: usize, progress: &Progress) -> crate::Result<Dataset> {
     read(found, true, size, progress)
 }
@@ -168,14 +168,14 @@ fn read(found: Found, holds_out: bool, size: usize, progress: &Progress) -> crat
     })?;
     for Overlap { split, other, count, of, first, twin } in dataset.overlaps() {
         note_once(format!(
-            "tailor: {place}: {count} of {of} images of {split} are in {other}, too, the first {first} \
-             (as {twin}): what is measured on them says little of new ones"
+            "tailor: {place}: {count} of {of} images of {split} also occur in {other}, the first {first} \
+             (as {twin}): accuracy on them says little about new images"
         ));
     }
     Ok(dataset)
 }
 
-/// Prints `line` to stderr, but for one that was there before: some commands read their images again.
+/// Prints `line` to stderr unless it was printed before: some commands read their images more than once.
 fn note_once(line: String) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(line.clone()) {
@@ -183,7 +183,7 @@ fn note_once(line: String) {
     }
 }
 
-/// Rejects images whose classes differ from the network's, in number or, where it knows them, in name.
+/// Rejects images whose classes differ from the network's in number or, if the network names them, in name.
 fn check_classes(path: &Path, found: &[String], count: usize, names: &[String]) -> crate::Result<()> {
     let refuse = |want| Err(crate::Error::config(format!("--data {}", path.display()), want));
     if found.len() != count {
@@ -199,7 +199,7 @@ fn check_classes(path: &Path, found: &[String], count: usize, names: &[String]) 
     Ok(())
 }
 
-/// Has `read` tell a bar how far it is: (images done, images in all).
+/// Runs `read` with a progress bar; it reports (images done, images in total).
 fn with_bar<T>(
     progress: &Progress,
     last: &str,
@@ -215,12 +215,12 @@ fn with_bar<T>(
     Ok(done)
 }
 
-/// Says when the validation of `data` has too few images for the tolerance that selection goes by.
+/// Warns if the validation split of `data` has too few images for the tolerance used in selection.
 fn warn_of_small_validation(data: &str, teacher: Score, tolerance: f64) {
     if let Some(needed) = teacher.needed_for(tolerance) {
         note!(
-            "tailor: validation of {data} has {} images, so that the teacher's accuracy is known within {:.1} points (95 % \
-             confidence), not within the {} of --tolerance: about {needed} images would be needed",
+            "tailor: validation of {data} has {} images, so the teacher's accuracy is known to within {:.1} points \
+             (95 % confidence), not the {} of --tolerance, which would need about {needed} images",
             teacher.n,
             100.0 * teacher.margin(),
             100.0 * tolerance
@@ -228,10 +228,10 @@ fn warn_of_small_validation(data: &str, teacher: Score, tolerance: f64) {
     }
 }
 
-/// What a task or backbone is called after its data: as the folder, or as the file without `.zip` or
-/// `.backbone`; without control characters, which no bundle can hold.
+/// Derives the name of a task or backbone from the path of its data: the folder's name, or the file's without
+/// `.zip` or `.backbone`. Control characters, which bundles cannot hold, are replaced.
 fn stem(path: &Path) -> String {
-    // `.` and `..` name nothing. Others stay as typed: a link to the latest photographs has its own.
+    // `.` and `..` are not names. Others stay as typed: a link to the latest photographs keeps its own name.
     let real = if path.file_name().is_none() { path.canonicalize().ok() } else { None };
     let name = real.as_deref().unwrap_or(path).file_name().unwrap_or(OsStr::new("task")).to_string_lossy();
     let is_ending = |ending: &str| ["zip", "backbone"].iter().any(|known| ending.eq_ignore_ascii_case(known));
@@ -242,8 +242,8 @@ fn stem(path: &Path) -> String {
     name.replace(char::is_control, "_")
 }
 
-/// What a task or backbone is called after its data, if a bundle and its file can be called that: asked
-/// before hours of training find it out.
+/// The [`stem`] of `data`, checked to be a valid name for a bundle and its file, so that an invalid one is
+/// reported before hours of training.
 fn task_name(option: &str, data: &Path) -> crate::Result<String> {
     let name = stem(data);
     let refuse = |want| crate::Error::config(format!("{option} {}", data.display()), want);
@@ -251,24 +251,25 @@ fn task_name(option: &str, data: &Path) -> crate::Result<String> {
     Ok(name)
 }
 
-/// What each of `paths`, given with `option`, is called as a task; no two the same.
+/// The task name of each of `paths`, given with `option`; all must be distinct.
 fn task_names(option: &str, paths: &[PathBuf]) -> crate::Result<Vec<String>> {
     paths.iter().try_for_each(|path| task_name(option, path).map(drop))?;
     names(option, paths)
 }
 
-/// Describes a valid name if `name` is not one.
+/// Describes a valid name, as an error, if `name` is not one.
 fn check_name(name: &str) -> Result<(), String> {
     bundles::container::check_name(name).map_err(|error| format!("a name that a bundle can have ({error})"))
 }
 
-/// What each of `paths`, given with `option`, is called; no two the same, because results are kept under it.
+/// The name of each of `paths`, given with `option`; all must be distinct, because results are stored by
+/// name.
 fn names(option: &str, paths: &[PathBuf]) -> crate::Result<Vec<String>> {
     let names: Vec<String> = paths.iter().map(|path| stem(path)).collect();
     match (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
         None => Ok(names),
         Some(twice) => {
-            let want = "every one needs a name of its own, under which results are kept";
+            let want = "each needs a name of its own, because results are stored by name";
             Err(crate::Error::config(format!("{option} {}", paths[twice].display()), want))
         }
     }
@@ -280,7 +281,7 @@ fn channels(text: &str) -> Result<[f32; 3], String> {
     let three = numbers.and_then(|n| <[f32; 3]>::try_from(n).ok());
     match three {
         Some(three) if three.iter().all(|x| (0.0..=1.0).contains(x)) => Ok(three),
-        Some(_) => Err("three numbers from 0 to 1 are needed: pixels are scaled to that before".into()),
+        Some(_) => Err("three numbers from 0 to 1 are needed: pixels are scaled to that range first".into()),
         None => Err("three numbers are needed, for example 0.485,0.456,0.406".into()),
     }
 }
@@ -290,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_is_called_as_its_folder_or_file() {
+    fn names_come_from_the_folder_or_file() {
         let place = tempfile::tempdir().unwrap();
         let at = |name: &str| place.path().join(name);
         for folder in ["photos/train", "signs.v1", "signs.v2", "set.zip", ".zip"] {

@@ -1,4 +1,4 @@
-//! `tailor pretrain`: labelled images of the source domain become a backbone.
+//! `tailor pretrain`: trains a backbone on labelled images of the source domain.
 
 use crate::cmd::{On, channels, read_images, task_name, training};
 use crate::data;
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// Trains a backbone from scratch on images of your own source domain, for `tailor fit` to build on.
 ///
-/// An interrupted run resumes. Validation (val/ of the data, or a fraction of train/) is only reported: the
-/// weights of the last epoch are written, or those of the best one with --patience.
+/// An interrupted run resumes. Validation accuracy (on val/, or on a fraction of train/) is only reported:
+/// the weights of the last epoch are written, or with --patience those of the best one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples: tailor pretrain --data parts.zip --work run/parts --flip\n          \
                   tailor pretrain --data /usr/share/fashion-mnist --arch cifar-resnet20-b --size 28 --flip \\\n          \
@@ -27,10 +27,10 @@ pub struct Pretrain {
     /// (train-images-idx3-ubyte and so on, or .gz; classes.txt may name the classes).
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Folder for checkpoint, metrics and backbone.
+    /// Folder for the checkpoint, metrics and backbone.
     #[arg(long, value_name = "DIR")]
     work: PathBuf,
-    /// Where the backbone goes [default: WORK/NAME.backbone, named after the data].
+    /// Where to write the backbone [default: WORK/NAME.backbone, named after the data].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Architecture: cifar-resnet20-b (or -a; depth 6n+2), resnet18, resnet34, resnet50 (with -s1 to -s3 for
@@ -42,7 +42,7 @@ pub struct Pretrain {
     size: Option<usize>,
     #[command(flatten)]
     on: On,
-    /// JSON report on stdout instead of text.
+    /// Print the report as JSON instead of text.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -79,7 +79,7 @@ struct Choices {
     images: training::Images,
     #[command(flatten)]
     care: training::Care,
-    /// Mean of each channel, of pixels scaled to 0..1 [default: measured on the training images].
+    /// Mean of each channel of pixels scaled to 0..1 [default: measured on the training images].
     #[arg(long, value_name = "R,G,B", value_parser = channels)]
     mean: Option<[f32; 3]>,
     /// Standard deviation of each channel [default: measured on the training images].
@@ -117,7 +117,7 @@ impl Pretrain {
         let found = data::find(&self.data)?;
         let counts = found.counts();
         if let Some(fraction) = self.choices.validation.filter(|_| counts.val > 0) {
-            let want = "the data has a val/ of its own: leave the option out, or that folder";
+            let want = "the data has a val/ of its own: remove either that folder or the option";
             return Err(crate::Error::config(format!("--validation {fraction}"), want).into());
         }
         counts.check_batch(recipe.batch, recipe.validation)?;

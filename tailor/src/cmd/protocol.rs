@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// Runs one of the paper's experiments on your own backbone and images.
 ///
 /// Each ends in the paper's kind of table and figure: on stdout, in WORK/protocol.json and as SVG in WORK.
-/// `tailor report WORK` makes a page of them. An interrupted run resumes; finished networks are reused.
+/// `tailor report WORK` turns them into a page. An interrupted run resumes; finished networks are reused.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor protocol skips --backbone net.backbone --data photos.zip --work run/skips --flip"
@@ -62,15 +62,15 @@ struct Setting {
     /// Folder for tables, figures, and a sub-folder for each network.
     #[arg(long, value_name = "DIR")]
     work: PathBuf,
-    /// Image height and width; the backbone's own when left out.
+    /// Image height and width [default: the backbone's].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
-    /// Candidates of a sweep that are retrained at the same time; one per core, on a GPU one, when left out.
+    /// Sweep candidates to retrain in parallel [default: one per core; one on a GPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
     #[command(flatten)]
     on: On,
-    /// JSON on stdout, in one line, instead of tables.
+    /// Print one line of JSON on stdout instead of tables.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -78,7 +78,7 @@ struct Setting {
 }
 
 impl Setting {
-    /// Opens a backbone and refuses options that do not suit it.
+    /// Opens a backbone and rejects options that do not suit it.
     fn source(&self, backbone: &Path, recipe: &Recipe, device: &Device) -> anyhow::Result<Source> {
         let source = Source::open(backbone, device)?;
         let size = self.size.unwrap_or(source.size());
@@ -87,7 +87,7 @@ impl Setting {
         Ok(source)
     }
 
-    /// Finds images and refuses options that do not suit them, on any of these backbones.
+    /// Finds images and rejects options that do not suit them on any of these backbones.
     fn find(&self, path: &Path, recipe: &Recipe, sources: &[Source]) -> Result<Found> {
         let found = data::find(path)?;
         for source in sources {
@@ -98,12 +98,12 @@ impl Setting {
         Ok(found)
     }
 
-    /// Refuses a budget that nothing keeps, and a latency table of something else.
+    /// Rejects a budget that no network can meet, and a latency table of another network.
     fn check_cost(&self, recipe: &Recipe, source: &Source, found: &Found) -> Result<()> {
         recipe.check_cost(source.arch, self.size.unwrap_or(source.size()), found.classes().len())
     }
 
-    /// Reads what was found for a backbone.
+    /// Reads the images found, at the size for this backbone.
     fn task(&self, name: &str, found: Found, source: &Source, progress: &Progress) -> Result<Task> {
         let recipe = self.choices.recipe_for(found.counts())?;
         let dataset = read_images(found, self.size.unwrap_or(source.size()), progress)?;
@@ -120,7 +120,7 @@ impl Setting {
     }
 }
 
-/// Keeps and prints what was found.
+/// Writes and prints the findings.
 fn end(findings: &Findings, work: &Path, json: bool) -> Result<()> {
     findings.leave(work)?;
     if json {
@@ -131,7 +131,7 @@ fn end(findings: &Findings, work: &Path, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Bars that Ctrl-C stops.
+/// Progress bars for work that Ctrl-C interrupts.
 fn progress() -> Result<Progress> {
     Ok(Progress::visible().stopped_by(Interrupt::by_signal()?))
 }

@@ -1,4 +1,4 @@
-//! `tailor prune`: the pruning of a `fit`, candidate by candidate, here or as jobs of a cluster.
+//! `tailor prune`: the pruning stage of `fit`, candidate by candidate, here or as cluster jobs.
 
 use crate::Error;
 use crate::cmd::fit::Fit;
@@ -10,9 +10,9 @@ use std::fmt::Write;
 
 /// Retrains pruned candidates of a `fit`: one (--drop) or all of a sweep (--sweep), here or on a cluster.
 ///
-/// Takes the options of `fit`; what `fit` has already done in the work folder is reused. Once --drop has run
-/// for every number, `fit --search sweep` with the same options fine-tunes the best candidates, selects and
-/// packs.
+/// Takes the options of `fit` and reuses what `fit` has already done in the work folder. Once --drop has run
+/// for every number of blocks, `fit --search sweep` with the same options fine-tunes the best candidates,
+/// selects and packs.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples: tailor prune --backbone net.backbone --data photos.zip --work run/photos --drop 3\n          \
@@ -57,7 +57,7 @@ impl Prune {
     }
 }
 
-/// What an attempt came to, in a line or in JSON.
+/// The outcome of an attempt, as a line of text or JSON.
 pub(super) fn say(attempt: &Attempt, json: bool) -> String {
     match attempt {
         Attempt::Trained(c) if json => {
@@ -84,7 +84,7 @@ pub(super) fn say(attempt: &Attempt, json: bool) -> String {
     }
 }
 
-/// The command line of the `fit` that this sweep belongs to.
+/// The command line of the `fit` this sweep belongs to.
 fn without_sweep(args: Vec<String>) -> Vec<String> {
     let mut kept = Vec::new();
     let mut args = args.into_iter().skip_while(|arg| arg != "prune").skip(1);
@@ -98,7 +98,7 @@ fn without_sweep(args: Vec<String>) -> Vec<String> {
     kept
 }
 
-/// `arg` as one word of a shell.
+/// `arg` quoted as one shell word.
 fn quoted(arg: &OsStr) -> String {
     let text = arg.to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);
@@ -110,25 +110,25 @@ fn quoted(arg: &OsStr) -> String {
 
 /// A script that submits three jobs, each waiting for the one before. Logs go to the work folder.
 ///
-/// Slurm takes a `%` in the folder of a log, the current one included, for one of its own patterns, and jobs
-/// whose log cannot be opened fail without a word; with `--clusters` or `SBATCH_CLUSTERS`, `--parsable` adds
-/// `;` and the cluster's name.
+/// Slurm expands `%` patterns anywhere in a log's path, including the current folder, and jobs whose log
+/// cannot be opened fail silently. With `--clusters` or `SBATCH_CLUSTERS`, `--parsable` appends `;` and the
+/// cluster's name.
 fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str) -> String {
     let (title, folder) = (quoted(name.as_ref()), quoted(work.as_ref()));
     let mut script = format!(
         "#!/bin/bash\n\
-         # Tailors {name} on a Slurm cluster: teacher and student; every number of dropped blocks as a job of its own; the\n\
-         # choice. Submit with `bash FILE`, from a folder that all nodes see. Options for sbatch (partition, account, time)\n\
-         # go into SBATCH_PARTITION and its like. Submitted again after a failure, it goes on where it was.\n\
+         # Tailors {name} on a Slurm cluster: teacher and student; one job per number of dropped blocks; the choice.\n\
+         # Submit with `bash FILE` from a folder that all nodes can see. Set sbatch options (partition, account, time)\n\
+         # with SBATCH_PARTITION and so on. After a failure, submit again to resume.\n\
          set -euo pipefail\n\
          mkdir -p {folder}\n\
-         # Slurm takes % in the name of a log for a pattern.\n\
+         # Slurm expands % in log file names.\n\
          logs=$(CDPATH= cd {folder} && pwd)\n\
          logs=${{logs//\\%/%%}}\n"
     );
     let mut submit = |variable: &str, step: &str, more: &str, command: &str| {
         let job = quoted(format!("{name}-{step}").as_ref());
-        // `write!` to a string cannot fail.
+        // Writing to a string cannot fail.
         let _ = write!(
             script,
             "\n{variable}=$(sbatch --parsable --job-name={job} --output=\"$logs/slurm-{step}-%j.log\" {more}<<'JOB'\n\
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_survive_a_shell() {
+    fn shell_words_are_quoted() {
         for (arg, want) in
             [("--work", "--work"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$HOME", "'$HOME'"), ("", "''")]
         {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_single_candidate_would_ignore_is_refused() {
+    fn drop_and_emit_are_mutually_exclusive() {
         use clap::Parser;
         let prune = |more: &[&str]| {
             let fit = ["tailor", "prune", "--backbone", "b", "--data", "d", "--work", "w"];
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sweeps_own_options_are_left_out() {
+    fn sweep_options_are_removed_from_the_fit_command() {
         let args =
             "prune --data x.zip --emit slurm --sweep --until pack --seed 3 --until=pack --search=sweep";
         let kept = without_sweep(args.split(' ').map(String::from).collect());

@@ -47,18 +47,18 @@ impl Images {
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Care {
     /// Early stopping: stop when validation has not improved for this many epochs, and keep the best epoch.
-    /// Only epochs count whose learning rate has dropped to a tenth of its peak (the last seventh of
-    /// one-cycle, the last fifth of cosine) or as far as it ever does. In `fit` this applies to the teacher
-    /// and to retraining; the student's gates need their whole schedule.
+    /// Only epochs in which the learning rate has dropped to a tenth of its peak (the last seventh of
+    /// one-cycle, the last fifth of cosine), or as far as it ever drops, count. In `fit` this applies to the
+    /// teacher and to retraining; the student's gates need their whole schedule.
     #[arg(long, value_name = "EPOCHS")]
     pub(super) patience: Option<usize>,
-    /// Gradient clipping by global norm [default: off]. 5 steadies the student on a few images.
+    /// Gradient clipping by global norm [default: off]. 5 stabilises the student on few images.
     #[arg(long, value_name = "NORM")]
     pub(super) clip: Option<f64>,
 }
 
 impl Care {
-    /// Rejects values out of range.
+    /// Rejects out-of-range values.
     ///
     /// # Errors
     /// [`crate::Error::Config`].

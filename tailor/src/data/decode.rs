@@ -1,4 +1,4 @@
-//! Image files to pixels, resized for training or as they are, on every core.
+//! Decodes image files to pixels, resized for training or as they are, on every core.
 
 use super::folder::{Source, read_file};
 use super::{Images, Size};
@@ -10,20 +10,20 @@ use std::io::{Cursor, ErrorKind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// Files read before they are decoded together, and bytes of them, the last one not counted: bounds what is
-/// held encoded.
+/// Limits on files read before they are decoded together: their number, and their bytes without the last one.
+/// They bound the encoded data in memory.
 pub(super) const TOGETHER: usize = 256;
 pub(super) const HELD: usize = 64 << 20;
 
-/// Most pixels of an image that is read, and most bytes of them: 16-bit colour with transparency. What is
-/// above [`MAX_AREA`] is made smaller before anything else.
+/// Most pixels of an image, and most bytes they take: 16-bit colour with transparency. Images above
+/// [`MAX_AREA`] are shrunk first.
 const MOST_PIXELS: usize = 400_000_000;
 const MOST_BYTES: u64 = 8 * MOST_PIXELS as u64;
 
-/// Held while an image above [`MAX_AREA`] is in memory: one at a time.
+/// Held while an image above [`MAX_AREA`] is in memory, so there is only one at a time.
 static LARGE: Mutex<()> = Mutex::new(());
 
-/// Broken files named in one message, at most.
+/// Most broken files named in one message.
 const NAMED: usize = 10;
 
 /// Files that cannot be read or decoded.
@@ -32,14 +32,14 @@ pub(super) struct Broken(Vec<BrokenFile>);
 
 #[derive(Debug)]
 struct BrokenFile {
-    /// With the data set's root, and without.
+    /// The path with the data set's root; `file` is without it.
     place: String,
     file: String,
     why: String,
 }
 
 impl Broken {
-    /// Refuses them all at once, in the set at `root`.
+    /// Reports all of them in one error, for the set at `root`.
     pub fn check(self, root: &str) -> Result<()> {
         match &self.0[..] {
             [] => Ok(()),
@@ -62,8 +62,8 @@ fn refusal(place: impl std::fmt::Display, why: &str) -> Error {
     Error::data(place, why, "replace or remove this file (PNG and JPEG are read)")
 }
 
-/// Decodes `files` in order and resizes them to `size`; `progress` is told how many more are done. Those that
-/// cannot be read are added to `broken` and left black.
+/// Decodes `files` in order and resizes them to `size`; `progress` gets the number of files newly done. Files
+/// that cannot be read are added to `broken`, and their pixels left black.
 pub(super) fn decode(
     source: &mut Source,
     files: &[String],
@@ -100,19 +100,19 @@ pub(super) fn decode(
     Images::new(pixels, size)
 }
 
-/// An image at its own size. One of more than [`MAX_AREA`] pixels, or with a side above [`MAX_SIDE`], comes
-/// at a half, a third and so on.
+/// An image at its original size, or shrunk to a half, a third and so on if it has more than [`MAX_AREA`]
+/// pixels or a side above [`MAX_SIDE`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Photo {
     /// Height and width.
     pub size: Size,
-    /// 1 where the file is grey, otherwise 3: red, green, blue.
+    /// 1 if the file is grey, otherwise 3: red, green, blue.
     pub channels: usize,
     /// `(height, width, channels)`.
     pub pixels: Vec<u8>,
 }
 
-/// The image in the file at `path`; transparency is ignored, a camera's orientation mark obeyed.
+/// Reads the image file at `path`. Transparency is ignored; the camera's orientation tag is applied.
 ///
 /// # Errors
 /// [`Error::Data`] naming the file.
@@ -120,10 +120,10 @@ pub fn read_photo(path: &Path) -> Result<Photo> {
     read_file(path).and_then(|bytes| photo(&bytes)).map_err(|why| refusal(path.display(), &why))
 }
 
-/// One image file.
+/// Decodes one image file.
 ///
 /// # Errors
-/// A sentence saying what is wrong with it.
+/// A description of what is wrong with it.
 fn photo(bytes: &[u8]) -> Result<Photo, String> {
     if bytes.is_empty() {
         return Err("an empty file".into());
@@ -136,10 +136,10 @@ fn photo(bytes: &[u8]) -> Result<Photo, String> {
     })
 }
 
-/// One image file as RGB pixels `(size.height, size.width, 3)`; grey is replicated.
+/// Decodes one image file to RGB pixels `(size.height, size.width, 3)`; grey is replicated.
 ///
 /// # Errors
-/// A sentence saying what is wrong with the file.
+/// A description of what is wrong with the file.
 fn decode_one(bytes: &[u8], size: Size, out: &mut [u8]) -> Result<(), String> {
     let photo = photo(bytes)?;
     if photo.channels == 1 {
@@ -149,10 +149,10 @@ fn decode_one(bytes: &[u8], size: Size, out: &mut [u8]) -> Result<(), String> {
     resizer.resize(&photo.pixels, out).map_err(|e| e.to_string())
 }
 
-/// A grey image of `from` pixels as RGB pixels `(size.height, size.width, 3)`, every channel the same.
+/// Resizes a grey image of size `from` to RGB pixels `(size.height, size.width, 3)` with equal channels.
 ///
 /// # Errors
-/// A sentence saying why it cannot be resized.
+/// A description of why it cannot be resized.
 pub(super) fn grey(pixels: &[u8], from: Size, size: Size, out: &mut [u8]) -> Result<(), String> {
     let mut resized = vec![0; size.area()];
     let mut resizer = Resizer::new(from, size, 1).map_err(|e| e.to_string())?;
@@ -163,13 +163,12 @@ pub(super) fn grey(pixels: &[u8], from: Size, size: Size, out: &mut [u8]) -> Res
     Ok(())
 }
 
-/// Whether a JPEG ends before its image does: the decoder fills what is missing with grey. What follows the
-/// image (a film of the same moment, say) is none of it, and neither is a thumbnail inside a segment.
+/// Whether a JPEG is truncated, which the decoder would hide by filling the missing part with grey. Data
+/// after the image (e.g. a video of the same moment) and thumbnails inside segments do not count.
 fn is_cut_short(bytes: &[u8]) -> bool {
     let Some(mut rest) = bytes.strip_prefix(&[0xff, 0xd8]) else { return false };
     loop {
-        // Compressed data holds no other markers than these, which restart it; 0 stands for a value that is
-        // none.
+        // The only markers within compressed data are these restart markers; a 0 marks an escaped 0xff value.
         let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7 | 0xff);
         let Some(at) = rest.windows(2).position(is_marker) else { return true };
         let (marker, after) = (rest[at + 1], &rest[at + 2..]);
@@ -188,7 +187,7 @@ fn is_cut_short(bytes: &[u8]) -> bool {
 
 fn open(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
     let refuse = |kind, why: String| Err(image::ImageError::IoError(std::io::Error::new(kind, why)));
-    // The content decides, not the ending: a JPEG named .png is common and harmless.
+    // The content decides, not the extension: a JPEG named .png is common and harmless.
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     if reader.format().is_none() {
         return refuse(ErrorKind::InvalidData, "neither PNG nor JPEG".into());
@@ -197,12 +196,12 @@ fn open(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
     limits.max_alloc = Some(MOST_BYTES);
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
-    // Before there is memory for them.
+    // Check before allocating memory for the pixels.
     let (width, height) = decoder.dimensions();
     let area = (width as usize).saturating_mul(height as usize);
     if area > MOST_PIXELS {
         let most = MOST_PIXELS / 1_000_000;
-        let why = format!("{width}x{height} pixels, and at most {most} million are read: scale it down");
+        let why = format!("{width}x{height} pixels, but at most {most} million are allowed: scale it down");
         return refuse(ErrorKind::InvalidData, why);
     }
     let orientation = decoder.orientation()?;
@@ -220,7 +219,7 @@ fn open(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
     Ok(image)
 }
 
-/// Whether the resampler takes so many pixels.
+/// Whether the resampler accepts an image of this size.
 fn fits(width: u32, height: u32) -> bool {
     let (width, height) = (width as usize, height as usize);
     width <= MAX_SIDE && height <= MAX_SIDE && width.saturating_mul(height) <= MAX_AREA

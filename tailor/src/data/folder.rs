@@ -1,4 +1,4 @@
-//! An ImageFolder on disk, a directory or a .zip of one: its files are listed, and read one by one.
+//! An ImageFolder on disk, as a directory or a .zip: lists its files and reads them one by one.
 
 use super::listing::{Listing, SplitNames, sort};
 use super::missing;
@@ -14,7 +14,7 @@ use zip::ZipArchive;
 /// Largest image file read, in bytes.
 const MAX_FILE: u64 = 256 << 20;
 
-/// Deepest folder searched, so that a link to a parent ends.
+/// Greatest folder depth searched, so that a link to a parent does not recurse for ever.
 const MAX_DEPTH: usize = 8;
 
 /// Where image files are read from.
@@ -26,7 +26,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Opens a directory or .zip and lists `splits` of it.
+    /// Opens a directory or .zip and lists its `splits`.
     pub fn open(path: &Path, splits: &[SplitNames]) -> Result<(Source, Listing)> {
         let meta = fs::metadata(path).map_err(Error::io(path))?;
         let mut found = Vec::new();
@@ -43,7 +43,8 @@ impl Source {
             return Ok((Source::Directory(root), listing));
         }
         let no_set = |why: &dyn std::fmt::Display| {
-            let want = "--data takes an ImageFolder directory (train/CLASS/*.png), a .zip of one, or a directory of IDX files";
+            let want = "--data takes an ImageFolder directory (train/CLASS/*.png), a .zip of one, or a directory of IDX \
+                        files";
             Error::data(path.display(), format!("neither a directory nor a readable .zip ({why})"), want)
         };
         if !meta.is_file() {
@@ -56,12 +57,12 @@ impl Source {
                 Error::data(
                     path.display(),
                     format!("an entry name that cannot be read ({error})"),
-                    "pack it anew",
+                    "create the .zip again",
                 )
             })?;
             found.push((name.to_string(), name.ends_with('/')));
         }
-        // As `tar -a -cf set.zip .` names them.
+        // `tar -a -cf set.zip .` prefixes names with `./`.
         let dots = if found.iter().all(|(name, _)| name.starts_with("./")) { "./" } else { "" };
         for (name, _) in &mut found {
             *name = name[dots.len()..].trim_end_matches('/').to_owned();
@@ -81,7 +82,7 @@ impl Source {
         Ok((Source::Zip { path: path.to_owned(), archive: Box::new(archive), prefix }, listing))
     }
 
-    /// How messages name `file`.
+    /// How messages refer to `file`.
     pub fn place(&self, file: &str) -> String {
         match self {
             Source::Directory(root) => root.join(file).display().to_string(),
@@ -89,10 +90,10 @@ impl Source {
         }
     }
 
-    /// The bytes of `file`.
+    /// Reads `file`.
     ///
     /// # Errors
-    /// A sentence saying why there are none.
+    /// A description of why it cannot be read.
     pub fn read(&mut self, file: &str) -> Result<Vec<u8>, String> {
         match self {
             Source::Directory(root) => read_file(&root.join(file)),
@@ -103,13 +104,13 @@ impl Source {
     }
 }
 
-/// What is said of a pipe or a device: to read it may take for ever.
-const IRREGULAR: &str = "no regular file";
+/// Error for a pipe or a device, which could block for ever.
+const IRREGULAR: &str = "not a regular file";
 
-/// The bytes of the image file at `path`.
+/// Reads the image file at `path`.
 ///
 /// # Errors
-/// A sentence saying why there are none.
+/// A description of why it cannot be read.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     if !fs::metadata(path).map_err(unread)?.is_file() {
         return Err(IRREGULAR.into());
@@ -121,7 +122,7 @@ fn read_bounded(from: impl Read) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     from.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unread)?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err("an image file above 256 MiB".into());
+        return Err("an image file larger than 256 MiB".into());
     }
     Ok(bytes)
 }
@@ -130,7 +131,7 @@ fn unread(error: impl std::fmt::Display) -> String {
     format!("cannot be read ({error})")
 }
 
-/// `path`, or the one folder in it that holds `train`.
+/// `path`, or the only folder in it that contains `train`.
 fn directory_root(path: &Path) -> Result<PathBuf> {
     if path.join("train").is_dir() {
         return Ok(path.to_owned());
@@ -168,7 +169,7 @@ pub(super) fn walk(root: &Path, below: &str, depth: usize, found: &mut Vec<(Stri
             Error::data(folder.join(&name).display(), "a name that is not UTF-8", "rename this file")
         })?;
         let file = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
-        // Follows links: data sets are often made of them. One that leads nowhere is named when it is read.
+        // Follow links: data sets are often made of them. Broken links are reported when read.
         let is_dir = entry.path().is_dir();
         found.push((file.clone(), is_dir));
         if is_dir && !name.starts_with('.') {
@@ -178,7 +179,7 @@ pub(super) fn walk(root: &Path, below: &str, depth: usize, found: &mut Vec<(Stri
     Ok(())
 }
 
-/// Refuses names that would lead out of the archive were it unpacked.
+/// Rejects names that would escape the destination folder when unpacked.
 fn check_zip_name(path: &Path, name: &str) -> Result<()> {
     let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
     if plain && !name.contains('\\') && !name.contains('\0') {
@@ -188,11 +189,11 @@ fn check_zip_name(path: &Path, name: &str) -> Result<()> {
     Err(Error::data(
         place,
         "an entry name that leads out of the archive",
-        "do not trust this .zip; pack it anew",
+        "do not trust this .zip; create it again yourself",
     ))
 }
 
-/// What comes before `train/` in every entry: nothing, or one folder.
+/// The prefix before `train/` in every entry: nothing, or one folder.
 fn zip_prefix(path: &Path, found: &[(String, bool)]) -> Result<String> {
     if found.iter().any(|(name, is_dir)| name.starts_with("train/") || (name == "train" && *is_dir)) {
         return Ok(String::new());

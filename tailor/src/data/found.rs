@@ -1,4 +1,4 @@
-//! A set of images found on disk: its classes and counts are known and checked, no pixel is read yet.
+//! A set of images found on disk: classes and counts are known and checked, but no pixels are read yet.
 
 use super::decode::{self, Broken};
 use super::folder::Source;
@@ -7,7 +7,7 @@ use super::{Dataset, Options, Split, hold_out, idx};
 use crate::{Error, Result};
 use std::{collections::BTreeSet, path::Path};
 
-/// A set of labelled images whose files were listed and checked. [`Found::read`] decodes them.
+/// A set of labelled images whose files have been listed and checked. [`Found::read`] decodes them.
 pub struct Found {
     classes: Vec<String>,
     counts: Counts,
@@ -17,7 +17,7 @@ pub struct Found {
     place: String,
 }
 
-/// One of the splits that a set may have.
+/// A split of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
     /// `train/`.
@@ -33,9 +33,9 @@ pub enum Part {
 pub struct Counts {
     /// `train/`.
     pub train: usize,
-    /// `val/`, 0 when there is none.
+    /// `val/`; 0 if absent.
     pub val: usize,
-    /// `test/`, 0 when there is none.
+    /// `test/`; 0 if absent.
     pub test: usize,
     /// The first training image that is the only one of its class.
     pub(super) lone: Option<String>,
@@ -51,14 +51,15 @@ impl Counts {
         }
     }
 
-    /// About how many images are left to train on when, without a `val`, the share `validation` is held out.
+    /// Approximate number of images left to train on if, without a `val`, the fraction `validation` is held
+    /// out.
     pub fn left_to_train(&self, validation: f64) -> usize {
         let held = if self.val > 0 { 0.0 } else { validation };
         (self.train as f64 * (1.0 - held)) as usize
     }
 
-    /// Refuses what cannot be divided when, without a `val`, the share `validation` is held out: a class with
-    /// a single image.
+    /// Rejects a class with a single image, which cannot be divided if, without a `val`, the fraction
+    /// `validation` is held out.
     ///
     /// # Errors
     /// [`Error::Data`] naming that image.
@@ -69,8 +70,8 @@ impl Counts {
         }
     }
 
-    /// Rejects a batch larger than what is left to train on when, without a `val`, the fraction `validation`
-    /// is held out. What [`hold_out`](super::hold_out()) takes may differ by half an image of each class.
+    /// Rejects a batch larger than what is left to train on if, without a `val`, the fraction `validation` is
+    /// held out. The number [`hold_out`](super::hold_out()) takes may differ by half an image per class.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -93,12 +94,12 @@ pub(super) enum Form {
 /// Finds what [`load`](super::load) would read.
 ///
 /// # Errors
-/// As [`load`](super::load), except for what is wrong inside an image.
+/// As [`load`](super::load), except for errors inside images.
 pub fn find(path: &Path) -> Result<Found> {
     find_splits(path, &SPLITS)
 }
 
-/// The same without looking at `test/`, whose images may have no labels.
+/// Like [`find`], but ignores `test/`, whose images may be unlabelled.
 ///
 /// # Errors
 /// As [`find`].
@@ -138,7 +139,7 @@ fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
     Ok(Found { classes, counts, per_class, form: Form::Folder(source, listing), place })
 }
 
-/// How many of `labels` are of each of so many classes.
+/// Counts `labels` by class.
 fn tally(classes: usize, labels: impl Iterator<Item = usize>) -> Vec<usize> {
     let mut counts = vec![0; classes];
     labels.filter(|&label| label < classes).for_each(|label| counts[label] += 1);
@@ -146,7 +147,7 @@ fn tally(classes: usize, labels: impl Iterator<Item = usize>) -> Vec<usize> {
 }
 
 impl Found {
-    /// How messages name it: the path it was found at.
+    /// How messages refer to the set: the path it was found at.
     pub fn place(&self) -> &str {
         self.place.trim_end_matches('/')
     }
@@ -166,19 +167,19 @@ impl Found {
         &self.per_class
     }
 
-    /// Decodes and resizes every image. `progress` is called with (images done, images in all).
+    /// Decodes and resizes every image. `progress` is called with (images done, images in total).
     ///
     /// # Errors
     /// [`Error::Data`] naming broken or oversized images, or too much for [`Options::memory`].
     pub fn read(self, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
         let (classes, place) = (self.classes.clone(), self.place.clone());
         let [train, val, test] = self.read_parts([Part::Train, Part::Val, Part::Test], options, progress)?;
-        // `find` saw an image of every class in it.
+        // `find` has seen an image of every class.
         let train = train.ok_or_else(|| Error::data(place, "no training image", "add some"))?;
         Ok(Dataset { classes, train, val, test })
     }
 
-    /// Decodes and resizes these `parts` alone; `None` for one that is not there.
+    /// Decodes and resizes only these `parts`; `None` for absent ones.
     ///
     /// # Errors
     /// As [`read`](Found::read).
@@ -217,7 +218,7 @@ impl Found {
     }
 }
 
-/// Decodes one split; `None` when it has no image.
+/// Decodes one split; `None` if it has no images.
 fn read_split(
     source: &mut Source,
     classes: &[String],
@@ -236,14 +237,14 @@ fn read_split(
     Ok(Some(Split { images, labels, files }))
 }
 
-/// At least two classes, none of them empty.
+/// Requires at least two classes, none of them empty.
 fn check_classes(source: &Source, classes: &[String], train: &[Entry]) -> Result<()> {
     if let [] | [_] = classes {
         let found = match classes {
             [one] => format!("only one class, `{one}`"),
             _ => "no class folder".into(),
         };
-        let want = "at least two folders, one per class, are needed to tell classes apart";
+        let want = "at least two class folders are needed";
         return Err(Error::data(source.place("train"), found, want));
     }
     let filled: BTreeSet<&str> = train.iter().map(|entry| entry.class.as_str()).collect();
@@ -256,7 +257,7 @@ fn check_classes(source: &Source, classes: &[String], train: &[Entry]) -> Result
     }
 }
 
-/// The same classes as `train`, if the split is there at all.
+/// Requires the same classes as `train`, if the split exists at all.
 fn check_same_classes(source: &Source, classes: &[String], split: &str, entries: &[Entry]) -> Result<()> {
     if entries.is_empty() {
         return Ok(());

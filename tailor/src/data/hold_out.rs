@@ -4,17 +4,17 @@ use super::Split;
 use crate::{Error, Result, random::Random};
 use std::collections::BTreeMap;
 
-/// Divides `train` into (what is left, what is held out): `fraction` of every class, rounded, but at least
-/// one image of every class on each side. The choice is a function of `seed` and the files' order.
+/// Splits `train` into (remaining, held out). Holds out `fraction` of every class, rounded, but at least one
+/// image of every class stays on each side. The choice is a function of `seed` and the files' order.
 ///
-/// Images of one class are drawn at random. Where several images show the same object (frames of one
-/// track), put whole tracks into `val/` instead, or validation flatters.
+/// Images are drawn at random within a class. If several images show the same object (frames of one track),
+/// put whole tracks into `val/` instead, or validation will be optimistic.
 ///
 /// # Errors
 /// [`Error::Config`] for a fraction outside 0..1, [`Error::Data`] for a class with a single image.
 pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<(Split, Split)> {
     if !(fraction > 0.0 && fraction < 1.0) {
-        return Err(Error::config(format!("--validation {fraction}"), "between 0 and 1, both excluded"));
+        return Err(Error::config(format!("--validation {fraction}"), "must be between 0 and 1, exclusive"));
     }
     let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (i, &label) in train.labels.iter().enumerate() {
@@ -35,11 +35,11 @@ pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<(Split, Split)
     Ok((train.gather(&kept), train.gather(&held)))
 }
 
-/// The refusal of a class that has the image at `place` alone.
+/// The error for a class whose only image is at `place`.
 pub(super) fn lone(place: &str) -> Error {
-    let want = "at least two are needed, one to train and one to validate; or give a val/ folder";
+    let want = "at least two are needed, one for training and one for validation; or add a val/ folder";
     Error::data(place, "the only image of its class", want)
 }
 
-/// Keeps these draws apart from the loader's.
+/// Keeps this random stream independent of the loader's.
 const HOLD_OUT: u64 = 0x686f_6c64;

@@ -1,5 +1,5 @@
-//! MNIST-like sets: IDX files of grey images and their labels, plain or gzipped, as MNIST, Fashion-MNIST and
-//! KMNIST come.
+//! MNIST-like sets: IDX files of grey images and their labels, plain or gzipped, as used by MNIST,
+//! Fashion-MNIST and KMNIST.
 
 use super::decode::{HELD, TOGETHER, grey};
 use super::listing::check_class;
@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// File name of the class names, one a line in label order; without it classes are named by their number.
+/// File of class names, one per line in label order; without it, classes are named by their numbers.
 const NAMES: &str = "classes.txt";
 
 /// Most images in one file, and most bytes of a label file.
@@ -29,28 +29,28 @@ pub(super) struct Set {
     pub classes: Vec<String>,
 }
 
-/// One pair of image and label file, its header and labels read.
+/// A pair of image and label files, with header and labels already read.
 pub(super) struct Part {
     images: PathBuf,
     size: Size,
     pub labels: Vec<u32>,
 }
 
-/// The set in `directory`, or `None` when it has no `train-images-idx3-ubyte` (or `.gz`).
+/// The set in `directory`, or `None` if it has no `train-images-idx3-ubyte` (or `.gz`).
 pub(super) fn find(directory: &Path) -> Result<Option<Set>> {
     let Some(mut train) = part(directory, &["train"])? else { return Ok(None) };
     let mut test = part(directory, &["t10k", "test"])?;
-    // Labels need not count from 0: EMNIST's letters begin at 1.
+    // Labels need not start at 0: EMNIST's letters start at 1.
     let numbers: Vec<u32> = train.labels.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
     if numbers.len() < 2 {
-        let want = "at least two are needed to tell classes apart";
+        let want = "at least two classes are needed";
         return Err(Error::data(train.images.display(), "only one class", want));
     }
     for part in [Some(&mut train), test.as_mut()].into_iter().flatten() {
         for label in &mut part.labels {
             let Ok(index) = numbers.binary_search(label) else {
                 let found = format!("an image of class {label}, which the training images do not have");
-                return Err(Error::data(part.images.display(), found, "all files must be of one set"));
+                return Err(Error::data(part.images.display(), found, "all files must belong to one set"));
             };
             *label = index as u32;
         }
@@ -70,8 +70,8 @@ fn part(directory: &Path, prefixes: &[&str]) -> Result<Option<Part>> {
     };
     let Some(images) = there("images", 3) else { return Ok(None) };
     let Some(labels) = there("labels", 1) else {
-        let want = format!("{}-labels-idx1-ubyte (or .gz) must lie beside it", prefixes[0]);
-        return Err(Error::data(images.display(), "images without a file of labels", want));
+        let want = format!("{}-labels-idx1-ubyte (or .gz) must be beside it", prefixes[0]);
+        return Err(Error::data(images.display(), "images without a label file", want));
     };
     let (axes, _) = open(&images, 3)?;
     let (count, mut reader) = open(&labels, 1)?;
@@ -80,13 +80,17 @@ fn part(directory: &Path, prefixes: &[&str]) -> Result<Option<Part>> {
     ends(&labels, &mut reader)?;
     if axes[0] != count[0] {
         let found = format!("{} labels for the {} images of {}", count[0], axes[0], images.display());
-        return Err(Error::data(labels.display(), found, "both files must be of one set; fetch them again"));
+        return Err(Error::data(
+            labels.display(),
+            found,
+            "both files must belong to one set; download them again",
+        ));
     }
     let size = Size { height: axes[1], width: axes[2] };
     Ok(Some(Part { images, size, labels: bytes.into_iter().map(u32::from).collect() }))
 }
 
-/// Opens an IDX file of unsigned bytes and reads the extent of its `axes` axes.
+/// Opens an IDX file of unsigned bytes and reads the extents of its `axes` axes.
 fn open(path: &Path, axes: usize) -> Result<(Vec<usize>, Box<dyn Read>)> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
     let zipped = file.fill_buf().map_err(Error::io(path))?.starts_with(&[0x1f, 0x8b]);
@@ -101,7 +105,11 @@ fn open(path: &Path, axes: usize) -> Result<(Vec<usize>, Box<dyn Read>)> {
     let magic = word()?;
     if magic != 0x0800 + axes as u32 {
         let found = format!("magic number {magic:#010x}, not that of {axes}-axis IDX bytes");
-        return Err(Error::data(path.display(), found, "it is no such file, or damaged; fetch it again"));
+        return Err(Error::data(
+            path.display(),
+            found,
+            "it is not such a file or is damaged; download it again",
+        ));
     }
     let extents: Vec<usize> = (0..axes).map(|_| word().map(|n| n as usize)).collect::<Result<_>>()?;
     let sane = extents.iter().all(|&n| (1..=MAX_IMAGES).contains(&n))
@@ -109,24 +117,24 @@ fn open(path: &Path, axes: usize) -> Result<(Vec<usize>, Box<dyn Read>)> {
         && extents[1..].iter().product::<usize>() <= MAX_AREA;
     if !sane {
         let found = format!("extents {extents:?}");
-        return Err(Error::data(path.display(), found, "it holds nothing or is damaged; fetch it again"));
+        return Err(Error::data(path.display(), found, "it is empty or damaged; download it again"));
     }
     Ok((extents, reader))
 }
 
 fn broken(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::data(path.display(), format!("cut off or damaged ({error})"), "fetch it again")
+    Error::data(path.display(), format!("cut off or damaged ({error})"), "download it again")
 }
 
-/// Nothing may follow what the header announced.
+/// Rejects data beyond what the header announces.
 fn ends(path: &Path, reader: &mut impl Read) -> Result<()> {
     match reader.read(&mut [0]).map_err(|error| broken(path, &error))? {
         0 => Ok(()),
-        _ => Err(Error::data(path.display(), "more bytes than its header says", "fetch it again")),
+        _ => Err(Error::data(path.display(), "more bytes than its header announces", "download it again")),
     }
 }
 
-/// Names of the classes that are numbered `numbers`.
+/// Names of the classes with these `numbers`.
 fn names(path: &Path, numbers: &[u32]) -> Result<Vec<String>> {
     if !path.is_file() {
         return Ok(numbers.iter().map(u32::to_string).collect());
@@ -136,24 +144,28 @@ fn names(path: &Path, numbers: &[u32]) -> Result<Vec<String>> {
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if names.len() != numbers.len() || names.iter().collect::<BTreeSet<_>>().len() != names.len() {
         let found = format!("{} names for {} classes", names.len(), numbers.len());
-        return Err(Error::data(path.display(), found, "one distinct name a line, in label order"));
+        return Err(Error::data(
+            path.display(),
+            found,
+            "one distinct name per line is needed, in label order",
+        ));
     }
     names.iter().try_for_each(|name| check_class(path, name))?;
     Ok(names)
 }
 
 impl Part {
-    /// How messages name image `i`.
+    /// How messages refer to image `i`.
     pub fn place(&self, i: usize) -> String {
         format!("{}#{i}", self.images.display())
     }
 
-    /// Reads the images and resizes them to `size`; `progress` is told how many more are done.
+    /// Reads the images and resizes them to `size`; `progress` gets the number of images newly done.
     pub fn read(&self, size: Size, progress: &mut dyn FnMut(usize)) -> Result<Split> {
         let (axes, mut reader) = open(&self.images, 3)?;
         let (from, each) = (self.size.area(), size.area() * 3);
         if axes != [self.labels.len(), self.size.height, self.size.width] {
-            return Err(broken(&self.images, &"it changed while it was read"));
+            return Err(broken(&self.images, &"it changed while being read"));
         }
         let mut pixels = vec![0; self.labels.len() * each];
         let together = (HELD / from).clamp(1, TOGETHER.min(self.labels.len()));
@@ -195,7 +207,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// `labels.len()` images of 2 x 3 pixels, each of the value ten times its number.
+    /// `labels.len()` images of 2 x 3 pixels, each filled with ten times its index.
     fn images(labels: &[u8]) -> Vec<u8> {
         let pixels: Vec<u8> = (0..labels.len()).flat_map(|i| [10 * i as u8; 6]).collect();
         idx(&[labels.len(), 2, 3], &pixels)
@@ -258,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_files_are_refused_by_name() {
+    fn damaged_files_are_reported_by_name() {
         let labels = [7, 3, 3, 9];
         let mut longer = images(&labels);
         longer.push(0);

@@ -1,32 +1,32 @@
-//! What the files of an ImageFolder are, by their names: images of splits and classes, and what else.
+//! Sorts the files of an ImageFolder by name: images by split and class, and everything else.
 
 use super::Part;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Endings of images in formats that are not read: ignoring them would silently shrink a class.
+/// Extensions of unsupported image formats: ignoring them would silently shrink a class.
 const OTHER_FORMATS: [&str; 19] = [
     "bmp", "gif", "webp", "tif", "tiff", "avif", "heic", "heif", "hif", "jp2", "jxl", "ppm", "pgm", "tga",
     "npy", "dng", "cr2", "nef", "arw",
 ];
 
-/// What file managers leave behind: nobody misses it.
+/// Files left behind by file managers, ignored silently.
 const LEFTOVERS: [&str; 2] = ["thumbs.db", "desktop.ini"];
 
-/// A split with the folder names it goes by.
+/// A split and the folder names accepted for it.
 pub(super) type SplitNames = (&'static str, &'static [&'static str]);
 
 /// The splits.
 pub(super) const SPLITS: [SplitNames; 3] =
     [("train", &["train"]), ("val", &["val", "valid", "validation"]), ("test", &["test"])];
 
-/// One image file: its class and where it lies.
+/// One image file: its class and its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Name of the class, a folder's name.
+    /// Name of the class: the folder's name.
     pub class: String,
-    /// Path below the root, with `/`.
+    /// Path below the root, separated by `/`.
     pub file: String,
 }
 
@@ -36,13 +36,14 @@ pub(super) struct Listing {
     pub train: Vec<Entry>,
     pub val: Vec<Entry>,
     pub test: Vec<Entry>,
-    /// Class folders of `train`, with and without images in them.
+    /// Class folders of `train`, including those without images.
     pub classes: Vec<String>,
-    /// Files in the folders of a set that are no images: notes, films, photographs without an ending.
+    /// Ignored files in the set's folders, which are not images: notes, videos, photographs without an
+    /// extension.
     pub passed_over: Option<Tally>,
-    /// Images deeper than `train/CLASS/`.
+    /// Images nested deeper than `train/CLASS/`.
     pub nested: Option<Tally>,
-    /// Folders beside `train` that nobody reads.
+    /// Ignored folders beside `train`.
     pub beside: BTreeSet<String>,
 }
 
@@ -57,37 +58,37 @@ impl Listing {
     }
 }
 
-/// Files of one kind, by their names.
+/// A count of files of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
-    /// How many.
+    /// Number of files.
     pub count: usize,
     /// The first of them.
     pub first: String,
 }
 
 impl Tally {
-    /// One more.
+    /// Counts one file.
     pub(super) fn add(tally: &mut Option<Tally>, file: &str) {
         tally.get_or_insert(Tally { count: 0, first: file.to_owned() }).count += 1;
     }
 }
 
-/// What a file is by its name.
+/// The kind of a file, judged by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// An image in a format that is read.
+    /// An image in a supported format.
     Image,
-    /// An image in one that is not, by its ending.
+    /// An image in an unsupported format, with its extension.
     Unread(String),
-    /// No image.
+    /// Not an image.
     Other,
-    /// Nothing that anybody would miss.
+    /// A file manager's leftover.
     Leftover,
 }
 
 impl Kind {
-    /// Of a file with this name.
+    /// The kind of a file with this name.
     pub fn of(file: &str) -> Kind {
         let name = file.rsplit('/').next().unwrap_or(file);
         if LEFTOVERS.iter().any(|leftover| name.eq_ignore_ascii_case(leftover)) {
@@ -103,22 +104,22 @@ impl Kind {
     }
 }
 
-/// Images in formats that are not read.
+/// Images in unsupported formats.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     all: Option<Tally>,
-    /// How many of each ending.
+    /// Number of files by extension.
     endings: BTreeMap<String, usize>,
 }
 
 impl Unread {
-    /// One more.
+    /// Counts one file.
     pub fn add(&mut self, file: &str, ending: String) {
         Tally::add(&mut self.all, file);
         *self.endings.entry(ending).or_default() += 1;
     }
 
-    /// Refuses them all at once, in the set at `root`.
+    /// Reports all of them in one error, for the set at `root`.
     pub fn check(self, root: &Path) -> Result<()> {
         let Some(Tally { count, first }) = self.all else { return Ok(()) };
         let mut endings: Vec<(String, usize)> = self.endings.into_iter().collect();
@@ -134,12 +135,12 @@ impl Unread {
         let endings: Vec<String> =
             endings.into_iter().map(|(ending, count)| format!(".{ending} {count}")).collect();
         let found =
-            format!("{count} files of formats that are not read ({}), the first {first}", endings.join(", "));
+            format!("{count} files in unsupported formats ({}), the first {first}", endings.join(", "));
         Err(Error::data(root.display(), found, "only PNG and JPEG are read: convert them"))
     }
 }
 
-/// Sorts what was found into splits and classes.
+/// Sorts the files found into splits and classes.
 pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> Result<Listing> {
     found.sort();
     let mut listing = Listing::default();
@@ -150,7 +151,7 @@ pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitN
         let Some((split, _)) = splits.iter().find(|(_, names)| names.contains(&parts[0])) else {
             if is_dir || parts.len() > 1 {
                 check_case(root, parts[0], splits)?;
-                // A split that is left out on purpose is no surprise.
+                // Do not report a split that is ignored on purpose.
                 let is_split = SPLITS.iter().any(|(_, names)| names.contains(&parts[0]));
                 if !is_split && !parts[0].starts_with('.') && parts[0] != "__MACOSX" {
                     listing.beside.insert(parts[0].to_owned());
@@ -161,7 +162,7 @@ pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitN
         if parts.iter().any(|part| part.starts_with('.')) {
             continue;
         }
-        // Images that are in two folders would count twice.
+        // Images in both folders would count twice.
         match names.iter().find(|(of, _)| of == split) {
             None => names.push((*split, parts[0].to_owned())),
             Some((_, name)) if name != parts[0] => {
@@ -169,7 +170,7 @@ pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitN
                 return Err(Error::data(
                     root.display(),
                     found,
-                    format!("one folder with images for `{split}`"),
+                    format!("only one folder may hold the images of `{split}`"),
                 ));
             }
             Some(_) => {}
@@ -213,11 +214,11 @@ pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitN
     unread.check(root)?;
     let [validated, tested] = holding_out;
     if validated && listing.val.is_empty() {
-        let want = "put some there, or remove it: a share of train/ is held out then";
+        let want = "add some, or remove it to hold out a fraction of train/";
         return Err(Error::data(root.display(), "a val/ folder without images", want));
     }
     if tested && listing.test.is_empty() {
-        let want = "put some there, or remove it: nothing is tested then";
+        let want = "add some, or remove it to skip testing";
         return Err(Error::data(root.display(), "a test/ folder without images", want));
     }
     classes.iter().try_for_each(|class| check_class(root, class))?;
@@ -225,7 +226,7 @@ pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitN
     Ok(listing)
 }
 
-/// Refuses a class that no bundle could name, before hours of training find it out.
+/// Rejects a class name that no bundle can hold, before hours of training.
 pub(super) fn check_class(place: &Path, class: &str) -> Result<()> {
     bundles::container::check_label(class).map_err(|error| {
         Error::data(
@@ -236,13 +237,13 @@ pub(super) fn check_class(place: &Path, class: &str) -> Result<()> {
     })
 }
 
-/// Refuses a folder beside `train` that a split is called but for capitals: its images would be passed over.
+/// Rejects a folder beside `train` that differs from a split's name only in case: it would be ignored.
 pub(super) fn check_case(place: &Path, name: &str, splits: &[SplitNames]) -> Result<()> {
     let mut usual = splits.iter().flat_map(|(_, names)| *names);
     match usual.find(|usual| name != **usual && name.eq_ignore_ascii_case(usual)) {
         None => Ok(()),
         Some(usual) => {
-            Err(Error::data(place.display(), format!("a folder `{name}`"), format!("call it `{usual}`")))
+            Err(Error::data(place.display(), format!("a folder `{name}`"), format!("rename it to `{usual}`")))
         }
     }
 }

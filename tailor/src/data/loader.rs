@@ -1,4 +1,4 @@
-//! Batches of normalised images, prepared ahead of training on another thread.
+//! Batches of normalised images, prepared ahead on another thread.
 
 use super::{Augment, Images, Split};
 use crate::{Error, Result, random::Random};
@@ -13,7 +13,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-/// Batches prepared before they are asked for.
+/// Batches prepared in advance.
 const AHEAD: usize = 3;
 
 /// One batch.
@@ -23,11 +23,11 @@ pub struct Batch {
     pub images: Tensor,
     /// `(n,)`, `u32`.
     pub labels: Tensor,
-    /// Which images of the split these are.
+    /// Indices of the images in the split.
     pub indices: Vec<usize>,
 }
 
-/// Makes batches of one split.
+/// Makes batches from one split.
 #[derive(Debug, Clone)]
 pub struct Loader {
     images: Images,
@@ -39,11 +39,11 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Batches of `batch` images of `split`, normalised with `mean` and `std` (of pixels scaled to 0..1), on
-    /// `device`.
+    /// A loader for batches of `batch` images of `split`, normalised with `mean` and `std` (of pixels scaled
+    /// to 0..1), on `device`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a batch of 0, [`Error::Bundle`] for a normalisation that cannot be.
+    /// [`Error::Config`] for a batch of 0, [`Error::Bundle`] for an invalid normalisation.
     pub fn new(
         split: &Split,
         mean: [f32; 3],
@@ -64,35 +64,35 @@ impl Loader {
         })
     }
 
-    /// The same, but training epochs draw every class equally often (give or take one image), and so images
-    /// of small classes again and again. Epochs keep their length.
+    /// Makes training epochs draw every class equally often (give or take one image), repeating images of
+    /// small classes. The length of an epoch does not change.
     #[must_use]
     pub fn balanced(self, balanced: bool) -> Loader {
         Loader { balanced, ..self }
     }
 
-    /// Images in the split.
+    /// Number of images in the split.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// True when the split has no image.
+    /// True if the split has no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// Batches of one epoch of [`train`](Loader::train).
+    /// Number of batches in one epoch of [`train`](Loader::train).
     pub fn steps(&self) -> usize {
         self.len() / self.batch
     }
 
     /// One training epoch: shuffled, augmented, the incomplete last batch dropped.
     ///
-    /// Order and augmentation are a function of `seed`, `epoch`, the image's index and, where an image comes
-    /// more than once, how often it came before.
+    /// Order and augmentation are a function of `seed`, `epoch`, the image's index and, for repeated images,
+    /// the number of earlier occurrences.
     ///
     /// # Errors
-    /// [`Error::Config`] when there are fewer images than one batch holds.
+    /// [`Error::Config`] if there are fewer images than one batch holds.
     pub fn train(&self, seed: u64, epoch: u64, augment: Augment) -> Result<Batches> {
         if self.steps() == 0 {
             let option = format!("--batch {}", self.batch);
@@ -109,8 +109,8 @@ impl Loader {
         Ok(self.batches(order, Some((seed, epoch, augment))))
     }
 
-    /// `images` images, every class equally often and every image of a class equally often, give or take one.
-    /// Which classes and images have one more is drawn.
+    /// Draws `images` images: every class equally often, and every image of a class equally often, give or
+    /// take one. Which classes and images occur once more is random.
     fn balance(&self, seed: u64, epoch: u64, images: usize) -> Vec<usize> {
         let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
         for (i, &label) in self.labels.iter().enumerate() {
@@ -131,8 +131,8 @@ impl Loader {
         self.batches((0..self.len()).collect(), None)
     }
 
-    /// Every image once, in order, changed as [`train`](Loader::train) changes them, the incomplete last
-    /// batch included. What is drawn is a function of `seed`, `look` and the image's index.
+    /// Every image once, in order, augmented as in [`train`](Loader::train), the incomplete last batch
+    /// included. Augmentation is a function of `seed`, `look` and the image's index.
     pub fn look(&self, seed: u64, look: u64, augment: Augment) -> Batches {
         self.batches((0..self.len()).collect(), Some((seed ^ LOOK, look, augment)))
     }
@@ -149,7 +149,7 @@ impl Loader {
         let worker = thread::spawn(move || {
             let mut seen = vec![0; if random.is_some() { loader.len() } else { 0 }];
             for indices in order.chunks(loader.batch) {
-                // The receiver is gone when training stops early: nobody is left to tell.
+                // The receiver is gone if training stops early.
                 if send.send(loader.prepare(indices, random, &mut seen)).is_err() {
                     break;
                 }
@@ -158,7 +158,7 @@ impl Loader {
         Batches { receive: Some(receive), worker: Some(worker), remaining, device }
     }
 
-    /// `seen[i]` counts how often image `i` came in this epoch.
+    /// Prepares one batch; `seen[i]` counts occurrences of image `i` in this epoch.
     fn prepare(&self, indices: &[usize], random: Option<(u64, u64, Augment)>, seen: &mut [u64]) -> Prepared {
         let size = self.images.size();
         let area = size.area();
@@ -187,12 +187,12 @@ impl Loader {
     }
 }
 
-/// Keep the draws of one seed apart from each other.
+/// Keep the random streams of one seed independent.
 const SHUFFLE: u64 = 0x7368_7566;
 const BALANCE: u64 = 0x6261_6c61;
 const LOOK: u64 = 0x6c6f_6f6b;
 
-/// A batch before it becomes tensors.
+/// A batch before conversion to tensors.
 struct Prepared {
     input: Vec<f32>,
     labels: Vec<u32>,
@@ -200,7 +200,7 @@ struct Prepared {
     shape: (usize, usize, usize, usize),
 }
 
-/// The batches of one epoch, in order. Dropping it early ends the preparing thread.
+/// The batches of one epoch, in order. Dropping it early stops the thread that prepares them.
 pub struct Batches {
     receive: Option<Receiver<Prepared>>,
     worker: Option<JoinHandle<()>>,
@@ -216,9 +216,9 @@ impl Iterator for Batches {
             Ok(prepared) => prepared,
             Err(_) if self.remaining == 0 => return None,
             Err(_) => {
-                // Its thread panicked; ending quietly would pass for the end of the epoch.
+                // The thread panicked; returning `None` would look like the end of the epoch.
                 self.remaining = 0;
-                let want = "this is a defect of the program, please report it";
+                let want = "this is a bug; please report it";
                 return Some(Err(Error::training("loader", "the thread that prepares batches died", want)));
             }
         };
@@ -243,7 +243,7 @@ impl ExactSizeIterator for Batches {}
 
 impl Drop for Batches {
     fn drop(&mut self) {
-        // Hang up first, or the worker would wait for room in the channel for ever.
+        // Hang up first, or the worker would wait for ever for room in the channel.
         drop(self.receive.take());
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();

@@ -1,4 +1,4 @@
-//! What to say where there is no `train` folder: what was found instead, and what to do about it.
+//! Errors for a missing `train` folder: what was found instead, and what to do about it.
 
 use super::listing::{Kind, SPLITS, check_case};
 use crate::{Error, Result};
@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// Folders named in a message, at most.
+/// Most folders named in a message.
 const NAMED: usize = 5;
 
-/// Why the directory `path` is no set of images.
+/// Explains why the directory `path` is not a set of images.
 pub(super) fn from_directory(path: &Path) -> Result<Error> {
     if let Some(root) = enclosing(path) {
-        let want = format!("give {} instead, all of the set", root.display());
-        return Ok(Error::data(path.display(), "a part of a set of images", want));
+        let want = format!("give {} instead, the whole set", root.display());
+        return Ok(Error::data(path.display(), "only a part of a set of images", want));
     }
     let mut found = Vec::new();
     for entry in fs::read_dir(path).map_err(Error::io(path))? {
@@ -21,7 +21,7 @@ pub(super) fn from_directory(path: &Path) -> Result<Error> {
         let (name, below) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
         let is_dir = below.is_dir();
         if is_dir {
-            // One image makes it the folder of a class. What cannot be looked into has none.
+            // One image makes it a class folder. Unreadable folders count as having none.
             let inside = fs::read_dir(&below).into_iter().flatten().flatten();
             let mut names = inside.map(|entry| entry.file_name().to_string_lossy().into_owned());
             if let Some(image) = names.find(|name| Kind::of(name) == Kind::Image) {
@@ -33,13 +33,13 @@ pub(super) fn from_directory(path: &Path) -> Result<Error> {
     Ok(from_names(path, &found))
 }
 
-/// Why a set of these (path below it, is a folder) is none.
+/// Explains why these entries (path below it, is a folder) are not a set of images.
 pub(super) fn from_names(place: &Path, found: &[(String, bool)]) -> Error {
     let seen = Seen::of(found);
     if let Err(error) = seen.folders.iter().try_for_each(|folder| check_case(place, folder, &SPLITS)) {
         return error;
     }
-    // A .zip often has one folder around everything.
+    // A .zip often wraps everything in one folder.
     let inner: Vec<(String, bool)> = match (seen.folders.len(), seen.folders.first(), seen.loose) {
         (1, Some(top), None) if seen.classes.is_empty() => {
             let below = |(name, is_dir): &(String, bool)| {
@@ -51,13 +51,13 @@ pub(super) fn from_names(place: &Path, found: &[(String, bool)]) -> Error {
     };
     let below = Seen::of(&inner);
     let seen = if below.classes.is_empty() { seen } else { below };
-    let want = "images must lie in train/CLASS/, one folder per class (val/ and test/ are optional), or as \
+    let want = "images must be in train/CLASS/, one folder per class (val/ and test/ are optional), or as \
                 IDX files (train-images-idx3-ubyte and train-labels-idx1-ubyte, or .gz) in the folder given";
     let (found, want) = if let Some(class) = seen.classes.first() {
         let want = match seen.classes.len() {
-            1 => format!("if that is a class, put it into a folder `train`: train/{class}/"),
+            1 => format!("if that is a class, move it into a folder `train`: train/{class}/"),
             _ => {
-                format!("if these are the classes, put them into a folder `train`: train/{class}/ and so on")
+                format!("if these are the classes, move them into a folder `train`: train/{class}/ and so on")
             }
         };
         (format!("no `train` folder, but images in {}", list(&seen.classes)), want)
@@ -71,13 +71,13 @@ pub(super) fn from_names(place: &Path, found: &[(String, bool)]) -> Error {
     Error::data(place.display(), found, want)
 }
 
-/// What lies where a set should.
+/// What was found where a set should be.
 #[derive(Default)]
 struct Seen<'a> {
     folders: BTreeSet<&'a str>,
-    /// Those with images right in them.
+    /// Folders that directly contain images.
     classes: BTreeSet<&'a str>,
-    /// The first image that is in no folder.
+    /// The first image outside any folder.
     loose: Option<&'a str>,
 }
 
@@ -111,7 +111,7 @@ fn list(folders: &BTreeSet<&str>) -> String {
     }
 }
 
-/// The set that `path` is a split or a class of.
+/// The set of which `path` is a split or a class.
 fn enclosing(path: &Path) -> Option<PathBuf> {
     let real = path.canonicalize().ok()?;
     (1..=2).find_map(|levels| {
@@ -122,7 +122,7 @@ fn enclosing(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// `path` without its last `levels` names, as it was typed; none where it does not end in that many.
+/// `path` as typed, without its last `levels` names; `None` if it does not end in that many.
 fn above(path: &Path, levels: usize) -> Option<PathBuf> {
     let mut last = path.components().rev().take(levels);
     if path.components().count() < levels || !last.all(|part| matches!(part, Component::Normal(_))) {
@@ -146,12 +146,12 @@ mod tests {
         }
         let names: Vec<(String, bool)> = files.iter().map(|file| ((*file).to_owned(), false)).collect();
         let said = from_directory(&root).unwrap().to_string();
-        assert_eq!(from_names(&root, &names).to_string(), said, "as of the names in a .zip");
+        assert_eq!(from_names(&root, &names).to_string(), said, "as for the names in a .zip");
         said
     }
 
     #[test]
-    fn folders_that_lie_otherwise_are_named_with_what_to_do() {
+    fn misplaced_folders_are_named_with_a_remedy() {
         let many: Vec<String> = (0..9).map(|i| format!("{i}/1.png")).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let cases: [(&[&str], [&str; 2]); 7] = [
@@ -161,7 +161,7 @@ mod tests {
             (&["2.png", "1.png", "x/notes.txt"], ["outside any folder, the first 1.png; ", "train/CLASS/"]),
             (&["training/a/1.png", "testing/a/1.png"], ["only testing/, training/; ", "train/CLASS/"]),
             (&["notes.txt"], ["no `train` folder; ", "train/CLASS/"]),
-            (&["Train/a/1.png", ".cache/1.png"], ["a folder `Train`", "call it `train`"]),
+            (&["Train/a/1.png", ".cache/1.png"], ["a folder `Train`", "rename it to `train`"]),
         ];
         for (files, words) in cases {
             let said = said(files);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_around_the_classes_of_a_zip_is_looked_into() {
+    fn a_folder_wrapping_the_classes_of_a_zip_is_searched() {
         let names = ["photos", "photos/cat", "photos/cat/1.png", "photos/dog/1.png", "__MACOSX/photos/._cat"];
         let found: Vec<(String, bool)> =
             names.iter().map(|name| ((*name).to_owned(), !name.contains('.'))).collect();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_set_is_no_set_and_the_whole_is_named() {
+    fn a_part_of_a_set_is_rejected_naming_the_whole_set() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap().join("photos");
         for class in ["train/cat", "val/cat", "dev/cat"] {

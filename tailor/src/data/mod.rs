@@ -1,10 +1,10 @@
-//! Labelled images: read from an ImageFolder (directory or .zip) or IDX files, checked, resized, held
-//! decoded, and fed to training in batches.
+//! Labelled images: read from an ImageFolder (directory or .zip) or IDX files, checked, resized, kept decoded
+//! in memory, and fed to training in batches.
 //!
 //! [`load`] reads and checks everything once; [`hold_out`] sets a validation split apart; a [`Loader`]
 //! turns a split into normalised batches, prepared ahead on another thread. Every random choice is a
-//! function of the seed, the epoch and the image, never of timing, so a resumed run sees what an
-//! uninterrupted one would have seen.
+//! function of the seed, the epoch and the image, never of timing, so a resumed run sees the same
+//! images as an uninterrupted one.
 
 mod augment;
 mod decode;
@@ -35,13 +35,13 @@ pub use unlabelled::{images_below, photos_in, read_images};
 use crate::{Error, Result};
 use std::{path::Path, sync::Arc};
 
-/// Decoded images of one size, `u8` in `(height, width, 3)` order. Cheap to clone and to divide: the pixels
+/// Decoded images of one size, `u8` in `(height, width, 3)` order. Cheap to clone and to split: the pixels
 /// are shared.
 #[derive(Debug, Clone)]
 pub struct Images {
-    /// One image behind the other.
+    /// The images, one after another.
     pixels: Arc<Vec<u8>>,
-    /// Which of them these are; all of them when left out.
+    /// The positions of this set's images; `None` for all of them.
     places: Option<Arc<Vec<usize>>>,
     size: Size,
 }
@@ -50,7 +50,7 @@ impl Images {
     /// Takes `pixels` `(n, height, width, 3)` as they are.
     ///
     /// # Errors
-    /// [`Error::Data`] when they are no whole number of images.
+    /// [`Error::Data`] if they are not a whole number of images.
     pub fn new(pixels: Vec<u8>, size: Size) -> Result<Images> {
         let each = size.area().saturating_mul(3);
         if each == 0 || !pixels.len().is_multiple_of(each) {
@@ -66,7 +66,7 @@ impl Images {
         self.places.as_ref().map_or(self.pixels.len() / (self.size.area() * 3), |places| places.len())
     }
 
-    /// True when there is none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -79,7 +79,7 @@ impl Images {
     /// Image `i`, `(height, width, 3)`.
     ///
     /// # Panics
-    /// When there is no image `i`.
+    /// If there is no image `i`.
     pub fn get(&self, i: usize) -> &[u8] {
         let (each, place) = (self.size.area() * 3, self.place(i));
         &self.pixels[place * each..(place + 1) * each]
@@ -89,7 +89,7 @@ impl Images {
         self.places.as_ref().map_or(i, |places| places[i])
     }
 
-    /// True when no image has any colour, so that a device may turn its frames to grey first.
+    /// True if no image has any colour, so that a device may convert its frames to grey first.
     pub fn is_grey(&self) -> bool {
         let is_grey = |pixel: &[u8]| pixel[0] == pixel[1] && pixel[1] == pixel[2];
         (0..self.len()).all(|i| self.get(i).chunks_exact(3).all(is_grey))
@@ -98,9 +98,9 @@ impl Images {
     /// The images at `indices`, in that order; nothing is copied.
     ///
     /// # Panics
-    /// When an index is out of range.
+    /// If an index is out of range.
     pub fn gather(&self, indices: &[usize]) -> Images {
-        assert!(indices.iter().all(|&i| i < self.len()), "an image that is not there");
+        assert!(indices.iter().all(|&i| i < self.len()), "index out of range");
         let places = indices.iter().map(|&i| self.place(i)).collect();
         Images { pixels: Arc::clone(&self.pixels), places: Some(Arc::new(places)), size: self.size }
     }
@@ -113,12 +113,11 @@ pub struct Split {
     pub images: Images,
     /// Class of each image, an index into [`Dataset::classes`].
     pub labels: Vec<u32>,
-    /// Where each image came from, below the data set's root: `train/CLASS/NAME.png`.
+    /// Path of each image below the data set's root: `train/CLASS/NAME.png`.
     pub files: Vec<String>,
 }
 
-/// A few hexadecimal digits that differ where any of these bytes does: what tells one set of images from
-/// another.
+/// A short hexadecimal digest of `parts`, which identifies a set of images.
 fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
@@ -133,7 +132,7 @@ pub(crate) fn digest_of(classes: &[String]) -> String {
 }
 
 impl Split {
-    /// What tells these images and labels from others.
+    /// A digest that identifies these images and labels.
     pub(crate) fn digest(&self) -> String {
         let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
         let images = (0..self.len()).map(|i| self.images.get(i));
@@ -145,15 +144,15 @@ impl Split {
         self.labels.len()
     }
 
-    /// True when there is no image.
+    /// True if there are no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The images at `indices`, in that order; no pixel is copied.
+    /// The images at `indices`, in that order; no pixels are copied.
     ///
     /// # Panics
-    /// When an index is out of range.
+    /// If an index is out of range.
     pub fn gather(&self, indices: &[usize]) -> Split {
         Split {
             images: self.images.gather(indices),
@@ -176,18 +175,18 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// `train/`.
     pub train: Split,
-    /// `val/` (or `valid/`, `validation/`), where there is one.
+    /// `val/` (or `valid/`, `validation/`), if present.
     pub val: Option<Split>,
-    /// `test/`, where there is one.
+    /// `test/`, if present.
     pub test: Option<Split>,
 }
 
-/// How images are held.
+/// How images are kept in memory.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Every image is resized to this, without regard to its aspect.
+    /// Every image is resized to this, ignoring its aspect ratio.
     pub size: Size,
-    /// Most bytes that decoded images may take.
+    /// Most bytes decoded images may take.
     pub memory: usize,
 }
 
@@ -197,7 +196,7 @@ impl Options {
         Options { size: Size { height, width }, memory: 8 << 30 }
     }
 
-    /// Refuses more images than memory is allowed for.
+    /// Rejects more images than fit in the allowed memory.
     fn check_memory(&self, place: &str, images: usize) -> Result<()> {
         let Size { height, width } = self.size;
         let bytes = images.saturating_mul(self.size.area()).saturating_mul(3);
@@ -216,27 +215,29 @@ impl Options {
 /// Reads, checks, decodes and resizes a set of labelled images, in one of two forms.
 ///
 /// An ImageFolder: a directory, or a .zip of one, with `train/CLASS/`, optionally `val/CLASS/` and
-/// `test/CLASS/`, of PNG and JPEG images, grey or RGB, of any size. One folder around `train/` is accepted.
+/// `test/CLASS/`, of PNG and JPEG images, grey or RGB, of any size. A single folder around `train/` is
+/// accepted.
 ///
 /// IDX files: a directory with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, optionally `t10k-…`
-/// of both, each plain or `.gz`. Grey is replicated; `classes.txt` may name the classes, one a line.
+/// of both, each plain or `.gz`. Grey is replicated; `classes.txt` may name the classes, one per
+/// line.
 ///
-/// `progress` is called with (images done, images in all).
+/// `progress` is called with (images done, images in total).
 ///
 /// # Errors
 /// [`Error::Data`] naming the file or folder at fault: no `train`, fewer than two classes, an empty class,
 /// classes that differ between splits, broken or oversized images, an unsafe zip entry, too much for
-/// [`Options::memory`]; [`Error::Io`] when `path` cannot be opened.
+/// [`Options::memory`]; [`Error::Io`] if `path` cannot be opened.
 pub fn load(path: &Path, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
     find(path)?.read(options, progress)
 }
 
-/// Mean and standard deviation of each channel of `images`, of pixels scaled to 0..1.
+/// Mean and standard deviation of each channel of `images`, for pixels scaled to 0..1.
 ///
-/// A deviation below one grey level is raised to it: an empty channel stays harmless.
+/// A deviation below one grey level is raised to one, so that an empty channel does no harm.
 pub fn statistics(images: &Images) -> ([f32; 3], [f32; 3]) {
     let mut counts = [[0u64; 256]; 3];
-    // Not all of the pixels behind them, which may be of more images than these.
+    // `pixels` may hold more images than these, so go through `get`.
     for pixel in (0..images.len()).flat_map(|i| images.get(i).as_chunks::<3>().0) {
         for (counts, &value) in counts.iter_mut().zip(pixel) {
             counts[usize::from(value)] += 1;

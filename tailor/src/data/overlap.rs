@@ -1,28 +1,28 @@
-//! Images that are in two splits: what is measured on them says nothing of new ones.
+//! Images that occur in two splits: accuracy on them says nothing about new images.
 
 use super::{Dataset, Split};
 use rayon::prelude::*;
 use std::collections::HashMap;
 
-/// Images of one split that another has too, pixel for pixel at the size they were read in.
+/// Images of one split that also occur in another, pixel for pixel at the size they were read at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlap {
-    /// The one split.
+    /// The split.
     pub split: &'static str,
-    /// The other.
+    /// The other split.
     pub other: &'static str,
-    /// How many images of the one split.
+    /// Number of images of `split` that also occur in `other`.
     pub count: usize,
-    /// How many it has.
+    /// Number of images in `split`.
     pub of: usize,
-    /// The first of them, below the data set's root.
+    /// Path of the first of them, below the data set's root.
     pub first: String,
     /// Its twin in the other split.
     pub twin: String,
 }
 
 impl Dataset {
-    /// Images of `val` and `test` that `train` has too, and those of `test` that `val` has.
+    /// Images of `val` and `test` that also occur in `train`, and those of `test` that also occur in `val`.
     pub fn overlaps(&self) -> Vec<Overlap> {
         let train = ("train", Some(&self.train));
         let (val, test) = (("val", self.val.as_ref()), ("test", self.test.as_ref()));

@@ -1,11 +1,11 @@
-//! What was found, in words: how many images there are of what, and what is odd about them.
+//! Describes what was found: numbers of images, and anything odd about them.
 
 use super::Tally;
 use super::found::{Form, Found};
 
 impl Found {
-    /// One line: classes, images, and what is not there. `holds_out` says that validation images are taken
-    /// from those of training where there are none.
+    /// One line: classes, images, and what is missing. `holds_out` means that validation images are taken
+    /// from the training images if there are none.
     pub fn summary(&self, holds_out: bool) -> String {
         let (counts, place) = (self.counts(), self.place());
         let (val, test) = match &self.form {
@@ -28,18 +28,18 @@ impl Found {
             of(counts.test, test),
         ];
         if counts.val == 0 && holds_out {
-            parts[1] += ": the share --validation is held out";
+            parts[1] += " (the --validation fraction is held out)";
         }
         if let Form::Folder(_, listing) = &self.form
             && !listing.beside.is_empty()
         {
             let folders: Vec<String> = listing.beside.iter().map(|folder| format!("{folder}/")).collect();
-            parts.push(format!("passed over: {}", folders.join(", ")));
+            parts.push(format!("ignored: {}", folders.join(", ")));
         }
         format!("{place}: {}", parts.join("; "))
     }
 
-    /// How many images the classes have.
+    /// How evenly the images are spread over the classes.
     fn balance(&self) -> String {
         let named = || self.per_class().iter().zip(self.classes());
         let (fewest, most) =
@@ -73,7 +73,7 @@ impl Found {
     }
 }
 
-/// That so many files among the images are none.
+/// The message about `count` files that are not images.
 pub(crate) fn passed_over(count: usize, first: &str) -> String {
-    format!("files that are neither PNG nor JPEG by name are passed over: {count}, the first `{first}`")
+    format!("ignoring files without a PNG or JPEG extension: {count}, the first `{first}`")
 }

@@ -1,4 +1,4 @@
-//! Images whose classes nobody tells, as the test images of a challenge are.
+//! Images without labels, such as the test images of a challenge.
 
 use super::decode::{self, Broken};
 use super::folder::{Source, walk};
@@ -7,11 +7,11 @@ use super::{Images, Options};
 use crate::Result;
 use std::path::{Path, PathBuf};
 
-/// Every image file below folder `below` of `root`, however deep, as paths from `root` in the order of their
-/// names. None when there is no such folder.
+/// Every image file below folder `below` of `root`, at any depth, as paths from `root` sorted by name. Empty
+/// if there is no such folder.
 ///
 /// # Errors
-/// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8 and formats that are not read.
+/// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8 and unsupported formats.
 pub fn images_below(root: &Path, below: &str) -> Result<Vec<String>> {
     let (mut files, mut unread) = (Vec::new(), Unread::default());
     for file in files_below(root, below)? {
@@ -25,8 +25,8 @@ pub fn images_below(root: &Path, below: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Every image in `folder`, however deep, in the order of their names, and what is no image. Formats that are
-/// not read are among the images: whoever asks about each is told so of each.
+/// Every image in `folder`, at any depth, sorted by name, and a count of the other files. Images in
+/// unsupported formats are included, so that the caller reports an error for each.
 ///
 /// # Errors
 /// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8.
@@ -42,7 +42,7 @@ pub fn photos_in(folder: &Path) -> Result<(Vec<PathBuf>, Option<Tally>)> {
     Ok((photos, passed_over))
 }
 
-/// Files that are not hidden, in the order of their names.
+/// Files that are not hidden, sorted by name.
 fn files_below(root: &Path, below: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     walk(root, below, 0, &mut found)?;
@@ -52,8 +52,7 @@ fn files_below(root: &Path, below: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Decodes and resizes `files` of `root`, in their order. `progress` is called with (images done, images in
-/// all).
+/// Decodes and resizes `files` of `root`, in order. `progress` is called with (images done, images in total).
 ///
 /// # Errors
 /// [`crate::Error::Data`] naming broken or oversized images, or too much for [`Options::memory`].
@@ -83,7 +82,7 @@ mod tests {
     use image::{GrayImage, Luma};
 
     #[test]
-    fn test_images_without_a_class_are_listed_and_read_in_the_order_of_their_names() {
+    fn unlabelled_test_images_are_listed_and_read_in_name_order() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let places = ["train/a/1.png", "train/b/1.png", "val/b/1.png", "val/a/1.png"];

@@ -25,7 +25,7 @@ fn what_was_found_is_said_once() {
     let lines = [
         format!(
             "{images}: 2 classes, 49 training images (below has 24, the fewest; above 25, the most); no \
-             val/: the share --validation is held out; 12 in test/; passed over: dev/"
+             val/ (the --validation fraction is held out); 12 in test/; ignored: dev/"
         ),
         format!(
             "tailor: {images}: images deeper than train/CLASS/ count as that class: 1, the first \
@@ -33,8 +33,8 @@ fn what_was_found_is_said_once() {
         ),
         // The bench's test images are training images, too.
         format!(
-            "tailor: {images}: 12 of 12 images of test are in train, too, the first test/above/0.png (as \
-             train/above/0.png): what is measured on them says little of new ones"
+            "tailor: {images}: 12 of 12 images of test also occur in train, the first test/above/0.png (as \
+             train/above/0.png): accuracy on them says little about new images"
         ),
     ];
     for line in lines {
@@ -51,7 +51,7 @@ fn what_was_found_is_said_once() {
     let output = run("tailor", &depth);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
-    for words in ["training images", "images deeper than", "says little of new ones"] {
+    for words in ["training images", "images deeper than", "says little about new images"] {
         assert_eq!(said.matches(words).count(), 1, "{words}: {said}");
     }
 }

@@ -292,7 +292,7 @@ fn bad_data_and_bad_options_are_reported_before_any_work() {
     let picture = std::fs::read(&spoilt).unwrap();
     std::fs::write(&spoilt, b"not a picture").unwrap();
     let cases: [(&[&str], &str); 18] = [
-        (&["--looks", "8", "--erase", "0.25"], "--looks 8: without effect unless --crop"),
+        (&["--looks", "8", "--erase", "0.25"], "--looks 8: has no effect unless --crop"),
         (&["--validation", "0.9"], "--validation 0.9"),
         (&["--epochs", "0,1,1"], "--epochs 0 (teach)"),
         (&["--teach-rate", "linear:1"], "one-cycle:PEAK"),

@@ -71,7 +71,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     let at = |name: &str| bench.folder.path().join(name);
     let (one, two, page) = (at("one"), at("two"), at("page.html"));
     let errors = fit(&bench, &one, "1");
-    assert_eq!(errors.matches("images would be needed").count(), 1, "{errors}");
+    assert_eq!(errors.matches("which would need about").count(), 1, "{errors}");
     fit(&bench, &two, "2");
     let result = r#"{"method":"<i>tuned","data":"images","seed":1,"val":0.75,"val_n":16,"test":0.625,"test_n":18,
         "params":123456,"task_params":1000,"macs":30000000,"swap_bytes":2048,"seconds":75}"#;

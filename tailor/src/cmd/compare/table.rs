@@ -32,7 +32,7 @@ pub fn average(methods: &[Method], outcomes: &[Outcome], backbone: &BackboneSize
             let of: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.method == method).collect();
             tasks = of.len();
             let percent = |scores: Vec<Score>| match scores.len() {
-                // A mean over some of the tasks would not compare with one over all.
+                // A mean over some of the tasks is not comparable with one over all.
                 n if n == of.len() && n > 0 => {
                     let sum: f64 = scores.iter().map(Score::accuracy).sum();
                     format!("{:.1} %", 100.0 * sum / n as f64)
@@ -66,7 +66,7 @@ fn row(method: Method, [val, test]: [String; 2], costs: [u64; 4], backbone: &Bac
     [method.name().into(), val, test, params, own, of(macs, backbone.macs), bytes]
 }
 
-/// `title` in the first heading.
+/// An aligned table with `title` as its first heading.
 fn aligned(title: &str, rows: impl Iterator<Item = [String; 7]>) -> String {
     let mut table = Table::new(title, HEADINGS);
     table.columns[0] = title.into();

@@ -1,15 +1,15 @@
-//! What the edge runtime makes of the demo's bundles: frame and switch times on this machine.
+//! Frame and switch times of the demo's bundles on the edge runtime, on this machine.
 
 use bundles::container::golden_input;
 use edge_runtime::{Backbone, Options, Runtime, Task, TaskId};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Frames behind a median.
+/// Frames per median.
 const FRAMES: usize = 200;
-/// Loads behind a median.
+/// Loads per median.
 const LOADS: usize = 15;
-/// Warm switches timed together, because one is shorter than the clock's own cost.
+/// Warm switches timed together, because one takes less time than reading the clock.
 const SWITCHES: u32 = 10_000;
 
 /// Medians of one task, on one thread.

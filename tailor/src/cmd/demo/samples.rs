@@ -1,10 +1,10 @@
-//! The samples inside the program: weights and two sets of images.
+//! The samples embedded in the program: weights and two sets of images.
 
 use anyhow::Context;
 use bundles::container::write_atomically;
 use std::path::{Path, PathBuf};
 
-/// A file that travels inside the program.
+/// A file embedded in the program.
 pub(super) struct Packed {
     pub(super) name: &'static str,
     bytes: &'static [u8],
@@ -50,7 +50,7 @@ pub(super) const TASKS: [Sample; 2] = [
     },
 ];
 
-/// Puts a sample below `folder`, where it is left for a look.
+/// Writes a sample below `folder`, where it stays for inspection.
 pub(super) fn unpack(folder: &Path, sample: &Packed) -> anyhow::Result<PathBuf> {
     let samples = folder.join("samples");
     std::fs::create_dir_all(&samples).with_context(|| samples.display().to_string())?;

@@ -18,8 +18,8 @@ use std::path::PathBuf;
 /// ROOT is laid out as the challenge's archives unpack: ROOT/TASK/train/CLASS, ROOT/TASK/val/CLASS and
 /// ROOT/TASK/test (or all of that below ROOT/data). Answers for unlabelled test images go to
 /// WORK/TASK/answers.json and, if the development kit's annotations are present, to WORK/results.json, the
-/// file that the challenge's server accepts. Images have 72 pixels; each task uses the normalisation of its
-/// own images and suitable augmentation.
+/// file that the challenge's server accepts. Images are resized to 72 pixels; each task uses the
+/// normalisation of its own images and suitable augmentation.
 ///
 /// The backbone's own source task is not tailored: its classifier is evaluated as it is.
 #[derive(Debug, clap::Args)]
@@ -41,14 +41,14 @@ pub struct Decathlon {
     /// Tasks to run, comma-separated [default: all ten].
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = Event::named)]
     tasks: Vec<&'static Event>,
-    /// The task that the backbone was trained on, or `none`.
+    /// Task the backbone was trained on, or `none`.
     #[arg(long, value_name = "NAME", default_value = "imagenet12")]
     source_task: String,
     #[command(flatten)]
     setting: Setting,
 }
 
-/// A task with what was found of it.
+/// A task and the images found for it.
 struct Ready {
     event: &'static Event,
     folder: PathBuf,
@@ -62,13 +62,13 @@ impl Decathlon {
         let (setting, from) = (&self.setting, self.source_task()?);
         let recipe = setting.choices.recipe()?;
         if recipe.augment.flip {
-            let want = "every task has its own here: digits, letters and signs must not be mirrored";
+            let want = "set per task here: digits, letters and signs must not be mirrored";
             return Err(Error::config("--flip", want).into());
         }
         let device = setting.on.open()?;
         let source = setting.source(&self.backbone, &recipe, &device)?;
         let tree = Tree::open(&self.root, self.annotations.as_deref())?;
-        // Everything is looked at before hours are spent on any of it.
+        // Check everything before hours are spent on any of it.
         let mut tasks = Vec::new();
         for event in EVENTS.iter().filter(|event| self.tasks.is_empty() || self.tasks.contains(event)) {
             let task = self.find(&tree, event)?;
@@ -106,7 +106,10 @@ impl Decathlon {
         match self.source_task.as_str() {
             "none" => Ok(None),
             name => Event::named(name).map(Some).map_err(|error| {
-                Error::config(format!("--source-task {name}"), format!("`none`, or another name: {error}"))
+                Error::config(
+                    format!("--source-task {name}"),
+                    format!("must be `none` or a task's name: {error}"),
+                )
             }),
         }
     }
@@ -116,7 +119,7 @@ impl Decathlon {
         let labelled = data::find_labelled(&folder)?;
         let tests = tree.tests(event, labelled.classes())?;
         if let Tests::Hidden(_) = &tests {
-            // The challenge's numbers of its images are needed at the end.
+            // The challenge's image ids are needed at the end.
             tree.annotations(event, labelled.classes())?;
         }
         let found = if tests == Tests::Labelled { data::find(&folder)? } else { labelled };
@@ -125,7 +128,7 @@ impl Decathlon {
 }
 
 impl Ready {
-    /// Reads test images without labels.
+    /// Reads the unlabelled test images.
     fn hidden(&self, size: usize, progress: &Progress) -> Result<Option<(Vec<String>, Images)>> {
         let Tests::Hidden(files) = &self.tests else { return Ok(None) };
         let progress = progress.for_task(self.event.name);
@@ -136,7 +139,7 @@ impl Ready {
     }
 }
 
-/// Measures the backbone on the task it comes from, whose training images are not read.
+/// Measures the backbone on its source task, without reading the training images.
 fn of_source(
     lab: &Lab<'_>,
     source: &Source,
@@ -152,7 +155,7 @@ fn of_source(
     })?;
     let [Some(val), test] = splits else {
         let want =
-            "the challenge's archives have one; or tailor to it as to any other task with --source-task none";
+            "the challenge's archives have one; or tailor to it like any other task with --source-task none";
         return Err(Error::data(folder.display(), "no `val` folder", want));
     };
     decathlon::of_source(lab, source, event, SourceTask { classes, val, test }, hidden)

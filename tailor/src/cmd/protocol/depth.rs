@@ -1,14 +1,15 @@
-//! `tailor protocol depth`: backbones of different depth on the same images.
+//! `tailor protocol depth`: backbones of different depths on the same images.
 
 use super::{Setting, progress};
 use crate::cmd::{names, task_name};
 use crate::protocols::depth;
 use std::path::PathBuf;
 
-/// Sweeps the number of dropped blocks on several backbones (the paper's Fig. 5): accuracy over complexity.
+/// Sweeps the number of dropped blocks on several backbones (the paper's Fig. 5): accuracy against
+/// complexity.
 ///
-/// Networks are in WORK/BACKBONE/tailored. Every number of blocks is one network to retrain, so deep
-/// backbones take long.
+/// Networks are in WORK/BACKBONE/tailored. Each number of blocks is a network to retrain, so deep backbones
+/// take a long time.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor protocol depth --backbone resnet20.backbone --backbone resnet56.backbone \\\n          \
@@ -42,7 +43,7 @@ impl Depth {
         let lab = setting.lab(&device, &progress)?;
         let mut all = Vec::new();
         for (name, source) in names.iter().zip(&sources) {
-            // Each has a size of its own.
+            // Each backbone has its own image size.
             let task = setting.task(&data, setting.find(&self.data, &recipe, &[])?, source, &progress)?;
             all.push(depth::on(&lab, name, source, &task)?);
         }

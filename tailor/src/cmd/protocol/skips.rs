@@ -34,7 +34,7 @@ impl Skips {
     pub(super) fn run(mut self) -> anyhow::Result<()> {
         let setting = &self.setting;
         if setting.choices.skips().is_some() {
-            return Err(Error::config("--skips", "--reach says which are tried: leave it out").into());
+            return Err(Error::config("--skips", "use --reach instead, which lists the values to try").into());
         }
         self.reach.sort_by_key(|reach| match reach {
             plan::Skips::Nearest(k) => *k,

@@ -1,4 +1,4 @@
-//! `tailor protocol teacher`: with and without the teacher's terms of the loss.
+//! `tailor protocol teacher`: with and without the teacher's terms in the loss.
 
 use super::{Setting, progress};
 use crate::Error;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Sweeps the number of dropped blocks with and without the teacher in the loss (the paper's Fig. 6).
 ///
 /// Networks are in WORK/with and WORK/without (--gamma2 0 --distill 0). Both are compared with the same
-/// fine-tuned network. (The paper has no distillation; --distill 0 leaves only its matching term.)
+/// fine-tuned network. (The paper has no distillation; add --distill 0 to use only its matching term.)
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: tailor protocol teacher --backbone net.backbone --data photos.zip --work run/teacher"
@@ -31,7 +31,8 @@ impl Teacher {
         let setting = &self.setting;
         let recipe = setting.choices.recipe()?;
         if !recipe.has_teacher() {
-            let want = "--gamma2 or --distill above 0: this protocol compares with none";
+            let want = "this protocol compares training with and without a teacher: --gamma2 or --distill must \
+                        be above 0";
             return Err(Error::config("--gamma2 0", want).into());
         }
         let device = setting.on.open()?;

@@ -1,4 +1,4 @@
-//! Operations that change values of pixels and move none, as Pillow defines them; results are rounded.
+//! Operations that change pixel values without moving pixels, as defined by Pillow; results are rounded.
 
 use crate::data::Size;
 
@@ -33,7 +33,7 @@ pub(super) fn saturation(image: &mut [u8], factor: f32) {
     }
 }
 
-/// Smoothed at 0, unchanged at 1, sharper above. Pixels at the edge stay.
+/// Smoothed at 0, unchanged at 1, sharper above. Edge pixels are unchanged.
 pub(super) fn sharpness(image: &mut [u8], size: Size, factor: f32) {
     let Size { height, width } = size;
     let before = image.to_vec();
@@ -55,7 +55,7 @@ pub(super) fn posterize(image: &mut [u8], bits: u32) {
     image.iter_mut().for_each(|value| *value &= mask);
 }
 
-/// Inverts values from `threshold`.
+/// Inverts values of at least `threshold`.
 pub(super) fn solarize(image: &mut [u8], threshold: f64) {
     let invert = |value: &mut u8| {
         if f64::from(*value) >= threshold {
@@ -65,7 +65,7 @@ pub(super) fn solarize(image: &mut [u8], threshold: f64) {
     image.iter_mut().for_each(invert);
 }
 
-/// Stretches each channel to the whole range.
+/// Stretches each channel to the full range.
 pub(super) fn autocontrast(image: &mut [u8]) {
     each_channel(image, |counts| {
         let low = counts.iter().position(|&n| n > 0)?;

@@ -1,7 +1,7 @@
-//! Random changes to training images, on their 8-bit pixels before normalisation.
+//! Random augmentation of training images, on 8-bit pixels before normalisation.
 //!
-//! Every change is drawn from a key (seed, epoch, image, how often the image came before in this epoch), so
-//! that a resumed run sees the images an uninterrupted one would have seen.
+//! Every change is drawn from a key (seed, epoch, image, earlier occurrences of the image in this epoch), so
+//! a resumed run sees the same images as an uninterrupted one.
 
 mod colour;
 mod policy;
@@ -15,29 +15,28 @@ use super::Size;
 use crate::{Error, Result, random::Random};
 use colour::{brightness, contrast, saturation};
 
-/// What is changed at random in every training image, in this order. Nothing but [`flip`](Augment::flip)
-/// mirrors.
+/// Random changes applied to every training image, in this order. Only [`flip`](Augment::flip) mirrors.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Augment {
-    /// Shifts by up to this many pixels in both directions; black comes in.
+    /// Shifts by up to this many pixels in both directions, filling with black.
     pub crop_pad: usize,
-    /// Mirrors left and right every second time. Not for text, signs or anything with a handedness.
+    /// Mirrors left and right with probability one half. Not for text, signs or anything with a handedness.
     pub flip: bool,
-    /// Published sets of operations, geometric ones among them.
+    /// Published set of operations, some of them geometric.
     pub policy: Policy,
-    /// Brightness, contrast and saturation, in random order, each multiplied by a number from `1 - jitter` to
+    /// Brightness, contrast and saturation, in random order, each multiplied by a factor from `1 - jitter` to
     /// `1 + jitter`.
     pub jitter: f32,
-    /// Probability of replacing a rectangle by noise (Zhong et al., "Random Erasing", AAAI 2020).
+    /// Probability of replacing a rectangle with noise (Zhong et al., "Random Erasing", AAAI 2020).
     pub erase: f32,
 }
 
-/// Keep the draws of one seed apart from each other.
+/// Keep the random streams of one seed independent.
 const SHIFT: u64 = 0x6175_676d;
 const CHANGE: u64 = 0x6368_616e;
 
 impl Augment {
-    /// Refuses shifts that would leave little of an image of `size` pixels, and strengths that are none.
+    /// Rejects shifts that would leave little of an image of `size` pixels, and strengths outside 0 to 1.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -54,9 +53,9 @@ impl Augment {
         Ok(())
     }
 
-    /// Writes the changed `pixels` `(size.height, size.width, 3)` to `out`, which has their length.
+    /// Writes the augmented `pixels` `(size.height, size.width, 3)` to `out`, which gets the same length.
     ///
-    /// `key` is seed, epoch, image and how often this image came before in the epoch.
+    /// `key` is seed, epoch, image and the image's earlier occurrences in this epoch.
     pub(super) fn apply(&self, pixels: &[u8], size: Size, key: [u64; 4], out: &mut Vec<u8>) {
         let [seed, epoch, index, before] = key;
         let stream = |purpose| match before {
@@ -84,10 +83,10 @@ impl Augment {
     }
 }
 
-/// Shares of the image that an erased rectangle may take, and its aspects (height over width).
+/// Fractions of the image an erased rectangle may cover, and its aspect ratios (height over width).
 const ERASED_AREA: (f64, f64) = (0.02, 0.33);
 const ERASED_ASPECT: (f64, f64) = (0.3, 3.3);
-/// Draws before an image without room for a rectangle is left alone.
+/// Attempts to fit a rectangle before leaving the image unchanged.
 const ERASE_TRIES: usize = 10;
 
 /// Fills one rectangle with noise.

@@ -9,10 +9,10 @@ use std::{fmt, str::FromStr};
 /// A published set of operations. Written `none`, `randaugment:N,M` or `trivial`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Policy {
-    /// Nothing.
+    /// No operations.
     #[default]
     None,
-    /// `operations` of 14 operations in a row, all at one `magnitude` of 0 to 30 (Cubuk et al.,
+    /// `operations` successive draws from 14 operations, all at one `magnitude` of 0 to 30 (Cubuk et al.,
     /// "RandAugment", 2020).
     RandAugment {
         /// Operations per image.
@@ -20,29 +20,30 @@ pub enum Policy {
         /// Strength, 0 to 30.
         magnitude: usize,
     },
-    /// One of the 14 operations at a random magnitude of a wider range: rotations by up to 135 degrees, say
+    /// One of the 14 operations at a random magnitude from a wider range, e.g. rotations by up to 135 degrees
     /// (Müller & Hutter, "TrivialAugment", 2021, the wide space).
     Trivial,
 }
 
-/// Largest magnitude: both papers have 31 levels.
+/// Largest magnitude: both papers use 31 levels.
 const LEVELS: usize = 30;
 
-/// How far the operations go at the largest magnitude.
+/// Strength of each operation at the largest magnitude.
 struct Reach {
     shear: f64,
-    /// Share of the image's side.
+    /// Fraction of the image's side.
     translation: f64,
     degrees: f64,
     /// Distance of a factor from 1.
     factor: f64,
-    /// Bits taken away.
+    /// Bits removed.
     bits: f64,
 }
 
 /// As in torchvision's implementation.
 const RAND: Reach = Reach { shear: 0.3, translation: 150.0 / 331.0, degrees: 30.0, factor: 0.9, bits: 4.0 };
-/// As in torchvision's, but for translations: theirs are 32 pixels of 224, whatever the image's size.
+/// As in torchvision's implementation, except translations: theirs are 32 pixels, meant for images of 224,
+/// whatever the image's size.
 const WIDE: Reach = Reach { shear: 0.99, translation: 32.0 / 224.0, degrees: 135.0, factor: 0.99, bits: 6.0 };
 
 /// The operations of both sets.
@@ -96,7 +97,7 @@ impl Policy {
     }
 }
 
-/// One operation drawn at random, with a random sign, at `magnitude` or at a random one.
+/// Applies a random operation with a random sign, at `magnitude` or a random one.
 fn draw(random: &mut Random, reach: &Reach, magnitude: Option<usize>, image: &mut [u8], size: Size) {
     let operation = OPERATIONS[random.below(OPERATIONS.len())];
     let magnitude = magnitude.unwrap_or_else(|| random.below(LEVELS + 1));
@@ -104,7 +105,7 @@ fn draw(random: &mut Random, reach: &Reach, magnitude: Option<usize>, image: &mu
     operate(operation, reach, magnitude as f64 / LEVELS as f64, sign, image, size);
 }
 
-/// `operation` at `strength` (0 to 1) of its reach.
+/// Applies `operation` at `strength` (0 to 1) of its reach.
 fn operate(operation: Operation, reach: &Reach, strength: f64, sign: f64, image: &mut [u8], size: Size) {
     let Size { height, width } = size;
     let signed = |most: f64| sign * strength * most;
@@ -131,7 +132,7 @@ fn operate(operation: Operation, reach: &Reach, strength: f64, sign: f64, image:
     }
 }
 
-/// `operation` of RandAugment at `magnitude`, for tests of both together.
+/// Applies one RandAugment `operation` at `magnitude`, for tests.
 #[cfg(test)]
 pub(super) fn rand_augment(operation: Operation, magnitude: usize, sign: f64, image: &mut [u8], size: Size) {
     operate(operation, &RAND, magnitude as f64 / LEVELS as f64, sign, image, size);

@@ -29,9 +29,9 @@ fn pixels_move_where_they_should() {
     let cases: [(&str, Affine, [u8; 9]); 7] = [
         ("right by one, whatever the fraction", translate(1.9, 0.0), [0, 1, 2,  0, 4, 5,  0, 7, 8]),
         ("left and up", translate(-1.0, -1.0), [5, 6, 0,  8, 9, 0,  0, 0, 0]),
-        ("a quarter turn against the clock", rotate(90.0, SQUARE), [3, 6, 9,  2, 5, 8,  1, 4, 7]),
-        ("a quarter turn with the clock", rotate(-90.0, SQUARE), [7, 4, 1,  8, 5, 2,  9, 6, 3]),
-        // Rows 0, 1, 2 have their middles at y = 0.5, 1.5, 2.5: with 0.4 they start 0.2, 0.6, 1.0 further
+        ("a quarter turn counter-clockwise", rotate(90.0, SQUARE), [3, 6, 9,  2, 5, 8,  1, 4, 7]),
+        ("a quarter turn clockwise", rotate(-90.0, SQUARE), [7, 4, 1,  8, 5, 2,  9, 6, 3]),
+        // The centres of rows 0, 1, 2 are at y = 0.5, 1.5, 2.5: with 0.4 they start 0.2, 0.6, 1.0 further
         // right.
         ("sheared along rows", shear_x(0.4), [1, 2, 3,  5, 6, 0,  8, 9, 0]),
         ("sheared along rows, the other way", shear_x(-0.4), [1, 2, 3,  0, 4, 5,  0, 7, 8]),
@@ -92,7 +92,8 @@ fn magnitudes_are_those_of_randaugment() {
         values(&image)
     };
     for operation in OPERATIONS {
-        // No magnitude, no change, but for the two that have none and the fewest bits and highest threshold.
+        // Magnitude 0 changes nothing (fewest bits removed, highest threshold), except in the two operations
+        // without a magnitude.
         if !matches!(operation, Operation::AutoContrast | Operation::Equalize) {
             assert_eq!(of(operation, 0, 1.0), before, "{operation:?}");
         }
@@ -134,10 +135,10 @@ fn changes_are_a_function_of_their_key_and_differ_between_keys() {
         let all = keys.map(|key| changed(augment, key));
         assert_eq!(all, keys.map(|key| changed(augment, key)));
         let different = all.iter().enumerate().filter(|(i, a)| all[..*i].iter().all(|b| b != *a)).count();
-        assert!(different >= 3, "{augment:?}: {different} different images of 5 keys");
+        assert!(different >= 3, "{augment:?}: {different} different images from 5 keys");
     }
     assert_eq!(changed(Augment::default(), [1, 2, 3, 0]), image(Size { height: 8, width: 8 }, 1));
-    // With and without what comes after them, shifts are the same.
+    // Shifts are the same with and without later operations.
     let shifted = Augment { crop_pad: 3, ..Augment::default() };
     let both = Augment { policy: Policy::RandAugment { operations: 1, magnitude: 0 }, ..shifted };
     let same = (0..20).filter(|&i| changed(shifted, [0, 0, i, 0]) == changed(both, [0, 0, i, 0])).count();
@@ -151,7 +152,7 @@ fn jitter_stays_within_its_strength_and_uses_it() {
     let (mut low, mut high) = (255, 0);
     for i in 0..300 {
         let mut out = Vec::new();
-        // One grey pixel: contrast and saturation keep it, so brightness alone shows.
+        // Contrast and saturation leave a single grey pixel unchanged, so only brightness shows.
         augment.apply(&[100; 3], size, [0, 0, i, 0], &mut out);
         let value = values(&out)[0];
         (low, high) = (low.min(value), high.max(value));
@@ -175,8 +176,8 @@ fn erasing_takes_a_rectangle_of_the_size_it_may_take_as_often_as_asked() {
         erased += 1;
         let (rows, columns): (Vec<_>, Vec<_>) = hit.iter().map(|p| (p / 20, p % 20)).unzip();
         let side = |of: &[usize]| of.iter().max().unwrap() - of.iter().min().unwrap() + 1;
-        assert_eq!(side(&rows) * side(&columns), hit.len(), "no rectangle");
-        // Sides are rounded, so that areas differ by some pixels from the shares.
+        assert_eq!(side(&rows) * side(&columns), hit.len(), "not a rectangle");
+        // Sides are rounded, so areas are off by a few pixels.
         assert!((5..=150).contains(&hit.len()), "{} pixels", hit.len());
     }
     total /= 2;

@@ -1,8 +1,8 @@
-//! Operations that move pixels: the nearest one is taken, black comes in from outside.
+//! Operations that move pixels: nearest-neighbour sampling, filling with black.
 
 use crate::data::Size;
 
-/// Copies `pixels`, mirrored left and right or not, and then shifted: row `y` comes from row `y + down`.
+/// Copies `pixels`, optionally mirrored left and right, then shifted: row `y` comes from row `y + down`.
 pub(super) fn shift(
     pixels: &[u8],
     size: Size,
@@ -24,7 +24,7 @@ pub(super) fn shift(
     }
 }
 
-/// `[a, b, c, d, e, f]`: the middle of output pixel `(x, y)` comes from `(a x + b y + c, d x + e y + f)`.
+/// `[a, b, c, d, e, f]`: the centre of output pixel `(x, y)` comes from `(a x + b y + c, d x + e y + f)`.
 pub(super) type Affine = [f64; 6];
 
 /// Shears along rows (`x` grows by `amount` of `y`), from the top left corner as in AutoAugment's code.
@@ -37,12 +37,12 @@ pub(super) fn shear_y(amount: f64) -> Affine {
     [1.0, 0.0, 0.0, amount, 1.0, 0.0]
 }
 
-/// Whole pixels, as the published code has it.
+/// Translates by whole pixels, as the published code does.
 pub(super) fn translate(right: f64, down: f64) -> Affine {
     [1.0, 0.0, -right.trunc(), 0.0, 1.0, -down.trunc()]
 }
 
-/// Counter-clockwise about the middle.
+/// Rotates counter-clockwise about the centre.
 pub(super) fn rotate(degrees: f64, size: Size) -> Affine {
     let (sin, cos) = degrees.to_radians().sin_cos();
     let (x, y) = (size.width as f64 / 2.0, size.height as f64 / 2.0);

@@ -1,4 +1,4 @@
-//! What is said of a set before it is decoded, and of all files at fault at once.
+//! Messages about a set before it is decoded, and errors that name all faulty files at once.
 
 use super::sets::{Tree, directory, encode, good, png, read, zipped};
 use super::*;
@@ -10,7 +10,7 @@ fn with(more: &[(&str, Vec<u8>)]) -> Tree {
 }
 
 #[test]
-fn one_line_says_what_was_found_and_what_was_not() {
+fn one_line_summarises_what_was_found_and_what_is_missing() {
     let summary = |tree: &Tree, holds_out| {
         let (dir, (_keep, zip)) = (directory(tree), zipped(tree));
         let [said, of_zip] = [dir.path(), &zip].map(|path| {
@@ -20,8 +20,8 @@ fn one_line_says_what_was_found_and_what_was_not() {
         assert_eq!(said, of_zip);
         said
     };
-    let held_out = "2 classes, 8 training images (4 of each class); no val/: the share --validation is held \
-                    out; 4 in test/";
+    let held_out = "2 classes, 8 training images (4 of each class); no val/ (the --validation \
+                    fraction is held out); 4 in test/";
     assert_eq!(summary(&good(), true), held_out);
     let alone = "2 classes, 8 training images (4 of each class); no val/; 4 in test/";
     assert_eq!(summary(&good(), false), alone);
@@ -30,15 +30,15 @@ fn one_line_says_what_was_found_and_what_was_not() {
     tree.extend(["cat", "dog"].map(|class| (format!("val/{class}/0.png"), png(0, 0, 0))));
     tree.extend(["dev/cat/0.png", ".git/config", "__MACOSX/x", "README"].map(|name| (name.into(), vec![1])));
     let uneven = "3 classes, 9 training images (bird has 1, the fewest; dog 4, the most); 3 in val/; no \
-                  test/; passed over: dev/";
+                  test/; ignored: dev/";
     assert_eq!(summary(&tree, true), uneven);
 }
 
 #[test]
-fn a_split_that_is_left_out_on_purpose_is_not_said_to_be_passed_over() {
+fn a_split_skipped_on_purpose_is_not_reported_as_ignored() {
     let dir = directory(&good());
     let said = find_labelled(dir.path()).unwrap().summary(true);
-    assert!(!said.contains("passed over"), "{said}");
+    assert!(!said.contains("ignored"), "{said}");
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_class_with_one_image_is_known_from_the_listing() {
     let said = found.counts().check_division(0.1).unwrap_err().to_string();
     assert!(said.starts_with(&only), "{said}");
     found.counts().check_division(0.0).unwrap();
-    // With a val/ of its own nothing is divided.
+    // With its own val/, nothing is held out.
     let mut tree = tree;
     tree.extend(["bird", "cat", "dog"].map(|class| (format!("val/{class}/0.png"), png(0, 0, 0))));
     let found = find(directory(&tree).path()).unwrap();
@@ -58,8 +58,8 @@ fn a_class_with_one_image_is_known_from_the_listing() {
 }
 
 #[test]
-fn images_of_two_splits_are_found_by_their_pixels() {
-    // Every test image is a training image; the last validation image is one, too.
+fn images_in_two_splits_are_found_by_their_pixels() {
+    // Every test image is also a training image, and so is the last validation image.
     let tree = with(&[("val/cat/0.png", png(9, 9, 9)), ("val/dog/7.png", png(30, 100, 7))]);
     let set = read(directory(&tree).path()).unwrap();
     let found: Vec<_> =
@@ -72,22 +72,21 @@ fn images_of_two_splits_are_found_by_their_pixels() {
 }
 
 #[test]
-fn formats_that_are_not_read_are_named_together() {
+fn unsupported_formats_are_reported_together() {
     let others = ["train/cat/b.heic", "train/cat/a.HEIC", "train/dog/x.webp", "val/dog/only.heic"];
     let tree = with(&others.map(|name| (name, vec![1])));
     let (dir, (_keep, zip)) = (directory(&tree), zipped(&tree));
     for path in [dir.path(), &zip] {
         let said = find(path).err().unwrap().to_string();
-        let want =
-            "4 files of formats that are not read (.heic 3, .webp 1), the first train/cat/a.HEIC; only PNG";
+        let want = "4 files in unsupported formats (.heic 3, .webp 1), the first train/cat/a.HEIC; only PNG";
         assert!(said.contains(want), "{said}");
     }
     let said = images_below(dir.path(), "train").unwrap_err().to_string();
-    assert!(said.contains("3 files of formats that are not read (.heic 2, .webp 1)"), "{said}");
+    assert!(said.contains("3 files in unsupported formats (.heic 2, .webp 1)"), "{said}");
 }
 
 #[test]
-fn broken_images_of_all_splits_are_named_together() {
+fn broken_images_of_all_splits_are_reported_together() {
     let mut tree = with(&[("train/cat/x.png", vec![]), ("test/dog/y.png", b"no image".to_vec())]);
     let (dir, (_keep, zip)) = (directory(&tree), zipped(&tree));
     for path in [dir.path(), &zip] {
@@ -106,7 +105,7 @@ fn broken_images_of_all_splits_are_named_together() {
 
 #[test]
 #[cfg(unix)]
-fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
+fn irregular_files_are_rejected_without_blocking() {
     let dir = directory(&good());
     let pipe = |name: &str| {
         let path = dir.path().join(name);
@@ -118,19 +117,19 @@ fn what_is_no_regular_file_is_refused_without_waiting_for_it() {
     std::os::unix::fs::symlink("nowhere", dir.path().join("train/dog/lost.png")).unwrap();
     let said = read(dir.path()).unwrap_err().to_string();
     let words = [
-        "train/cat/pipe.png: no regular file",
+        "train/cat/pipe.png: not a regular file",
         "lost.png: cannot be read (No such",
-        "zero.png: no regular file",
+        "zero.png: not a regular file",
     ];
     assert!(words.iter().all(|word| said.contains(word)) && said.contains("3 images"), "{said}");
     let said = read_photo(&dir.path().join("train/cat/pipe.png")).unwrap_err().to_string();
-    assert!(said.contains("pipe.png: no regular file"), "{said}");
+    assert!(said.contains("pipe.png: not a regular file"), "{said}");
     let said = read(&pipe("set.zip")).unwrap_err().to_string();
-    assert!(said.contains("set.zip: neither a directory nor a readable .zip (no regular file)"), "{said}");
+    assert!(said.contains("set.zip: neither a directory nor a readable .zip (not a regular file)"), "{said}");
 }
 
 #[test]
-fn a_photo_comes_at_its_own_size_and_a_huge_one_smaller() {
+fn photos_keep_their_size_unless_huge() {
     let dir = tempfile::tempdir().unwrap();
     let photo = |name: &str, bytes: Vec<u8>| {
         let path = dir.path().join(name);
@@ -147,7 +146,7 @@ fn a_photo_comes_at_its_own_size_and_a_huge_one_smaller() {
     assert_eq!(small.pixels, [50, 50, 50, 200, 200, 200].repeat(3));
     let coloured = photo("coloured.png", png(1, 2, 3)).unwrap();
     assert_eq!((coloured.size, coloured.channels, &coloured.pixels[..3]), (size(5, 4), 3, &[1, 2, 3][..]));
-    // More pixels than the resampler takes, and a longer side.
+    // Too many pixels for the resampler, and too long a side.
     for (from, to) in [((9000, 9000), (4500, 4500)), ((40_000, 1), (20_000, 1))] {
         let huge = photo("huge.png", encode(halves(from.0, from.1), ImageFormat::Png)).unwrap();
         assert_eq!(huge.size, size(to.0, to.1));
@@ -159,7 +158,7 @@ fn a_photo_comes_at_its_own_size_and_a_huge_one_smaller() {
 }
 
 #[test]
-fn photos_of_a_folder_are_all_listed_and_what_is_none_is_counted() {
+fn photos_in_a_folder_are_listed_and_other_files_counted() {
     let names = ["b/2.png", "a.JPG", "c.heic", "notes.txt", ".hidden.png", "desktop.ini"];
     let dir = directory(&names.map(|name| (name.to_owned(), vec![1])).into());
     let (photos, other) = photos_in(dir.path()).unwrap();

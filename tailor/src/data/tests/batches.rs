@@ -1,10 +1,10 @@
-//! Held-out splits, and batches for training and for looking.
+//! Held-out splits, and batches for training and evaluation.
 
 use super::*;
 use candle_core::Device;
 use std::collections::BTreeSet;
 
-/// `n` images of 4x4 pixels whose pixels all hold the image's number, labelled by number modulo `classes`.
+/// `n` images of 4x4 pixels, each filled with the image's index and labelled by index modulo `classes`.
 fn numbered(n: usize, classes: usize) -> Split {
     let size = Size { height: 4, width: 4 };
     let pixels = (0..n).flat_map(|i| vec![i as u8; 48]).collect();
@@ -34,7 +34,7 @@ fn holding_out_is_stratified_seeded_and_loses_nothing() {
         assert_eq!(hold_out(numbered(n, classes), fraction, 3).unwrap().1.files, held.files);
     }
     let (_, held) = hold_out(numbered(40, 4), 0.25, 3).unwrap();
-    // A quarter of ten, rounded away from zero.
+    // A quarter of ten, rounded half away from zero.
     assert_eq!(held.len(), 12);
     assert_ne!(hold_out(numbered(40, 4), 0.25, 4).unwrap().1.files, held.files);
     let message = hold_out(numbered(5, 4), 0.5, 0).unwrap_err().to_string();
@@ -76,13 +76,13 @@ fn training_is_a_function_of_seed_epoch_and_index() {
     let augment = Augment { crop_pad: 2, flip: true, ..Augment::default() };
     let epoch = |seed, epoch| collect(loader.train(seed, epoch, augment).unwrap());
     let (indices, values) = epoch(1, 2);
-    assert_eq!(indices.len(), 48, "the last two images make no batch");
+    assert_eq!(indices.len(), 48, "the last two images do not fill a batch");
     assert_eq!(indices.iter().collect::<BTreeSet<_>>().len(), 48);
     assert_eq!(epoch(1, 2), (indices.clone(), values.clone()));
     assert_ne!(epoch(1, 3).0, indices);
     assert_ne!(epoch(2, 2).0, indices);
 
-    // Only black and the image's own value occur, and shifts do occur.
+    // Only black and the image's own value occur, and some images are shifted.
     let mut shifted = 0;
     for (&i, image) in indices.iter().zip(values.chunks(48)) {
         assert!(image.iter().all(|&v| v == 0.0 || (v - i as f32).abs() < 1e-4));
@@ -90,7 +90,7 @@ fn training_is_a_function_of_seed_epoch_and_index() {
     }
     assert!(shifted > 24, "{shifted} of 48");
 
-    // The same image is changed alike whatever the batch it comes in.
+    // An image is augmented the same way in whichever batch it occurs.
     let (again, values_again) = collect(self::loader(50, 3).train(1, 2, augment).unwrap());
     assert_eq!(again[..48], indices);
     assert_eq!(values_again[..48 * 48], values);
@@ -119,7 +119,7 @@ fn balanced_epochs_draw_every_class_equally_often() {
         extra.extend((0..3).filter(|&c| counts[c] == 11));
         for c in 0..3 {
             let (least, most) = (of_class(c).min().unwrap(), of_class(c).max().unwrap());
-            assert!(most - least <= 1, "class {c}: an image comes {most} times and another {least}");
+            assert!(most - least <= 1, "class {c}: one image occurs {most} times and another {least}");
         }
         assert_eq!(drawn, indices(1, epoch));
     }
@@ -127,7 +127,7 @@ fn balanced_epochs_draw_every_class_equally_often() {
     assert_ne!(indices(1, 0), indices(2, 0));
     assert_ne!(indices(1, 0), indices(1, 1));
 
-    // An image that comes twice in an epoch comes differently.
+    // An image that occurs twice in an epoch is augmented differently each time.
     let mut seen: std::collections::BTreeMap<usize, BTreeSet<Vec<u32>>> = Default::default();
     let augment = Augment { jitter: 0.9, ..Augment::default() };
     for batch in loader.train(1, 0, augment).unwrap() {
@@ -137,7 +137,7 @@ fn balanced_epochs_draw_every_class_equally_often() {
             seen.entry(*i).or_default().insert(image.iter().map(|v| v.to_bits()).collect());
         }
     }
-    assert!((36..39).all(|i| seen[&i].len() >= 3), "the three images of the last class come four times");
+    assert!((36..39).all(|i| seen[&i].len() >= 3), "the three images of the last class occur four times");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_batch_must_find_enough_images() {
 }
 
 #[test]
-fn statistics_are_of_the_images_given_and_of_no_others() {
+fn statistics_cover_only_the_images_given() {
     let (mean, std) = statistics(&numbered(10, 3).gather(&[2, 4, 6]).gather(&[0, 2]).images);
     for c in 0..3 {
         assert!(
@@ -190,7 +190,7 @@ fn statistics_are_of_the_images_given_and_of_no_others() {
 }
 
 #[test]
-fn looks_are_at_every_image_in_order_and_repeat() {
+fn looks_cover_every_image_in_order_and_are_reproducible() {
     let loader = loader(10, 4);
     let augment = Augment { crop_pad: 2, ..Augment::default() };
     let (order, plain) = collect(loader.eval());

@@ -1,4 +1,4 @@
-//! Sets of images made on the spot, and what is drawn from them.
+//! Sets of images made on the fly, and batches drawn from them.
 
 mod amiss;
 mod batches;

@@ -1,4 +1,4 @@
-//! Image folders made on the spot, good ones and broken ones.
+//! Image folders made on the fly, good and broken ones.
 
 use super::*;
 use image::{ImageFormat, Luma, Rgb, RgbImage};
@@ -96,12 +96,12 @@ fn a_directory_and_its_zip_give_the_same_set() {
 }
 
 #[test]
-fn reads_jpeg_grey_alpha_and_wrong_endings() {
+fn reads_jpeg_grey_alpha_and_wrong_extensions() {
     let grey = image::GrayImage::from_pixel(3, 9, Luma([77]));
     let deep = image::ImageBuffer::from_pixel(3, 3, Luma([77u16 * 257]));
     let clear = image::RgbaImage::from_pixel(2, 2, image::Rgba([1, 2, 3, 0]));
     let red = RgbImage::from_pixel(16, 16, Rgb([200, 30, 30]));
-    // A telephone appends a film.
+    // Phones append a video.
     let moving = [encode(red.clone(), ImageFormat::Jpeg), b"film \xff\xda without end".to_vec()].concat();
     let tree = vec![
         ("train/a/jpeg.JPG".into(), encode(red.clone(), ImageFormat::Jpeg)),
@@ -114,11 +114,11 @@ fn reads_jpeg_grey_alpha_and_wrong_endings() {
         ("train/b/.hidden.png".into(), b"not an image".to_vec()),
         ("train/b/Thumbs.db".into(), b"of a file manager".to_vec()),
         ("train/b/photograph".into(), png(1, 2, 3)),
-        ("README.md".into(), b"passed over".to_vec()),
+        ("README.md".into(), b"ignored".to_vec()),
     ];
     let dir = directory(&tree);
     let odd = find(dir.path()).unwrap().oddities();
-    assert!(odd[0].contains("passed over: 2, the first `train/b/notes.txt`"), "{odd:?}");
+    assert!(odd[0].contains("extension: 2, the first `train/b/notes.txt`"), "{odd:?}");
     assert!(odd[1].contains("that class: 1, the first `train/a/deep/er.png` as `a`"), "{odd:?}");
     let set = read(dir.path()).unwrap();
     let names: Vec<&str> = set.train.files.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
@@ -135,8 +135,8 @@ fn reads_jpeg_grey_alpha_and_wrong_endings() {
 }
 
 #[test]
-fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
-    // What the header says of width and height; the checksum is mended so that only the size is wrong.
+fn bad_sets_are_rejected_naming_the_culprit() {
+    // Overwrites width and height in the header; the checksum is fixed so that only the size is wrong.
     let sized = |width: u32, height: u32| {
         let mut image = png(1, 2, 3);
         image[16..20].copy_from_slice(&width.to_be_bytes());
@@ -153,7 +153,7 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
         tree
     };
     let without = |prefix: &str| good().into_iter().filter(|(n, _)| !n.starts_with(prefix)).collect::<Tree>();
-    // Large enough that half of it is more than a header.
+    // Large enough that half of it exceeds the header.
     let noise = RgbImage::from_fn(64, 64, |x, y| Rgb([(x * y) as u8, (x * 7) as u8, (y * 13) as u8]));
     let whole = encode(noise, ImageFormat::Jpeg);
     let cut = whole[..whole.len() / 2].to_vec();
@@ -163,8 +163,8 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
     untested.push(("test/dog/0.txt".into(), vec![1]));
     let cases: Vec<(Tree, [&str; 2])> = vec![
         (untested, ["", "a test/ folder without images"]),
-        (with("Val/dog/0.png", png(0, 0, 0)), ["", "call it `val`"]),
-        (vec![("Train/dog/0.png".into(), png(0, 0, 0))], ["", "call it `train`"]),
+        (with("Val/dog/0.png", png(0, 0, 0)), ["", "rename it to `val`"]),
+        (vec![("Train/dog/0.png".into(), png(0, 0, 0))], ["", "rename it to `train`"]),
         (with("train/dog/x.dng", vec![1]), ["train/dog/x.dng", "only PNG and JPEG"]),
         (with("train/a\tb/0.png", png(0, 0, 0)), ["", "class `a\\tb`"]),
         (without("train"), ["", "no `train` folder"]),
@@ -185,7 +185,7 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
         (with("val/dog/", vec![]), ["", "a val/ folder without images"]),
         (with("test/dog/x.png", huge), ["test/dog/x.png", "cannot be decoded"]),
         (with("test/dog/x.png", nothing), ["test/dog/x.png", "cannot be decoded"]),
-        (with("test/dog/x.png", large), ["test/dog/x.png", "30000x30000 pixels, and at most 400 million"]),
+        (with("test/dog/x.png", large), ["test/dog/x.png", "30000x30000 pixels, but at most 400 million"]),
         (with("train/dog/x.webp", vec![1]), ["train/dog/x.webp", "only PNG and JPEG"]),
         (with("train/x.png", png(0, 0, 0)), ["train/x.png", "outside any class folder"]),
     ];
@@ -200,7 +200,7 @@ fn bad_sets_are_refused_by_the_name_of_what_is_wrong() {
 }
 
 #[test]
-fn parts_are_read_without_the_others() {
+fn parts_can_be_read_alone() {
     let mut tree = good();
     tree.push(("train/dog/x.png".into(), b"no image".to_vec()));
     let dir = directory(&tree);
@@ -216,7 +216,7 @@ fn parts_are_read_without_the_others() {
 }
 
 #[test]
-fn zips_that_would_write_elsewhere_are_refused() {
+fn zips_that_would_write_elsewhere_are_rejected() {
     for name in ["../evil.png", "train/dog/../../../evil.png", "/etc/evil.png", "train\\dog\\evil.png"] {
         let mut tree = good();
         tree.push((name.into(), png(0, 0, 0)));
@@ -227,7 +227,7 @@ fn zips_that_would_write_elsewhere_are_refused() {
 }
 
 #[test]
-fn what_is_no_set_at_all_is_refused() {
+fn files_that_are_not_a_set_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("text.zip");
     fs::write(&text, b"PK? no").unwrap();
@@ -243,7 +243,7 @@ fn what_is_no_set_at_all_is_refused() {
 }
 
 #[test]
-fn too_many_pixels_are_refused_before_they_are_decoded() {
+fn too_many_pixels_are_rejected_before_decoding() {
     let dir = directory(&good());
     let options = Options { memory: 1000, ..Options::new(64, 64) };
     let message = load(dir.path(), &options, &|_, _| panic!("decoded")).unwrap_err().to_string();
