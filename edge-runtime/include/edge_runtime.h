@@ -43,7 +43,7 @@ extern "C" {
 #define EDGE_OTHER (-1)         /* a file or system error; edge_runtime_last_error says which */
 #define EDGE_USAGE (-2)         /* an invalid call: NULL, no such class, evicting the running task */
 #define EDGE_CORRUPT (-3)       /* a damaged file, or an invalid or untrusted signature */
-#define EDGE_INCOMPATIBLE (-4)  /* for another backbone, device or version, or too large for the budget */
+#define EDGE_INCOMPATIBLE (-4)  /* for another backbone, device or version; too large, or no memory left */
 #define EDGE_HEALTH (-6)        /* golden vectors that are not reproduced, or missing */
 #define EDGE_DEADLINE (-10)     /* a frame gave up: its task was still loading at the deadline */
 #define EDGE_NOT_RESIDENT (-11) /* task not in memory: not yet, not any more, or none switched to */
@@ -99,7 +99,8 @@ int edge_runtime_current(edge_runtime *runtime);
 int edge_runtime_find(edge_runtime *runtime, const char *name);
 
 /* Replays the golden vectors of a task in memory (inputs with the scores computed when it was packed), which
- * takes as long as that many frames. Returns 0 or EDGE_HEALTH. The running task does not change. */
+ * takes as long as that many frames. Returns 0; EDGE_HEALTH if they are missing or not reproduced;
+ * EDGE_NOT_RESIDENT if the task is not in memory. The running task does not change. */
 int edge_runtime_self_test(edge_runtime *runtime, int task);
 
 /* Removes a task from memory, cancelling its load if one is in progress. Returns 0; EDGE_USAGE for the
@@ -132,7 +133,8 @@ int edge_runtime_settle(edge_runtime *runtime);
 /* Limits the bytes of resident tasks; when a load exceeds the limit, the least recently used tasks are
  * evicted. SIZE_MAX: no limit. Not included are the workspace shared by frames, as large as the largest
  * task's (edge_runtime_workspace_bytes in the metrics), and the buffers kept by loads: at most 11 MiB,
- * usually less than 2. A load allocates its memory before other tasks are evicted. */
+ * usually less than 2, and kernels of a generic backbone that tasks of other image sizes need in another
+ * form. A load allocates its memory before other tasks are evicted. */
 int edge_runtime_set_budget(edge_runtime *runtime, size_t bytes);
 
 /* Sets the time limit of a frame, 0: none. A later answer is marked late and counted; a frame whose task is

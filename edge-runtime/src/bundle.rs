@@ -76,7 +76,7 @@ pub(crate) fn check_tensors(file: &str, manifest: &Manifest) -> Result<()> {
     }
 }
 
-/// Refuses scales that are not positive and finite.
+/// Refuses scales that are not positive normal numbers.
 pub(crate) fn check_scales(file: &str, name: &str, scales: &[f32]) -> Result<()> {
     match scales.iter().find(|scale| !(scale.is_normal() && **scale > 0.0)) {
         Some(scale) => Err(corrupt(file, format!("tensor {name}"), "finite scales above zero", scale)),

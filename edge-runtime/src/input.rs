@@ -2,12 +2,11 @@
 
 use crate::{Error, Result, bundle};
 use bundles::container::{Preprocess, Resize};
-use bundles::preprocess::{MAX_AREA, MAX_SIDE, Normaliser, Resizer, Size};
+use bundles::preprocess::{MAX_AREA, MAX_SIDE, Normaliser, Resizer, Size, luma};
 
 /// An image in memory: `u8` in `(height, width, channels)` order, 1 channel (grey) or 3 (red, green, blue).
 ///
-/// Rows lie one behind the other, with nothing between them. Nothing can tell BGR from RGB: it
-/// gives wrong answers, and no error.
+/// Rows are contiguous. BGR cannot be told from RGB: it gives wrong answers without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// Width in pixels.
@@ -122,12 +121,11 @@ impl Preparer {
     }
 }
 
-/// ITU-R 601 luma in fixed point, identical to Pillow's mode `L`.
-fn grey(rgb: &[u8], luma: &mut Vec<u8>) {
-    luma.resize(rgb.len() / 3, 0);
-    for (out, &[r, g, b]) in luma.iter_mut().zip(rgb.as_chunks().0) {
-        let sum = 19_595 * u32::from(r) + 38_470 * u32::from(g) + 7_471 * u32::from(b) + 0x8000;
-        *out = (sum >> 16) as u8;
+/// The frame's luma.
+fn grey(rgb: &[u8], out: &mut Vec<u8>) {
+    out.resize(rgb.len() / 3, 0);
+    for (out, &pixel) in out.iter_mut().zip(rgb.as_chunks().0) {
+        *out = luma(pixel);
     }
 }
 

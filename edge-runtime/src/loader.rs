@@ -35,7 +35,7 @@ impl Ticket {
 
 /// Requests of the frame thread.
 pub(crate) enum Job {
-    /// Load a bundle for slot `slot`. Waits until no other job is queued and there is room in the budget.
+    /// Load a bundle for slot `slot`. Waits until no other job is queued and [`Room::has_room`].
     Load { slot: usize, ticket: Ticket, path: PathBuf },
     /// Make the parameters of a task whose plan is compiled; frames may already be waiting for them. A no-op
     /// if the task is gone by then.
@@ -134,7 +134,7 @@ impl Room {
 pub(crate) struct Loader {
     jobs: Option<Sender<Job>>,
     done: Receiver<Done>,
-    /// Number of results that have been sent completely.
+    /// Number of results that have been sent completely and not yet received.
     ready: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }

@@ -53,7 +53,7 @@ const STREAM_FROM: usize = 256 * 1024;
 ///
 /// Everything is allocated when a task is loaded; [`frame`](Runtime::frame) and [`switch`](Runtime::switch)
 /// to a resident task neither allocate nor block. (Results of the loader thread are taken in by
-/// [`poll`](Runtime::poll), by `switch`, and by a frame that finds a switch requested to the loaded task:
+/// [`poll`](Runtime::poll), by `switch`, and by a frame if a switch to the loaded task was requested:
 /// this moves the task into its slot and evicts others if the budget requires it.) Loads run on a thread of
 /// their own ([`prefetch`](Runtime::prefetch), [`stream`](Runtime::stream)) or on the caller's
 /// ([`load`](Runtime::load)); in both cases the running task is unaffected, and a load that fails or is
@@ -74,7 +74,7 @@ pub struct Runtime {
     switcher: Switcher,
     /// A switch requested through a [`Switcher`] whose task is still being loaded.
     wanted: Option<usize>,
-    /// Why a switch to what is no slot was refused, when a [`Switcher`] asked for it.
+    /// Error of the last switch that a [`Switcher`] requested to a slot that does not exist.
     refused: Option<Error>,
     clock: u64,
     room: Arc<Room>,

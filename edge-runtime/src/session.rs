@@ -1,4 +1,4 @@
-//! Execution of frames on one thread: its worker pool and workspace.
+//! The thread that runs frames: its worker pool and workspace.
 
 use crate::engine::{Cpu, Executor, Observer, Workspace};
 use crate::pool::Pool;
@@ -13,7 +13,7 @@ pub struct Session {
     pub(crate) cpu: Cpu,
 }
 
-/// What became of a golden vector.
+/// Result of replaying a golden vector.
 #[derive(Debug, Clone, Copy)]
 pub struct Replayed<'a> {
     /// The task that it belongs to.
@@ -22,7 +22,7 @@ pub struct Replayed<'a> {
     pub golden: &'a Golden,
     /// How far from them the scores are here ([`Golden::distance`]).
     pub distance: f32,
-    /// True when that is within its tolerance.
+    /// True if that is within its tolerance.
     pub passed: bool,
 }
 

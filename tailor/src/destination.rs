@@ -13,9 +13,9 @@ pub(crate) fn check(option: &str, out: &Path, inputs: &[&Path]) -> Result<()> {
     let refuse = |want: String| Err(Error::config(format!("{option} {}", out.display()), want));
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-        return refuse(format!("must be a file in an existing folder; {} is none", folder.display()));
+        return refuse(format!("must be a file in an existing folder; {} is not one", folder.display()));
     }
-    if out.is_dir() {
+    if out.is_dir() || out.as_os_str().to_string_lossy().ends_with(std::path::is_separator) {
         return refuse("must be a file; this is a folder".into());
     }
     if let Ok(there) = out.canonicalize() {
@@ -46,8 +46,9 @@ mod tests {
             ("in", "another file than"),
             ("inner/../in", "another file than"),
             ("inner", "this is a folder"),
-            ("none/out", "none is none"),
-            ("in/out", "in is none"),
+            ("new/", "this is a folder"),
+            ("none/out", "none is not one"),
+            ("in/out", "in is not one"),
         ];
         if cfg!(unix) {
             std::os::unix::fs::symlink(at("in"), at("link")).unwrap();

@@ -43,6 +43,11 @@ pub(crate) fn aside(line: Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// Whether stdout takes no more results.
+pub(crate) fn is_closed() -> bool {
+    FAILURE.get().is_some()
+}
+
 /// Why results are incomplete, a full disk for example. A reader that closed its end, as `head` does, is not
 /// a failure.
 pub(crate) fn failure() -> Option<&'static Error> {

@@ -15,6 +15,7 @@ static SERIAL: AtomicU32 = AtomicU32::new(0);
 /// replaced. Writes `.{process}.{serial}.tmp` in the same directory, syncs it, renames it, and syncs the
 /// directory. Permissions are preserved. A file that is currently mapped keeps its old contents: it is never
 /// truncated or overwritten.
+///
 /// # Errors
 /// `Io` naming the file and the step; the temporary file is removed and `path` is left unchanged.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -12,8 +12,8 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Distance between `scores` and the expected ones, to be compared with [`Golden::tolerance`]: `max |got
-    /// - expected| / max(1, max |expected|)`. Infinite if a score is missing or NaN.
+    /// Distance between `scores` and the expected ones, to be compared with [`Golden::tolerance`]:
+    /// `max |got - expected| / max(1, max |expected|)`. Infinite if their number differs or one is not finite.
     pub fn distance(&self, scores: &[f32]) -> f32 {
         if scores.len() != self.scores.len() || scores.iter().any(|x| !x.is_finite()) {
             return f32::INFINITY;

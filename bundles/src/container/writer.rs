@@ -327,8 +327,8 @@ pub(super) fn seal_stored<'s>(
     Ok(out)
 }
 
-/// The zstd frame of `sections` of a task, whose bytes are `raw`; `None` if it would not make a single
-/// section smaller, or would look like a decompression bomb.
+/// The zstd frame of `sections` of a task, whose bytes are `raw`; `None` for a backbone, for a lone section that
+/// would not get smaller, and for a frame that would look like a decompression bomb.
 fn compress(kind: Kind, sections: &[Section], raw: &[Vec<u8>]) -> Result<Option<Vec<u8>>> {
     if kind == Kind::Backbone {
         return Ok(None);

@@ -147,7 +147,7 @@ impl Plan {
         Ok(all)
     }
 
-    /// Numbers (from 1) of the nodes on no live path.
+    /// Numbers (from 1) of the nodes that no live path reaches.
     pub fn dead_nodes(&self) -> Vec<usize> {
         (1..=self.cells.len()).filter(|&l| self.cells[l - 1].is_dead()).collect()
     }

@@ -16,6 +16,12 @@ mod tests;
 pub use normalise::Normaliser;
 pub use resize::Resizer;
 
+/// ITU-R 601 luma of a pixel in fixed point, identical to Pillow's mode `L`.
+pub fn luma([r, g, b]: [u8; 3]) -> u8 {
+    let sum = 19_595 * u32::from(r) + 38_470 * u32::from(g) + 7_471 * u32::from(b) + 0x8000;
+    (sum >> 16) as u8
+}
+
 use crate::{Error, Result};
 
 /// Maximum side length, in pixels.

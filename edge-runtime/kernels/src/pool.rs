@@ -254,8 +254,9 @@ impl Shared {
                 let f = unsafe { &*job.f };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| parts.for_each(f))) {
                     self.panicked.store(true, Ordering::Relaxed);
-                    // Further payloads are not dropped: that could panic again, and the caller of `run` would
-                    // wait forever.
+                    // Further payloads are not dropped, because that could panic again. On a worker, the caller
+                    // of `run` would then wait forever; on the caller's thread, `run` would unwind while workers
+                    // still use the job.
                     match outcome {
                         Ok(()) => outcome = Err(panic),
                         Err(_) => std::mem::forget(panic),

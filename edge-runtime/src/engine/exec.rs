@@ -26,7 +26,7 @@ pub(crate) trait Executor {
     /// Returns the scores after every step has been issued.
     ///
     /// # Errors
-    /// Any failure on the device since then.
+    /// Any failure of the steps issued so far.
     fn scores<'a>(&'a mut self, program: &Program) -> Result<&'a [f32]>;
 }
 

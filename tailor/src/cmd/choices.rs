@@ -22,7 +22,7 @@ pub(super) struct Choices {
     /// epochs of few steps].
     #[arg(long, value_name = "N,N,N", value_parser = three)]
     epochs: Option<[usize; 3]>,
-    /// Fine-tunes the most promising candidates again, this many times as long as in the search, and selects
+    /// Fine-tunes the most promising candidates again, this many times as long as each was retrained, and selects
     /// among those; 0 skips this [default: 4; 0 with --schedule paper].
     #[arg(long, value_name = "TIMES")]
     finish: Option<usize>,

@@ -1,9 +1,10 @@
 //! `tailor classify`: classifies new photographs exactly as the device will.
 
 use crate::data::{self, Photo, Tally};
-use crate::output::{note, out};
+use crate::output::{self, note, out};
+use crate::precision::{self, Loaded};
 use anyhow::Context;
-use edge_runtime::{Backbone, Frame, Options, Runtime};
+use edge_runtime::{Backbone, Frame, Runtime};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,9 @@ impl Classify {
         }
         // Decoded images are large: hold only as many as are decoded in parallel.
         for images in images.chunks(rayon::current_num_threads()) {
+            if output::is_closed() {
+                break;
+            }
             let photos: Vec<_> = images.par_iter().map(|path| data::read_photo(path)).collect();
             for (path, photo) in images.iter().zip(photos) {
                 let answered =
@@ -92,7 +96,8 @@ fn images_at(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 impl Classifier<'_> {
     fn open(options: &Classify) -> anyhow::Result<Classifier<'_>> {
-        let backbone = Backbone::open(&options.backbone, &Options::default())?;
+        let reading = precision::options_for(Loaded::read(&options.backbone)?.file())?;
+        let backbone = Backbone::open(&options.backbone, &reading)?;
         let mut runtime = Runtime::new(backbone, rayon::current_num_threads());
         let task = runtime.load(&options.task)?;
         runtime.switch(task)?;

@@ -69,6 +69,7 @@ impl Eval {
         let found = data::find(&self.data)?;
         let classes = found.classes().to_vec();
         check_classes(&self.data, &classes, wanted.classes, &wanted.labels)?;
+        found.oddities().iter().for_each(|odd| note!("tailor: {odd}"));
         let options = data::Options::new(wanted.size.height, wanted.size.width);
         let read = |done: &dyn Fn(usize, usize)| found.read_parts([self.split], &options, done);
         let [Some(split)] = with_bar(&Progress::visible(), "", read)? else {
@@ -196,6 +197,8 @@ impl Network {
             Some(task) => (task.preprocess.mean, task.preprocess.std),
             None => (source.mean, source.std),
         };
+        let grey = task.as_ref().is_some_and(|task| task.preprocess.grey).then(|| split.in_grey());
+        let split = grey.as_ref().unwrap_or(split);
         let mut answers = Vec::with_capacity(split.len());
         for batch in Loader::new(split, mean, std, BATCH, device)?.eval() {
             let images = batch?.images;

@@ -172,6 +172,11 @@ impl Fit {
         let (found, size) = self.check(&source)?;
         let recipe = self.choices.recipe_for(found.counts())?;
         let data_name = stem(&self.data);
+        if self.work.exists() && !self.work.is_dir() {
+            return Err(
+                Error::config(format!("--work {}", self.work.display()), "a folder, not a file").into()
+            );
+        }
         let work = || Ok::<_, Error>((claim(&self.work)?, Work::open(&self.work)?));
         let begun = self.work.is_dir().then(work).transpose()?;
         if let Some((_, work)) = &begun {

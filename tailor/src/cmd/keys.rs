@@ -88,7 +88,7 @@ impl Sign {
         }
         let out = self.out.as_ref().unwrap_or(&self.file);
         let keys: Vec<&Path> = self.key.iter().map(PathBuf::as_path).collect();
-        destination::check("--out", out, &keys)?;
+        destination::check(if self.out.is_some() { "--out" } else { "FILE" }, out, &keys)?;
         let bundle = Bundle::parse(&bytes).with_context(place)?;
         let trust = bundle.verify(&[]).with_context(place)?;
         write_atomically(out, &bytes)?;

@@ -1,7 +1,8 @@
 //! `tailor pretrain`: trains a backbone on labelled images of the source domain.
 
-use crate::cmd::{On, channels, read_images, task_name, training};
+use crate::cmd::{On, channels, read, task_name, training};
 use crate::data;
+use crate::destination;
 use crate::fit::{Claim, Work, count};
 use crate::interrupt::Interrupt;
 use crate::output::out;
@@ -123,11 +124,14 @@ impl Pretrain {
         counts.check_batch(recipe.batch, recipe.validation)?;
         counts.check_division(recipe.validation)?;
         let name = task_name("--data", &self.data)?;
+        if let Some(out) = &self.out {
+            destination::check("--out", out, &[&self.data])?;
+        }
         let (_claim, work) = (Claim::alone(&self.work)?, Work::open(&self.work)?);
         refuse_others(&work, found.classes(), &recipe)?;
         let out = self.out.clone().unwrap_or_else(|| work.backbone(&name));
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
-        let dataset = read_images(found, recipe.size, &progress)?;
+        let dataset = read(found, recipe.validation > 0.0, recipe.size, &progress)?;
         let job = Job {
             recipe: &recipe,
             dataset,

@@ -25,9 +25,15 @@ pub struct Report {
     json: bool,
 }
 
+/// What is read of a work folder.
+const READ: [&str; 6] =
+    ["report.json", "result.json", "protocol.json", "predictions.json", "metrics.jsonl", "architecture.svg"];
+
 impl Report {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        destination::check("--out", &self.out, &[])?;
+        let read: Vec<PathBuf> =
+            self.work.iter().flat_map(|work| READ.iter().map(|file| work.join(file))).collect();
+        destination::check("--out", &self.out, &read.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
         let runs: Vec<Vec<Run>> =
             self.work.iter().map(|folder| Run::read(folder)).collect::<crate::Result<_>>()?;
         let page = page(&runs.concat());

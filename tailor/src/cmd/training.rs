@@ -31,7 +31,7 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// These options over a recipe's `default`, whose flips and jitter stay unless overridden.
+    /// These options over a recipe's `default`, whose flips stay, and whose jitter stays unless one is given.
     pub(super) fn augment(&self, default: Augment) -> Augment {
         Augment {
             crop_pad: self.crop.unwrap_or(default.crop_pad),
@@ -46,7 +46,8 @@ impl Images {
 /// Safeguards for training on few images.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Care {
-    /// Early stopping: stop when validation has not improved for this many epochs, and keep the best epoch.
+    /// Early stopping: stop when validation has not improved for this many epochs, and keep the best epoch (the
+    /// last of equals).
     /// Only epochs in which the learning rate has dropped to a tenth of its peak (the last seventh of
     /// one-cycle, the last fifth of cosine), or as far as it ever drops, count. In `fit` this applies to the
     /// teacher and to retraining; the student's gates need their whole schedule.

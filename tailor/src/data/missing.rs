@@ -103,7 +103,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-fn list(folders: &BTreeSet<&str>) -> String {
+pub(super) fn list(folders: &BTreeSet<&str>) -> String {
     let named: Vec<String> = folders.iter().take(NAMED).map(|folder| format!("{folder}/")).collect();
     match folders.len().saturating_sub(NAMED) {
         0 => named.join(", "),

@@ -95,6 +95,13 @@ impl Images {
         (0..self.len()).all(|i| self.get(i).chunks_exact(3).all(is_grey))
     }
 
+    /// The same images without colour: luma in every channel, as a device prepares frames for a grey task.
+    fn in_grey(&self) -> Images {
+        let images = (0..self.len()).flat_map(|i| self.get(i).as_chunks().0);
+        let pixels = images.flat_map(|&pixel| [bundles::preprocess::luma(pixel); 3]).collect();
+        Images { pixels: Arc::new(pixels), places: None, size: self.size }
+    }
+
     /// The images at `indices`, in that order; nothing is copied.
     ///
     /// # Panics
@@ -147,6 +154,11 @@ impl Split {
     /// True if there are no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
+    }
+
+    /// The same images without colour, as a device shows them to a grey task.
+    pub(crate) fn in_grey(&self) -> Split {
+        Split { images: self.images.in_grey(), ..self.clone() }
     }
 
     /// The images at `indices`, in that order; no pixels are copied.

@@ -33,8 +33,8 @@ impl Found {
         if let Form::Folder(_, listing) = &self.form
             && !listing.beside.is_empty()
         {
-            let folders: Vec<String> = listing.beside.iter().map(|folder| format!("{folder}/")).collect();
-            parts.push(format!("ignored: {}", folders.join(", ")));
+            let folders = listing.beside.iter().map(String::as_str).collect();
+            parts.push(format!("ignored: {}", super::missing::list(&folders)));
         }
         format!("{place}: {}", parts.join("; "))
     }

@@ -24,6 +24,8 @@ pub struct Ground {
     pub val: Split,
     /// Images for the final report, if there are any.
     pub test: Option<Split>,
+    /// Whether no image to train on or to select by has any colour; then those of the test are in grey, too.
+    pub is_grey: bool,
     /// Backbone, image size, classes and images as text and digests: with the recipe, these identify a run.
     pub identity: String,
 }
@@ -45,10 +47,13 @@ impl Ground {
                 source.calibrate(&batch?.images)?;
             }
         }
+        // A device shows frames in grey to a network that has seen no colour.
+        let is_grey = train.images.is_grey() && val.images.is_grey();
+        let test = if is_grey { test.map(|test| test.in_grey()) } else { test };
         let size = train.images.size();
         let about = about(&source, size, &classes);
         let identity = format!("{about} {} images {} {}", train.len(), train.digest(), val.digest());
-        Ok(Ground { source, classes, train, val, test, identity })
+        Ok(Ground { source, classes, train, val, test, is_grey, identity })
     }
 
     /// The stages of a run on this task.

@@ -63,8 +63,7 @@ impl Job<'_> {
         let (source, classes, size) = (&ground.source, &ground.classes, ground.train.images.size());
         let mut preprocess =
             Preprocess::new(3, size.width, size.height, Resize::Bilinear, source.mean, source.std);
-        // A network trained on greyscale images only is given only greyscale images.
-        preprocess.grey = ground.train.images.is_grey() && ground.val.images.is_grey();
+        preprocess.grey = ground.is_grey;
         let facts = vec![
             ("arch".to_string(), source.arch.to_string()),
             ("data".to_string(), self.data_name.to_string()),

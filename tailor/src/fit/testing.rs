@@ -39,7 +39,7 @@ pub(crate) fn ground(task: u64, classifier: bool) -> Ground {
     };
     let classes = (0..CLASSES).map(|i| i.to_string()).collect();
     let (train, val) = (split(10 * task, 24), split(10 * task + 1, 9));
-    Ground { source, classes, train, val, test: None, identity: format!("task {task}") }
+    Ground { source, classes, train, val, test: None, is_grey: false, identity: format!("task {task}") }
 }
 
 /// A small network and its parameters, as a backbone.

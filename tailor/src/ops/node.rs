@@ -73,7 +73,7 @@ impl Drop for Collecting {
 ///
 /// For a loss made of candle's operations, the result is that of candle's own `backward`. The operations of
 /// this module keep gradients of trained tensors to themselves until the end: candle would first add each to
-/// a tensor of zeros, and together these gradients are larger than all feature maps.
+/// a tensor of zeros, and there are more such gradients than feature maps.
 ///
 /// # Errors
 /// Any error of the operations.

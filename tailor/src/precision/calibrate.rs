@@ -65,7 +65,8 @@ pub fn calibrate(net: &Net<'_>, batches: &[Tensor]) -> Result<Vec<Grid>> {
 pub fn calibrate_on(file: File<'_>, source: &Source, split: &Split, images: usize) -> Result<Vec<Grid>> {
     let task = PackedTask::read(&file.parse()?, source)?;
     let p = task.preprocess;
-    let loader = Loader::new(split, p.mean, p.std, BATCH, &Device::Cpu)?;
+    let grey = p.grey.then(|| split.in_grey());
+    let loader = Loader::new(grey.as_ref().unwrap_or(split), p.mean, p.std, BATCH, &Device::Cpu)?;
     let chosen = spread(loader.len(), images);
     let batches: Vec<Tensor> =
         loader.of(chosen).map(|batch| batch.map(|batch| batch.images)).collect::<Result<_>>()?;

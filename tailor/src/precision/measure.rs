@@ -60,11 +60,7 @@ pub(super) struct Deployed {
 
 impl Deployed {
     pub fn open(backbone: File<'_>, task: File<'_>) -> Result<Deployed> {
-        let mut options = Options::default();
-        // A backbone packed for an older instruction set than this machine's is read as it is.
-        if let Some(isa) = Form::of(backbone.parse()?.manifest()).kernels().filter(|isa| isa.runs_here()) {
-            options.isa = isa;
-        }
+        let options = options_for(backbone)?;
         let backbone: Arc<Backbone> = Backbone::from_bytes(backbone.name, backbone.bytes.to_vec(), &options)?;
         let task = Task::from_bytes(&backbone, task.name, task.bytes)?;
         Ok(Deployed { task, session: Session::new(1) })
@@ -83,13 +79,24 @@ impl Deployed {
         for batch in Loader::new(split, mean, std, 64, &Device::Cpu)?.eval() {
             let images: Vec<f32> = batch?.images.flatten_all()?.to_vec1()?;
             for image in images.chunks(len) {
-                let scores = self.session.run(&self.task, image)?.iter().enumerate();
-                let best = scores.max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class);
+                let scores = self.session.run(&self.task, image)?;
+                // The first of equals, as on the device.
+                let best =
+                    (0..scores.len()).reduce(|best, i| if scores[i] > scores[best] { i } else { best });
                 answers.push(best.unwrap_or_default() as u32);
             }
         }
         Ok(answers)
     }
+}
+
+/// How to open a backbone here: one packed for an older instruction set than this machine's is read as it is.
+///
+/// # Errors
+/// An invalid file.
+pub fn options_for(backbone: File<'_>) -> Result<Options> {
+    let packed_for = Form::of(backbone.parse()?.manifest()).kernels().filter(|isa| isa.runs_here());
+    Ok(packed_for.map_or_else(Options::default, |isa| Options { isa, ..Options::default() }))
 }
 
 /// The class predicted for each image of `split` by a task on its backbone, both as stored in their files.
@@ -98,7 +105,11 @@ impl Deployed {
 /// Errors of the runtime.
 pub fn answers(backbone: File<'_>, task: File<'_>, split: &Split) -> Result<Vec<u32>> {
     let p = task.parse()?.manifest().preprocess;
-    Deployed::open(backbone, task)?.answers(split, p.mean, p.std)
+    let mut deployed = Deployed::open(backbone, task)?;
+    match p.grey {
+        true => deployed.answers(&split.in_grey(), p.mean, p.std),
+        false => deployed.answers(split, p.mean, p.std),
+    }
 }
 
 /// The accuracy of [`answers`].

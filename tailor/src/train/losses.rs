@@ -146,8 +146,8 @@ pub fn student_loss(
     Ok(StepLoss { total, terms, logits: forward.logits, stats: forward.stats })
 }
 
-/// Seed of this batch's sampled gates: a function of the run's seed and the order of the images, so that a
-/// resumed run samples the same.
+/// Seed of this batch's sampled gates: a function of the run's seed, the batch's images and their order, so that
+/// a resumed run samples the same.
 fn draw(seed: u64, batch: &Batch) -> u64 {
     let mix = |hash: u64, index: &usize| (hash ^ *index as u64).wrapping_mul(0x0000_0100_0000_01b3);
     batch.indices.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix)

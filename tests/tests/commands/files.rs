@@ -53,7 +53,7 @@ fn a_backbone_says_what_it_is_packed_for_and_needs() {
 
     let cases = [
         (&neon, "f32-neon", "f32", ["f32", "blocked", "neon", "2"], "devices with neon"),
-        (&half, "f16", "f16", ["f16", "canonical", "null", "null"], "any device, which brings"),
+        (&half, "f16", "f16", ["f16", "canonical", "null", "null"], "any device (reordered as f32"),
         (&bytes, "int8", "int8", ["i8", "blocked", "portable", "1"], "runs int8 tasks only"),
     ];
     for ((packed, variant, precision, kernel, words), file) in cases.into_iter().zip(&files) {

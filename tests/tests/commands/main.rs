@@ -131,6 +131,8 @@ fn a_folder_of_images_becomes_a_task_that_the_runtime_answers() {
     let (_, why) = failure("tailor", &other);
     assert!(why.contains("other options or images") && why.contains("teach.safetensors"), "{why}");
 
+    // All images are grey, so the device must show the network no colour.
+    assert!(stdout("tailor", &["inspect", text(&task), "--json"]).contains("\"grey\":true"));
     let on_host = ["eval", "--backbone", text(&bench.backbone), "--task", text(&task), "--data"];
     let on_host = stdout("tailor", &[&on_host[..], &[text(&bench.images), "--json"]].concat());
     assert_eq!(number(&on_host, "n"), 12.0);

@@ -212,3 +212,13 @@ fn a_sample_is_spread_over_the_whole_set() {
     assert_eq!((split.images.get(0)[0], split.images.get(1)[0]), (9, 4));
     assert_eq!((split.len(), split.images.len(), &split.labels[..]), (2, 2, &[0, 1][..]));
 }
+
+#[test]
+fn images_without_colour_hold_luma_in_every_channel() {
+    let pixels = [[200, 30, 30], [7, 7, 7], [0, 255, 0], [0, 0, 255]].concat();
+    let images = Images::new(pixels, Size { height: 1, width: 2 }).unwrap();
+    let grey = images.gather(&[1, 0]).in_grey();
+    assert!(grey.is_grey() && !images.is_grey());
+    // 0.299 R + 0.587 G + 0.114 B, rounded.
+    assert_eq!((grey.get(0), grey.get(1)), (&[150, 150, 150, 29, 29, 29][..], &[81, 81, 81, 7, 7, 7][..]));
+}

@@ -209,8 +209,9 @@ unsafe fn spread<V: Lanes>(
 /// the images' planes. `products` points to that block's first tile of the band.
 ///
 /// # Safety
-/// As for [`transform`], with `products` valid for reads of the band's tiles; `y` must be `(n, c_out, oh,
-/// ow)`, and nothing else may access these channels and rows.
+/// The CPU must support `V`; `products` must be valid for reads of the band's tiles; `map` must have
+/// [`Tiling::map_len`] floats, of any contents; `y` must be `(n, c_out, oh, ow)`, and nothing else may access
+/// these channels and rows.
 #[inline(always)]
 pub(super) unsafe fn restore<V: Lanes>(
     t: &Tiling,
