@@ -145,7 +145,9 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     let nowhere = at("gone").join("page.html");
     let (code, why) = failure("tailor", &["report", text(&one), "-o", text(&nowhere)]);
     assert!(
-        code == 2 && why.contains(text(&nowhere)) && why.contains(&format!("{} is not one", text(&at("gone")))),
+        code == 2
+            && why.contains(text(&nowhere))
+            && why.contains(&format!("{} is not one", text(&at("gone")))),
         "{why}"
     );
     fs::write(one.join("report.json"), "{").unwrap();
