@@ -81,7 +81,14 @@ impl Fit {
         warn_of_guessing(&begun.dataset, report.teacher_val);
         let backbone = BackboneSize::of(&begun.source, begun.dataset.train.images.size())?;
         if self.json {
-            out!("{}", serde_json::json!({ "backbone": backbone.json(), "task": report.json() }));
+            let [file, drawing] =
+                [begun.work.bundle(&begun.name), begun.work.drawing()].map(|path| path.display().to_string());
+            out!(
+                "{}",
+                serde_json::json!({
+                    "backbone": backbone.json(), "task": report.json(), "file": file, "drawing": drawing,
+                })
+            );
             return Ok(());
         }
         for (what, value) in report.rows(&backbone) {

@@ -115,6 +115,7 @@ fn a_folder_of_images_becomes_a_task_that_the_runtime_answers() {
     assert_eq!(number(&report, "classes"), 2.0);
     assert!(number(&report, "blocks") <= 9.0);
     let task = work.join("halves.task");
+    assert!(report.contains(&format!("\"file\":\"{}\"", text(&task))), "{report}");
     assert_eq!(number(&report, "bundle_bytes"), std::fs::metadata(&task).unwrap().len() as f64);
     let drawing = std::fs::read_to_string(work.join("architecture.svg")).unwrap();
     assert!(drawing.starts_with("<svg") && drawing.contains("halves"));
