@@ -125,7 +125,8 @@ fn a_sweep_is_the_same_on_one_core_on_two_and_on_a_cluster() {
     let (alone, side_by_side, cluster) = (place("alone"), place("two"), place("the cluster's 50%job"));
     let one = report(&fit(&bench, &alone, &["--search", "sweep", "--theta", "0.01", "--jobs", "1"]));
     let two = report(&fit(&bench, &side_by_side, &["--search", "sweep", "--theta", "0.01", "--jobs", "2"]));
-    assert_eq!(one, two);
+    // All but the places of the files.
+    assert_eq!(one.replace(text(&alone), ""), two.replace(text(&side_by_side), ""));
     assert_eq!(bundle(&alone), bundle(&side_by_side));
     let epochs = |work: &Path| {
         let metrics = fs::read_to_string(work.join("metrics.csv")).unwrap();
