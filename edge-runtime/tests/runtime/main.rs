@@ -11,6 +11,7 @@ mod gate;
 mod int8;
 mod loading;
 mod naive;
+mod output;
 mod random;
 mod rounded;
 mod sizes;

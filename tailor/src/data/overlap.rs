@@ -24,24 +24,30 @@ pub struct Overlap {
 impl Dataset {
     /// Images of `val` and `test` that also occur in `train`, and those of `test` that also occur in `val`.
     pub fn overlaps(&self) -> Vec<Overlap> {
-        let train = ("train", Some(&self.train));
-        let (val, test) = (("val", self.val.as_ref()), ("test", self.test.as_ref()));
-        [(val, train), (test, train), (test, val)].into_iter().filter_map(overlap).collect()
+        let (train, val, test) = (
+            hashed("train", Some(&self.train)),
+            hashed("val", self.val.as_ref()),
+            hashed("test", self.test.as_ref()),
+        );
+        [(&val, &train), (&test, &train), (&test, &val)].into_iter().filter_map(overlap).collect()
     }
 }
 
-type Named<'a> = (&'static str, Option<&'a Split>);
+/// A split's name, its images and their hashes, if it exists.
+type Hashed<'a> = Option<(&'static str, &'a Split, Vec<[u8; 32]>)>;
 
-fn overlap(((split, one), (other, two)): (Named<'_>, Named<'_>)) -> Option<Overlap> {
-    let (one, two) = (one?, two?);
-    let hashes = |split: &Split| -> Vec<[u8; 32]> {
-        let images = (0..split.len()).into_par_iter();
-        images.map(|i| *blake3::hash(split.images.get(i)).as_bytes()).collect()
-    };
-    let known: HashMap<[u8; 32], usize> =
-        hashes(two).into_iter().enumerate().rev().map(|(i, hash)| (hash, i)).collect();
+fn hashed<'a>(name: &'static str, split: Option<&'a Split>) -> Hashed<'a> {
+    let split = split?;
+    let images = (0..split.len()).into_par_iter();
+    Some((name, split, images.map(|i| *blake3::hash(split.images.get(i)).as_bytes()).collect()))
+}
+
+fn overlap((one, two): (&Hashed<'_>, &Hashed<'_>)) -> Option<Overlap> {
+    let ((split, one, hashes), (other, two, others)) = (one.as_ref()?, two.as_ref()?);
+    let known: HashMap<&[u8; 32], usize> =
+        others.iter().enumerate().rev().map(|(i, hash)| (hash, i)).collect();
     let twins: Vec<(usize, usize)> =
-        hashes(one).iter().enumerate().filter_map(|(i, hash)| Some((i, *known.get(hash)?))).collect();
+        hashes.iter().enumerate().filter_map(|(i, hash)| Some((i, *known.get(hash)?))).collect();
     let &(first, twin) = twins.first()?;
     let (first, twin) = (one.files[first].clone(), two.files[twin].clone());
     Some(Overlap { split, other, count: twins.len(), of: one.len(), first, twin })
