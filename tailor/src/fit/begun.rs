@@ -54,14 +54,8 @@ pub fn refuse_others(
     }
     for (stage, fingerprint) in stages {
         let path = work.checkpoint(&stage);
-        let Some(found) = Checkpoint::peek(&path)? else { continue };
-        let same = found.fingerprint.starts_with(&about)
-            && found.fingerprint.split_once(" | ").is_some_and(|(_, recipe)| recipe == fingerprint);
-        if !same {
-            let begun = found.fingerprint.split_once(" | ").unwrap_or_default();
-            let images = begun.0.get(about.len()..).unwrap_or_default();
-            let now = format!("{about}{images} | {fingerprint}");
-            return Err(Checkpoint::of_other_options(&path, &found.fingerprint, &now));
+        if let Some(found) = Checkpoint::peek(&path)? {
+            found.check(&path, &about, &fingerprint)?;
         }
     }
     Ok(())

@@ -166,17 +166,10 @@ fn about(classes: &[String]) -> String {
 /// [`Error::Training`] naming the checkpoint.
 pub fn refuse_others(work: &Work, classes: &[String], recipe: &Recipe) -> Result<()> {
     let path = work.checkpoint(STAGE);
-    let Some(found) = Checkpoint::peek(&path)? else { return Ok(()) };
-    let same = found.fingerprint.starts_with(&about(classes))
-        && found.fingerprint.split_once(" | ").is_some_and(|(_, rest)| rest == recipe.fingerprint());
-    if same {
-        return Ok(());
+    match Checkpoint::peek(&path)? {
+        Some(found) => found.check(&path, &about(classes), &recipe.fingerprint()),
+        None => Ok(()),
     }
-    let about = about(classes);
-    let begun = found.fingerprint.split_once(" | ").unwrap_or_default();
-    let images = begun.0.get(about.len()..).unwrap_or_default();
-    let now = format!("{about}{images} | {}", recipe.fingerprint());
-    Err(Checkpoint::of_other_options(&path, &found.fingerprint, &now))
 }
 
 /// Shape and values of all tensors of `plan`, by name.

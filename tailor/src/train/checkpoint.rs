@@ -115,6 +115,21 @@ impl Checkpoint {
         Ok(checkpoint.best.map(best))
     }
 
+    /// Rejects this checkpoint, which lies at `path`, if its run is about something other than `about` or by
+    /// another `recipe`. Training itself checks that the images match.
+    ///
+    /// # Errors
+    /// [`Error::Training`] naming the checkpoint.
+    pub(crate) fn check(&self, path: &Path, about: &str, recipe: &str) -> Result<()> {
+        let (begun, by) = self.fingerprint.split_once(" | ").unwrap_or_default();
+        if begun.starts_with(about) && by == recipe {
+            return Ok(());
+        }
+        // This run's images have not been read: those of the checkpoint stand for them.
+        let images = begun.get(about.len()..).unwrap_or_default();
+        Err(Checkpoint::of_other_options(path, &self.fingerprint, &format!("{about}{images} | {recipe}")))
+    }
+
     /// The error for a checkpoint at `path` of a run with other options, given both runs' fingerprints.
     pub(crate) fn of_other_options(path: &Path, there: &str, here: &str) -> Error {
         Error::training(
