@@ -18,22 +18,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use self::kernels::{INT8_REVISION, LAYOUT_REVISION};
-pub(crate) use self::kernels::{Kernel, Kernel8, int8_shape};
+pub(crate) use self::kernels::{Kernel, Kernel8, int8_shape, kernel_dtype};
 
 /// How to open a backbone, and what to require of the tasks loaded onto it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Instruction set to run on.
-    pub isa: Isa,
+    /// Instruction set to run on. `None` stands for the fastest one of this machine, with half precision for
+    /// f16 backbones where it has that.
+    pub isa: Option<Isa>,
     /// Keys that files must be signed with. If empty, unsigned files are accepted, and so is any file with
     /// valid signatures.
     pub trusted: Vec<TrustedKey>,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options { isa: Isa::detect(), trusted: Vec::new() }
-    }
 }
 
 /// The cost of converting a generic backbone to this machine's layout.
@@ -93,7 +88,8 @@ impl Backbone {
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Container`] for a damaged file; [`Error::Incompatible`] for a file packed
-    /// for another instruction set; [`Error::Untrusted`].
+    /// for another instruction set, or for half precision on a backbone that is not f16;
+    /// [`Error::Untrusted`].
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Arc<Backbone>> {
         let path = path.as_ref();
         Backbone::read(path.display().to_string(), Map::open(path)?, options)
@@ -108,9 +104,9 @@ impl Backbone {
     }
 
     fn read(file: String, map: Map, options: &Options) -> Result<Arc<Backbone>> {
-        if !options.isa.runs_here() {
+        if let Some(isa) = options.isa.filter(|isa| !isa.runs_here()) {
             return Err(Error::Usage {
-                got: format!("kernels for {}", options.isa),
+                got: format!("kernels for {isa}"),
                 want: "an instruction set supported here".into(),
             });
         }
@@ -127,10 +123,19 @@ impl Backbone {
         }
         let manifest = bundle.into_manifest();
         let plan = manifest.plan.clone();
+        let is_f16 = manifest.sections.iter().any(|s| s.owner == Owner::Backbone && s.dtype == Dtype::F16);
+        let best = || Isa::detect_half().filter(|_| is_f16).unwrap_or_else(Isa::detect);
+        let isa = options.isa.unwrap_or_else(best);
+        if isa.is_half() && !is_f16 {
+            return Err(Error::Incompatible {
+                file,
+                want: "arithmetic in f32 or int8, as it was not packed in f16".into(),
+                got: format!("{isa}, which computes in half precision"),
+            });
+        }
         let contents = Contents { file: file.clone(), map: Arc::clone(&map), manifest, trust, tensors };
         let source = Source::File(Box::new(contents));
-        let backbone =
-            Backbone { isa: options.isa, trusting, source, packed: Mutex::default(), kept: Kept::default() };
+        let backbone = Backbone { isa, trusting, source, packed: Mutex::default(), kept: Kept::default() };
         // Prepare every kernel in the shape the backbone's own network runs it, so that tasks find it ready.
         if backbone.is_int8() {
             let convs = plan.ops().filter_map(|op| if let Op::Conv(conv) = op { Some(conv) } else { None });
@@ -138,7 +143,7 @@ impl Backbone {
                 backbone.kernel8(conv)?;
             }
         } else {
-            Program::compile(&file, &plan, options.isa, &|conv, shape| backbone.kernel(conv, shape))?;
+            Program::compile(&file, &plan, isa, &|conv, shape| backbone.kernel(conv, shape))?;
         }
         if backbone.repacked().kernels > 0 {
             // Repacked kernels are not read again in their plain order.
@@ -255,5 +260,6 @@ pub fn isa_in_files(isa: Isa) -> container::Isa {
         Isa::Avx2 => container::Isa::Avx2,
         Isa::Avx512 => container::Isa::Avx512,
         Isa::Neon => container::Isa::Neon,
+        Isa::NeonFp16 => container::Isa::NeonFp16,
     }
 }

@@ -1,6 +1,6 @@
 //! Packing a backbone on the workstation: in the layout that a device's kernels read, or at lower precision.
 
-use crate::backbone::{INT8_REVISION, Kernel, LAYOUT_REVISION, int8_shape, isa_in_files};
+use crate::backbone::{INT8_REVISION, Kernel, LAYOUT_REVISION, int8_shape, isa_in_files, kernel_dtype};
 use crate::bundle;
 use crate::engine::Program;
 use crate::kernels::int8::{self, Bits};
@@ -16,10 +16,12 @@ use std::sync::Arc;
 /// How a backbone's kernels are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
-    /// f32 in the layout of an instruction set: mapped and used in place. Winograd kernels take up to four
-    /// times the space of plain ones.
-    F32(Isa),
-    /// f16 in plain order: half the file size, converted to the device's layout (as f32) at open.
+    /// In the layout of an instruction set: mapped and used in place. Winograd kernels take up to four times
+    /// the space of plain ones. The numbers are f32, or, for a set with [half precision](Isa::is_half), f16 for
+    /// all but the Winograd kernels.
+    For(Isa),
+    /// f16 in plain order: half the file size, converted to the device's layout at open (as f32, or as f16
+    /// where it computes in half precision).
     F16,
     /// Bytes with a scale per output channel, in the one order that all integer kernels read in place: a
     /// quarter of the file size. Runs only tasks that were packed for it.
@@ -29,7 +31,8 @@ pub enum Packing {
 impl fmt::Display for Packing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Packing::F32(isa) => write!(f, "f32-{isa}"),
+            Packing::For(isa) if isa.is_half() => write!(f, "f16-{isa}"),
+            Packing::For(isa) => write!(f, "f32-{isa}"),
             Packing::F16 => f.write_str("f16"),
             Packing::Int8 => f.write_str("int8"),
         }
@@ -39,7 +42,7 @@ impl fmt::Display for Packing {
 /// Packs the backbone `bytes` as `packing`, for images of the size in its plan.
 ///
 /// The machine need not support the target instruction set. The id is unchanged; the variant becomes the
-/// packing's name. f32 packings keep everything else in the file; the others keep only what a device may use:
+/// packing's name. In f32 everything else in the file is kept; the others keep only what a device may use:
 /// vectors that only training reads (companions of the source's norms) are dropped, and the source's own
 /// tensors are rounded too. Signed with `signers`, or with the development key if there are none.
 ///
@@ -63,31 +66,39 @@ pub fn pack_backbone(file: &str, bytes: &[u8], packing: Packing, signers: &[Sign
         writer.fact(key, value);
     }
     match packing {
-        Packing::F32(isa) => blocked(file, &parsed, isa, &mut writer)?,
+        Packing::For(isa) => blocked(file, &parsed, isa, &mut writer)?,
         Packing::F16 => rounded(file, &parsed, false, &mut writer)?,
         Packing::Int8 => rounded(file, &parsed, true, &mut writer)?,
     }
     writer.finish(signers).map_err(container())
 }
 
-/// Adds every section, with kernels in the layout of `isa`.
+/// Adds every section, with kernels in the layout of `isa`; what is no kernel is rounded if these are.
 fn blocked(file: &str, parsed: &Bundle<'_>, isa: Isa, writer: &mut Writer) -> Result<()> {
     let container = || Error::container(file);
     let shapes = shapes(file, parsed, isa)?;
     for section in &parsed.manifest().sections {
         let shape = shapes.get(&section.name).filter(|_| section.owner == Owner::Backbone);
-        let (layout, bytes) = match shape {
-            None => (section.layout, parsed.raw(&section.name).map_err(container())?.to_vec()),
+        let (dtype, layout, bytes) = match shape {
+            None if isa.is_half() && section.is_companion() => continue,
+            None if isa.is_half() => {
+                let values = plain(file, parsed, section)?;
+                let added = writer.tensor_f16(&section.name, section.owner, &section.shape, &values);
+                added.map_err(container())?;
+                continue;
+            }
+            None => (section.dtype, section.layout, parsed.raw(&section.name).map_err(container())?.to_vec()),
             Some(shape) => {
                 let plain = plain(file, parsed, section)?;
                 let mut packed = Floats::zeros(kernels::packed_len(isa, shape));
                 kernels::pack(isa, shape, &plain, &mut packed)
                     .map_err(|source| Error::Kernel { step: section.name.clone(), source })?;
                 let layout = Layout::Blocked { isa: isa_in_files(isa), revision: LAYOUT_REVISION };
-                (layout, packed.iter().flat_map(|x| x.to_le_bytes()).collect())
+                let bytes = packed.iter().flat_map(|x| x.to_le_bytes()).collect();
+                (kernel_dtype(isa, shape, packed.len()), layout, bytes)
             }
         };
-        let added = writer.tensor(&section.name, section.owner, section.dtype, layout, &section.shape, bytes);
+        let added = writer.tensor(&section.name, section.owner, dtype, layout, &section.shape, bytes);
         added.map_err(container())?;
     }
     Ok(())

@@ -249,7 +249,7 @@ fn frames_and_warm_switches_allocate_nothing() {
             ("int8", &int8, tasks.map(|i| rounded::task(&packed, i, |_, _| ()))),
         ] {
             for isa in Isa::available() {
-                let options = Options { isa, ..Options::default() };
+                let options = Options { isa: Some(isa), ..Options::default() };
                 let backbone = Backbone::from_bytes("b", backbone.clone(), &options).unwrap();
                 assert_eq!(backbone.is_int8(), precision == "int8");
                 let what = format!("{arch}, {precision}, {isa}");

@@ -14,6 +14,8 @@ pub struct Profile {
     pub triple: &'static str,
     /// Instruction set of the CPU kernels, as printed by `edge-runtime probe`.
     pub isa: &'static str,
+    /// The one for f16 backbones, if its cores compute in half precision.
+    pub isa_f16: Option<&'static str>,
     /// Memory in MiB, shared by CPU and GPU on a Jetson.
     pub memory_mib: u32,
     /// CUDA compute capability as in `sm_87`, if there is a CUDA GPU.
@@ -27,8 +29,11 @@ const X86_64: &str = "x86_64-unknown-linux-gnu";
 
 /// Every known device, Jetsons first, oldest first.
 pub const PROFILES: [Profile; 8] = [
-    jetson("jetson-nano", "Jetson Nano (Cortex-A57, Maxwell)", 4096, 53, "4.6"),
-    jetson("jetson-tx2", "Jetson TX2 (Cortex-A57 and Denver 2, Pascal)", 8192, 62, "4.6"),
+    Profile { isa_f16: None, ..jetson("jetson-nano", "Jetson Nano (Cortex-A57, Maxwell)", 4096, 53, "4.6") },
+    Profile {
+        isa_f16: None,
+        ..jetson("jetson-tx2", "Jetson TX2 (Cortex-A57 and Denver 2, Pascal)", 8192, 62, "4.6")
+    },
     jetson("jetson-xavier-nx", "Jetson Xavier NX (Carmel, Volta)", 8192, 72, "5.1"),
     jetson("jetson-orin-nano", "Jetson Orin Nano (Cortex-A78AE, Ampere)", 8192, 87, "6.2"),
     jetson("jetson-agx-orin", "Jetson AGX Orin (Cortex-A78AE, Ampere)", 65536, 87, "6.2"),
@@ -37,6 +42,7 @@ pub const PROFILES: [Profile; 8] = [
         about: "Raspberry Pi 4 (Cortex-A72)",
         triple: AARCH64,
         isa: "neon",
+        isa_f16: None,
         memory_mib: 4096,
         cuda: None,
         jetpack: None,
@@ -57,6 +63,7 @@ const fn jetson(
         about,
         triple: AARCH64,
         isa: "neon",
+        isa_f16: Some("neon-fp16"),
         memory_mib,
         cuda: Some(cuda),
         jetpack: Some(jetpack),
@@ -64,7 +71,7 @@ const fn jetson(
 }
 
 const fn x86(name: &'static str, about: &'static str, isa: &'static str) -> Profile {
-    Profile { name, about, triple: X86_64, isa, memory_mib: 8192, cuda: None, jetpack: None }
+    Profile { name, about, triple: X86_64, isa, isa_f16: None, memory_mib: 8192, cuda: None, jetpack: None }
 }
 
 impl Profile {

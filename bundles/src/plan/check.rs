@@ -125,8 +125,8 @@ impl Plan {
         self.head.iter().for_each(|op| op.push_tensors(&mut all));
 
         let mut order: Vec<usize> = (0..all.len()).collect();
-        // Stable: among equal names, the first in execution order comes first.
-        order.sort_by(|&a, &b| all[a].name.cmp(&all[b].name));
+        // Among equal names, the first in execution order comes first.
+        order.sort_unstable_by_key(|&at| (&all[at].name, at));
         let mut again = vec![false; all.len()];
         for pair in order.windows(2) {
             let (first, second) = (&all[pair[0]], &all[pair[1]]);

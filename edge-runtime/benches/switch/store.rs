@@ -49,7 +49,7 @@ pub fn write(arch: &str, directory: &Path) {
     let shared = numbers(&source, Owner::Backbone, &mut seed);
     let backbone = bundle(Kind::Backbone, "net", &source, None, &shared);
     let packed =
-        edge_runtime::pack_backbone("net", &backbone, Packing::F32(Isa::detect()), &[]).expect("packs");
+        edge_runtime::pack_backbone("net", &backbone, Packing::For(Isa::detect()), &[]).expect("packs");
     let id = Bundle::parse(&backbone).expect("a bundle").manifest().backbone.id;
     for (path, bytes) in backbones(directory).iter().zip([&backbone, &packed]) {
         std::fs::write(path, bytes).expect("room for a file");

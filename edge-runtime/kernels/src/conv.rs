@@ -1,5 +1,6 @@
 //! Convolution: shapes, packing, and the choice of a method per shape.
 
+use super::floats::halves_mut;
 use super::isa::{Isa, KernelError, take, take_mut};
 use super::winograd::{self, F2, F4};
 use super::{direct, plain};
@@ -115,9 +116,9 @@ const LEANER: f64 = 1.1;
 impl Method {
     /// The rule that packing and running share: a function of instruction set and shape alone.
     ///
-    /// Estimates time in cycles of a core that does 16 multiply-adds per cycle: products, transforms (their
-    /// vector operations were counted per tile and block of 16 channels), and streaming the weights from
-    /// memory if they do not fit the L2 cache. Among the methods within [`LEANER`] of the fastest, picks the
+    /// Estimates time in cycles of a core that does 16 multiply-adds per cycle (twice as many in half
+    /// precision): products, transforms (their vector operations were counted per tile and block of 16
+    /// channels), and streaming the weights from memory if they do not fit the L2 cache. Among the methods within [`LEANER`] of the fastest, picks the
     /// one with the fewest weights. Measured on AVX-512 and AVX2: F(4x4) down to 8 px while weights are few
     /// and at 56 and 28 px; F(2x2) at 14 px and 256 channels (on AVX-512 this costs 1.5 % of ResNet-18's time
     /// with one thread and saves 17 % of its kernels' memory) and at 7 px and 512 channels (where direct
@@ -131,13 +132,15 @@ impl Method {
         }
         let (c_in, c_out) = (isa.padded(s.c_in) as f64 / 16.0, isa.padded(s.c_out) as f64 / 16.0);
         let tiles = |m: usize| s.out_h().div_ceil(m) as f64 * s.out_w().div_ceil(m) as f64;
+        // `planes` counts products and floats of weights alike: both are half as many with halves.
         let cycles = |planes: f64, tiles: f64, input: f64, output: f64| {
             let weights = planes * c_in * c_out * 16.0 * 16.0 * 4.0;
             let stream = if weights > 1_048_576.0 { weights / 8.0 } else { 0.0 };
             tiles * (planes * c_in * c_out * 16.0 + c_in * input + c_out * output) + stream
         };
+        let taps = if isa.is_half() { 4.5 } else { 9.0 };
         let estimates = [
-            (Method::Direct, cycles(9.0, tiles(1), 2.0, 2.0)),
+            (Method::Direct, cycles(taps, tiles(1), 2.0, 2.0)),
             (Method::Winograd2, cycles(16.0, tiles(2), 80.0, 60.0)),
             (Method::Winograd4, cycles(36.0, tiles(4), 250.0, 200.0)),
         ];
@@ -170,7 +173,8 @@ impl Method {
     /// Like [`packed_len`], for this method.
     pub(super) fn packed_len(self, isa: Isa, s: &ConvShape) -> usize {
         match self {
-            Method::Plain | Method::Direct => plain::packed_len(isa.block(), s),
+            Method::Plain => plain::packed_len(isa.block(), s),
+            Method::Direct => direct_len(isa, plain::packed_len(isa.block(), s)),
             Method::Winograd2 => winograd::packed_len::<F2>(isa, s),
             Method::Winograd4 => winograd::packed_len::<F4>(isa, s),
         }
@@ -183,6 +187,7 @@ impl Method {
         let w = take("weight", w, len)?;
         let out = take_mut("packed weight", out, self.packed_len(isa, s))?;
         match self {
+            Method::Direct if isa.is_half() => plain::pack_halves(isa.block(), s, w, halves_mut(out)),
             Method::Plain | Method::Direct => plain::pack(isa.block(), s, w, out),
             Method::Winograd2 => winograd::pack::<F2>(isa, s, w, out),
             Method::Winograd4 => winograd::pack::<F4>(isa, s, w, out),
@@ -242,6 +247,16 @@ impl Method {
     }
 }
 
+/// Floats that `weights` packed weights of a direct or pointwise convolution take; blocks are even.
+pub(super) fn direct_len(isa: Isa, weights: usize) -> usize {
+    if isa.is_half() { weights / 2 } else { weights }
+}
+
+/// Whether `weights` floats of packed weights of `s` are halves, two per float.
+pub fn holds_halves(isa: Isa, s: &ConvShape, weights: usize) -> bool {
+    isa.is_half() && Method::with(isa, s, weights) == Method::Direct
+}
+
 /// Number of floats of `s`'s packed weights, saturating.
 pub fn packed_len(isa: Isa, s: &ConvShape) -> usize {
     Method::of(isa, s).packed_len(isa, s)
@@ -299,7 +314,11 @@ pub fn pack_run(
     let own =
         out.get_mut(first / run * per_run..).and_then(|out| out.get_mut(..channels.div_ceil(run) * per_run));
     let Some(own) = own else { return refused };
-    plain::pack(isa.block(), s, w, own);
+    if isa.is_half() && Method::of(isa, s) == Method::Direct {
+        plain::pack_halves(isa.block(), s, w, halves_mut(own));
+    } else {
+        plain::pack(isa.block(), s, w, own);
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use super::conv::{ConvShape, Epilogue};
 use super::isa::Isa;
 use super::plain::input_blocks;
 use super::simd::{Simd, Work, run};
-use super::tile::{Finish, MOST, Reach, next_run, sums, with_pixels};
+use super::tile::{Finish, MOST, Reach, kernel_sums, next_run, weight_at, with_pixels};
 use crate::pool::{Pool, share};
 
 /// Floats of weights that one pass over the rows may touch, so that they stay in a 1 MiB L2 cache.
@@ -103,7 +103,7 @@ pub(super) fn conv(
         x_row,
         x_block,
         w: weights.as_ptr(),
-        per_block: weights.len() / s.c_out.div_ceil(isa.block()),
+        per_block: layout.blocks * s.kernel * s.kernel * layout.width * isa.block(),
         finish: Finish::new(e, out),
         partial: partial.as_mut_ptr(),
         partial_len: layout.partial_len(isa, s),
@@ -243,7 +243,7 @@ impl Direct {
                                 x: self
                                     .x
                                     .add(pass_start * self.x_block + y * STEP * self.x_row + column * step),
-                                w: self.w.add(weights),
+                                w: weight_at::<V>(self.w, weights),
                                 reach,
                                 channel: block * V::LANES,
                                 at: at * V::LANES,
@@ -304,7 +304,7 @@ unsafe fn tile<V: Simd, const P: usize, const Q: usize, const STEP: usize, const
                 }
             }
         }
-        let acc = sums::<V, P, Q, STEP, PLAIN, false>(acc, spot.x, spot.w, &spot.reach);
+        let acc = kernel_sums::<V, P, Q, STEP, PLAIN, false>(acc, spot.x, spot.w, &spot.reach);
         for q in 0..Q {
             for p in 0..P {
                 out[q * MOST + p] = acc[p][q];

@@ -111,6 +111,13 @@ pub fn bytes_mut(floats: &mut [f32]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), len) }
 }
 
+/// The memory of `floats` as mutable halves, two per float.
+pub(crate) fn halves_mut(floats: &mut [f32]) -> &mut [u16] {
+    // SAFETY: every float is two initialised u16, aligned at least as strictly, and borrowed mutably for as
+    // long; any bit pattern is valid for either.
+    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), 2 * floats.len()) }
+}
+
 /// Reinterprets bytes as signed.
 pub fn signed(bytes: &[u8]) -> &[i8] {
     // SAFETY: both types are one byte in size, and every bit pattern is valid for either.

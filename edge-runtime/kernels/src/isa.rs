@@ -13,20 +13,34 @@ pub enum Isa {
     Avx512,
     /// aarch64 with Advanced SIMD.
     Neon,
+    /// aarch64 with Advanced SIMD and half-precision arithmetic (FP16 of Armv8.2). Feature maps are f32; direct
+    /// and pointwise convolutions round their inputs and weights to f16, sum up to 64 products in f16, and
+    /// add these sums up in f32.
+    NeonFp16,
 }
 
 impl Isa {
     /// Every instruction set, starting with [`Isa::Portable`].
-    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Neon];
+    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Neon, Isa::NeonFp16];
 
-    /// The fastest instruction set that this machine supports.
+    /// The fastest instruction set in f32 that this machine supports.
     pub fn detect() -> Isa {
         [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find(|isa| isa.runs_here()).unwrap_or(Isa::Portable)
     }
 
-    /// All instruction sets that this machine supports, starting with [`Isa::Portable`].
+    /// All instruction sets in f32 that this machine supports, starting with [`Isa::Portable`].
     pub fn available() -> Vec<Isa> {
-        Isa::ALL.into_iter().filter(|isa| isa.runs_here()).collect()
+        Isa::ALL.into_iter().filter(|isa| isa.runs_here() && !isa.is_half()).collect()
+    }
+
+    /// The fastest instruction set with [half precision](Isa::is_half) that this machine supports.
+    pub fn detect_half() -> Option<Isa> {
+        Some(Isa::NeonFp16).filter(|isa| isa.runs_here())
+    }
+
+    /// Whether convolutions may compute in half precision.
+    pub const fn is_half(self) -> bool {
+        matches!(self, Isa::NeonFp16)
     }
 
     /// Whether this machine supports it.
@@ -44,6 +58,8 @@ impl Isa {
             }
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonFp16 => Isa::Neon.runs_here() && std::arch::is_aarch64_feature_detected!("fp16"),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -53,7 +69,7 @@ impl Isa {
     /// zero.
     pub const fn block(self) -> usize {
         match self {
-            Isa::Portable | Isa::Avx2 => 8,
+            Isa::Portable | Isa::Avx2 | Isa::NeonFp16 => 8,
             Isa::Avx512 => 16,
             Isa::Neon => 4,
         }
@@ -71,6 +87,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Neon => "neon",
+            Isa::NeonFp16 => "neon-fp16",
         }
     }
 }
@@ -124,7 +141,7 @@ impl fmt::Display for KernelError {
             }
             KernelError::Shape { what } => write!(f, "no kernel for this shape: {what}"),
             KernelError::UnknownIsa => {
-                f.write_str("no such instruction set; choose portable, avx2, avx512 or neon")
+                f.write_str("no such instruction set; choose portable, avx2, avx512, neon or neon-fp16")
             }
             KernelError::Isa { isa } => {
                 write!(f, "this machine does not support {isa}; choose one of {:?}", Isa::available())

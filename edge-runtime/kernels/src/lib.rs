@@ -1,4 +1,5 @@
-//! Kernels over channel-blocked activations: one frame at a time, f32.
+//! Kernels over channel-blocked activations: one frame at a time, f32 (with products in f16 on
+//! [`Isa::NeonFp16`]).
 //!
 //! **Layout.** A feature map `(c, h, w)` is stored as `[ceil(c / cb)][h][w][cb]` with `cb =` [`Isa::block`];
 //! the padding channels of the last block hold zeros, and every kernel keeps them zero. [`pack`] reorders
@@ -28,7 +29,9 @@ mod tile;
 mod winograd;
 
 pub use blocked::{blocked_len, from_blocked, pad_channels, subsample, to_blocked};
-pub use conv::{ConvShape, Epilogue, accepts, conv, pack, pack_run, packed_len, run, scratch_len};
+pub use conv::{
+    ConvShape, Epilogue, accepts, conv, holds_halves, pack, pack_run, packed_len, run, scratch_len,
+};
 pub use elementwise::{add_scaled, affine, relu};
 pub use floats::{Floats, Reserved, bytes, bytes_mut, signed, signed_mut};
 pub use isa::{Isa, KernelError};

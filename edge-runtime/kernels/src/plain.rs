@@ -6,6 +6,7 @@
 
 use super::conv::{ConvShape, Epilogue};
 use crate::pool::Pool;
+use bundles::container::f32_to_f16;
 
 /// Channels per input block and the number of blocks, as the weights are packed.
 pub(super) fn input_blocks(cb: usize, s: &ConvShape) -> (usize, usize) {
@@ -43,6 +44,23 @@ pub(super) fn pack(cb: usize, s: &ConvShape, w: &[f32], out: &mut [f32]) {
                         out[lane..][..LANES].copy_from_slice(&lanes(&rows, at));
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Like [`pack`], as halves.
+pub(super) fn pack_halves(cb: usize, s: &ConvShape, w: &[f32], out: &mut [u16]) {
+    let (width, blocks) = input_blocks(cb, s);
+    let taps = s.kernel * s.kernel;
+    let per_channel = s.c_in * taps;
+    for (w, out) in w.chunks(per_channel * cb).zip(out.chunks_exact_mut(blocks * taps * width * cb)) {
+        for (k, out) in out.chunks_exact_mut(cb).enumerate() {
+            let (channel, tap) = (k / (taps * width) * width + k % width, k / width % taps);
+            for (lane, out) in out.iter_mut().enumerate() {
+                let at = lane * per_channel + channel * taps + tap;
+                let weight = w.get(at).filter(|_| channel < s.c_in);
+                *out = f32_to_f16(weight.copied().unwrap_or(0.0));
             }
         }
     }

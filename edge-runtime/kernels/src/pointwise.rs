@@ -9,10 +9,10 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::blocked::checked_len;
-use super::conv::Epilogue;
+use super::conv::{Epilogue, direct_len};
 use super::isa::{Isa, KernelError, take, take_mut};
 use super::simd::{Simd, Work, run};
-use super::tile::{Finish, MOST, Reach, next_run, sums, with_pixels};
+use super::tile::{Finish, MOST, Reach, kernel_sums, next_run, weight_at, with_pixels};
 use crate::pool::Pool;
 use bundles::plan::Shape;
 
@@ -61,7 +61,7 @@ pub fn pointwise(
     let mut placed = [Placed { x: std::ptr::null(), w: std::ptr::null(), blocks: 0 }; MAX_TERMS];
     for (placed, term) in placed.iter_mut().zip(terms) {
         let input = take("input", term.input, checked_len(isa, Shape::new(term.channels, y.h, y.w))?)?;
-        let len = channels.saturating_mul(isa.padded(term.channels));
+        let len = direct_len(isa, channels.saturating_mul(isa.padded(term.channels)));
         let weights = take("packed weight", term.weights, len)?;
         *placed = Placed { x: input.as_ptr(), w: weights.as_ptr(), blocks: term.channels.div_ceil(cb) };
     }
@@ -177,7 +177,8 @@ unsafe fn tile<V: Simd, const P: usize, const Q: usize>(
                 w_next: per_block,
                 ahead: Q * per_block,
             };
-            acc = sums::<V, P, Q, 1, false, true>(acc, term.x.add(at), term.w.add(block * per_block), &reach);
+            let w = weight_at::<V>(term.w, block * per_block);
+            acc = kernel_sums::<V, P, Q, 1, false, true>(acc, term.x.add(at), w, &reach);
         }
         for q in 0..Q {
             for p in 0..P {

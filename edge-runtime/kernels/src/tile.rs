@@ -9,7 +9,7 @@
 use super::conv::Epilogue;
 use super::simd::Simd;
 
-/// Where a tile's inputs and weights lie, in floats.
+/// Where a tile's inputs and weights lie: distances in floats, or in halves between weights stored as such.
 #[derive(Clone, Copy)]
 pub(super) struct Reach {
     /// Input blocks summed over, and the distance between two of them.
@@ -79,6 +79,44 @@ pub(super) unsafe fn sums<
         }
     }
     acc
+}
+
+/// [`sums`] for the kernel of a direct or pointwise convolution, which `V` may read as halves.
+///
+/// # Safety
+/// As for [`sums`].
+#[inline(always)]
+pub(super) unsafe fn kernel_sums<
+    V: Simd,
+    const P: usize,
+    const Q: usize,
+    const STEP: usize,
+    const PLAIN: bool,
+    const AHEAD: bool,
+>(
+    acc: [[V; Q]; P],
+    x: *const f32,
+    w: *const f32,
+    reach: &Reach,
+) -> [[V; Q]; P] {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        if V::HALVES {
+            V::sums_of_halves::<P, Q, STEP, PLAIN>(acc, x, w.cast(), reach)
+        } else {
+            sums::<V, P, Q, STEP, PLAIN, AHEAD>(acc, x, w, reach)
+        }
+    }
+}
+
+/// The position of weight `at` in the kernel of a direct or pointwise convolution.
+///
+/// # Safety
+/// The kernel has at least `at` weights.
+#[inline(always)]
+pub(super) unsafe fn weight_at<V: Simd>(w: *const f32, at: usize) -> *const f32 {
+    // SAFETY: guaranteed by the caller.
+    unsafe { if V::HALVES { w.cast::<u16>().add(at).cast() } else { w.add(at) } }
 }
 
 /// [`Epilogue`] as pointers into whole maps, for kernels that write pieces of them from several threads.

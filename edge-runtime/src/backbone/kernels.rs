@@ -1,7 +1,7 @@
 //! A backbone's kernels as this machine reads them: in place in the file, or repacked once.
 
 use super::{Backbone, Contents, isa_in_files};
-use crate::kernels::{self, ConvShape, Floats, int8};
+use crate::kernels::{self, ConvShape, Floats, Isa, int8};
 use crate::map::Map;
 use crate::{Error, Result, bundle};
 use bundles::container::{self, Dtype, Layout, Section};
@@ -119,7 +119,7 @@ impl Backbone {
         let Layout::Blocked { isa, revision } = section.layout else { return Ok(None) };
         let here = isa_in_files(self.isa);
         let fits = (isa, revision) == (here, LAYOUT_REVISION)
-            && section.dtype == Dtype::F32
+            && section.dtype == kernel_dtype(self.isa, on, range.len() / 4)
             && range.len().is_multiple_of(4)
             && kernels::accepts(self.isa, on, range.len() / 4)
             && contents.map.floats(range.clone()).is_some();
@@ -196,6 +196,11 @@ impl Backbone {
         let (index, range) = contents.tensors.get(name)?;
         Some((contents, contents.manifest.sections.get(*index)?, range))
     }
+}
+
+/// The element type of a kernel that takes `floats` floats of memory in the layout of `isa`.
+pub(crate) fn kernel_dtype(isa: Isa, shape: &ConvShape, floats: usize) -> Dtype {
+    if kernels::holds_halves(isa, shape, floats) { Dtype::F16 } else { Dtype::F32 }
 }
 
 /// The part of a convolution's shape that determines the order of its int8 weights.

@@ -92,14 +92,16 @@ impl Args {
         })
     }
 
-    /// `--isa`, or the best instruction set of this machine.
+    /// `--isa`; `None` for the best instruction set of this machine.
     ///
     /// # Errors
     /// [`Error::Usage`] for an instruction set that is unknown or not available.
-    pub fn isa(&self) -> Result<Isa> {
-        let Some(name) = self.value("--isa") else { return Ok(Isa::detect()) };
-        name.parse().ok().filter(|isa: &Isa| isa.runs_here()).ok_or_else(|| {
-            let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    pub fn isa(&self) -> Result<Option<Isa>> {
+        let Some(name) = self.value("--isa") else { return Ok(None) };
+        let isa = name.parse().ok().filter(|isa: &Isa| isa.runs_here());
+        isa.map(Some).ok_or_else(|| {
+            let here = Isa::ALL.into_iter().filter(|isa| isa.runs_here());
+            let names: Vec<_> = here.map(Isa::name).collect();
             Error::Usage { got: format!("--isa {name}"), want: names.join(", ") }
         })
     }

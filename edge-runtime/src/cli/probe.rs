@@ -15,7 +15,7 @@ pub const COMMAND: Command = Command {
 };
 
 fn run(args: &Args) -> Result<()> {
-    let available: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    let available: Vec<_> = Isa::ALL.into_iter().filter(|isa| isa.runs_here()).map(Isa::name).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (total, free) = memory::machine().unwrap_or_default();
     let isa = Isa::detect();

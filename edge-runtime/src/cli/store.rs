@@ -11,7 +11,8 @@ pub const STORE: Spec = spec("--store", Some("DIR"), "directory with one *.backb
 pub const BACKBONE: Spec = spec("--backbone", Some("FILE"), "backbone file, instead of a store's");
 pub const TASK: Spec =
     spec("--task", Some("FILE|NAME"), "task bundle, or a task of the store; repeatable (default: all)");
-pub const ISA: Spec = spec("--isa", Some("NAME"), "portable, avx2, avx512 or neon (default: the best)");
+pub const ISA: Spec =
+    spec("--isa", Some("NAME"), "portable, avx2, avx512, neon or neon-fp16 (default: the best)");
 pub const THREADS: Spec = spec("--threads", Some("N"), "threads of a frame (default: 1)");
 pub const TRUST: Spec =
     spec("--trust", Some("FILE"), "public key that files must be signed with; repeatable");
@@ -77,20 +78,21 @@ impl Files {
         Ok(Files { backbone, tasks, trusted })
     }
 
-    /// Opens the backbone for `isa` and reports the cost of repacking on standard error.
+    /// Opens the backbone for `isa`, or the best instruction set for it, and reports the cost of repacking on standard error.
     ///
     /// # Errors
     /// As [`Backbone::open`].
-    pub fn open(&self, isa: Isa) -> Result<Arc<Backbone>> {
+    pub fn open(&self, isa: Option<Isa>) -> Result<Arc<Backbone>> {
         let options = Options { isa, trusted: self.trusted.clone() };
         let backbone = Backbone::open(&self.backbone, &options)?;
         let cost = backbone.repacked();
         if cost.kernels > 0 {
             eprintln!(
-                "{}: repacked {} kernels for {isa} in {:.1} ms, {:.1} MiB beside the file; `tailor pack --target` \
+                "{}: repacked {} kernels for {} in {:.1} ms, {:.1} MiB beside the file; `tailor pack --target` \
                  avoids both",
                 self.backbone.display(),
                 cost.kernels,
+                backbone.isa(),
                 cost.time.as_secs_f64() * 1e3,
                 cost.bytes as f64 / f64::from(1 << 20)
             );
@@ -141,6 +143,6 @@ pub fn list(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
             found.push(path);
         }
     }
-    found.sort();
+    found.sort_unstable();
     Ok(found)
 }

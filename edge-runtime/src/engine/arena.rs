@@ -60,7 +60,7 @@ pub(crate) fn place(
         *life = None;
     }
     let mut order: Vec<ValueId> = (0..sizes.len()).filter(|&v| lives[v].is_some()).collect();
-    order.sort_by_key(|&v| (std::cmp::Reverse(sizes[v]), v));
+    order.sort_unstable_by_key(|&v| (std::cmp::Reverse(sizes[v]), v));
 
     let mut ranges = vec![0..0; sizes.len()];
     let mut placed: Vec<(Range<usize>, (usize, usize))> = Vec::with_capacity(order.len());

@@ -325,7 +325,7 @@ fn a_packed_backbone_is_tested_on_what_it_is_packed_for() {
     let directory = store::directory(&packed);
     let at = directory.path().to_str().unwrap();
     for isa in Isa::ALL {
-        let bytes = pack_backbone("b", &packed.backbone, Packing::F32(isa), &[]).unwrap();
+        let bytes = pack_backbone("b", &packed.backbone, Packing::For(isa), &[]).unwrap();
         std::fs::write(directory.path().join("net.backbone"), bytes).unwrap();
         let output = edge_runtime(&["self-test", "--store", at], b"");
         let (out, err) = text(&output);

@@ -108,7 +108,7 @@ fn an_int8_backbone_is_a_quarter_of_the_file_and_is_read_in_place_by_every_instr
     assert!(3 * task.len() < before, "{} of {before} bytes", task.len());
     let input: Vec<f32> = (0..3 * 20 * 20).map(|i| (i % 17) as f32 / 17.0 - 0.4).collect();
     let scores = |isa| {
-        let options = Options { isa, ..Options::default() };
+        let options = Options { isa: Some(isa), ..Options::default() };
         let backbone = Backbone::from_bytes("b", bytes.clone(), &options).unwrap();
         assert!(backbone.is_int8());
         let task = Task::from_bytes(&backbone, "digits", &task).unwrap();
@@ -127,7 +127,7 @@ fn memory_needs_are_known_before_loading() {
     let (plan, threads) = (&packed.tasks[0].2, 2);
     let int8 = pack_backbone("b", &packed.backbone, Packing::Int8, &[]).unwrap();
     for isa in Isa::available() {
-        let options = Options { isa, ..Options::default() };
+        let options = Options { isa: Some(isa), ..Options::default() };
         let cases = [
             (&packed.backbone, packed.tasks[0].1.clone(), needs(plan, isa, threads).unwrap()),
             (&int8, rounded::task(&packed, 0, |_, _| ()), needs_int8(plan, isa, threads).unwrap()),
@@ -181,7 +181,7 @@ fn a_kernel_of_the_same_size_and_another_shape_is_refused() {
         assert!(error.to_string().contains("`conv1.weight` as [16, 3, 3, 3]"), "{error}");
     };
     let grids = grids(&plan);
-    for packing in [Packing::F32(Isa::detect()), Packing::F16] {
+    for packing in [Packing::For(Isa::detect()), Packing::F16] {
         let backbone = open(pack_backbone("b", &packed.backbone, packing, &[]).unwrap()).unwrap();
         refusal(Task::from_tensors(&backbone, "t", &plan, &tensors));
     }

@@ -8,6 +8,7 @@ mod budget;
 mod busy;
 mod command;
 mod gate;
+mod half;
 mod int8;
 mod loading;
 mod naive;

@@ -28,8 +28,8 @@ fn assert_agreement(backbone: &std::sync::Arc<Backbone>, packed: &Packed, what: 
 fn a_backbone_packed_for_one_size_runs_tasks_of_others() {
     let packed = store::packed(ARCH, 24, 61);
     for isa in Isa::available() {
-        let bytes = pack_backbone("b", &packed.backbone, Packing::F32(isa), &[]).unwrap();
-        let options = Options { isa, ..Options::default() };
+        let bytes = pack_backbone("b", &packed.backbone, Packing::For(isa), &[]).unwrap();
+        let options = Options { isa: Some(isa), ..Options::default() };
         let backbone = Backbone::from_bytes("packed", bytes, &options).unwrap();
         for size in [8, 13, 40] {
             assert_agreement(&backbone, &store::resized(&packed, size), &format!("{isa}, {size} px"));

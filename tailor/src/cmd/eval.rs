@@ -134,7 +134,8 @@ impl Eval {
         let file = backbone.file();
         let bundle = file.parse()?;
         let form = Form::of(bundle.manifest());
-        if let (Form::F32 { isa, .. }, false) = (form, form.kernels().is_some_and(|isa| isa.runs_here())) {
+        if let (Form::Blocked { isa, .. }, false) = (form, form.kernels().is_some_and(|isa| isa.runs_here()))
+        {
             return Err(Error::Container {
                 file: file.name.into(),
                 source: bundles::Error::Incompatible {

@@ -54,7 +54,7 @@ impl Inspect {
         let manifest = bundle.manifest();
         let cost = |counter| manifest.plan.costs(counter).map(|c| c.total().macs);
         let macs = (cost(Counter::True)?, cost(Counter::Paper)?);
-        let memory = Isa::ALL.into_iter().map(|isa| Ok((isa, needs(manifest, isa)?)));
+        let memory = Form::of(manifest).isas().map(|isa| Ok((isa, needs(manifest, isa)?)));
         let look = Look {
             file: place(),
             bytes: bytes.len(),
@@ -80,10 +80,10 @@ impl Look<'_> {
         let manifest = self.bundle.manifest();
         match (manifest.kind, self.form) {
             (Kind::Backbone, Form::Plain) => "training, and any device (reordered when opened)".into(),
-            (Kind::Backbone, Form::F32 { isa, revision }) => {
+            (Kind::Backbone, Form::Blocked { isa, revision }) => {
                 format!("devices with {}: read in place (layout revision {revision})", isa.word())
             }
-            (Kind::Backbone, Form::F16) => "any device (reordered as f32 when opened)".into(),
+            (Kind::Backbone, Form::F16) => "any device (reordered when opened)".into(),
             (Kind::Backbone, Form::Int8) => "any device, read in place; runs int8 tasks only".into(),
             (Kind::Task, Form::Int8) => "any device, on the int8 backbone".into(),
             (Kind::Task, _) => "any device, on an f32 or f16 backbone".into(),

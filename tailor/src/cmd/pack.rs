@@ -30,7 +30,8 @@ use targets::Profile;
 pub struct Pack {
     /// Backbone made by `tailor import`, or task made by `tailor fit`.
     file: PathBuf,
-    /// Device to pack an f32 backbone for. Other packings are the same for all devices.
+    /// Device to pack an f32 backbone for, or an f16 one if the device computes in half precision. Other packings
+    /// are the same for all devices.
     #[arg(long, value_parser = Profile::named)]
     target: Option<&'static Profile>,
     /// Storage precision.
@@ -143,16 +144,10 @@ impl Pack {
         if self.precision == Precision::F32 && self.data.is_some() {
             return refuse("--data", "not with f32, which only reorders kernels and loses no accuracy");
         }
-        let isa: Isa = match (self.target, self.precision) {
-            (Some(target), _) => target.isa.parse()?,
-            (None, Precision::F32) => {
-                return refuse(
-                    "--target",
-                    "required: the device to pack an f32 backbone for (`tailor targets`)",
-                );
-            }
-            (None, _) => Isa::Portable,
-        };
+        if self.target.is_none() && self.precision == Precision::F32 {
+            return refuse("--target", "required: the device to pack an f32 backbone for (`tailor targets`)");
+        }
+        let isa = self.isa()?.unwrap_or(Isa::Portable);
         let bytes = precision::backbone(file, self.precision, isa, signers)?;
         let Some(data) = &self.data else { return Ok(Packed { bytes, loss: None, bits: None }) };
         let Some(task) = precision::source_task(file)? else {
@@ -160,10 +155,23 @@ impl Pack {
             return refuse("--data", &want);
         };
         let own = File { name: file.name, bytes: &task };
-        let packed = File { name: file.name, bytes: &bytes };
+        // Here f16 is measured with the same numbers, but computed in f32.
+        let here = if isa.is_half() {
+            &precision::backbone(file, self.precision, Isa::Portable, &[])?
+        } else {
+            &bytes
+        };
+        let packed = File { name: file.name, bytes: here };
         let Chosen { loss, split, .. } =
             self.rounded(own, (&self.file, file), packed, data, &[Bits::ALL], &[])?;
         Ok(Packed { bytes, loss: Some((loss, split)), bits: None })
+    }
+
+    /// The instruction set of the target in this precision.
+    fn isa(&self) -> anyhow::Result<Option<Isa>> {
+        let Some(target) = self.target else { return Ok(None) };
+        let half = target.isa_f16.filter(|_| self.precision == Precision::F16);
+        Ok(Some(half.unwrap_or(target.isa).parse()?))
     }
 
     fn task(&self, file: File<'_>, signers: &[SigningKey]) -> anyhow::Result<Packed> {
@@ -174,17 +182,16 @@ impl Pack {
         if self.precision == Precision::F32 {
             return refuse("--precision f32", "tasks are f32 already; use f16 or int8");
         }
-        if self.precision == Precision::Int8 && self.data.is_none() {
-            return refuse("--data", "required: int8 is calibrated and its loss measured on images");
-        }
         let source = Loaded::read(path)?;
         check_unpacked(source.file(), Kind::Backbone)?;
+        let Some(data) = &self.data else {
+            return refuse(
+                "--data",
+                "required: the loss is measured on images (and int8 calibrated on them)",
+            );
+        };
         let packed = source.with(precision::backbone(source.file(), self.precision, Isa::Portable, &[])?);
         let (source, packed) = (source.file(), packed.file());
-        let Some(data) = &self.data else {
-            let bytes = precision::task(file, None, packed, signers)?;
-            return Ok(Packed { bytes, loss: None, bits: None });
-        };
         let asked = self.bits.as_ref().map_or(&BITS[..], std::slice::from_ref);
         let tries: Vec<Bits> = asked.iter().filter_map(|&bits| Bits::new(bits)).collect();
         Ok(self.rounded(file, (path, source), packed, data, &tries, signers)?.into())
@@ -229,9 +236,10 @@ impl Pack {
         let ratio = before as f64 / after as f64;
         let bundle = Bundle::parse(bytes)?;
         let manifest = bundle.manifest();
-        let arithmetic = Form::of(manifest).arithmetic();
-        let (isa, needs) = match self.target {
-            Some(target) => (target.isa, precision::needs(manifest, target.isa.parse()?)?),
+        let target = self.isa()?;
+        let arithmetic = Form::of(manifest).arithmetic(target);
+        let (isa, needs) = match target {
+            Some(isa) => (isa.name(), precision::needs(manifest, isa)?),
             None => ("any", precision::most_needed(manifest)?),
         };
         if self.json {

@@ -18,6 +18,7 @@ impl Targets {
             if self.json {
                 let line = serde_json::json!({
                     "name": p.name, "about": p.about, "triple": p.triple, "isa": p.isa,
+                    "isa_f16": p.isa_f16,
                     "memory_mib": p.memory_mib, "cuda": p.cuda, "jetpack": p.jetpack,
                 });
                 out!("{line}");

@@ -12,14 +12,14 @@ use std::fmt;
 pub enum Form {
     /// As written by `tailor import` and `tailor fit`: f32 in canonical order.
     Plain,
-    /// f32 kernels in the order of an instruction set.
-    F32 {
+    /// Kernels in the order of an instruction set: f32, or f16 if it computes in half precision.
+    Blocked {
         /// The instruction set.
         isa: Isa,
         /// Version of that order.
         revision: u32,
     },
-    /// Half precision in the file, f32 in memory.
+    /// f16 in plain order.
     F16,
     /// Bytes in the file and in memory.
     Int8,
@@ -40,7 +40,7 @@ impl Form {
             Kind::Task => manifest.sections.iter().any(|section| Some(&section.name) == maps.as_ref()),
         };
         let blocked = own().find_map(|section| match section.layout {
-            Layout::Blocked { isa, revision } => Some(Form::F32 { isa, revision }),
+            Layout::Blocked { isa, revision } => Some(Form::Blocked { isa, revision }),
             Layout::Canonical => None,
         });
         match blocked {
@@ -54,20 +54,32 @@ impl Form {
     /// `f32`, `f16` or `int8`.
     pub fn precision(self) -> &'static str {
         match self {
-            Form::Plain | Form::F32 { .. } => "f32",
-            Form::F16 => "f16",
+            Form::F16 | Form::Blocked { isa: Isa::NeonFp16, .. } => "f16",
+            Form::Plain | Form::Blocked { .. } => "f32",
             Form::Int8 => "int8",
         }
     }
 
-    /// The arithmetic of the device: `f32` or `int8`.
-    pub fn arithmetic(self) -> &'static str {
-        if self == Form::Int8 { "int8" } else { "f32" }
+    /// The arithmetic of a device that runs it on `isa`: `f32`, `f16` or `int8`; or, where that is not known,
+    /// `f16 or f32`.
+    pub fn arithmetic(self, isa: Option<kernels::Isa>) -> &'static str {
+        match (self, isa.or(self.kernels())) {
+            (Form::Int8, _) => "int8",
+            (_, Some(isa)) if isa.is_half() => "f16",
+            (Form::F16, None) => "f16 or f32",
+            _ => "f32",
+        }
+    }
+
+    /// The instruction sets it can run on, if a machine has them.
+    pub fn isas(self) -> impl Iterator<Item = kernels::Isa> {
+        let is_f16 = self.precision() == "f16";
+        kernels::Isa::ALL.into_iter().filter(move |isa| is_f16 || !isa.is_half())
     }
 
     /// The kernels that can read it in place; `None` if it is not in the order of any.
     pub fn kernels(self) -> Option<kernels::Isa> {
-        let Form::F32 { isa, .. } = self else { return None };
+        let Form::Blocked { isa, .. } = self else { return None };
         kernels::Isa::ALL.into_iter().find(|&own| isa_in_files(own) == isa)
     }
 }
@@ -75,7 +87,9 @@ impl Form {
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Form::F32 { isa, revision } => write!(f, "f32 for {}, revision {revision}", isa.word()),
+            Form::Blocked { isa, revision } => {
+                write!(f, "{} for {}, revision {revision}", self.precision(), isa.word())
+            }
             other => f.write_str(other.precision()),
         }
     }
@@ -88,7 +102,7 @@ impl fmt::Display for Form {
 pub fn needs(manifest: &Manifest, isa: kernels::Isa) -> Result<Needs> {
     let needs = match Form::of(manifest) {
         Form::Int8 => edge_runtime::needs_int8,
-        Form::Plain | Form::F32 { .. } | Form::F16 => edge_runtime::needs,
+        Form::Plain | Form::Blocked { .. } | Form::F16 => edge_runtime::needs,
     };
     Ok(needs(&manifest.plan, isa, 1)?)
 }
@@ -98,8 +112,8 @@ pub fn needs(manifest: &Manifest, isa: kernels::Isa) -> Result<Needs> {
 /// # Errors
 /// As [`needs`].
 pub fn most_needed(manifest: &Manifest) -> Result<Needs> {
-    let [first, others @ ..] = kernels::Isa::ALL;
-    others.into_iter().try_fold(needs(manifest, first)?, |mut most, isa| {
+    let portable = needs(manifest, kernels::Isa::Portable)?;
+    Form::of(manifest).isas().try_fold(portable, |mut most, isa| {
         let here = needs(manifest, isa)?;
         most.arena = most.arena.max(here.arena);
         most.scratch = most.scratch.max(here.scratch);

@@ -96,7 +96,7 @@ impl Deployed {
 /// An invalid file.
 pub fn options_for(backbone: File<'_>) -> Result<Options> {
     let packed_for = Form::of(backbone.parse()?.manifest()).kernels().filter(|isa| isa.runs_here());
-    Ok(packed_for.map_or_else(Options::default, |isa| Options { isa, ..Options::default() }))
+    Ok(packed_for.map_or_else(Options::default, |isa| Options { isa: Some(isa), ..Options::default() }))
 }
 
 /// The class predicted for each image of `split` by a task on its backbone, both as stored in their files.

@@ -14,7 +14,7 @@ use edge_runtime::{Packing, in_rows, pack_backbone};
 pub enum Precision {
     /// 32-bit floats.
     F32,
-    /// 16-bit floats in the file, 32-bit floats in memory.
+    /// 16-bit floats in the file; in memory too, and computed with, where the device has instructions for it.
     F16,
     /// Bytes in the file and in memory.
     Int8,
@@ -27,13 +27,15 @@ const F16_MOST: f32 = 65504.0;
 /// largest: it comes from the order of sums in the linear layer, and in f16 in every layer.
 const GOLDEN_TOLERANCE: f32 = 1e-3;
 
-/// Packs the backbone `file` in `precision`, for the instruction set `isa` where its layout depends on one.
+/// Packs the backbone `file` in `precision`: in f32 for the instruction set `isa`, in f16 for it if it computes in
+/// half precision, and otherwise in one layout for all.
 ///
 /// # Errors
 /// Errors in the file, or that it is already packed.
 pub fn backbone(file: File<'_>, precision: Precision, isa: Isa, signers: &[SigningKey]) -> Result<Vec<u8>> {
     let packing = match precision {
-        Precision::F32 => Packing::F32(isa),
+        Precision::F32 => Packing::For(isa),
+        Precision::F16 if isa.is_half() => Packing::For(isa),
         Precision::F16 => Packing::F16,
         Precision::Int8 => Packing::Int8,
     };

@@ -34,10 +34,11 @@ fn a_backbone_says_what_it_is_packed_for_and_needs() {
     let pack = |more: &[&str], out: &Path| {
         json(&[&["pack", text(&bench.backbone), "--out", text(out)], more].concat())
     };
-    let files = [at("neon.backbone"), at("half.backbone"), at("bytes.backbone")];
+    let files = ["neon", "half", "orin", "bytes"].map(|name| at(&format!("{name}.backbone")));
     let neon = pack(&["--target", "jetson-orin-nano"], &files[0]);
     let half = pack(&["--precision", "f16"], &files[1]);
-    let bytes = pack(&["--precision", "int8"], &files[2]);
+    let orin = pack(&["--precision", "f16", "--target", "jetson-orin-nano"], &files[2]);
+    let bytes = pack(&["--precision", "int8"], &files[3]);
     let plain = json(&["inspect", text(&bench.backbone)]);
     assert_eq!(
         (&plain["variant"], &plain["precision"], &plain["format"]),
@@ -52,8 +53,9 @@ fn a_backbone_says_what_it_is_packed_for_and_needs() {
     assert_eq!(plain["preprocess"]["resize"], "bilinear");
 
     let cases = [
-        (&neon, "f32-neon", "f32", ["f32", "blocked", "neon", "2"], "devices with neon"),
-        (&half, "f16", "f16", ["f16", "canonical", "null", "null"], "any device (reordered as f32"),
+        (&neon, "f32-neon", "f32", ["f32", "blocked", "neon", "2"], "devices with neon:"),
+        (&half, "f16", "f16", ["f16", "canonical", "null", "null"], "any device (reordered when"),
+        (&orin, "f16-neon-fp16", "f16", ["f16", "blocked", "neon-fp16", "2"], "devices with neon-fp16:"),
         (&bytes, "int8", "int8", ["i8", "blocked", "portable", "1"], "runs int8 tasks only"),
     ];
     for ((packed, variant, precision, kernel, words), file) in cases.into_iter().zip(&files) {
@@ -62,13 +64,14 @@ fn a_backbone_says_what_it_is_packed_for_and_needs() {
         assert_eq!(first_kernel(&shown), kernel);
         assert_eq!(shown["backbone"], plain["backbone"]);
         // `pack` and `inspect` agree: on the target's needs, or on the maximum over all devices.
-        let arithmetic = if precision == "int8" { "int8" } else { "f32" };
+        let arithmetic = if variant == "f16" { "f16 or f32" } else { precision };
         assert_eq!((&packed["arithmetic"], &shown["arithmetic"]), (&arithmetic.into(), &arithmetic.into()));
         let of = |isa: &Value, key: &str| isa[key].as_u64().unwrap();
         for key in ["arena", "scratch", "task", "kernels"] {
             let all = shown["memory_bytes"].as_object().unwrap();
             let want = match variant {
                 "f32-neon" => of(&all["neon"], key),
+                "f16-neon-fp16" => of(&all["neon-fp16"], key),
                 _ => all.values().map(|isa| of(isa, key)).max().unwrap(),
             };
             assert_eq!(of(&packed["memory_bytes"], key), want, "{variant}: {key}");
@@ -77,17 +80,21 @@ fn a_backbone_says_what_it_is_packed_for_and_needs() {
         let tensor = format!("{} {}", kernel[0], kernel[1]);
         let row = shown.lines().find(|line| line.contains("conv1.weight ")).unwrap();
         assert!(row.contains(&tensor) && row.contains(kernel[2]) == (kernel[2] != "null"), "{row}");
-        let memory = format!("{arithmetic} on avx2");
+        assert_eq!(shown.contains("f16 on neon-fp16"), precision == "f16", "{shown}");
+        let memory = format!("{} on avx2", if precision == "int8" { "int8" } else { "f32" });
         for words in [words, &memory, "mean 0.5071, 0.4865, 0.4409", "golden vectors   0", "runtime ABI 1"] {
             assert!(shown.contains(words), "{words}: {shown}");
         }
     }
-    assert_eq!((&neon["isa"], &half["isa"], &bytes["isa"]), (&"neon".into(), &"any".into(), &"any".into()));
+    let isas = [&neon, &half, &orin, &bytes].map(|packed| &packed["isa"]);
+    assert_eq!(isas, ["neon", "any", "neon-fp16", "any"]);
     let memory = |packed: &Value| packed["memory_bytes"]["arena"].as_u64().unwrap();
     assert!(memory(&bytes) < memory(&half), "maps of bytes are smaller");
 
     // A packed file cannot be packed again: lost precision does not come back.
-    for (file, form) in files.iter().zip(["f32 for neon, revision 2", "f16", "int8"]) {
+    for (file, form) in
+        files.iter().zip(["f32 for neon, revision 2", "f16", "f16 for neon-fp16, revision 2", "int8"])
+    {
         let out = at("again");
         let again = ["pack", text(file), "--precision", "int8", "--out", text(&out)];
         let (code, why) = failure("tailor", &again);
@@ -130,7 +137,7 @@ fn packed_files_are_measured_as_the_device_computes_them() {
         let said = json(&[&pack[..], &["--out", text(&packed)]].concat());
         assert!(said["memory_bytes"]["task"].as_u64().unwrap() > 0 && said["isa"] == "any", "{said}");
         let shown = stdout("tailor", &[&pack[..], &["--out", text(&packed)]].concat());
-        let words = if precision == "int8" { "of scratch in int8 on" } else { "of scratch in f32 on" };
+        let words = if precision == "int8" { "of scratch in int8 on" } else { "of scratch in f16 or f32 on" };
         assert!(shown.contains(words), "{shown}");
 
         let measured = measure(&on(&backbone, &["--task", text(&packed)]));
@@ -140,6 +147,9 @@ fn packed_files_are_measured_as_the_device_computes_them() {
         let again = ["pack", text(&packed), "--precision", precision, "--backbone", text(&bench.backbone)];
         let (code, why) = failure("tailor", &[&again[..], &["--out", text(&at("again"))]].concat());
         assert!(code == 2 && why.contains("already packed") && why.contains("`tailor fit`"), "{why}");
+        let unmeasured = ["pack", text(&task), "--precision", precision, "--backbone", text(&bench.backbone)];
+        let (code, why) = failure("tailor", &[&unmeasured[..], &["--out", text(&at("again"))]].concat());
+        assert!(code == 2 && why.contains("--data") && why.contains("required"), "{why}");
         let beside = ["pack", text(&task), "--precision", "f16", "--backbone", text(&backbone)];
         let (code, why) = failure("tailor", &[&beside[..], &["--out", text(&at("again"))]].concat());
         assert!(code == 2 && why.contains("already packed") && why.contains("`tailor import`"), "{why}");

@@ -159,7 +159,7 @@ fn a_task_of_another_backbone_and_swapped_bundles_are_refused() {
         assert!(error.to_string().contains("is needed here"), "{error}");
     }
 
-    for packing in [Packing::F32(Isa::Portable), Packing::Int8] {
+    for packing in [Packing::For(Isa::Portable), Packing::Int8] {
         let packed = pack_backbone("one", &one.backbone, packing, &[]).unwrap();
         let error = Network::task(&task, &Bundle::parse(&packed).unwrap()).unwrap_err();
         let said = error.to_string();

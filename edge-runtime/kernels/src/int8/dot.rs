@@ -72,8 +72,8 @@ impl Machine {
             Isa::Avx2 => Machine::Avx2,
             Isa::Avx512 if Machine::Vnni.runs_here() => Machine::Vnni,
             Isa::Avx512 => Machine::Avx2,
-            Isa::Neon if Machine::NeonDot.runs_here() => Machine::NeonDot,
-            Isa::Neon => Machine::Neon,
+            Isa::Neon | Isa::NeonFp16 if Machine::NeonDot.runs_here() => Machine::NeonDot,
+            Isa::Neon | Isa::NeonFp16 => Machine::Neon,
         }
     }
 

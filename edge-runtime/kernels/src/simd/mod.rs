@@ -9,11 +9,14 @@
 mod array;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_fp16;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use super::isa::{Isa, KernelError};
 use crate::pool::Pool;
+use crate::tile::Reach;
 
 /// A vector of `LANES` floats, as wide as the instruction set's channel block.
 ///
@@ -26,6 +29,9 @@ pub(super) trait Simd: Copy {
     /// Maximum pixels for which a register tile of 1, 2 and 4 channel blocks fits into registers; 0 if there
     /// is no such tile.
     const PIXELS: [usize; 3];
+    /// Whether direct and pointwise convolutions read kernels of halves, with
+    /// [`sums_of_halves`](Simd::sums_of_halves).
+    const HALVES: bool = false;
 
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
@@ -40,6 +46,17 @@ pub(super) trait Simd: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// Prefetches the cache line at `at`, which need not be valid.
     unsafe fn prefetch(at: *const f32);
+    /// [`tile::sums`](crate::tile::sums) over a kernel of halves, in which `reach` counts its weights.
+    #[inline(always)]
+    unsafe fn sums_of_halves<const P: usize, const Q: usize, const STEP: usize, const PLAIN: bool>(
+        acc: [[Self; Q]; P],
+        _x: *const f32,
+        _w: *const u16,
+        _reach: &Reach,
+    ) -> [[Self; Q]; P] {
+        debug_assert!(Self::HALVES, "kernels of halves on an instruction set without");
+        acc
+    }
 }
 
 /// A unit of parallel work over channel blocks.
@@ -70,6 +87,8 @@ pub(super) unsafe fn run<W: Work>(isa: Isa, work: &W, parts: usize, pool: &Pool)
                 Isa::Avx2 => x86::part_avx2(work, part),
                 #[cfg(target_arch = "aarch64")]
                 Isa::Neon => neon::part_neon(work, part),
+                #[cfg(target_arch = "aarch64")]
+                Isa::NeonFp16 => neon_fp16::part_neon_fp16(work, part),
                 _ if W::PORTABLE => work.part::<array::Array8>(part),
                 _ => debug_assert!(false, "method without portable code chosen on portable"),
             }

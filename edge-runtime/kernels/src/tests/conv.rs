@@ -78,13 +78,15 @@ fn check_method(method: Method, isa: Isa, s: &ConvShape, random: &mut Random, po
     };
     method.conv(isa, s, &packed, &input, &e, &mut out, &mut scratch, pool).unwrap();
     let far = distance(&plain(isa, y, &out), &want);
-    assert!(far <= 1e-4, "{isa}, {method:?}, {} threads, {s:?}, {e:?}: {far}", pool.threads());
+    // A sum of products in half precision is exact to about three digits.
+    let most = if isa.is_half() && method == Method::Direct { 4e-3 } else { 1e-4 };
+    assert!(far <= most, "{isa}, {method:?}, {} threads, {s:?}, {e:?}: {far}", pool.threads());
 }
 
 #[test]
 fn convolution_agrees_with_its_definition_on_random_shapes() {
     let pools = [Pool::single(), Pool::new(2), Pool::new(3)];
-    for isa in Isa::available() {
+    for isa in here() {
         let mut random = Random(7);
         for round in 0..160 {
             let kernel = [1, 1, 3, 3, 3, 2, 5, 7][random.within(0, 7)];
@@ -124,7 +126,7 @@ fn convolution_agrees_with_its_definition_on_the_shapes_of_real_networks() {
         shape(256, 7, 256, 3, 1),
         shape(128, 14, 64, 1, 1),
     ];
-    for isa in Isa::available() {
+    for isa in here() {
         for (index, s) in shapes.iter().enumerate() {
             check_conv(isa, s, &mut Random(index as u64), &pools[index % 2]);
         }
@@ -133,7 +135,7 @@ fn convolution_agrees_with_its_definition_on_the_shapes_of_real_networks() {
 
 #[test]
 fn convolution_gives_the_same_bits_on_any_number_of_threads() {
-    for isa in Isa::available() {
+    for isa in here() {
         for s in [
             shape(16, 32, 16, 3, 1),
             shape(48, 13, 40, 3, 2),

@@ -94,7 +94,7 @@ impl Case {
 #[test]
 fn sums_of_pointwise_convolutions_agree_with_their_definition_on_any_number_of_threads() {
     let pools = [1, 2, 3].map(Pool::new);
-    for isa in Isa::available() {
+    for isa in here() {
         let mut random = Random(17);
         for (count, parts) in (1..=MAX_TERMS).flat_map(|count| (0..32).map(move |parts| (count, parts))) {
             // Whole blocks or not, and as many of them as are computed together, twice over, and some.
@@ -105,7 +105,8 @@ fn sums_of_pointwise_convolutions_agree_with_their_definition_on_any_number_of_t
             let case = Case::random(y, count, parts, &mut random);
             let outputs = case.on(isa, &pools);
             let far = distance(&plain(isa, y, &outputs[0]), &case.by_definition());
-            assert!(far <= 1e-5, "{isa}, {y}, {count} terms, epilogue {parts:05b}: {far}");
+            let most = if isa.is_half() { 4e-3 } else { 1e-5 };
+            assert!(far <= most, "{isa}, {y}, {count} terms, epilogue {parts:05b}: {far}");
             assert!(outputs.iter().all(|out| *out == outputs[0]), "{isa}, {y}, {count} terms: threads");
         }
     }

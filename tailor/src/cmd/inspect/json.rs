@@ -25,7 +25,7 @@ pub(super) fn document(look: &Look<'_>) -> Value {
         "blocks": plan.blocks(), "blocks_total": plan.cells.len(), "proxies": plan.proxies(),
         "task_params": plan.task_params(), "backbone_params": plan.backbone_params(),
         "macs": look.macs.0, "macs_paper": look.macs.1,
-        "memory_bytes": memory.collect::<Map<_, _>>(), "arithmetic": look.form.arithmetic(),
+        "memory_bytes": memory.collect::<Map<_, _>>(), "arithmetic": look.form.arithmetic(None),
         "labels": manifest.labels, "golden": manifest.golden.len(), "facts": facts.collect::<Map<_, _>>(),
         "tensors": manifest.sections.iter().map(tensor).collect::<Vec<_>>(), "stored": stored(manifest),
     }) else {

@@ -47,7 +47,7 @@ pub(super) fn show(look: &Look<'_>, tensors: bool) {
         let kib = |bytes: usize| bytes.div_ceil(1024);
         let (own, shared, kernels) = (kib(n.task), kib(n.workspace()), kib(n.kernels));
         row(
-            &format!("{} on {isa}", look.form.arithmetic()),
+            &format!("{} on {isa}", look.form.arithmetic(Some(*isa))),
             format_args!(
                 "{own} KiB of its own, {shared} KiB of shared workspace, {kernels} KiB of shared kernels"
             ),
