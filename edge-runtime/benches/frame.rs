@@ -6,7 +6,8 @@
 //! threads and instruction set.
 //!
 //! `--precision int8` runs the network in int8, with quantisation ranges wide enough for these weights;
-//! `--precision f16` rounds the weights as an f16 file does and computes in f32.
+//! `--precision f16` rounds the weights as an f16 file does. `--isa neon-fp16` computes in half precision,
+//! anything else in f32.
 //!
 //! `--serve DIR --net NAME` lets a peer's script measure both sides in turn: it writes the network's plan
 //! (`net.json`) and its tensors, an image and its scores (`net.safetensors`) to DIR, then answers every line

@@ -88,8 +88,8 @@ impl Backbone {
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Container`] for a damaged file; [`Error::Incompatible`] for a file packed
-    /// for another instruction set, or for half precision on a backbone that is not f16;
-    /// [`Error::Untrusted`].
+    /// for another instruction set, or half precision for a file that is not f16; [`Error::Usage`] for an
+    /// instruction set that this machine does not support; [`Error::Untrusted`].
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Arc<Backbone>> {
         let path = path.as_ref();
         Backbone::read(path.display().to_string(), Map::open(path)?, options)
@@ -123,14 +123,14 @@ impl Backbone {
         }
         let manifest = bundle.into_manifest();
         let plan = manifest.plan.clone();
-        let is_f16 = manifest.sections.iter().any(|s| s.owner == Owner::Backbone && s.dtype == Dtype::F16);
-        let best = || Isa::detect_half().filter(|_| is_f16).unwrap_or_else(Isa::detect);
+        let is_half = is_half(&manifest);
+        let best = || Isa::detect_half().filter(|_| is_half).unwrap_or_else(Isa::detect);
         let isa = options.isa.unwrap_or_else(best);
-        if isa.is_half() && !is_f16 {
+        if isa.is_half() && !is_half {
             return Err(Error::Incompatible {
                 file,
-                want: "arithmetic in f32 or int8, as it was not packed in f16".into(),
-                got: format!("{isa}, which computes in half precision"),
+                want: "f32 or int8 arithmetic, since it was not packed with --precision f16".into(),
+                got: format!("{isa}, chosen with --isa"),
             });
         }
         let contents = Contents { file: file.clone(), map: Arc::clone(&map), manifest, trust, tensors };
@@ -251,6 +251,18 @@ impl Contents {
         };
         if numbers.len() == want { Ok(numbers) } else { Err(wrong(Some(numbers.len()))) }
     }
+}
+
+/// Whether a backbone was packed in f16, so that it may be computed in half precision.
+fn is_half(manifest: &Manifest) -> bool {
+    let own = || manifest.sections.iter().filter(|section| section.owner == Owner::Backbone);
+    let packed_half = Isa::ALL.into_iter().filter(|isa| isa.is_half()).map(isa_in_files);
+    let packed_half: Vec<_> = packed_half.collect();
+    own().all(|section| section.dtype != Dtype::I8)
+        && own().any(|section| match section.layout {
+            Layout::Blocked { isa, .. } => packed_half.contains(&isa),
+            Layout::Canonical => section.dtype == Dtype::F16,
+        })
 }
 
 /// An instruction set's layout as named in files.

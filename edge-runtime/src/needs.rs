@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Memory requirements of one network on one instruction set, in bytes.
 ///
 /// All tasks of a [`Runtime`](crate::Runtime) share one workspace, sized for the largest of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Needs {
     /// Activations (feature maps) of a frame.

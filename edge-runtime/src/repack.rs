@@ -17,8 +17,8 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
     /// In the layout of an instruction set: mapped and used in place. Winograd kernels take up to four times
-    /// the space of plain ones. The numbers are f32, or, for a set with [half precision](Isa::is_half), f16 for
-    /// all but the Winograd kernels.
+    /// the space of plain ones. The numbers are f32, or, for a set with [half precision](Isa::is_half), f16
+    /// for all but the Winograd kernels.
     For(Isa),
     /// f16 in plain order: half the file size, converted to the device's layout at open (as f32, or as f16
     /// where it computes in half precision).
@@ -75,7 +75,7 @@ pub fn pack_backbone(file: &str, bytes: &[u8], packing: Packing, signers: &[Sign
 
 /// Adds every section, with kernels in the layout of `isa`; what is no kernel is rounded if these are.
 fn blocked(file: &str, parsed: &Bundle<'_>, isa: Isa, writer: &mut Writer) -> Result<()> {
-    let container = || Error::container(file);
+    let container_error = || Error::container(file);
     let shapes = shapes(file, parsed, isa)?;
     for section in &parsed.manifest().sections {
         let shape = shapes.get(&section.name).filter(|_| section.owner == Owner::Backbone);
@@ -84,12 +84,27 @@ fn blocked(file: &str, parsed: &Bundle<'_>, isa: Isa, writer: &mut Writer) -> Re
             None if isa.is_half() => {
                 let values = plain(file, parsed, section)?;
                 let added = writer.tensor_f16(&section.name, section.owner, &section.shape, &values);
-                added.map_err(container())?;
+                added.map_err(container_error())?;
                 continue;
             }
-            None => (section.dtype, section.layout, parsed.raw(&section.name).map_err(container())?.to_vec()),
+            None => (
+                section.dtype,
+                section.layout,
+                parsed.raw(&section.name).map_err(container_error())?.to_vec(),
+            ),
             Some(shape) => {
-                let plain = plain(file, parsed, section)?;
+                let mut plain = plain(file, parsed, section)?;
+                if isa.is_half() {
+                    // As `Packing::F16` rounds them: what Winograd transforms, too.
+                    let halves = |x: &f32| container::f16_to_f32(container::f32_to_f16(*x));
+                    let rounded: Vec<f32> = plain.iter().map(halves).collect();
+                    if rounded.iter().any(|x| !x.is_finite()) {
+                        // Refuses what halves cannot hold.
+                        let refused = writer.tensor_f16(&section.name, section.owner, &section.shape, &plain);
+                        refused.map_err(container_error())?;
+                    }
+                    plain = rounded;
+                }
                 let mut packed = Floats::zeros(kernels::packed_len(isa, shape));
                 kernels::pack(isa, shape, &plain, &mut packed)
                     .map_err(|source| Error::Kernel { step: section.name.clone(), source })?;
@@ -99,7 +114,7 @@ fn blocked(file: &str, parsed: &Bundle<'_>, isa: Isa, writer: &mut Writer) -> Re
             }
         };
         let added = writer.tensor(&section.name, section.owner, dtype, layout, &section.shape, bytes);
-        added.map_err(container())?;
+        added.map_err(container_error())?;
     }
     Ok(())
 }

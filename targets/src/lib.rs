@@ -14,7 +14,7 @@ pub struct Profile {
     pub triple: &'static str,
     /// Instruction set of the CPU kernels, as printed by `edge-runtime probe`.
     pub isa: &'static str,
-    /// The one for f16 backbones, if its cores compute in half precision.
+    /// The one for f16 backbones, if its cores compute in half precision; `edge-runtime probe` prints it, too.
     pub isa_f16: Option<&'static str>,
     /// Memory in MiB, shared by CPU and GPU on a Jetson.
     pub memory_mib: u32,
@@ -105,6 +105,7 @@ mod tests {
     fn instruction_sets_belong_to_their_architecture() {
         for profile in &PROFILES {
             assert_eq!(profile.triple == AARCH64, profile.isa == "neon", "{}", profile.name);
+            assert!(profile.isa_f16.is_none_or(|isa| isa == "neon-fp16" && profile.triple == AARCH64));
             assert_eq!(profile.cuda.is_some(), profile.jetpack.is_some(), "{}", profile.name);
         }
     }

@@ -124,7 +124,7 @@ def main():
     parser.add_argument("--precision", choices=AGREEMENT, action="append", help="default: f32 (may be repeated)")
     parser.add_argument("--threads", type=int, action="append", help="default: 1 and 2")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--isa", help="avx512, avx2, portable, neon; default: the fastest here")
+    parser.add_argument("--isa", help="avx512, avx2, portable, neon, neon-fp16; default: the fastest here")
     parser.add_argument("--json", action="store_true", help="one JSON line per case and peer")
     options = parser.parse_args()
     Candle.program = options.candle

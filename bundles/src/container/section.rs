@@ -36,7 +36,7 @@ pub enum Isa {
     Avx512Vnni,
     /// AArch64.
     Neon,
-    /// AArch64 with half-precision arithmetic. Reserved.
+    /// AArch64 with half-precision arithmetic.
     NeonFp16,
     /// AArch64 with dot products. Reserved.
     NeonDot,

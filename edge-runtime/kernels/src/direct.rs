@@ -15,7 +15,8 @@ use super::simd::{Simd, Work, run};
 use super::tile::{Finish, MOST, Reach, kernel_sums, next_run, weight_at, with_pixels};
 use crate::pool::{Pool, share};
 
-/// Floats of weights that one pass over the rows may touch, so that they stay in a 1 MiB L2 cache.
+/// Floats of weights that one pass over the rows may touch (twice as many halves), so that they stay in a
+/// 1 MiB L2 cache.
 const PASS: usize = 96 * 1024;
 
 /// The padded input's extent and how the work is split.
@@ -52,7 +53,7 @@ impl Layout {
             blocks,
             width,
             group,
-            pass: (PASS / per_block.max(1)).clamp(1, blocks),
+            pass: (PASS * if isa.is_half() { 2 } else { 1 } / per_block.max(1)).clamp(1, blocks),
         }
     }
 

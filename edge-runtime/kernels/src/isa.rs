@@ -13,9 +13,9 @@ pub enum Isa {
     Avx512,
     /// aarch64 with Advanced SIMD.
     Neon,
-    /// aarch64 with Advanced SIMD and half-precision arithmetic (FP16 of Armv8.2). Feature maps are f32; direct
-    /// and pointwise convolutions round their inputs and weights to f16, sum up to 64 products in f16, and
-    /// add these sums up in f32.
+    /// aarch64 with Advanced SIMD and half-precision arithmetic (FP16 of Armv8.2). Feature maps are f32;
+    /// direct and pointwise convolutions round their inputs and weights to f16, sum up to 64 products in
+    /// f16, and add these sums up in f32. Inputs and such sums must stay below 65504.
     NeonFp16,
 }
 
@@ -28,9 +28,14 @@ impl Isa {
         [Isa::Avx512, Isa::Avx2, Isa::Neon].into_iter().find(|isa| isa.runs_here()).unwrap_or(Isa::Portable)
     }
 
-    /// All instruction sets in f32 that this machine supports, starting with [`Isa::Portable`].
+    /// All instruction sets that this machine supports, starting with [`Isa::Portable`].
+    pub fn supported() -> impl Iterator<Item = Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.runs_here())
+    }
+
+    /// Those of them that compute in f32.
     pub fn available() -> Vec<Isa> {
-        Isa::ALL.into_iter().filter(|isa| isa.runs_here() && !isa.is_half()).collect()
+        Isa::supported().filter(|isa| !isa.is_half()).collect()
     }
 
     /// The fastest instruction set with [half precision](Isa::is_half) that this machine supports.
@@ -144,7 +149,8 @@ impl fmt::Display for KernelError {
                 f.write_str("no such instruction set; choose portable, avx2, avx512, neon or neon-fp16")
             }
             KernelError::Isa { isa } => {
-                write!(f, "this machine does not support {isa}; choose one of {:?}", Isa::available())
+                write!(f, "this machine does not support {isa}; choose one of")?;
+                Isa::supported().try_for_each(|isa| write!(f, " {isa}"))
             }
         }
     }

@@ -81,7 +81,8 @@ pub(super) unsafe fn sums<
     acc
 }
 
-/// [`sums`] for the kernel of a direct or pointwise convolution, which `V` may read as halves.
+/// [`sums`] for the kernel of a direct or pointwise convolution, which `V` may read as halves (these are not
+/// prefetched).
 ///
 /// # Safety
 /// As for [`sums`].

@@ -126,9 +126,10 @@ impl Backbone {
         if !fits {
             return Err(Error::Incompatible {
                 file: contents.file.clone(),
-                want: format!("{isa:?} revision {revision} (tensor `{name}`, {} bytes)", range.len()),
+                want: format!("{} revision {revision} (tensor `{name}`, {} bytes)", isa.word(), range.len()),
                 got: format!(
-                    "{here:?} revision {LAYOUT_REVISION} ({} bytes)",
+                    "{} revision {LAYOUT_REVISION} ({} bytes)",
+                    here.word(),
                     4 * kernels::packed_len(self.isa, on)
                 ),
             });

@@ -100,8 +100,7 @@ impl Args {
         let Some(name) = self.value("--isa") else { return Ok(None) };
         let isa = name.parse().ok().filter(|isa: &Isa| isa.runs_here());
         isa.map(Some).ok_or_else(|| {
-            let here = Isa::ALL.into_iter().filter(|isa| isa.runs_here());
-            let names: Vec<_> = here.map(Isa::name).collect();
+            let names: Vec<_> = Isa::supported().map(Isa::name).collect();
             Error::Usage { got: format!("--isa {name}"), want: names.join(", ") }
         })
     }

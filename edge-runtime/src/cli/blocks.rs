@@ -102,12 +102,17 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
             format!("{node}\t{}\t{role}\t{us}\n", source.map_or("-".to_owned(), |_| from))
         });
     }
+    let precision = match (backbone.is_int8(), backbone.isa().is_half()) {
+        (true, _) => "int8",
+        (_, true) => "f16",
+        _ => "f32",
+    };
     let text = if as_json {
         let object = json::Object::new()
             .text("arch", &manifest.plan.arch)
             .raw("size", &format!("[{},{}]", manifest.plan.input.h, manifest.plan.input.w))
             .text("isa", backbone.isa().name())
-            .text("precision", if backbone.is_int8() { "int8" } else { "f32" })
+            .text("precision", precision)
             .number("threads", session.threads() as f64)
             .raw("rows", &json::array(&lines));
         object.line()

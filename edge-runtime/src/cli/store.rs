@@ -78,7 +78,8 @@ impl Files {
         Ok(Files { backbone, tasks, trusted })
     }
 
-    /// Opens the backbone for `isa`, or the best instruction set for it, and reports the cost of repacking on standard error.
+    /// Opens the backbone for `isa`, or the best instruction set for it, and reports the cost of repacking on
+    /// standard error.
     ///
     /// # Errors
     /// As [`Backbone::open`].

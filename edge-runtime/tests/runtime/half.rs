@@ -1,7 +1,7 @@
 //! Half precision: f16 backbones, where the machine computes in it and where it does not.
 
 use super::{naive, store};
-use bundles::container::{Bundle, Dtype, Layout};
+use bundles::container::{Bundle, Dtype, Kind, Layout, Writer, f16_to_f32, f32_to_f16};
 use edge_runtime::kernels::Isa;
 use edge_runtime::{Backbone, Error, Options, Packing, Session, Task, isa_in_files, pack_backbone};
 use std::sync::Arc;
@@ -56,12 +56,12 @@ fn only_f16_backbones_run_in_half_precision_and_only_where_the_machine_has_it() 
         assert!(matches!(open(&plain, Some(HALF)), Err(Error::Usage { .. })));
         let error = open(&own, None).unwrap_err();
         assert!(matches!(error, Error::Incompatible { .. }), "{error}");
-        assert!(error.to_string().contains("NeonFp16"), "{error}");
+        assert!(error.to_string().contains("neon-fp16"), "{error}");
         return;
     }
     let error = open(&packed.backbone, Some(HALF)).unwrap_err();
     assert!(matches!(error, Error::Incompatible { .. }), "{error}");
-    assert!(error.to_string().contains("not packed in f16"), "{error}");
+    assert!(error.to_string().contains("not packed with --precision f16"), "{error}");
     let input: Vec<f32> = (0..3 * 12 * 12).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
     for bytes in [&plain, &own] {
         let backbone = open(bytes, None).unwrap();
@@ -75,5 +75,34 @@ fn only_f16_backbones_run_in_half_precision_and_only_where_the_machine_has_it() 
             println!("{name}: {far}");
             assert!(far > 1e-6 && far < 1e-2, "{name}: {far}");
         }
+    }
+}
+
+/// The backbone `bytes` with other numbers.
+fn with(bytes: &[u8], number: impl Fn(f32) -> f32) -> Vec<u8> {
+    let bundle = Bundle::parse(bytes).unwrap();
+    let manifest = bundle.manifest();
+    let mut writer = Writer::new(Kind::Backbone, &manifest.name, manifest.plan.clone(), manifest.preprocess);
+    for section in &manifest.sections {
+        let numbers: Vec<f32> = bundle.decode_f32(&section.name).unwrap().into_iter().map(&number).collect();
+        writer.tensor_f32(&section.name, section.owner, &section.shape, &numbers).unwrap();
+    }
+    writer.finish(&[]).unwrap()
+}
+
+#[test]
+fn winograd_kernels_are_made_of_rounded_weights_and_what_halves_cannot_hold_is_refused() {
+    let backbone = store::packed("cifar-resnet20-b", 28, 63).backbone;
+    let rounded = with(&backbone, |x| f16_to_f32(f32_to_f16(x)));
+    let [one, other] =
+        [&backbone, &rounded].map(|bytes| pack_backbone("b", bytes, Packing::For(HALF), &[]).unwrap());
+    let (one, other) = (Bundle::parse(&one).unwrap(), Bundle::parse(&other).unwrap());
+    for section in &one.manifest().sections {
+        let name = &section.name;
+        assert_eq!(one.raw(name).unwrap(), other.raw(name).unwrap(), "{name}");
+    }
+    for packing in [Packing::F16, Packing::For(HALF)] {
+        let error = pack_backbone("b", &with(&backbone, |x| 1e6 * x), packing, &[]).unwrap_err();
+        assert!(error.to_string().contains("finite"), "{packing}: {error}");
     }
 }

@@ -94,7 +94,7 @@ fn an_f16_backbone_is_half_the_file_and_runs_every_task() {
 }
 
 fn open(bytes: Vec<u8>) -> Result<Arc<Backbone>, Error> {
-    Backbone::from_bytes("net.backbone", bytes, &Options::default())
+    Backbone::from_bytes("net.backbone", bytes, &Options { isa: Some(Isa::detect()), ..Options::default() })
 }
 
 #[test]

@@ -141,7 +141,11 @@ impl Eval {
                 source: bundles::Error::Incompatible {
                     what: "kernels".into(),
                     want: format!("a machine with {}", isa.word()),
-                    got: "this one; measure with the backbone they were packed from".into(),
+                    got: match form.precision() {
+                        "f16" => "this one; measure with --precision f16 packed for no --target",
+                        _ => "this one; measure with the backbone they were packed from",
+                    }
+                    .into(),
                 },
             }
             .into());

@@ -30,8 +30,8 @@ use targets::Profile;
 pub struct Pack {
     /// Backbone made by `tailor import`, or task made by `tailor fit`.
     file: PathBuf,
-    /// Device to pack an f32 backbone for, or an f16 one if the device computes in half precision. Other packings
-    /// are the same for all devices.
+    /// Device to pack an f32 backbone for, or an f16 one if the device computes in half precision. Other
+    /// packings are the same for all devices.
     #[arg(long, value_parser = Profile::named)]
     target: Option<&'static Profile>,
     /// Storage precision.

@@ -23,7 +23,8 @@ impl Targets {
                 });
                 out!("{line}");
             } else {
-                out!("{:<18} {:<7} {:>6} MiB  {}", p.name, p.isa, p.memory_mib, p.about);
+                let f16 = p.isa_f16.unwrap_or_default();
+                out!("{:<18} {:<7} {f16:<10} {:>6} MiB  {}", p.name, p.isa, p.memory_mib, p.about);
             }
         }
         Ok(())

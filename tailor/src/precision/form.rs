@@ -54,7 +54,8 @@ impl Form {
     /// `f32`, `f16` or `int8`.
     pub fn precision(self) -> &'static str {
         match self {
-            Form::F16 | Form::Blocked { isa: Isa::NeonFp16, .. } => "f16",
+            Form::F16 => "f16",
+            Form::Blocked { .. } if self.kernels().is_some_and(kernels::Isa::is_half) => "f16",
             Form::Plain | Form::Blocked { .. } => "f32",
             Form::Int8 => "int8",
         }
@@ -71,10 +72,13 @@ impl Form {
         }
     }
 
-    /// The instruction sets it can run on, if a machine has them.
+    /// The instruction sets whose needs are worth knowing: those of its precision, packed for one or not.
     pub fn isas(self) -> impl Iterator<Item = kernels::Isa> {
         let is_f16 = self.precision() == "f16";
-        kernels::Isa::ALL.into_iter().filter(move |isa| is_f16 || !isa.is_half())
+        kernels::Isa::ALL.into_iter().filter(move |isa| match self.kernels() {
+            Some(own) if own.is_half() => *isa == own,
+            _ => is_f16 || !isa.is_half(),
+        })
     }
 
     /// The kernels that can read it in place; `None` if it is not in the order of any.
@@ -112,8 +116,7 @@ pub fn needs(manifest: &Manifest, isa: kernels::Isa) -> Result<Needs> {
 /// # Errors
 /// As [`needs`].
 pub fn most_needed(manifest: &Manifest) -> Result<Needs> {
-    let portable = needs(manifest, kernels::Isa::Portable)?;
-    Form::of(manifest).isas().try_fold(portable, |mut most, isa| {
+    Form::of(manifest).isas().try_fold(Needs::default(), |mut most, isa| {
         let here = needs(manifest, isa)?;
         most.arena = most.arena.max(here.arena);
         most.scratch = most.scratch.max(here.scratch);

@@ -6,6 +6,7 @@ use crate::train::Score;
 use crate::{Error, Result};
 use bundles::container::golden_input;
 use candle_core::Device;
+use edge_runtime::kernels::Isa;
 use edge_runtime::{Backbone, Options, Session, Task};
 use std::sync::Arc;
 
@@ -52,7 +53,8 @@ impl Loss {
     }
 }
 
-/// A backbone and one task on the device runtime.
+/// A backbone and one task on the device runtime, in f32 or int8: measurements and golden vectors do not depend on
+/// whether this machine computes in half precision, except for a backbone packed for that.
 pub(super) struct Deployed {
     pub task: Task,
     session: Session,
@@ -61,6 +63,7 @@ pub(super) struct Deployed {
 impl Deployed {
     pub fn open(backbone: File<'_>, task: File<'_>) -> Result<Deployed> {
         let options = options_for(backbone)?;
+        let options = Options { isa: Some(options.isa.unwrap_or_else(Isa::detect)), ..options };
         let backbone: Arc<Backbone> = Backbone::from_bytes(backbone.name, backbone.bytes.to_vec(), &options)?;
         let task = Task::from_bytes(&backbone, task.name, task.bytes)?;
         Ok(Deployed { task, session: Session::new(1) })

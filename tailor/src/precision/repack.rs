@@ -27,8 +27,8 @@ const F16_MOST: f32 = 65504.0;
 /// largest: it comes from the order of sums in the linear layer, and in f16 in every layer.
 const GOLDEN_TOLERANCE: f32 = 1e-3;
 
-/// Packs the backbone `file` in `precision`: in f32 for the instruction set `isa`, in f16 for it if it computes in
-/// half precision, and otherwise in one layout for all.
+/// Packs the backbone `file` in `precision`: in f32 for the instruction set `isa`, in f16 for it if it computes
+/// in half precision, and otherwise in one layout for all.
 ///
 /// # Errors
 /// Errors in the file, or that it is already packed.

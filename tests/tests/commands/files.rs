@@ -81,8 +81,12 @@ fn a_backbone_says_what_it_is_packed_for_and_needs() {
         let row = shown.lines().find(|line| line.contains("conv1.weight ")).unwrap();
         assert!(row.contains(&tensor) && row.contains(kernel[2]) == (kernel[2] != "null"), "{row}");
         assert_eq!(shown.contains("f16 on neon-fp16"), precision == "f16", "{shown}");
-        let memory = format!("{} on avx2", if precision == "int8" { "int8" } else { "f32" });
-        for words in [words, &memory, "mean 0.5071, 0.4865, 0.4409", "golden vectors   0", "runtime ABI 1"] {
+        let memory = match variant {
+            "int8" => "int8 on avx2",
+            "f16-neon-fp16" => "f16 on neon-fp16",
+            _ => "f32 on avx2",
+        };
+        for words in [words, memory, "mean 0.5071, 0.4865, 0.4409", "golden vectors   0", "runtime ABI 1"] {
             assert!(shown.contains(words), "{words}: {shown}");
         }
     }

@@ -95,7 +95,7 @@ impl Simd for NeonFp16 {
                     let x = x.add(block * reach.x_block + row * reach.x_row);
                     let mut i = 0;
                     while i + INPUTS <= reach.inner {
-                        if count >= RUN {
+                        if count + INPUTS > RUN {
                             widen(&mut acc, &mut run);
                             count = 0;
                         }
@@ -112,6 +112,10 @@ impl Simd for NeonFp16 {
                     }
                     // The last taps of a plain image's row.
                     while i < reach.inner {
+                        if count >= RUN {
+                            widen(&mut acc, &mut run);
+                            count = 0;
+                        }
                         let mut inputs = [vdup_n_u16(0); P];
                         for p in 0..P {
                             inputs[p] =
@@ -140,8 +144,8 @@ unsafe fn products<const P: usize, const Q: usize, const LANE: usize>(
     w: *const u16,
     next: usize,
 ) -> *const u16 {
-    // SAFETY: guaranteed by the caller; the instruction only touches registers. (Its intrinsic would be inlined
-    // only into functions that are compiled with the feature themselves.)
+    // SAFETY: guaranteed by the caller; the instruction only touches registers. (Its intrinsic would be
+    // inlined only into functions that are compiled with the feature themselves.)
     unsafe {
         let mut weights = [vdupq_n_u16(0); Q];
         for q in 0..Q {

@@ -45,8 +45,26 @@ fn direct_convolution_is_preferred_where_halves_make_it_the_leaner_one() {
     }
 }
 
-/// A sum of 4,608 ones, which in half precision alone would stop at 2,048; then of as many thousandths, each of
-/// which is rounded the same way.
+#[test]
+fn a_kernel_is_read_as_what_it_was_packed_as_on_maps_of_any_size() {
+    let isa = Isa::NeonFp16;
+    for channels in [16, 64, 256] {
+        for packed_for in [7, 14, 56] {
+            for on in [7, 14, 56].map(|size| shape(channels, size, channels, 3, 1)) {
+                let packed = shape(channels, packed_for, channels, 3, 1);
+                for method in Method::all(isa, &packed) {
+                    let len = method.packed_len(isa, &packed);
+                    assert!(accepts(isa, &on, len), "{method:?}, {on:?}");
+                    assert_eq!(holds_halves(isa, &on, len), method == Method::Direct, "{method:?}, {on:?}");
+                }
+                assert!(!accepts(isa, &on, packed_len(isa, &packed) - 1));
+            }
+        }
+    }
+}
+
+/// A sum of 4,608 ones, which in half precision alone would stop at 2,048; then of as many thousandths, each
+/// of which is rounded the same way.
 #[test]
 fn long_sums_do_not_lose_what_half_precision_would() {
     if !Isa::NeonFp16.runs_here() {

@@ -18,7 +18,7 @@ fn each(y: Shape, f: impl Fn(usize, usize, usize) -> f32) -> Vec<f32> {
 fn pools_and_moves_agree_with_their_definitions() {
     let pool = Pool::new(2);
     let mut random = Random(11);
-    for isa in here() {
+    for isa in Isa::supported() {
         for _ in 0..40 {
             let x = Shape::new(random.within(1, 40), random.within(1, 15), random.within(1, 15));
             let data = random.floats(x.len());
@@ -81,7 +81,7 @@ fn pools_and_moves_agree_with_their_definitions() {
 fn pixelwise_kernels_and_linear_agree_with_their_definitions() {
     let pool = Pool::new(2);
     let mut random = Random(13);
-    for isa in here() {
+    for isa in Isa::supported() {
         for _ in 0..20 {
             let x = Shape::new(random.within(1, 40), random.within(1, 40), random.within(1, 40));
             let (a, b) = (random.floats(x.len()), random.floats(x.len()));

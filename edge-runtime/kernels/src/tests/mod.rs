@@ -3,6 +3,7 @@
 mod conv;
 mod halves;
 mod maps;
+mod methods;
 mod pointwise;
 mod refused;
 
@@ -35,11 +36,6 @@ impl Random {
     pub(crate) fn floats(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
     }
-}
-
-/// Every instruction set that this machine supports.
-fn here() -> impl Iterator<Item = Isa> {
-    Isa::ALL.into_iter().filter(|isa| isa.runs_here())
 }
 
 fn blocked(isa: Isa, x: Shape, plain: &[f32]) -> Vec<f32> {

@@ -94,7 +94,7 @@ impl Case {
 #[test]
 fn sums_of_pointwise_convolutions_agree_with_their_definition_on_any_number_of_threads() {
     let pools = [1, 2, 3].map(Pool::new);
-    for isa in here() {
+    for isa in Isa::supported() {
         let mut random = Random(17);
         for (count, parts) in (1..=MAX_TERMS).flat_map(|count| (0..32).map(move |parts| (count, parts))) {
             // Whole blocks or not, and as many of them as are computed together, twice over, and some.
