@@ -127,10 +127,11 @@ impl Layered for Prepared8 {
     }
 
     fn run(&mut self, isa: Isa, pool: &Pool) {
-        let e = int8::Finish { scale: &self.factors, shift: &self.factors, add: None, terms: None };
+        let e = int8::Finish { shift: &self.factors, add: None, terms: None };
         let (weights, mut out) = (&self.packed[self.skip..], int8::Out::Bytes(self.out.get()));
         let (input, scratch) = (self.input.get(), self.scratch.get());
-        int8::conv(isa, &self.s, weights, input, 0, &e, &mut out, scratch, pool).expect("runs");
+        int8::conv(isa, &self.s, weights, &self.factors, input, 0, &e, &mut out, scratch, pool)
+            .expect("runs");
     }
 
     fn shape(&self) -> ConvShape {

@@ -46,9 +46,9 @@ fn macs(step: &Step) -> (u64, Vec<(Role, usize, u64)>) {
         Work::Conv { shape, .. } => shape.macs(),
         Work::Int8(int8::Work::Conv { shape, .. }) => shape.macs(),
         Work::Linear { .. } => step.from.c * step.to.c,
-        Work::Proxies { terms, .. } => {
+        work if !work.terms().is_empty() => {
             let each = |c_in: usize| (c_in * step.to.len()) as u64;
-            let gates: Vec<_> = terms.iter().map(|t| (Role::Proxy, t.source, each(t.c_in))).collect();
+            let gates: Vec<_> = work.terms().iter().map(|t| (Role::Proxy, t.source, each(t.c_in))).collect();
             return (gates.iter().map(|gate| gate.2).sum(), gates);
         }
         _ => 0,

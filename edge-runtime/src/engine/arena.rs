@@ -23,11 +23,8 @@ fn reads(step: &Step) -> impl Iterator<Item = ValueId> {
         Work::Int8(work) => work.reads(),
         _ => (step.epilogue().and_then(|epilogue| epilogue.add).map(|(value, _)| value), None),
     };
-    let terms = match &step.work {
-        Work::Proxies { terms, .. } => &terms[..],
-        _ => &[],
-    };
-    [Some(step.reads), add, sum].into_iter().flatten().chain(terms.iter().map(|term| term.reads))
+    let terms = step.work.terms().iter().map(|term| term.reads);
+    [Some(step.reads), add, sum].into_iter().flatten().chain(terms)
 }
 
 /// Places values of `sizes` floats so that no two values alive in the same step overlap.

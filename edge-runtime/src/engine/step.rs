@@ -36,6 +36,16 @@ impl Step {
     }
 }
 
+impl Work {
+    /// The terms of a sum of proxies; none for other steps.
+    pub fn terms(&self) -> &[ProxyTerm] {
+        match self {
+            Work::Proxies { terms, .. } | Work::Int8(int8::Work::Proxies { terms, .. }) => terms,
+            _ => &[],
+        }
+    }
+}
+
 impl Weights {
     /// Number of packed floats.
     pub fn len(&self) -> usize {
@@ -90,7 +100,7 @@ pub(crate) enum Work {
     Int8(int8::Work),
 }
 
-/// One proxy of a [`Work::Proxies`].
+/// One proxy of a [`Work::Proxies`] or [`int8::Work::Proxies`].
 #[derive(Debug)]
 pub(crate) struct ProxyTerm {
     /// The node that its gate reads.

@@ -5,9 +5,11 @@ use super::random::{self, Rng};
 use super::rounded::{self, grids};
 use super::store;
 use bundles::container::Bundle;
-use bundles::plan::{Arch, Op, Owner, Plan};
-use edge_runtime::kernels::Isa;
-use edge_runtime::{Backbone, Error, Options, Packing, Session, Task, needs, needs_int8, pack_backbone};
+use bundles::plan::{Arch, Conv, Op, Owner, Plan, Role, Skips};
+use edge_runtime::kernels::{Isa, MAX_TERMS};
+use edge_runtime::{
+    Backbone, Error, Layer, Options, Packing, Session, Task, needs, needs_int8, pack_backbone,
+};
 use std::sync::Arc;
 
 pub(super) fn of(all: &Tensors, plan: &Plan, owner: Owner) -> Tensors {
@@ -46,6 +48,72 @@ fn random_plans_give_the_same_integers_on_every_instruction_set_and_number_of_th
         }
     }
     assert_eq!(kinds.len(), 9, "every primitive must have been drawn: {kinds:?}");
+}
+
+/// Only kernels that the task owns are summed at once. If the backbone owns them, they have the same bytes and
+/// are steps of their own.
+#[test]
+fn proxies_summed_at_once_give_what_they_give_one_by_one() {
+    let (mut sums, mut norms) = (0, 0);
+    for seed in 1..=160 {
+        let rng = &mut Rng::new(seed);
+        let mut plan = random::plan(rng);
+        let each = |plan: &mut Plan, change: &dyn Fn(&mut Conv)| {
+            let gates = plan.cells.iter_mut().flat_map(|cell| &mut cell.gates);
+            for op in gates.flat_map(|gate| &mut gate.paths).flat_map(|path| &mut path.ops) {
+                if let Op::Conv(conv) = op {
+                    change(conv);
+                }
+            }
+        };
+        each(&mut plan, &|conv| (conv.kernel, conv.pad) = (1, 0));
+        let all = random::tensors(&plan, rng);
+        let input: Vec<f32> = (0..plan.input.len()).map(|_| rng.float()).collect();
+        let run = |owner: Owner| {
+            let mut plan = plan.clone();
+            each(&mut plan, &|conv| conv.owner = owner);
+            let backbone = Backbone::from_tensors(Isa::detect(), of(&all, &plan, Owner::Backbone));
+            let own = of(&all, &plan, Owner::Task);
+            let task = Task::from_tensors_int8(&backbone, "random", &plan, &own, &grids(&plan)).unwrap();
+            (Session::new(1).run(&task, &input).unwrap().to_vec(), task.layers())
+        };
+        let ((got, layers), (want, alone)) = (run(Owner::Task), run(Owner::Backbone));
+        // The order of the terms differs, and with it how the last bit of a float is rounded: now and then, a
+        // byte of a map is one more or less.
+        assert!(distance(&got, &want) <= 4e-3, "seed {seed}: {got:?} against {want:?}");
+        let macs = |layers: &[Layer]| layers.iter().map(|layer| layer.macs).sum::<u64>();
+        assert_eq!(macs(&layers), macs(&alone), "seed {seed}");
+        assert!(alone.iter().all(|layer| layer.gates.len() <= 1), "seed {seed}: {alone:?}");
+        for sum in layers.iter().filter(|layer| layer.gates.len() > 1) {
+            assert_eq!(sum.gates.iter().map(|gate| gate.2).sum::<u64>(), sum.macs, "seed {seed}");
+            sums += 1;
+            norms += usize::from(sum.name.contains("norm"));
+        }
+    }
+    assert!(sums > 20 && norms > 5, "{sums} sums, {norms} with norms");
+}
+
+#[test]
+fn proxies_of_a_node_run_as_one_call() {
+    let arch: Arch = "cifar-resnet20-b".parse().unwrap();
+    for (skips, most) in [(Skips::Nearest(3), 3), (Skips::Dense, MAX_TERMS)] {
+        let backbone = arch.plan(12, 12, 4).unwrap();
+        let student = backbone.with_proxies(skips, arch.proxy_form()).unwrap().folded();
+        let all = random::tensors(&student, &mut Rng::new(3));
+        let backbone = Backbone::from_tensors(Isa::detect(), of(&all, &student, Owner::Backbone));
+        let own = of(&all, &student, Owner::Task);
+        let task = Task::from_tensors_int8(&backbone, "t", &student, &own, &grids(&student)).unwrap();
+        let layers = task.layers();
+        for (l, cell) in student.cells.iter().enumerate() {
+            let of_proxies = |layer: &&Layer| matches!(layer.gates.first(), Some((Role::Proxy, ..)));
+            let calls =
+                layers.iter().filter(|layer| layer.node == l + 1 && layer.macs > 0).filter(of_proxies);
+            let gates: Vec<usize> = calls.map(|layer| layer.gates.len()).collect();
+            let count = cell.proxies().count();
+            assert_eq!(gates.iter().sum::<usize>(), count, "node {}: {gates:?}", l + 1);
+            assert_eq!(gates.len(), count.div_ceil(most), "node {}: {gates:?}", l + 1);
+        }
+    }
 }
 
 #[test]

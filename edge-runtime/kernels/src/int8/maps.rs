@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::array::{clamp, round};
-use super::conv::Store;
 use super::dot::{Dot, DotWork, Machine, run};
+use super::store::Store;
 use super::{BLOCK, Finish, IMAGE, Out, padded, take, take_mut};
 use crate::pool::{Pool, share};
 use crate::{Isa, KernelError, Window};
@@ -107,13 +107,15 @@ impl DotWork for Words<'_> {
     }
 }
 
-/// Applies `e` to each element of a u8 map of shape `x`: requantisation, per-channel affines, terms of a sum.
+/// Multiplies each element of a u8 map of shape `x` with `scale` (per channel, padded to whole blocks) and
+/// applies `e` to it: requantisation, per-channel affines, terms of a sum.
 ///
 /// # Errors
 /// If a slice is shorter than its shape requires.
 pub fn remap(
     isa: Isa,
     x: Shape,
+    scale: &[f32],
     input: &[u8],
     e: &Finish<'_>,
     out: &mut Out<'_>,
@@ -121,10 +123,11 @@ pub fn remap(
 ) -> Result<(), KernelError> {
     let len = checked_len(x)?;
     let input = take("input", input, len)?;
+    let scale = take("scale", scale, padded(x.c))?;
     e.check(padded(x.c), len)?;
     out.check(len)?;
     let machine = if isa.runs_here() { Machine::of(isa) } else { Machine::Portable };
-    let work = Remap { input, row: x.w, height: x.h, finish: Store::new(e, out) };
+    let work = Remap { scale, input, row: x.w, height: x.h, finish: Store::new(e, out) };
     // SAFETY: this machine supports `machine`; every slice was checked and stays borrowed until `run`
     // returns.
     unsafe { run(machine, &work, len / (x.w * BLOCK), pool) };
@@ -133,6 +136,7 @@ pub fn remap(
 
 /// Each part is one row of one block.
 struct Remap<'a> {
+    scale: &'a [f32],
     input: &'a [u8],
     row: usize,
     height: usize,
@@ -149,10 +153,12 @@ impl DotWork for Remap<'_> {
         let input = &self.input[start..][..self.row * BLOCK];
         // SAFETY: the row lies inside every map, and only this part writes it.
         unsafe {
-            let (scale, shift) = self.finish.factors::<D>(part / self.height * BLOCK);
+            let channel = part / self.height * BLOCK;
+            let (scale, shift) =
+                (D::load(self.scale[channel..][..BLOCK].as_ptr()), D::load(self.finish.shift(channel)));
             for at in (0..input.len()).step_by(BLOCK) {
                 let x = D::load_bytes(input[at..][..BLOCK].as_ptr());
-                self.finish.store::<D>(x, scale, shift, start + at);
+                self.finish.store::<D>(D::add(D::mul(x, scale), shift), start + at);
             }
         }
     }

@@ -18,6 +18,9 @@ mod dot;
 mod maps;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod pointwise;
+mod store;
+mod sum;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -28,6 +31,7 @@ pub use conv::{check, conv, scratch_len};
 pub use maps::{
     Grid, avg_pool, global_avg_pool, map_len, max_pool, pad_channels, quantise, remap, subsample,
 };
+pub use pointwise::{Term, pointwise};
 pub use weights::{Bits, pack, packed_len, quantise_rows, row_sums};
 
 use super::isa::KernelError;
@@ -50,13 +54,14 @@ pub const fn padded(channels: usize) -> usize {
 ///
 /// `t = sum * scale[c] + shift[c]; t += k * add; t += k * terms`
 ///
+/// The scale belongs to the sum; if there are several ([`pointwise`]), each has its own, and they are added to
+/// the first one's `t` in order, before anything else.
+///
 /// A u8 output is `t` clamped to 0..=255 and rounded to nearest, ties to even: scale and shift include the
 /// output's own scale and zero point, and if the zero point is zero, clamping acts as ReLU. An f32 output is
 /// `t`.
 #[derive(Debug, Clone, Copy)]
 pub struct Finish<'a> {
-    /// Per output channel, padded to whole blocks.
-    pub scale: &'a [f32],
     /// Per output channel, padded to whole blocks.
     pub shift: &'a [f32],
     /// A u8 map of the output's shape, and its factor.
@@ -90,7 +95,6 @@ fn take_mut<'a, T>(what: &'static str, data: &'a mut [T], want: usize) -> Result
 impl Finish<'_> {
     /// Checks every slice against an output of `channels` channels (whole blocks) and `len` elements.
     fn check(&self, channels: usize, len: usize) -> Result<(), KernelError> {
-        take("scale", self.scale, channels)?;
         take("shift", self.shift, channels)?;
         if let Some((add, _)) = self.add {
             take("added map", add, len)?;

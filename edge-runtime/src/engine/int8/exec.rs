@@ -3,8 +3,8 @@
 use super::step::{Finish, To, Weights, Work};
 use crate::engine::step::Step;
 use crate::engine::{Program, Workspace};
-use crate::kernels::int8::{self, Out};
-use crate::kernels::{self, KernelError};
+use crate::kernels::int8::{self, Out, Term};
+use crate::kernels::{self, KernelError, MAX_TERMS};
 use crate::pool::Pool;
 use crate::{Error, Result};
 
@@ -21,7 +21,7 @@ impl Program {
         let (maps, floats) = self.maps(step, input, &mut space.arena)?;
         let from = maps.of(step.reads)?;
         let bytes = kernels::bytes(from);
-        let finish = |finish: &Finish| -> Result<Terms<'_>> {
+        let finish = |finish: &Finish| -> Result<int8::Finish<'_>> {
             let add = match finish.add {
                 Some((value, factor)) => {
                     let factor = factor.of(part).first().copied().unwrap_or(f32::NAN);
@@ -33,7 +33,7 @@ impl Program {
                 Some((value, factor)) => Some((maps.of(value)?, factor)),
                 None => None,
             };
-            Ok(Terms { e: *finish, add, terms })
+            Ok(int8::Finish { shift: finish.shift.of(part), add, terms })
         };
         let (isa, x) = (self.isa, step.from);
         let done: Result<(), KernelError> = match work {
@@ -45,13 +45,24 @@ impl Program {
                     Weights::Backbone(kernel) => kernel.weights(),
                     Weights::Task(at) => kernels::signed(kernels::bytes(at.of(part))),
                 };
-                let (e, mut out) = (finish(f)?, out_of(f.to, floats));
+                let (scale, e, mut out) = (f.scale.of(part), finish(f)?, out_of(f.to, floats));
                 let scratch = kernels::bytes_mut(&mut space.scratch);
-                int8::conv(isa, shape, weights, bytes, *zero, &e.of(part), &mut out, scratch, pool)
+                int8::conv(isa, shape, weights, scale, bytes, *zero, &e, &mut out, scratch, pool)
+            }
+            Work::Proxies { terms, finish: f } => {
+                let mut sum = [Term::default(); MAX_TERMS];
+                let scales = f.scale.of(part).chunks_exact(int8::padded(step.to.c));
+                for ((to, term), scale) in sum.iter_mut().zip(terms).zip(scales) {
+                    let weights = kernels::signed(kernels::bytes(term.weights.of(part)));
+                    let input = kernels::bytes(maps.of(term.reads)?);
+                    *to = Term { channels: term.c_in, weights, scale, input };
+                }
+                let (sum, mut out) = (sum.get(..terms.len()).unwrap_or(&[]), out_of(f.to, floats));
+                int8::pointwise(isa, step.to, sum, &finish(f)?, &mut out, pool)
             }
             Work::Remap(f) => {
-                let (e, mut out) = (finish(f)?, out_of(f.to, floats));
-                int8::remap(isa, x, bytes, &e.of(part), &mut out, pool)
+                let (scale, e, mut out) = (f.scale.of(part), finish(f)?, out_of(f.to, floats));
+                int8::remap(isa, x, scale, bytes, &e, &mut out, pool)
             }
             Work::MaxPool(window) => int8::max_pool(x, *window, bytes, kernels::bytes_mut(floats), pool),
             Work::AvgPool(window) => int8::avg_pool(x, *window, bytes, kernels::bytes_mut(floats), pool),
@@ -68,20 +79,6 @@ impl Program {
             }
         };
         done.map_err(|source| Error::Kernel { step: step.name.clone(), source })
-    }
-}
-
-/// A [`Finish`] with its maps resolved.
-struct Terms<'a> {
-    e: Finish,
-    add: Option<(&'a [u8], f32)>,
-    terms: Option<(&'a [f32], f32)>,
-}
-
-impl<'a> Terms<'a> {
-    fn of(&self, part: &'a [f32]) -> int8::Finish<'a> {
-        let Terms { e, add, terms } = *self;
-        int8::Finish { scale: e.scale.of(part), shift: e.shift.of(part), add, terms }
     }
 }
 

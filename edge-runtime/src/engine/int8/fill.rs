@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// Computes what one recipe describes. With scale `s` and zero point `z` of the input and kernel scale `w`,
 /// the `(scale, shift)` of a convolution become `(scale s w, shift - scale s w z sum of weights)`, which is
-/// then converted to the output's grid.
+/// then converted to the output's grid. Of several terms, each has its own scale; their shifts are added up.
 ///
 /// # Errors
 /// Any error of [`Tensors`].
@@ -22,25 +22,27 @@ pub(crate) fn fill(
     backbone: params::Shared<'_>,
     room: &mut Vec<f32>,
 ) -> Result<()> {
+    let at = |span: Option<Span>| span.unwrap_or(Span { start: 0, len: 0 });
+    let (scale, shift) = (at(recipe.affine.scale), at(recipe.affine.shift));
+    let before = if recipe.joins { shift.of(part).to_vec() } else { Vec::new() };
     params::affine(&recipe.affine, alpha(recipe.affine.alpha), part, task, backbone, room)?;
     let channels = recipe.affine.channels;
     let rows = rows(&recipe.kernel, channels, part, task)?;
     let inverse = recipe.to.map_or(1.0, |to| 1.0 / f64::from(to.scale));
-    let zero = recipe.to.map_or(0.0, |to| f64::from(to.zero));
+    // The first term brings the output's zero point.
+    let zero = recipe.to.filter(|_| !recipe.joins).map_or(0.0, |to| f64::from(to.zero));
     let mut added = 0.0;
     if let Some(Add { from, alpha: index, at }) = recipe.add {
         let factor = f64::from(alpha(index)) * f64::from(from.scale) * inverse;
         added = factor * f64::from(from.zero);
         at.of_mut(part).fill(factor as f32);
     }
-    let at = |span: Option<Span>| span.unwrap_or(Span { start: 0, len: 0 });
-    let (scale, shift) = (at(recipe.affine.scale), at(recipe.affine.shift));
     for (c, &(weight, sum)) in rows.iter().enumerate() {
         let (Some(a), Some(b)) = (scale.of(part).get(c), shift.of(part).get(c)) else { break };
         let factor = f64::from(*a) * f64::from(recipe.from.scale) * weight * inverse;
         let offset = f64::from(*b) * inverse + zero - factor * f64::from(recipe.from.zero) * sum - added;
         scale.of_mut(part)[c] = factor as f32;
-        shift.of_mut(part)[c] = offset as f32;
+        shift.of_mut(part)[c] = offset as f32 + before.get(c).unwrap_or(&0.0);
     }
     Ok(())
 }

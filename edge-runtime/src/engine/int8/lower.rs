@@ -1,14 +1,19 @@
-//! Lowering a plan to int8 steps: every fused group is one step, each cell's sum is accumulated in f32.
+//! Lowering a plan to int8 steps: every fused group is one step, the proxies of a node together are one, and
+//! each cell's sum is accumulated in f32.
 
-use super::step::{Add, Finish, Kernel, Recipe, To, Weights, Work};
-use crate::backbone::{Kernel8, int8_shape};
+mod fused;
+mod proxies;
+
+use super::step::Work;
+use crate::backbone::Kernel8;
 use crate::engine::lower::{INPUT, Lowered, check_size};
 use crate::engine::params::Span;
-use crate::engine::step::{self, AffineRecipe, Factor, PartSpec, Step, ValueId};
+use crate::engine::step::{self, Factor, PartSpec, Step, ValueId};
 use crate::kernels::int8::{self, Grid};
-use crate::kernels::{self, ConvShape, Isa, Window};
+use crate::kernels::{self, Isa, Window};
 use crate::{Error, Result};
-use bundles::plan::{Affine, Cell, Conv, Op, Owner, Place, Plan, Role, Shape, fused, is_term};
+use bundles::plan::{Affine, Cell, Conv, Op, Place, Plan, Role, Shape, fused, is_term};
+use fused::{Dress, End};
 use std::collections::HashMap;
 
 /// The source of packed backbone kernels.
@@ -116,20 +121,6 @@ struct Lowering<'a> {
     known: HashMap<ValueId, Vec<(Option<Op>, ValueId)>>,
 }
 
-/// What makes up an int8 step besides its input.
-#[derive(Default)]
-struct Dress<'p> {
-    conv: Option<&'p Conv>,
-    affine: Option<&'p Affine>,
-    alpha: Option<usize>,
-    /// A u8 map to add, and its alpha.
-    add: Option<(ValueId, Option<usize>)>,
-    /// The sum so far, if this step completes it.
-    terms: Option<ValueId>,
-    /// The existing sum to add to, if the output goes there.
-    onto: Option<ValueId>,
-}
-
 impl Lowering<'_> {
     fn cell(&mut self, node: usize, cell: &Cell, nodes: &[Option<ValueId>]) -> Result<ValueId> {
         let scaled = cell.scaled_gates();
@@ -159,30 +150,32 @@ impl Lowering<'_> {
                 if term.last.is_some() { convs.push(term) } else { finished.push(term) }
             }
         }
+        let (proxies, convs): (Vec<_>, Vec<_>) = convs.into_iter().partition(Term::joins);
+        let proxies: Vec<_> = proxies.chunks(kernels::MAX_TERMS).collect();
+        let with_epilogue = convs.len() + proxies.len();
         // Surplus terms open the sum; the others ("riders") are fused into one convolution each.
-        let opening = finished.len().saturating_sub(convs.len());
-        let riders = finished.split_off(opening);
-        let mut riders = riders.into_iter();
-        let grid = self.grid(Place::Node { node })?;
-        let count = finished.len() + convs.len();
+        let opening = finished.len().saturating_sub(with_epilogue);
+        let mut riders = Vec::with_capacity(with_epilogue);
+        for rider in finished.split_off(opening) {
+            riders.push((self.bytes(rider.value, false)?, rider.alpha));
+        }
+        let (mut riders, grid) = (riders.into_iter(), self.grid(Place::Node { node })?);
+        let mut left = opening + with_epilogue;
+        let mut end = |sum: Option<ValueId>, add| {
+            left -= 1;
+            let ends = left == 0;
+            End { grid: ends.then_some(grid), add, terms: sum.filter(|_| ends), onto: sum.filter(|_| !ends) }
+        };
         let mut sum = None;
-        for (i, term) in finished.into_iter().chain(convs).enumerate() {
+        for term in finished.into_iter().chain(convs) {
             self.gate = Some(term.gate);
-            let ends = i + 1 == count;
-            let rider = if term.last.is_some() { riders.next() } else { None };
-            let add = match rider {
-                Some(rider) => Some((self.bytes(rider.value, false)?, rider.alpha)),
-                None => None,
-            };
-            let dress = Dress {
-                conv: term.last.map(|(conv, _)| conv),
-                affine: term.last.and_then(|(_, affine)| affine),
-                alpha: term.alpha,
-                add,
-                terms: sum.filter(|_| ends),
-                onto: sum.filter(|_| !ends),
-            };
-            sum = Some(self.step(term.value, dress, ends.then_some(grid))?);
+            let add = if term.last.is_some() { riders.next() } else { None };
+            let (conv, affine) = term.last.unzip();
+            let dress = Dress { conv, affine: affine.flatten(), alpha: term.alpha };
+            sum = Some(self.step(term.value, dress, end(sum, add))?);
+        }
+        for proxies in proxies {
+            sum = Some(self.proxies(proxies, end(sum, riders.next()))?);
         }
         sum.ok_or_else(|| Error::Internal { what: format!("cell {node} has no terms") })
     }
@@ -198,17 +191,16 @@ impl Lowering<'_> {
                         Op::Affine(affine) => Some(affine),
                         _ => None,
                     });
-                    let dress = Dress { conv: Some(conv), affine, ..Dress::default() };
-                    let grid = self.grid(place)?;
-                    self.step(value, dress, Some(grid))?
+                    let end = self.end(place)?;
+                    self.step(value, Dress { conv: Some(conv), affine, alpha: None }, end)?
                 }
                 ([Op::Affine(affine), ..], _) => {
-                    let grid = self.grid(place)?;
-                    self.step(value, Dress { affine: Some(affine), ..Dress::default() }, Some(grid))?
+                    let end = self.end(place)?;
+                    self.step(value, Dress { affine: Some(affine), ..Dress::default() }, end)?
                 }
                 ([Op::Relu], _) => {
-                    let grid = self.grid(place)?;
-                    self.step(value, Dress::default(), Some(grid))?
+                    let end = self.end(place)?;
+                    self.step(value, Dress::default(), end)?
                 }
                 ([op @ Op::Linear(_)], _) => {
                     // The plan allows this on a single pixel, whose mean is itself.
@@ -282,91 +274,6 @@ impl Lowering<'_> {
         };
         let out = self.value(Shape::new(c, 1, 1), Kind::Floats);
         self.push(name, value, out, work);
-        Ok(out)
-    }
-
-    /// One int8 step, requantised to `grid` or, without one, into an f32 sum.
-    fn step(&mut self, value: ValueId, dress: Dress<'_>, grid: Option<Grid>) -> Result<ValueId> {
-        let Dress { conv, affine, alpha, add, terms, onto } = dress;
-        // A kernel over few channels reads the image as it is; in blocks it would be mostly padding.
-        let image = value == INPUT && conv.is_some_and(|conv| conv.c_in <= int8::IMAGE);
-        let value = self.bytes(value, image)?;
-        let Value { shape: x, kind } = self.values[value];
-        let from = match kind {
-            Kind::Bytes(grid) => grid,
-            Kind::Image => self.grid(Place::Input)?,
-            Kind::Input | Kind::Sum | Kind::Floats => {
-                return Err(Error::Internal { what: "a step on a non-u8 map".into() });
-            }
-        };
-        let (to, mut name, kernel, work_kernel) = match conv {
-            None => (x, affine.map_or("sum", |affine| &affine.name).to_string(), Kernel::None, None),
-            Some(conv) => {
-                let s = ConvShape { h: x.h, w: x.w, input_nchw: image, ..int8_shape(conv) };
-                int8::check(&s).map_err(|source| Error::Kernel { step: conv.name.clone(), source })?;
-                let (recipe, weights) = match conv.owner {
-                    Owner::Backbone => {
-                        let kernel = (self.kernels)(conv)?;
-                        (Kernel::Backbone(s, kernel.clone()), Weights::Backbone(kernel))
-                    }
-                    Owner::Task => {
-                        let at = self.span(int8::packed_len(&s).div_ceil(4));
-                        let tensor = format!("{}.weight", conv.name);
-                        (Kernel::Task { tensor, shape: s, at }, Weights::Task(at))
-                    }
-                };
-                let name = match affine {
-                    Some(affine) => format!("{} + {}", conv.name, affine.name),
-                    None => conv.name.clone(),
-                };
-                (Shape::new(conv.c_out, s.out_h(), s.out_w()), name, recipe, Some((s, weights)))
-            }
-        };
-        let (scale, shift) = (self.span(int8::padded(to.c)), self.span(int8::padded(to.c)));
-        let ride = match add {
-            None => None,
-            Some((value, alpha)) => match self.values[value].kind {
-                Kind::Bytes(from) => Some((value, Add { from, alpha, at: self.span(1) })),
-                _ => return Err(Error::Internal { what: "an addend that is not a u8 map".into() }),
-            },
-        };
-        self.recipe(step::Recipe::Int8(Box::new(Recipe {
-            affine: AffineRecipe {
-                channels: to.c,
-                affine: affine.map(|affine| affine.name.clone()),
-                bias: conv.filter(|conv| conv.bias).map(|conv| (format!("{}.bias", conv.name), conv.owner)),
-                alpha,
-                scale: Some(scale),
-                shift: Some(shift),
-            },
-            kernel,
-            from,
-            to: grid,
-            add: ride.map(|(_, add)| add),
-        })));
-        let finish = Finish {
-            scale,
-            shift,
-            add: ride.map(|(value, add)| (value, add.at)),
-            terms: terms.map(|sum| (sum, grid.map_or(1.0, |grid| 1.0 / grid.scale))),
-            to: match (grid, onto) {
-                (Some(_), _) => To::Bytes,
-                (None, None) => To::Floats,
-                (None, Some(_)) => To::Onto,
-            },
-        };
-        for (word, there) in [("add", add.is_some()), ("sum", terms.or(onto).is_some())] {
-            if there {
-                name.push_str(" + ");
-                name.push_str(word);
-            }
-        }
-        let work = match work_kernel {
-            Some((shape, kernel)) => Work::Conv { shape, kernel, zero: from.zero, finish },
-            None => Work::Remap(finish),
-        };
-        let out = onto.unwrap_or_else(|| self.value(to, grid.map_or(Kind::Sum, Kind::Bytes)));
-        self.push(name, value, out, step::Work::Int8(work));
         Ok(out)
     }
 

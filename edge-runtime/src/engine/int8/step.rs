@@ -2,7 +2,7 @@
 
 use crate::backbone::Kernel8;
 use crate::engine::params::Span;
-use crate::engine::step::{AffineRecipe, ValueId};
+use crate::engine::step::{AffineRecipe, ProxyTerm, ValueId};
 use crate::kernels::int8::{self, Grid};
 use crate::kernels::{ConvShape, Window};
 
@@ -19,6 +19,11 @@ pub(crate) enum Work {
         kernel: Weights,
         /// The input's zero point.
         zero: u8,
+        finish: Finish,
+    },
+    /// Proxies of one node: their 1x1 convolutions, summed before the epilogue.
+    Proxies {
+        terms: Vec<ProxyTerm>,
         finish: Finish,
     },
     /// Elementwise: requantisation, an affine, a term of a sum.
@@ -49,6 +54,7 @@ pub(crate) enum Weights {
 /// See [`int8::Finish`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finish {
+    /// One scale per channel, padded to whole blocks; those of several terms follow each other.
     pub scale: Span,
     pub shift: Span,
     /// A u8 map, and the location of its factor.
@@ -69,10 +75,10 @@ pub(crate) enum To {
 }
 
 impl Work {
-    /// Values it reads besides its input.
+    /// Values it reads besides its input and the terms of a sum of proxies.
     pub fn reads(&self) -> (Option<ValueId>, Option<ValueId>) {
         match self {
-            Work::Conv { finish, .. } | Work::Remap(finish) => {
+            Work::Conv { finish, .. } | Work::Proxies { finish, .. } | Work::Remap(finish) => {
                 (finish.add.map(|(value, _)| value), finish.terms.map(|(value, _)| value))
             }
             _ => (None, None),
@@ -91,13 +97,16 @@ impl Work {
 /// How a step's factors are computed from the tensors of bundle and backbone.
 #[derive(Debug)]
 pub(crate) struct Recipe {
-    /// The step's norm, bias and alpha in f32, and the location of its scale and shift.
+    /// The norm, bias and alpha of the step or one of its terms in f32, and the location of its scale and
+    /// shift.
     pub affine: AffineRecipe,
     pub kernel: Kernel,
     pub from: Grid,
     /// The output's grid; `None` for an f32 sum.
     pub to: Option<Grid>,
     pub add: Option<Add>,
+    /// Whether the shift is added to that of the terms before it, which share it.
+    pub joins: bool,
 }
 
 /// A fused u8 addend ("rider"): its grid, its alpha, and the location of its factor.
