@@ -1,5 +1,6 @@
 //! The backbone: frozen kernels, shared by every task that runs on them.
 
+mod choice;
 mod kernels;
 
 use crate::bundle::{self, Trusting};
@@ -23,8 +24,8 @@ pub(crate) use self::kernels::{Kernel, Kernel8, int8_shape, kernel_dtype};
 /// How to open a backbone, and what to require of the tasks loaded onto it.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Instruction set to run on. `None` stands for the fastest one of this machine, with half precision for
-    /// f16 backbones where it has that.
+    /// Instruction set to run on. `None` stands for the one that the file is packed for, if this machine supports
+    /// it, and otherwise for the fastest one; for f16 backbones with half precision, where the machine has that.
     pub isa: Option<Isa>,
     /// Keys that files must be signed with. If empty, unsigned files are accepted, and so is any file with
     /// valid signatures.
@@ -123,16 +124,7 @@ impl Backbone {
         }
         let manifest = bundle.into_manifest();
         let plan = manifest.plan.clone();
-        let is_half = is_half(&manifest);
-        let best = || Isa::detect_half().filter(|_| is_half).unwrap_or_else(Isa::detect);
-        let isa = options.isa.unwrap_or_else(best);
-        if isa.is_half() && !is_half {
-            return Err(Error::Incompatible {
-                file,
-                want: "f32 or int8 arithmetic, since it was not packed with --precision f16".into(),
-                got: format!("{isa}, chosen with --isa"),
-            });
-        }
+        let isa = choice::isa(&file, &manifest, options.isa)?;
         let contents = Contents { file: file.clone(), map: Arc::clone(&map), manifest, trust, tensors };
         let source = Source::File(Box::new(contents));
         let backbone = Backbone { isa, trusting, source, packed: Mutex::default(), kept: Kept::default() };
@@ -251,18 +243,6 @@ impl Contents {
         };
         if numbers.len() == want { Ok(numbers) } else { Err(wrong(Some(numbers.len()))) }
     }
-}
-
-/// Whether a backbone was packed in f16, so that it may be computed in half precision.
-fn is_half(manifest: &Manifest) -> bool {
-    let own = || manifest.sections.iter().filter(|section| section.owner == Owner::Backbone);
-    let packed_half = Isa::ALL.into_iter().filter(|isa| isa.is_half()).map(isa_in_files);
-    let packed_half: Vec<_> = packed_half.collect();
-    own().all(|section| section.dtype != Dtype::I8)
-        && own().any(|section| match section.layout {
-            Layout::Blocked { isa, .. } => packed_half.contains(&isa),
-            Layout::Canonical => section.dtype == Dtype::F16,
-        })
 }
 
 /// An instruction set's layout as named in files.

@@ -11,8 +11,11 @@ pub const STORE: Spec = spec("--store", Some("DIR"), "directory with one *.backb
 pub const BACKBONE: Spec = spec("--backbone", Some("FILE"), "backbone file, instead of a store's");
 pub const TASK: Spec =
     spec("--task", Some("FILE|NAME"), "task bundle, or a task of the store; repeatable (default: all)");
-pub const ISA: Spec =
-    spec("--isa", Some("NAME"), "portable, avx2, avx512, neon or neon-fp16 (default: the best)");
+pub const ISA: Spec = spec(
+    "--isa",
+    Some("NAME"),
+    "portable, avx2, avx512, neon or neon-fp16 (default: as packed, else the best)",
+);
 pub const THREADS: Spec = spec("--threads", Some("N"), "threads of a frame (default: 1)");
 pub const TRUST: Spec =
     spec("--trust", Some("FILE"), "public key that files must be signed with; repeatable");

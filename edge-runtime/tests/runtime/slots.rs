@@ -227,6 +227,8 @@ fn a_backbone_packed_for_this_machine_is_read_in_place() {
             runtime.switch(id).unwrap();
             assert_scores(&mut runtime, name, want);
         }
+        // Also where there is a faster set, unless that is asked for.
+        assert_eq!(Backbone::open(&path, &Options::default()).unwrap().isa(), isa);
         // Another machine's file is refused by name, not misread.
         for other in Isa::available().into_iter().filter(|other| *other != isa) {
             let options = Options { isa: Some(other), ..Options::default() };

@@ -2,9 +2,8 @@
 
 use crate::data::{self, Photo, Tally};
 use crate::output::{self, note, out};
-use crate::precision::{self, Loaded};
 use anyhow::Context;
-use edge_runtime::{Backbone, Frame, Runtime};
+use edge_runtime::{Backbone, Frame, Options, Runtime};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -96,8 +95,7 @@ fn images_at(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 impl Classifier<'_> {
     fn open(options: &Classify) -> anyhow::Result<Classifier<'_>> {
-        let reading = precision::options_for(Loaded::read(&options.backbone)?.file())?;
-        let backbone = Backbone::open(&options.backbone, &reading)?;
+        let backbone = Backbone::open(&options.backbone, &Options::default())?;
         let mut runtime = Runtime::new(backbone, rayon::current_num_threads());
         let task = runtime.load(&options.task)?;
         runtime.switch(task)?;

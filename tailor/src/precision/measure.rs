@@ -62,8 +62,9 @@ pub(super) struct Deployed {
 
 impl Deployed {
     pub fn open(backbone: File<'_>, task: File<'_>) -> Result<Deployed> {
-        let options = options_for(backbone)?;
-        let options = Options { isa: Some(options.isa.unwrap_or_else(Isa::detect)), ..options };
+        let is_packed_for_one = Form::of(backbone.parse()?.manifest()).kernels().is_some();
+        let isa = if is_packed_for_one { None } else { Some(Isa::detect()) };
+        let options = Options { isa, ..Options::default() };
         let backbone: Arc<Backbone> = Backbone::from_bytes(backbone.name, backbone.bytes.to_vec(), &options)?;
         let task = Task::from_bytes(&backbone, task.name, task.bytes)?;
         Ok(Deployed { task, session: Session::new(1) })
@@ -91,15 +92,6 @@ impl Deployed {
         }
         Ok(answers)
     }
-}
-
-/// How to open a backbone here: one packed for an older instruction set than this machine's is read as it is.
-///
-/// # Errors
-/// An invalid file.
-pub fn options_for(backbone: File<'_>) -> Result<Options> {
-    let packed_for = Form::of(backbone.parse()?.manifest()).kernels().filter(|isa| isa.runs_here());
-    Ok(packed_for.map_or_else(Options::default, |isa| Options { isa: Some(isa), ..Options::default() }))
 }
 
 /// The class predicted for each image of `split` by a task on its backbone, both as stored in their files.

@@ -12,5 +12,5 @@ pub use calibrate::{calibrate, calibrate_on};
 pub use choose::{Chosen, Trial};
 pub use file::{File, Loaded};
 pub use form::{Form, most_needed, needs};
-pub use measure::{Loss, accuracy, answers, options_for};
+pub use measure::{Loss, accuracy, answers};
 pub use repack::{Precision, Rounding, backbone, restated, source_task, task};
