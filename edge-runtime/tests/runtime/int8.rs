@@ -50,8 +50,8 @@ fn random_plans_give_the_same_integers_on_every_instruction_set_and_number_of_th
     assert_eq!(kinds.len(), 9, "every primitive must have been drawn: {kinds:?}");
 }
 
-/// Only kernels that the task owns are summed at once. If the backbone owns them, they have the same bytes and
-/// are steps of their own.
+/// Only kernels that the task owns are summed at once. If the backbone owns them, they have the same bytes
+/// and are steps of their own.
 #[test]
 fn proxies_summed_at_once_give_what_they_give_one_by_one() {
     let (mut sums, mut norms) = (0, 0);

@@ -54,8 +54,8 @@ pub const fn padded(channels: usize) -> usize {
 ///
 /// `t = sum * scale[c] + shift[c]; t += k * add; t += k * terms`
 ///
-/// The scale belongs to the sum; if there are several ([`pointwise`]), each has its own, and they are added to
-/// the first one's `t` in order, before anything else.
+/// The scale belongs to the sum; if there are several ([`pointwise`]), each has its own, and they are added
+/// to the first one's `t` in order, before anything else.
 ///
 /// A u8 output is `t` clamped to 0..=255 and rounded to nearest, ties to even: scale and shift include the
 /// output's own scale and zero point, and if the zero point is zero, clamping acts as ReLU. An f32 output is

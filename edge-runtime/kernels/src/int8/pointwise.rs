@@ -1,7 +1,8 @@
 //! Sums of 1x1 convolutions over several u8 maps: all proxies of a node in one pass over its pixels.
 //!
-//! Each map has its own grid and each kernel its own scales, so the integer sums of two terms cannot be added.
-//! They become floats a tile at a time, next to each other in the cache, and the output is written once.
+//! Each map has its own grid and each kernel its own scales, so the integer sums of two terms cannot be
+//! added. They become floats a tile at a time, are added up in a buffer of one tile, and the output is
+//! written once.
 #![allow(unsafe_code)]
 
 use super::conv::check;
@@ -25,12 +26,12 @@ pub struct Term<'a> {
     pub input: &'a [u8],
 }
 
-/// Adds up the 1x1 convolutions `terms`, applies the epilogue `e`, and writes the result, a map of shape `y`, to
-/// `out`: `t = sum_0 * scale_0 + shift; t += sum_1 * scale_1; …`, then what else [`Finish`] adds.
+/// Adds up the 1x1 convolutions `terms`, applies the epilogue `e`, and writes the result, a map of shape `y`,
+/// to `out`: `t = sum_0 * scale_0 + shift; t += sum_1 * scale_1; …`, then what else [`Finish`] adds.
 ///
 /// # Errors
-/// If there are no terms or more than [`MAX_TERMS`], the shape is invalid, the machine does not support `isa`,
-/// or a slice is shorter than its shape requires.
+/// If there are no terms or more than [`MAX_TERMS`], the shape is invalid, the machine does not support
+/// `isa`, or a slice is shorter than its shape requires.
 pub fn pointwise(
     isa: Isa,
     y: Shape,

@@ -225,7 +225,8 @@ impl Sum<'_> {
     }
 }
 
-/// The tile of `pixels` pixels of `q` blocks, where the inputs of two neighbouring pixels are `STEP` bytes apart.
+/// The tile of `pixels` pixels of `q` blocks, where the inputs of two neighbouring pixels are `STEP` bytes
+/// apart.
 #[inline(always)]
 unsafe fn tiles<D: Dot, const STEP: usize>(
     q: usize,
