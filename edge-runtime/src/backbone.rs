@@ -24,8 +24,9 @@ pub(crate) use self::kernels::{Kernel, Kernel8, int8_shape, kernel_dtype};
 /// How to open a backbone, and what to require of the tasks loaded onto it.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Instruction set to run on. `None` stands for the one that the file is packed for, if this machine supports
-    /// it, and otherwise for the fastest one; for f16 backbones with half precision, where the machine has that.
+    /// Instruction set to run on. `None` stands for the one that the file is packed for, if this machine
+    /// supports it, and otherwise for the fastest one; for f16 backbones with half precision, where the
+    /// machine has that. (int8 files are packed for all.)
     pub isa: Option<Isa>,
     /// Keys that files must be signed with. If empty, unsigned files are accepted, and so is any file with
     /// valid signatures.
@@ -89,7 +90,7 @@ impl Backbone {
     ///
     /// # Errors
     /// [`Error::File`]; [`Error::Container`] for a damaged file; [`Error::Incompatible`] for a file packed
-    /// for another instruction set, or half precision for a file that is not f16; [`Error::Usage`] for an
+    /// for another instruction set than asked for or supported here, or half precision for a file that is not f16; [`Error::Usage`] for an
     /// instruction set that this machine does not support; [`Error::Untrusted`].
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Arc<Backbone>> {
         let path = path.as_ref();

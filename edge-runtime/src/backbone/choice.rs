@@ -6,8 +6,8 @@ use crate::{Error, Result};
 use bundles::container::{Dtype, Layout, Manifest};
 use bundles::plan::Owner;
 
-/// The instruction set for the backbone described by `manifest`: the one `asked` for; or the one it is packed for, if
-/// this machine supports it; or the fastest one.
+/// The instruction set for the backbone described by `manifest`: the one `asked` for; or the one it is packed
+/// for, if this machine supports it; or the fastest one.
 ///
 /// # Errors
 /// [`Error::Incompatible`] for half precision on a backbone that is not f16.

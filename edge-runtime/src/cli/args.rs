@@ -92,7 +92,7 @@ impl Args {
         })
     }
 
-    /// `--isa`; `None` for the best instruction set of this machine.
+    /// `--isa`; `None` if it was not given (see [`Options::isa`](edge_runtime::Options::isa)).
     ///
     /// # Errors
     /// [`Error::Usage`] for an instruction set that is unknown or not available.

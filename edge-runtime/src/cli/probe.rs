@@ -7,7 +7,7 @@ use edge_runtime::{LAYOUT_REVISION, Result};
 
 pub const COMMAND: Command = Command {
     name: "probe",
-    about: "Shows this machine's instruction sets and memory, and what would be used",
+    about: "Shows this machine's instruction sets and memory, and what would be used for backbones packed for none",
     options: &[spec("--json", None, "one JSON object")],
     files: None,
     help: "Example:\n  edge-runtime probe\n",

@@ -81,14 +81,21 @@ impl Files {
         Ok(Files { backbone, tasks, trusted })
     }
 
-    /// Opens the backbone for `isa`, or the best instruction set for it, and reports the cost of repacking on
-    /// standard error.
+    /// Opens the backbone for `isa`, or without one as [`Options::isa`] says, and reports on standard error what
+    /// repacking cost and whether this machine could be faster.
     ///
     /// # Errors
     /// As [`Backbone::open`].
     pub fn open(&self, isa: Option<Isa>) -> Result<Arc<Backbone>> {
         let options = Options { isa, trusted: self.trusted.clone() };
         let backbone = Backbone::open(&self.backbone, &options)?;
+        let (here, best) = (backbone.isa(), Isa::detect());
+        if isa.is_none() && here != best && !here.is_half() {
+            eprintln!(
+                "{}: packed for {here}; this machine also has {best}, see `tailor pack --target`",
+                self.backbone.display()
+            );
+        }
         let cost = backbone.repacked();
         if cost.kernels > 0 {
             eprintln!(
@@ -96,7 +103,7 @@ impl Files {
                  avoids both",
                 self.backbone.display(),
                 cost.kernels,
-                backbone.isa(),
+                here,
                 cost.time.as_secs_f64() * 1e3,
                 cost.bytes as f64 / f64::from(1 << 20)
             );

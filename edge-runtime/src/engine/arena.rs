@@ -96,6 +96,10 @@ pub(crate) fn place(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::int8;
+    use crate::engine::int8::step::{Finish, To};
+    use crate::engine::params::Span;
+    use crate::engine::step::{Factor, Fused, ProxyTerm};
     use bundles::plan::Shape;
 
     fn chain(links: &[(ValueId, ValueId)]) -> Vec<Step> {
@@ -136,6 +140,33 @@ mod tests {
                 let (a, b) = (&layout.ranges[*reads], &layout.ranges[*writes]);
                 assert!(a.is_empty() || a.end <= b.start || b.end <= a.start, "{links:?}: {a:?} {b:?}");
             }
+        }
+    }
+
+    #[test]
+    fn everything_that_a_sum_of_proxies_reads_outlives_it() {
+        let term = |reads| ProxyTerm { source: 0, reads, c_in: 1, weights: Span { start: 0, len: 0 } };
+        let at = Span { start: 0, len: 1 };
+        let finish =
+            Finish { scale: at, shift: at, add: Some((3, at)), terms: Some((4, 1.0)), to: To::Bytes };
+        let epilogue = Fused { add: Some((3, Factor::One)), ..Fused::default() };
+        let works = [
+            (Work::Proxies { terms: vec![term(1), term(2)], epilogue }, 4),
+            (Work::Int8(int8::Work::Proxies { terms: vec![term(1), term(2)], finish }), 5),
+        ];
+        for (work, out) in works {
+            let mut links: Vec<_> = (1..out).map(|value| (0, value)).collect();
+            links.push((1, out));
+            let mut steps = chain(&links);
+            steps[out - 1].work = work;
+            let sizes: Vec<usize> = (0..=out).map(|value| if value == 0 { 0 } else { LINE }).collect();
+            let layout = place(&steps, &sizes, 0, out, 1 << 20).unwrap();
+            // Inputs and output lie side by side.
+            assert_eq!(layout.len, out * LINE);
+            let mut starts: Vec<usize> = layout.ranges[1..].iter().map(|range| range.start).collect();
+            starts.sort_unstable();
+            starts.dedup();
+            assert_eq!(starts.len(), out);
         }
     }
 

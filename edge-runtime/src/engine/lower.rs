@@ -80,6 +80,11 @@ pub(super) fn check_size(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// True for a 1x1 convolution that the task owns, over a map of its output's size: what proxies end in.
+pub(super) fn is_own_pointwise(conv: &Conv) -> bool {
+    (conv.kernel, conv.stride, conv.pad, conv.owner) == (1, 1, 0, Owner::Task)
+}
+
 /// The value that the caller of a frame provides: the image, plain `(c, h, w)`.
 pub(crate) const INPUT: ValueId = 0;
 

@@ -127,7 +127,8 @@ impl Program {
 
     /// Approximate heap usage in bytes.
     pub fn bytes(&self) -> usize {
-        let steps: usize = self.steps.iter().map(|step| size_of::<Step>() + step.name.capacity()).sum();
+        let step = |step: &Step| size_of::<Step>() + step.name.capacity() + size_of_val(step.work.terms());
+        let steps: usize = self.steps.iter().map(step).sum();
         let recipes: usize = self.parts.iter().map(|part| part.recipes.len()).sum();
         // Each names a tensor or two.
         let recipes = recipes * (size_of::<step::Recipe>() + 64);

@@ -36,7 +36,7 @@ pub(super) fn clamp(x: f32) -> f32 {
 
 impl Dot for Array {
     const PIXELS: [usize; 3] = [2, 0, 0];
-    const TILED: bool = false;
+    const STEPS: bool = false;
     type Weights = [[i8; GROUP]; BLOCK];
     type Spread = [u8; GROUP];
     type Floats = [f32; BLOCK];

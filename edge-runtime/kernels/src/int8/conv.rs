@@ -105,14 +105,14 @@ pub(super) fn conv_on(
     let layout = Layout::new(s);
     let input = take("input", input, layout.blocks * s.h * s.w * layout.pixel)?;
     let scratch = take_mut("scratch", scratch, layout.copy_len(s))?;
-    let (x, reach) = if s.pad == 0 {
-        (input.as_ptr(), Reach { row: s.w * layout.pixel, block: s.h * s.w * layout.pixel })
+    let (map, reach) = if s.pad == 0 {
+        (input, Reach { row: s.w * layout.pixel, block: s.h * s.w * layout.pixel })
     } else {
         pad_input(s, &layout, input, zero, scratch, pool);
         let row = layout.columns * layout.pixel;
-        (scratch.as_ptr(), Reach { row, block: layout.rows * row })
+        (&*scratch, Reach { row, block: layout.rows * row })
     };
-    let source = Source::new(s, weights, scale, x)?;
+    let source = Source::new(s, weights, scale, map)?;
     // SAFETY: this machine supports `machine`; the padded copy extends to the end of the last window, and
     // without padding the input itself does.
     unsafe { sum(machine, s, &[source], reach, e, out, pool) }

@@ -73,7 +73,7 @@ pub(super) fn pointwise_on(
         let s = shape(term.channels);
         check(&s)?;
         let input = take("input", term.input, padded(term.channels) * y.h * y.w)?;
-        *source = Source::new(&s, term.weights, term.scale, input.as_ptr())?;
+        *source = Source::new(&s, term.weights, term.scale, input)?;
     }
     let reach = Reach { row: y.w * BLOCK, block: y.h * y.w * BLOCK };
     // SAFETY: this machine supports `machine`; there is a term, and every map and kernel was checked.

@@ -10,6 +10,7 @@ use super::{BLOCK, Finish, GROUP, IMAGE, Out, padded, take};
 use crate::pool::{Pool, share};
 use crate::tile::{MOST, next_run, with_pixels};
 use crate::{ConvShape, KernelError};
+use std::marker::PhantomData;
 
 /// Bytes per pixel of the map that `s` reads.
 pub(super) fn pixel(s: &ConvShape) -> usize {
@@ -18,7 +19,7 @@ pub(super) fn pixel(s: &ConvShape) -> usize {
 
 /// A map and its kernel: one of the convolutions whose sum is an output.
 #[derive(Clone, Copy)]
-pub(super) struct Source {
+pub(super) struct Source<'a> {
     x: *const u8,
     blocks: usize,
     /// Runs of bytes per kernel row, and groups of four bytes in each.
@@ -27,11 +28,13 @@ pub(super) struct Source {
     w: *const i8,
     per_block: usize,
     scale: *const f32,
+    /// Map, weights and scale are borrowed.
+    borrowed: PhantomData<&'a [u8]>,
 }
 
-impl Source {
+impl<'a> Source<'a> {
     /// No map at all: what an array of sources is filled with.
-    pub(super) const NONE: Source = Source {
+    pub(super) const NONE: Source<'static> = Source {
         x: std::ptr::null(),
         blocks: 0,
         taps: 0,
@@ -39,26 +42,28 @@ impl Source {
         w: std::ptr::null(),
         per_block: 0,
         scale: std::ptr::null(),
+        borrowed: PhantomData,
     };
 
-    /// A map at `x`, and slices checked against `s`, a shape that [`check`](super::check) accepts.
+    /// A map, and slices checked against `s`, a shape that [`check`](super::check) accepts.
     pub(super) fn new(
         s: &ConvShape,
-        weights: &[i8],
-        scale: &[f32],
-        x: *const u8,
-    ) -> Result<Source, KernelError> {
+        weights: &'a [i8],
+        scale: &'a [f32],
+        map: &'a [u8],
+    ) -> Result<Source<'a>, KernelError> {
         let (blocks, groups) = input_blocks(s);
         // If whole pixels are read, the taps of a kernel row are one contiguous run of bytes.
         let whole = groups * GROUP == pixel(s);
         Ok(Source {
-            x,
+            x: map.as_ptr(),
             blocks,
             taps: if whole { 1 } else { s.kernel },
             run: if whole { s.kernel * groups } else { groups },
             w: take("packed weight", weights, packed_len(s))?.as_ptr(),
             per_block: per_block(s),
             scale: take("scale", scale, padded(s.c_out))?.as_ptr(),
+            borrowed: PhantomData,
         })
     }
 }
@@ -70,7 +75,8 @@ pub(super) struct Reach {
     pub(super) block: usize,
 }
 
-/// Computes the convolution `s` of every source, each with its own input channels, and writes their sum once.
+/// Computes the convolution `s` of every source, which has input channels of its own (those of `s` are not used),
+/// and writes their sum once.
 /// Only shapes with stride 1 and maps in blocks have more than one source.
 ///
 /// # Errors
@@ -82,7 +88,7 @@ pub(super) struct Reach {
 pub(super) unsafe fn sum(
     machine: Machine,
     s: &ConvShape,
-    sources: &[Source],
+    sources: &[Source<'_>],
     reach: Reach,
     e: &Finish<'_>,
     out: &mut Out<'_>,
@@ -111,7 +117,7 @@ struct Sum<'a> {
     reach: Reach,
     /// Bytes from one tap to the next.
     pixel: usize,
-    sources: &'a [Source],
+    sources: &'a [Source<'a>],
     finish: Store,
     threads: usize,
 }
@@ -150,11 +156,7 @@ impl Sum<'_> {
         let ow = self.s.out_w();
         let map = self.s.out_h() * ow * BLOCK;
         let step = self.pixel * self.s.stride;
-        let known = match (self.pixel, self.s.stride) {
-            (BLOCK, 1) => true,
-            (BLOCK | IMAGE, 1 | 2) => D::TILED,
-            _ => false,
-        };
+        let known = !D::STEPS || matches!((self.pixel, self.s.stride), (BLOCK | IMAGE, 1 | 2));
         // SAFETY: the caller guarantees the CPU features.
         let (mut sums, mut total) = unsafe { ([D::splat(0.0); 4 * MOST], [D::splat(0.0); 4 * MOST]) };
         let total = total.as_mut_ptr().cast::<f32>();
@@ -180,10 +182,11 @@ impl Sum<'_> {
                             let spot = Spot { x: source.x.add(from), w };
                             let place = (self, source, &spot, &mut sums);
                             match (self.pixel, self.s.stride) {
+                                _ if !D::STEPS => tiles::<D, 0>(q, pixels, place),
                                 (BLOCK, 1) => tiles::<D, BLOCK>(q, pixels, place),
-                                (BLOCK, 2) if D::TILED => tiles::<D, { 2 * BLOCK }>(q, pixels, place),
-                                (IMAGE, 1) if D::TILED => tiles::<D, IMAGE>(q, pixels, place),
-                                (IMAGE, 2) if D::TILED => tiles::<D, { 2 * IMAGE }>(q, pixels, place),
+                                (BLOCK, 2) => tiles::<D, { 2 * BLOCK }>(q, pixels, place),
+                                (IMAGE, 1) => tiles::<D, IMAGE>(q, pixels, place),
+                                (IMAGE, 2) => tiles::<D, { 2 * IMAGE }>(q, pixels, place),
                                 _ => tile::<D, 1, 1, 0>(place),
                             }
                             for j in 0..q {
@@ -226,12 +229,12 @@ impl Sum<'_> {
 }
 
 /// The tile of `pixels` pixels of `q` blocks, where the inputs of two neighbouring pixels are `STEP` bytes
-/// apart.
+/// apart; 0 if that is not known at compile time.
 #[inline(always)]
 unsafe fn tiles<D: Dot, const STEP: usize>(
     q: usize,
     pixels: usize,
-    place: (&Sum<'_>, &Source, &Spot, &mut [D::Floats; 4 * MOST]),
+    place: (&Sum<'_>, &Source<'_>, &Spot, &mut [D::Floats; 4 * MOST]),
 ) {
     // SAFETY: this function's contract is that of the tile.
     unsafe {
@@ -247,7 +250,7 @@ unsafe fn tiles<D: Dot, const STEP: usize>(
 /// epilogue is kept outside, where it is compiled only once.
 #[inline(always)]
 unsafe fn tile<D: Dot, const P: usize, const Q: usize, const STEP: usize>(
-    (work, source, spot, out): (&Sum<'_>, &Source, &Spot, &mut [D::Floats; 4 * MOST]),
+    (work, source, spot, out): (&Sum<'_>, &Source<'_>, &Spot, &mut [D::Floats; 4 * MOST]),
 ) {
     // SAFETY: the caller placed the tile inside its maps, and the loops follow the shape of the weights.
     unsafe {
@@ -260,6 +263,7 @@ unsafe fn tile<D: Dot, const P: usize, const Q: usize, const STEP: usize>(
         }
         let Source { blocks, taps, run, per_block, .. } = *source;
         let (kernel, pixel, Reach { row: x_row, block: x_block }) = (work.s.kernel, work.pixel, work.reach);
+        let step = if STEP == 0 { pixel * work.s.stride } else { STEP };
         let mut w = spot.w.add(SUMS);
         for block in 0..blocks {
             for row in 0..kernel {
@@ -271,7 +275,7 @@ unsafe fn tile<D: Dot, const P: usize, const Q: usize, const STEP: usize>(
                             weights[q] = D::weights(w.add(q * per_block));
                         }
                         for p in 0..P {
-                            let v = D::spread(x.add(p * STEP + i * GROUP));
+                            let v = D::spread(x.add(p * step + i * GROUP));
                             for q in 0..Q {
                                 acc[p][q] = acc[p][q].dot(v, weights[q]);
                             }

@@ -9,7 +9,7 @@
 mod exec;
 mod fill;
 mod lower;
-mod step;
+pub(in crate::engine) mod step;
 
 pub(super) use fill::fill;
 pub(crate) use lower::KernelSource;

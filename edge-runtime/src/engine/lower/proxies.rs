@@ -1,18 +1,17 @@
 //! Folded proxies of one node, summed by one kernel call.
 
-use super::{Lowering, Term, named};
+use super::{Lowering, Term, is_own_pointwise, named};
 use crate::engine::step::{Fused, ProxyTerm, Recipe, ValueId, Work};
 use crate::kernels::{self, ConvShape};
 use crate::{Error, Result};
-use bundles::plan::{Conv, Owner, Role, Shape};
+use bundles::plan::{Conv, Role, Shape};
 
 impl Term<'_> {
     /// True for a folded proxy: its 1x1 convolution can be summed with others before any epilogue.
     pub(super) fn joins(&self) -> bool {
-        let plain = |conv: &Conv| (conv.kernel, conv.stride, conv.pad, conv.owner) == (1, 1, 0, Owner::Task);
         self.gate.0 == Role::Proxy
             && self.alpha.is_none()
-            && self.last.is_some_and(|(conv, affine)| affine.is_none() && plain(conv))
+            && self.last.is_some_and(|(conv, affine)| affine.is_none() && is_own_pointwise(conv))
     }
 }
 
@@ -58,6 +57,7 @@ impl Lowering<'_> {
         // A single proxy keeps its gate; several share one step.
         self.gate = (terms.len() == 1).then_some(proxies.first().map(|proxy| proxy.gate)).flatten();
         let out = onto.unwrap_or_else(|| self.value(to));
+        terms.shrink_to_fit();
         self.push(name, reads, out, Work::Proxies { terms, epilogue });
         Ok(out)
     }

@@ -4,21 +4,19 @@ use super::fused::End;
 use super::{Kind, Lowering, Term, Value};
 use crate::backbone::int8_shape;
 use crate::engine::int8::step::{Kernel, Recipe, Work};
+use crate::engine::lower::is_own_pointwise;
 use crate::engine::params::Span;
 use crate::engine::step::{self, AffineRecipe, ProxyTerm, ValueId};
 use crate::kernels::ConvShape;
 use crate::kernels::int8;
 use crate::{Error, Result};
-use bundles::plan::{Owner, Role, Shape};
+use bundles::plan::{Role, Shape};
 
 impl Term<'_> {
     /// True for a proxy whose 1x1 convolution can be summed with others before any epilogue. Norm and alpha
     /// enter its scale and the shift that all of them share.
     pub(super) fn joins(&self) -> bool {
-        self.gate.0 == Role::Proxy
-            && self.last.is_some_and(|(conv, _)| {
-                (conv.kernel, conv.stride, conv.pad, conv.owner) == (1, 1, 0, Owner::Task)
-            })
+        self.gate.0 == Role::Proxy && self.last.is_some_and(|(conv, _)| is_own_pointwise(conv))
     }
 }
 
@@ -32,14 +30,13 @@ impl Lowering<'_> {
         let scales = self.span(proxies.len() * len);
         let (finish, mut add) = self.finish(scales, channels, &end)?;
         let (mut terms, mut names) = (Vec::with_capacity(proxies.len()), Vec::new());
-        let mut to = Shape::new(channels, 1, 1);
+        let to = Shape { c: channels, ..self.values[first.value].shape };
         for proxy in proxies {
             let Some((conv, affine)) = proxy.last else { continue };
             let Value { shape: Shape { h, w, .. }, kind: Kind::Bytes(from) } = self.values[proxy.value]
             else {
                 return Err(Error::Internal { what: "a proxy of a non-u8 map".into() });
             };
-            to = Shape::new(channels, h, w);
             let shape = ConvShape { h, w, ..int8_shape(conv) };
             int8::check(&shape).map_err(|source| Error::Kernel { step: conv.name.clone(), source })?;
             let weights = self.span(int8::packed_len(&shape).div_ceil(4));
