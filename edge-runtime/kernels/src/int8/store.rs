@@ -41,11 +41,6 @@ impl Store {
         store
     }
 
-    /// The u8 map that results go to, if nothing is added to them.
-    pub(super) fn plain(&self) -> Option<*mut u8> {
-        (self.add.is_null() && self.terms.is_null() && !self.bytes.is_null()).then_some(self.bytes)
-    }
-
     /// The shifts of the output block whose first channel is `channel`.
     ///
     /// # Safety

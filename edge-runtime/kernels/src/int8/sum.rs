@@ -66,6 +66,16 @@ impl<'a> Source<'a> {
             borrowed: PhantomData,
         })
     }
+
+    /// The tile that starts at output block `block` and, in each block of the map, at byte `from`.
+    ///
+    /// # Safety
+    /// Both lie inside the kernel and the map.
+    #[inline(always)]
+    unsafe fn spot(&self, block: usize, from: usize) -> Spot {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Spot { x: self.x.add(from), w: self.w.add(block * self.per_block) } }
+    }
 }
 
 /// Bytes from one row and one block of a map to the next.
@@ -73,6 +83,20 @@ impl<'a> Source<'a> {
 pub(super) struct Reach {
     pub(super) row: usize,
     pub(super) block: usize,
+}
+
+/// Pixels of a row of [`flat`] at most: several tiles, and enough rows for all threads.
+const FLAT: usize = 128;
+
+/// `s` and `reach` in rows that are better for tiles, where it makes no difference: the pixels of a pointwise
+/// convolution lie one after the other.
+fn flat(s: &ConvShape, reach: Reach) -> (ConvShape, Reach) {
+    if (s.kernel, s.stride, s.pad) != (1, 1, 0) {
+        return (*s, reach);
+    }
+    let pixels = s.h * s.w;
+    let w = (s.w..=FLAT).rev().find(|w| pixels.is_multiple_of(*w)).unwrap_or(s.w);
+    (ConvShape { h: pixels / w, w, ..*s }, Reach { row: w * pixel(s), ..reach })
 }
 
 /// Computes the convolution `s` of every source, which has input channels of its own (those of `s` are not used),
@@ -94,17 +118,18 @@ pub(super) unsafe fn sum(
     out: &mut Out<'_>,
     pool: &Pool,
 ) -> Result<(), KernelError> {
+    let (s, reach) = &flat(s, reach);
     let len = padded(s.c_out) * s.out_h() * s.out_w();
     e.check(padded(s.c_out), len)?;
     out.check(len)?;
     // Four blocks need fewer pixels per tile: better for narrow maps, where two would leave registers idle.
     let group = match s.c_out.div_ceil(BLOCK) {
-        4.. if s.out_w() <= 8 => 4,
+        4.. if s.out_w() <= 8 && sources.len() == 1 => 4,
         2.. => 2,
         _ => 1,
     };
     let finish = Store::new(e, out);
-    let work = Sum { s: *s, group, reach, pixel: pixel(s), sources, finish, threads: pool.threads() };
+    let work = Sum { s: *s, group, reach: *reach, pixel: pixel(s), sources, finish, threads: pool.threads() };
     // SAFETY: this function's contract; epilogue and output were checked.
     unsafe { run(machine, &work, work.threads, pool) }
     Ok(())
@@ -126,6 +151,17 @@ struct Sum<'a> {
 // disjoint rows of the output.
 unsafe impl Sync for Sum<'_> {}
 
+/// A tile of the output: its first block, blocks and pixels; where it starts in the sources' maps and in the
+/// output; and the elements of a block of the output.
+struct Place {
+    block: usize,
+    q: usize,
+    pixels: usize,
+    from: usize,
+    to: usize,
+    map: usize,
+}
+
 /// Where a tile's input and weights start.
 struct Spot {
     x: *const u8,
@@ -144,29 +180,44 @@ impl DotWork for Sum<'_> {
             let count = self.group.min(blocks - first);
             // SAFETY: guaranteed by the caller; rows and blocks lie inside the output, and only this part
             // writes them.
-            unsafe { self.rows::<D>(first, count, rows) };
+            unsafe {
+                // The usual case, a single source with stride 1, pays nothing for the others.
+                match (self.sources, self.pixel, self.s.stride) {
+                    ([source], BLOCK, 1) if D::STEPS => {
+                        self.rows::<D, BLOCK, false>(&[*source], first, count, rows);
+                    }
+                    ([source], ..) => self.rows::<D, 0, false>(&[*source], first, count, rows),
+                    (sources, ..) => self.rows::<D, BLOCK, true>(sources, first, count, rows),
+                }
+            }
         }
     }
 }
 
 impl Sum<'_> {
-    /// Output rows `rows` of `count` blocks starting at block `first`.
+    /// Output rows `rows` of `count` blocks starting at block `first`: the only one of `sources`, or the sum of
+    /// all if they are `SEVERAL`. The inputs of two neighbouring pixels are `STEP` bytes apart; 0 if that is not
+    /// known at compile time.
     #[inline(always)]
-    unsafe fn rows<D: Dot>(&self, first: usize, count: usize, rows: std::ops::Range<usize>) {
+    unsafe fn rows<D: Dot, const STEP: usize, const SEVERAL: bool>(
+        &self,
+        sources: &[Source<'_>],
+        first: usize,
+        count: usize,
+        rows: std::ops::Range<usize>,
+    ) {
         let ow = self.s.out_w();
         let map = self.s.out_h() * ow * BLOCK;
         let step = self.pixel * self.s.stride;
-        let known = !D::STEPS || matches!((self.pixel, self.s.stride), (BLOCK | IMAGE, 1 | 2));
+        let known = STEP != 0 || !D::STEPS || matches!((self.pixel, self.s.stride), (BLOCK | IMAGE, 1 | 2));
         // SAFETY: the caller guarantees the CPU features.
-        let (mut sums, mut total) = unsafe { ([D::splat(0.0); 4 * MOST], [D::splat(0.0); 4 * MOST]) };
-        let total = total.as_mut_ptr().cast::<f32>();
-        let plain = self.finish.plain().filter(|_| self.sources.len() == 1);
+        let (mut sums, mut total) = unsafe { ([D::splat(0.0); 4 * MOST], [D::splat(0.0); 2 * MOST]) };
         for y in rows {
             let (mut block, mut left) = (first, count);
             while left > 0 {
                 let (q, most) = match left {
                     _ if !known => (1, 1),
-                    4.. if D::PIXELS[2] > 0 && self.pixel == BLOCK => (4, D::PIXELS[2]),
+                    4.. if D::PIXELS[2] > 0 && self.pixel == BLOCK && !SEVERAL => (4, D::PIXELS[2]),
                     2.. if D::PIXELS[1] > 0 => (2, D::PIXELS[1]),
                     _ => (1, D::PIXELS[0]),
                 };
@@ -174,16 +225,19 @@ impl Sum<'_> {
                 while column < ow {
                     let pixels = next_run(ow - column, most);
                     let from = y * self.s.stride * self.reach.row + column * step;
-                    for (i, source) in self.sources.iter().enumerate() {
-                        // SAFETY: the tile lies inside all maps, and its blocks inside the weights and
-                        // factors; `total` has room for every tile.
-                        unsafe {
-                            let w = source.w.add(block * source.per_block);
-                            let spot = Spot { x: source.x.add(from), w };
+                    let to = block * map + (y * ow + column) * BLOCK;
+                    // SAFETY: the tile lies inside all maps, and its blocks inside the weights and factors.
+                    unsafe {
+                        if SEVERAL {
+                            let place = Place { block, q, pixels, from, to, map };
+                            self.several::<D>(sources, &place, &mut sums, &mut total);
+                        } else {
+                            let source = &sources[0];
+                            let spot = source.spot(block, from);
                             let place = (self, source, &spot, &mut sums);
                             match (self.pixel, self.s.stride) {
                                 _ if !D::STEPS => tiles::<D, 0>(q, pixels, place),
-                                (BLOCK, 1) => tiles::<D, BLOCK>(q, pixels, place),
+                                _ if STEP != 0 => tiles::<D, STEP>(q, pixels, place),
                                 (BLOCK, 2) => tiles::<D, { 2 * BLOCK }>(q, pixels, place),
                                 (IMAGE, 1) => tiles::<D, IMAGE>(q, pixels, place),
                                 (IMAGE, 2) => tiles::<D, { 2 * IMAGE }>(q, pixels, place),
@@ -192,29 +246,10 @@ impl Sum<'_> {
                             for j in 0..q {
                                 let channel = (block + j) * BLOCK;
                                 let scale = D::load(source.scale.add(channel));
-                                let shift = self.finish.shift(channel);
-                                let to = (block + j) * map + (y * ow + column) * BLOCK;
-                                // Most steps end like this, and are faster without asking for every pixel.
-                                if let Some(bytes) = plain {
-                                    let shift = D::load(shift);
-                                    for p in 0..pixels {
-                                        let t = D::add(D::mul(sums[j * MOST + p], scale), shift);
-                                        D::store_bytes(t, bytes.add(to + p * BLOCK));
-                                    }
-                                    continue;
-                                }
-                                // Before the last term, the sum stays in `total`, tile by tile.
-                                let rest = total.add(j * MOST * BLOCK);
-                                let (before, each) =
-                                    if i == 0 { (shift, 0) } else { (rest.cast_const(), BLOCK) };
+                                let shift = D::load(self.finish.shift(channel));
                                 for p in 0..pixels {
-                                    let t = D::mul(sums[j * MOST + p], scale);
-                                    let t = D::add(t, D::load(before.add(p * each)));
-                                    if i + 1 < self.sources.len() {
-                                        D::store(t, rest.add(p * BLOCK));
-                                    } else {
-                                        self.finish.store::<D>(t, to + p * BLOCK);
-                                    }
+                                    let t = D::add(D::mul(sums[j * MOST + p], scale), shift);
+                                    self.finish.store::<D>(t, to + j * map + p * BLOCK);
                                 }
                             }
                         }
@@ -223,6 +258,48 @@ impl Sum<'_> {
                 }
                 block += q;
                 left -= q;
+            }
+        }
+    }
+
+    /// One tile of the sum of several sources: one or two blocks. Before the last term it stays in `total`.
+    ///
+    /// # Safety
+    /// The CPU supports the features of `D`; `place` lies inside the output and all maps; no other thread touches
+    /// it.
+    #[inline(always)]
+    unsafe fn several<D: Dot>(
+        &self,
+        sources: &[Source<'_>],
+        place: &Place,
+        sums: &mut [D::Floats; 4 * MOST],
+        total: &mut [D::Floats; 2 * MOST],
+    ) {
+        let Place { block, q, pixels, from, to, map } = *place;
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            for (i, source) in sources.iter().enumerate() {
+                let spot = source.spot(block, from);
+                let tile_of = (self, source, &spot, &mut *sums);
+                if q == 2 {
+                    with_pixels!(pixels, D::PIXELS[1], tile::<D, 2, BLOCK>(tile_of));
+                } else {
+                    with_pixels!(pixels, D::PIXELS[0], tile::<D, 1, BLOCK>(tile_of));
+                }
+                for j in 0..q {
+                    let channel = (block + j) * BLOCK;
+                    let scale = D::load(source.scale.add(channel));
+                    let shift = D::load(self.finish.shift(channel));
+                    for p in 0..pixels {
+                        let before = if i == 0 { shift } else { total[j * MOST + p] };
+                        let t = D::add(D::mul(sums[j * MOST + p], scale), before);
+                        if i + 1 < sources.len() {
+                            total[j * MOST + p] = t;
+                        } else {
+                            self.finish.store::<D>(t, to + j * map + p * BLOCK);
+                        }
+                    }
+                }
             }
         }
     }
