@@ -89,9 +89,10 @@ impl Backbone {
     /// Maps the backbone file at `path`, checks all of it, and prepares its kernels.
     ///
     /// # Errors
-    /// [`Error::File`]; [`Error::Container`] for a damaged file; [`Error::Incompatible`] for a file packed
-    /// for another instruction set than asked for or supported here, or half precision for a file that is not f16; [`Error::Usage`] for an
-    /// instruction set that this machine does not support; [`Error::Untrusted`].
+    /// [`Error::File`]; [`Error::Container`] for a damaged file; [`Error::Incompatible`] for a file packed for
+    /// another instruction set than asked for or supported here, or half precision for a file that is not
+    /// f16; [`Error::Usage`] for an instruction set that this machine does not support;
+    /// [`Error::Untrusted`].
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Arc<Backbone>> {
         let path = path.as_ref();
         Backbone::read(path.display().to_string(), Map::open(path)?, options)

@@ -14,7 +14,8 @@ pub(super) trait Dot: Copy {
     /// Maximum pixels for which a register tile of 1, 2 and 4 blocks fits into registers; 0 if there is no
     /// such tile.
     const PIXELS: [usize; 3];
-    /// Whether tiles are built for each distance of two pixels' inputs that is common, instead of one for all.
+    /// Whether tiles are built for each distance of two pixels' inputs that is common, instead of one for
+    /// all.
     const STEPS: bool = true;
     /// Weights of sixteen output channels for four input channels.
     type Weights: Copy;

@@ -99,8 +99,8 @@ fn flat(s: &ConvShape, reach: Reach) -> (ConvShape, Reach) {
     (ConvShape { h: pixels / w, w, ..*s }, Reach { row: w * pixel(s), ..reach })
 }
 
-/// Computes the convolution `s` of every source, which has input channels of its own (those of `s` are not used),
-/// and writes their sum once.
+/// Computes the convolution `s` of every source, which has input channels of its own (those of `s` are not
+/// used), and writes their sum once.
 /// Only shapes with stride 1 and maps in blocks have more than one source.
 ///
 /// # Errors
@@ -195,9 +195,9 @@ impl DotWork for Sum<'_> {
 }
 
 impl Sum<'_> {
-    /// Output rows `rows` of `count` blocks starting at block `first`: the only one of `sources`, or the sum of
-    /// all if they are `SEVERAL`. The inputs of two neighbouring pixels are `STEP` bytes apart; 0 if that is not
-    /// known at compile time.
+    /// Output rows `rows` of `count` blocks starting at block `first`: the only one of `sources`, or the sum
+    /// of all if they are `SEVERAL`. The inputs of two neighbouring pixels are `STEP` bytes apart; 0 if that
+    /// is not known at compile time.
     #[inline(always)]
     unsafe fn rows<D: Dot, const STEP: usize, const SEVERAL: bool>(
         &self,
@@ -265,8 +265,8 @@ impl Sum<'_> {
     /// One tile of the sum of several sources: one or two blocks. Before the last term it stays in `total`.
     ///
     /// # Safety
-    /// The CPU supports the features of `D`; `place` lies inside the output and all maps; no other thread touches
-    /// it.
+    /// The CPU supports the features of `D`; `place` lies inside the output and all maps; no other thread
+    /// touches it.
     #[inline(always)]
     unsafe fn several<D: Dot>(
         &self,
