@@ -142,7 +142,7 @@ impl Eval {
                     what: "kernels".into(),
                     want: format!("a machine with {}", isa.word()),
                     got: match form.precision() {
-                        "f16" => "this one; measure with --precision f16 packed for no --target",
+                        "f16" => "this one; measure the backbone packed with --precision f16 and no --target",
                         _ => "this one; measure with the backbone they were packed from",
                     }
                     .into(),

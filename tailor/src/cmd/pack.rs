@@ -24,6 +24,7 @@ use targets::Profile;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                   tailor pack net.backbone --target jetson-orin-nano --out store/net.backbone\n  \
+                  tailor pack net.backbone --precision f16 --target jetson-orin-nano --out store/net.backbone\n  \
                   tailor pack net.backbone --precision int8 --out store/net.backbone\n  \
                   tailor pack digits.task --precision int8 --backbone net.backbone --data digits.zip \
                   --out store/digits.task")]
