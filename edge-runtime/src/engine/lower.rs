@@ -1,8 +1,10 @@
 //! Lowering a plan to steps: straight lines become kernel calls, and each cell's sum is distributed over the
 //! epilogues of the convolutions that feed it.
 
+mod groups;
 mod proxies;
 
+use self::groups::{Group, groups};
 use super::params::Span;
 use super::step::{AffineRecipe, Factor, Fused, PartSpec, Recipe, Step, ValueId, Weights, Work};
 use crate::backbone::Kernel;
@@ -87,39 +89,6 @@ pub(super) fn is_own_pointwise(conv: &Conv) -> bool {
 
 /// The value that the caller of a frame provides: the image, plain `(c, h, w)`.
 pub(crate) const INPUT: ValueId = 0;
-
-/// Operations fused into one step.
-#[derive(Clone, Copy)]
-enum Group<'p> {
-    Conv { conv: &'p Conv, affine: Option<&'p Affine>, relu: bool },
-    Affine { affine: &'p Affine, relu: bool },
-    Single(&'p Op),
-}
-
-fn groups(ops: &[Op]) -> Vec<Group<'_>> {
-    let mut out = Vec::with_capacity(ops.len());
-    let mut rest = ops;
-    while let Some((op, after)) = rest.split_first() {
-        let (group, after) = match (op, after) {
-            (Op::Conv(conv), [Op::Affine(affine), Op::Relu, after @ ..]) => {
-                (Group::Conv { conv, affine: Some(affine), relu: true }, after)
-            }
-            (Op::Conv(conv), [Op::Affine(affine), after @ ..]) => {
-                (Group::Conv { conv, affine: Some(affine), relu: false }, after)
-            }
-            (Op::Conv(conv), [Op::Relu, after @ ..]) => {
-                (Group::Conv { conv, affine: None, relu: true }, after)
-            }
-            (Op::Conv(conv), after) => (Group::Conv { conv, affine: None, relu: false }, after),
-            (Op::Affine(affine), [Op::Relu, after @ ..]) => (Group::Affine { affine, relu: true }, after),
-            (Op::Affine(affine), after) => (Group::Affine { affine, relu: false }, after),
-            (single, after) => (Group::Single(single), after),
-        };
-        out.push(group);
-        rest = after;
-    }
-    out
-}
 
 /// One path's contribution to a cell: the value before its last convolution and that convolution, or a
 /// finished value.

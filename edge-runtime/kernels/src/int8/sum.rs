@@ -95,13 +95,13 @@ fn flat(s: &ConvShape, reach: Reach) -> (ConvShape, Reach) {
         return (*s, reach);
     }
     let pixels = s.h * s.w;
-    let w = (s.w..=FLAT).rev().find(|w| pixels.is_multiple_of(*w)).unwrap_or(s.w);
+    let w = (s.w..=FLAT.min(pixels)).rev().find(|w| pixels.is_multiple_of(*w)).unwrap_or(s.w);
     (ConvShape { h: pixels / w, w, ..*s }, Reach { row: w * pixel(s), ..reach })
 }
 
 /// Computes the convolution `s` of every source, which has input channels of its own (those of `s` are not
-/// used), and writes their sum once.
-/// Only shapes with stride 1 and maps in blocks have more than one source.
+/// used), and writes their sum once. Only shapes with stride 1 and maps in blocks have more than one
+/// source.
 ///
 /// # Errors
 /// If a slice of `e` or `out` is shorter than the output requires.
