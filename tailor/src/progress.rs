@@ -94,6 +94,14 @@ impl Bar {
         }
     }
 
+    /// Removes the bar; prints a line where no bar can be drawn.
+    pub fn clear(self, line: impl FnOnce() -> String) {
+        self.epoch(line);
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
     /// Finishes the bar and leaves it on screen with a final message.
     pub fn finish(self, last: &str) {
         if let Some(bar) = self.bar {

@@ -113,12 +113,6 @@ impl Tailoring<'_> {
         }
         Ok(looks)
     }
-
-    /// Mean cross-entropy on validation.
-    pub(super) fn validation_loss(&self, plan: &Plan, params: &Params) -> Result<f64> {
-        let batches = self.loader(self.val, EVAL_BATCH)?.eval();
-        crate::train::mean_loss(&Net { plan, params }, self.progress.interrupt().watch(batches))
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What every run on a task starts from: a calibrated backbone and the data splits.
 
 use super::begun::about;
-use super::{Recipe, Tailoring, Work};
+use super::{Losses, Recipe, Tailoring, Work};
 use crate::Result;
 use crate::data::{Dataset, Loader, Split, hold_out, spread};
 use crate::progress::Progress;
@@ -77,6 +77,7 @@ impl Ground {
             identity: &self.identity,
             device,
             jobs: if device.is_cpu() { rayon::current_num_threads() } else { 1 },
+            losses: Losses::of(work),
             progress,
         }
     }

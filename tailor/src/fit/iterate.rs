@@ -4,6 +4,7 @@ use super::Tailoring;
 use super::cut::{Cut, FINISH, PRUNE, survivors};
 use crate::Result;
 use crate::net::Params;
+use crate::progress::Bar;
 use bundles::plan::{Cell, GateId, Plan, Role};
 use std::collections::BTreeSet;
 
@@ -45,6 +46,11 @@ pub(crate) fn taken(stage: &str) -> String {
         None => format!("G{}", step.replace(TOGETHER, " + G")),
     });
     steps.collect::<Vec<_>>().join(", ")
+}
+
+/// The line that says that parts of `at` have been ranked.
+fn ranked(at: &Cut) -> String {
+    format!("by the loss without each, in {}", at.stage)
 }
 
 /// A leaner network, and what it saves at what price.
@@ -100,7 +106,9 @@ impl Tailoring<'_> {
             return Ok(self.without_blocks(at, blocks)?.into_iter().collect());
         }
         let now = self.loss_and_cost(&at.plan, &at.params)?;
-        let mut steps = self.without_a_block(&at.plan, &at.params, now)?;
+        let bar = self.ranking(&at.plan, Role::Block, 1);
+        let mut steps = self.without_a_block(&at.plan, &at.params, now, &bar)?;
+        bar.clear(|| ranked(at));
         if self.recipe.budget.is_some() {
             steps.extend(self.fewer_proxies(at, &self.by_price(at, now)?, now, &THINNINGS[0])?);
         }
@@ -113,24 +121,37 @@ impl Tailoring<'_> {
         let mut params = survivors(&at.plan, &at.params, &at.plan)?;
         let mut plan = at.plan.clone();
         let mut taken = Vec::with_capacity(blocks);
+        let bar = self.ranking(&plan, Role::Block, blocks);
         while taken.len() < blocks {
             let now = self.loss_and_cost(&plan, &params)?;
-            let steps = self.without_a_block(&plan, &params, now)?;
-            let Some(best) = steps.into_iter().min_by(|a, b| a.price.total_cmp(&b.price)) else {
-                return Ok(None);
-            };
+            let steps = self.without_a_block(&plan, &params, now, &bar)?;
+            let Some(best) = steps.into_iter().min_by(|a, b| a.price.total_cmp(&b.price)) else { break };
             params = survivors(&plan, &params, &best.plan)?;
             plan = best.plan;
             taken.push(best.taken);
+        }
+        bar.clear(|| ranked(at));
+        if taken.len() < blocks {
+            return Ok(None);
         }
         let step = Step { price: 0.0, plan, taken: taken.join(TOGETHER), blocks };
         step.of(at).map(Some)
     }
 
+    /// The bar for removing that many of the plan's gates with this role, one after the other, each time the
+    /// best of those that are left.
+    fn ranking(&self, plan: &Plan, role: Role, removed: usize) -> Bar {
+        let all = gates(plan, role).count();
+        let networks: usize = (0..removed).map(|gone| all.saturating_sub(gone)).sum();
+        let what = if role == Role::Block { "blocks" } else { "proxies" };
+        self.progress.stage(&format!("rank {what}"), networks as u64, 0)
+    }
+
     /// All networks with one block less.
-    fn without_a_block(&self, plan: &Plan, params: &Params, now: (f64, f64)) -> Result<Vec<Step>> {
+    fn without_a_block(&self, plan: &Plan, params: &Params, now: (f64, f64), bar: &Bar) -> Result<Vec<Step>> {
         let steps = gates(plan, Role::Block).map(|id| {
             let less = self.without(plan, params, &BTreeSet::from([id]), now)?;
+            bar.step(|| format!("without G{}", id.node));
             Ok(less.map(|(price, plan)| Step { price, plan, taken: id.node.to_string(), blocks: 1 }))
         });
         steps.filter_map(Result::transpose).collect()
@@ -157,11 +178,14 @@ impl Tailoring<'_> {
     /// Proxies that can be removed, sorted by the loss per unit of cost saved.
     fn by_price(&self, at: &Cut, now: (f64, f64)) -> Result<Vec<GateId>> {
         let mut proxies = Vec::new();
+        let bar = self.ranking(&at.plan, Role::Proxy, 1);
         for id in gates(&at.plan, Role::Proxy) {
             if let Some((price, _)) = self.without(&at.plan, &at.params, &BTreeSet::from([id]), now)? {
                 proxies.push((price, id));
             }
+            bar.step(|| format!("without a proxy into node {}", id.node));
         }
+        bar.clear(|| ranked(at));
         proxies.sort_by(|a, b| a.0.total_cmp(&b.0));
         Ok(proxies.into_iter().map(|(_, id)| id).collect())
     }

@@ -1,6 +1,6 @@
 //! The stages of tailoring, each a function of the previous one and the recipe.
 
-use super::{Measure, Recipe, Stage, Work};
+use super::{Losses, Measure, Recipe, Stage, Work};
 use crate::Result;
 use crate::data::{Loader, Split};
 use crate::net::{Complexity, Net, Params};
@@ -42,6 +42,8 @@ pub struct Tailoring<'a> {
     pub device: &'a Device,
     /// Number of candidates to retrain at the same time.
     pub jobs: usize,
+    /// Validation losses measured so far.
+    pub losses: Losses,
     /// Progress shown to the user.
     pub progress: &'a Progress,
 }

@@ -46,6 +46,11 @@ impl Work {
         Log::new(self.folder.join("metrics.csv"))
     }
 
+    /// Validation losses that the search has measured.
+    pub fn losses(&self) -> PathBuf {
+        self.folder.join("losses.tsv")
+    }
+
     /// The packed task named `name`.
     pub fn bundle(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.task"))
