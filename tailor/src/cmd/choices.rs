@@ -322,3 +322,64 @@ fn three(text: &str) -> Result<[usize; 3], String> {
         .and_then(|n| n.try_into().ok())
         .ok_or_else(|| "three numbers are needed, for example 12,15,8".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use serde_json::Value;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        choices: Choices,
+    }
+
+    fn recipe(words: &[String]) -> Recipe {
+        let line = std::iter::once("tailor".to_owned()).chain(words.iter().cloned());
+        Line::try_parse_from(line).unwrap().choices.recipe().unwrap()
+    }
+
+    /// A command line that says again what is in this document.
+    fn words(options: &Value) -> Vec<String> {
+        let mut words = Vec::new();
+        for (name, value) in options.as_object().unwrap() {
+            let value = match (name.as_str(), value) {
+                ("momentum" | "decay", _) | (_, Value::Null) => continue,
+                ("flip" | "balance", Value::Bool(false)) => continue,
+                ("flip" | "balance", _) => None,
+                (_, Value::String(text)) => Some(text.clone()),
+                (_, Value::Array(values)) => {
+                    Some(values.iter().map(Value::to_string).collect::<Vec<_>>().join(","))
+                }
+                (_, other) => Some(other.to_string()),
+            };
+            words.push(match value {
+                Some(value) => format!("--{name}={value}"),
+                None => format!("--{name}"),
+            });
+        }
+        words
+    }
+
+    #[test]
+    fn a_recorded_recipe_is_a_command_line() {
+        let lines = [
+            "",
+            "--schedule paper",
+            "--epochs 3,4,5 --batch 8,9,10 --finish 2 --teach-rate cosine:0.02,warm-up=1 --skips dense \
+             --gamma1 0.1 --gamma2 2 --distill 0.3 --theta 0.07 --tolerance 0.7 --judge answers --caution 0.5 \
+             --looks 3 --cost params --complexity paper --matching local --free-norms false --search bisect \
+             --validation 0.2 --crop 3 --flip --augment randaugment:2,9 --jitter 0.3 --erase 0.25 --balance \
+             --patience 4 --clip 5",
+        ];
+        for line in lines {
+            let line: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let recipe_of_line = recipe(&line);
+            assert_eq!(recipe(&words(&recipe_of_line.options())), recipe_of_line, "{line:?}");
+        }
+        // Nothing may be given next to a budget that it replaces, nor next to gates that have no threshold.
+        let budgeted = recipe(&["--budget=1.5k".to_owned(), "--gates=hard-concrete".to_owned()]).options();
+        assert_eq!((&budgeted["budget"], &budgeted["gates"]), (&"1500".into(), &"hard-concrete".into()));
+    }
+}

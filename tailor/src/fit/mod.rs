@@ -11,6 +11,7 @@ mod job;
 mod latency;
 mod losses;
 mod measure;
+mod options;
 mod predictions;
 mod pruning;
 mod recipe;

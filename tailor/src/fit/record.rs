@@ -38,10 +38,8 @@ impl Record<'_> {
         backbone["arch"] = self.source.arch.to_string().into();
         backbone["id"] = hex(&self.source.id).into();
         let [train, val, test] = self.images;
-        // The seed is recorded separately: runs that differ only in it have the same recipe.
-        let recipe = Recipe { seed: 0, ..self.recipe.clone() };
         Ok(json!({
-            "version": 1,
+            "version": 2,
             "program": concat!("tailor ", env!("CARGO_PKG_VERSION")),
             "command": command_line(),
             "name": self.report.name,
@@ -50,7 +48,8 @@ impl Record<'_> {
             "run": self.run,
             "test_images": self.test_images,
             "paper_macs": self.paper_macs,
-            "recipe": format!("{recipe:#?}"),
+            // Without the seed: runs that differ only in it have the same recipe.
+            "recipe": self.recipe.options(),
             "tolerance": self.recipe.tolerance,
             "judge": self.recipe.judge.name(),
             "caution": self.recipe.caution,

@@ -167,9 +167,23 @@ fn facts(run: &Run) -> String {
         .into_iter()
         .filter_map(|(what, value)| Some(format!("<dt>{what}</dt><dd>{}</dd>\n", value?)))
         .collect();
-    let recipe = text(&report["recipe"])
-        .map(|recipe| format!("<details><summary>Recipe</summary><pre>{recipe}</pre></details>\n"));
-    format!("<dl>{rows}</dl>\n{}", recipe.unwrap_or_default())
+    format!("<dl>{rows}</dl>\n{}", recipe(&report["recipe"]))
+}
+
+/// The options that a run was made with, by name; empty if they are not recorded.
+fn recipe(options: &Value) -> String {
+    let Some(options) = options.as_object() else { return String::new() };
+    let said = |value: &Value| match value {
+        Value::Null => "off".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    };
+    let rows: String = options
+        .iter()
+        .map(|(name, value)| format!("<dt>{}</dt><dd>{}</dd>\n", escape(name), escape(&said(value))))
+        .collect();
+    format!("<details><summary>Recipe</summary><dl>\n{rows}</dl></details>\n")
 }
 
 /// The column that lists what was removed for a candidate.
