@@ -1,7 +1,7 @@
 //! Runs several methods on one task after another, each in its own folder; finished results are read back
 //! from there.
 
-use super::{Bench, Method, Outcome, Packed, Size, borrow_teacher};
+use super::{Bench, Method, Outcome, Packed, Size};
 use crate::Result;
 use crate::data::{Dataset, Split};
 use crate::fit::{Ground, Job, Recipe, Work, made_otherwise};
@@ -65,7 +65,7 @@ impl Comparison {
             if let Some(known) = &known
                 && known.run != run
             {
-                return Err(made_otherwise(&result));
+                return Err(made_otherwise(&result, &known.run, &run));
             }
             // A test that was left out may be requested later, and with other images.
             let tested = ground.test.as_ref().map(Split::digest);
@@ -81,8 +81,8 @@ impl Comparison {
                 known => {
                     let trained = match method {
                         Method::Tailor => {
-                            borrow_teacher(&folder.join(Method::FineTune.name()), &work)?;
-                            self.tailor(data, dataset.clone(), &work)?
+                            let finetuned = folder.join(Method::FineTune.name());
+                            self.tailor(data, dataset.clone(), &work, &finetuned)?
                         }
                         _ => self.baseline(method, data, &ground, &work, known.is_none())?,
                     };
@@ -127,7 +127,7 @@ impl Comparison {
     /// Everything that shapes a result, as text.
     fn identity(&self, method: Method, ground: &Ground) -> String {
         let how = match method {
-            Method::Tailor => format!("{:?}", self.recipe),
+            Method::Tailor => self.recipe.identity(),
             _ => format!("{} {}", self.schedule(method), self.recipe.teacher_fingerprint()),
         };
         let after =
@@ -161,7 +161,7 @@ impl Comparison {
         Ok((trained.validation, test, trained.size))
     }
 
-    fn tailor(&self, data: &str, dataset: Dataset, work: &Work) -> Result<Figures> {
+    fn tailor(&self, data: &str, dataset: Dataset, work: &Work, finetuned: &Path) -> Result<Figures> {
         let job = Job {
             name: data,
             source: self.source.clone(),
@@ -174,6 +174,7 @@ impl Comparison {
             jobs: None,
             progress: &self.progress.for_task(&format!("{data} tailor:")),
         };
+        job.borrow_teacher(finetuned)?;
         let report = job.run()?;
         Ok((report.val, report.test, Size::tailored(&report)))
     }

@@ -41,4 +41,3 @@ pub use method::Method;
 pub use outcome::Outcome;
 pub use packnet::Packed;
 pub use size::Size;
-pub use tailored::borrow_teacher;

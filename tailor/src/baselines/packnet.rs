@@ -11,7 +11,6 @@
 //! of the sequence (there: with the source task) and fixed for all later ones. A third of the teacher's
 //! epochs is used for retraining, the rest for training; both follow the run's schedule (there: two rates,
 //! ten times smaller for retraining).
-//! trains; both follow the run's schedule (there: two rates, ten times smaller for retraining).
 
 use super::bench::{Bench, Trained};
 use super::kernels::{convs, weight};

@@ -1,7 +1,7 @@
 //! Recipe options shared by every command that tailors.
 
 use super::training;
-use crate::data::{Augment, Counts};
+use crate::data::{Augment, Counts, Jitter};
 use crate::fit::{Budget, Judge, LatencyTable, Measure, Recipe, Search};
 use crate::net::{Formula, Gating};
 use crate::train::Schedule;
@@ -296,7 +296,7 @@ impl Choices {
     /// Rejects several looks that would all be the same.
     pub(super) fn check_looks(&self, recipe: &Recipe) -> Result<()> {
         let Augment { crop_pad, flip, jitter, .. } = recipe.augment;
-        if self.looks > 1 && crop_pad == 0 && !flip && jitter == 0.0 {
+        if self.looks > 1 && crop_pad == 0 && !flip && jitter == Jitter::NONE {
             let want = "has no effect unless --crop, --flip or --jitter makes the looks differ";
             return Err(Error::config(format!("--looks {}", self.looks), want));
         }
@@ -370,7 +370,7 @@ mod tests {
             "--epochs 3,4,5 --batch 8,9,10 --finish 2 --teach-rate cosine:0.02,warm-up=1 --skips dense \
              --gamma1 0.1 --gamma2 2 --distill 0.3 --theta 0.07 --tolerance 0.7 --judge answers --caution 0.5 \
              --looks 3 --cost params --complexity paper --matching local --free-norms false --search bisect \
-             --validation 0.2 --crop 3 --flip --augment randaugment:2,9 --jitter 0.3 --erase 0.25 --balance \
+             --validation 0.2 --crop 3 --padding reflect --flip --augment randaugment:2,9 --jitter 0.5,0.2,0.3 --erase 0.25 --balance \
              --patience 4 --clip 5",
         ];
         for line in lines {

@@ -30,6 +30,10 @@ pub struct Prune {
     /// Print a script that runs the sweep on a scheduler: teacher and student, a job array, selection.
     #[arg(long, value_enum, value_name = "SCHEDULER", requires = "sweep", conflicts_with = "drop")]
     emit: Option<Scheduler>,
+    /// Option of `sbatch` for all jobs of --emit slurm, such as --sbatch=--cpus-per-task=4; may be repeated.
+    /// A job uses the cores that it is given.
+    #[arg(long, value_name = "OPTION", requires = "emit", allow_hyphen_values = true)]
+    sbatch: Vec<String>,
     #[command(flatten)]
     fit: Fit,
 }
@@ -50,7 +54,9 @@ impl Prune {
                     std::env::current_exe().map_err(Error::io(std::path::Path::new("this program")))?;
                 let args = std::env::args_os().skip(1);
                 let options: Vec<String> = without_sweep(args.map(|arg| quoted(&arg)).collect());
-                text(&slurm(&name, &work, blocks, &quoted(program.as_os_str()), &options.join(" ")));
+                let sbatch: Vec<String> = self.sbatch.iter().map(|option| quoted(option.as_ref())).collect();
+                let program = quoted(program.as_os_str());
+                text(&slurm(&name, &work, blocks, &program, &options.join(" "), &sbatch));
                 Ok(())
             }
         }
@@ -91,7 +97,8 @@ fn without_sweep(args: Vec<String>) -> Vec<String> {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--sweep" | "--emit=slurm" | "--search=sweep" | "--until=pack" => {}
-            "--emit" | "--search" | "--until" => drop(args.next()),
+            "--emit" | "--search" | "--until" | "--sbatch" => drop(args.next()),
+            option if option.starts_with("--sbatch=") => {}
             _ => kept.push(arg),
         }
     }
@@ -113,26 +120,29 @@ fn quoted(arg: &OsStr) -> String {
 /// Slurm expands `%` patterns anywhere in a log's path, including the current folder, and jobs whose log
 /// cannot be opened fail silently. With `--clusters` or `SBATCH_CLUSTERS`, `--parsable` appends `;` and the
 /// cluster's name.
-fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str) -> String {
+fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str, sbatch: &[String]) -> String {
     let (title, folder) = (quoted(name.as_ref()), quoted(work.as_ref()));
     let mut script = format!(
         "#!/bin/bash\n\
          # Tailors {name} on a Slurm cluster: teacher and student; one job per number of dropped blocks; the choice.\n\
-         # Submit with `bash FILE` from a folder that all nodes can see. Set sbatch options (partition, account, time)\n\
-         # with SBATCH_PARTITION and so on. After a failure, submit again to resume.\n\
+         # Submit with `bash FILE` from a folder that all nodes can see. sbatch options (partition, account, time) may\n\
+         # also be set with SBATCH_PARTITION and so on. After a failure, submit again to resume.\n\
          set -euo pipefail\n\
          mkdir -p {folder}\n\
          # Slurm expands % in log file names.\n\
          logs=$(CDPATH= cd {folder} && pwd)\n\
          logs=${{logs//\\%/%%}}\n"
     );
+    let given: String = sbatch.iter().map(|option| format!("{option} ")).collect();
     let mut submit = |variable: &str, step: &str, more: &str, command: &str| {
         let job = quoted(format!("{name}-{step}").as_ref());
         // Writing to a string cannot fail.
         let _ = write!(
             script,
-            "\n{variable}=$(sbatch --parsable --job-name={job} --output=\"$logs/slurm-{step}-%j.log\" {more}<<'JOB'\n\
-             #!/bin/bash\n{command}\nJOB\n)\n{variable}=${{{variable}%%;*}}\n"
+            "\n{variable}=$(sbatch --parsable --job-name={job} --output=\"$logs/slurm-{step}-%j.log\" {given}{more}<<'JOB'\n\
+             #!/bin/bash\n\
+             # Without control groups, a job sees all cores of its node, whatever it was given.\n\
+             export RAYON_NUM_THREADS=${{SLURM_CPUS_PER_TASK:-${{SLURM_CPUS_ON_NODE:-1}}}}\n{command}\nJOB\n)\n{variable}=${{{variable}%%;*}}\n"
         );
     };
     submit("student", "student", "", &format!("exec {program} fit {options} --until train"));

@@ -1,7 +1,7 @@
 //! Options shared by all training commands: sampling and augmentation, and safeguards for small data sets.
 
 use crate::Result;
-use crate::data::{Augment, Policy};
+use crate::data::{Augment, Jitter, Padding, Policy};
 
 /// Sampling and augmentation of training images. Every choice is a function of seed, epoch and image.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -10,6 +10,10 @@ pub(super) struct Images {
     /// `pretrain`].
     #[arg(long, value_name = "PIXELS")]
     crop: Option<usize>,
+    /// What fills the border of shifted images: black, or the mirrored image (reflect) [default: black;
+    /// reflect in `protocol decathlon`].
+    #[arg(long, value_enum)]
+    padding: Option<Padding>,
     /// Random horizontal flips of training images (not for digits, letters or signs).
     #[arg(long)]
     flip: bool,
@@ -18,10 +22,10 @@ pub(super) struct Images {
     /// random strength, rotations up to 135 degrees). Neither flips.
     #[arg(long, value_name = "POLICY", default_value_t)]
     augment: Policy,
-    /// Colour jitter: random changes of brightness, contrast and saturation by up to this fraction; 0.3 is
-    /// common.
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
-    jitter: f32,
+    /// Colour jitter: random changes of brightness, contrast and saturation by up to this fraction, or by
+    /// three, comma-separated; 0.3 is common.
+    #[arg(long, value_name = "FRACTION", default_value_t)]
+    jitter: Jitter,
     /// Random erasing: probability that a rectangle of a training image is replaced by noise; 0.25 is common.
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0)]
     erase: f32,
@@ -35,9 +39,10 @@ impl Images {
     pub(super) fn augment(&self, default: Augment) -> Augment {
         Augment {
             crop_pad: self.crop.unwrap_or(default.crop_pad),
+            padding: self.padding.unwrap_or(default.padding),
             flip: self.flip || default.flip,
             policy: self.augment,
-            jitter: if self.jitter > 0.0 { self.jitter } else { default.jitter },
+            jitter: if self.jitter == Jitter::NONE { default.jitter } else { self.jitter },
             erase: self.erase,
         }
     }

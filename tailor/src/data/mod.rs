@@ -21,7 +21,7 @@ mod summary;
 mod tests;
 mod unlabelled;
 
-pub use augment::{Augment, Policy};
+pub use augment::{Augment, Jitter, Padding, Policy};
 pub use bundles::preprocess::Size;
 pub use decode::{Photo, read_photo};
 pub use found::{Counts, Found, Part, find, find_labelled};

@@ -1,10 +1,11 @@
 //! Checks a work folder for runs that were started with other options. Fingerprints of the checkpoints are
 //! enough for that: no image is read.
 
+use super::stages::{STUDENT, TEACHER};
 use super::{Recipe, Work};
 use crate::data::{Size, digest_of};
 use crate::source::Source;
-use crate::train::Checkpoint;
+use crate::train::{Checkpoint, differences};
 use crate::{Error, Result};
 use bundles::container::hex;
 use std::path::Path;
@@ -17,10 +18,15 @@ pub(super) fn about(source: &Source, size: Size, classes: &[String]) -> String {
     format!("backbone {id} mean {mean:?} std {std:?} {width}x{height} {count} classes {names}")
 }
 
-/// The error for a finished result at `path` that was produced by a different run.
-pub(crate) fn made_otherwise(path: &Path) -> Error {
-    let want = "repeat its options, remove its folder, or choose another work folder";
-    Error::training(path.display(), "made with other options or images, or by another version", want)
+/// The error for a finished result at `path` of a run with other options, given the identities of that run
+/// and of this one.
+pub(crate) fn made_otherwise(path: &Path, there: &str, here: &str) -> Error {
+    let differences = differences(there, here);
+    Error::training(
+        path.display(),
+        format!("made with other options or images, or by another version{differences}"),
+        "repeat its options, remove its folder, or choose another work folder",
+    )
 }
 
 /// Refuses checkpoints in `work` that belong to a different backbone, different classes or a different
@@ -37,12 +43,12 @@ pub fn refuse_others(
 ) -> Result<()> {
     let about = about(source, size, classes);
     let mut stages = vec![
-        ("teach".to_string(), recipe.teacher_fingerprint()),
-        ("train".to_string(), recipe.student_fingerprint()),
+        (TEACHER.to_string(), recipe.teacher_fingerprint()),
+        (STUDENT.to_string(), recipe.student_fingerprint()),
     ];
     let mut dropped = 0;
-    // Searches start with no block dropped. Halving may leave gaps; training itself checks the candidates
-    // behind them.
+    // Most searches start with no block dropped. Where there is a gap, training itself checks the candidates
+    // behind it.
     loop {
         let stage = recipe.candidate_stage(dropped);
         if !work.checkpoint(&stage).exists() {

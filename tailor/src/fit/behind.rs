@@ -4,7 +4,7 @@ use super::{EVAL_BATCH, Search, Tailoring, Teacher};
 use crate::Result;
 use crate::data::{Augment, Policy};
 use crate::net::{Net, Params};
-use crate::train::Verdict;
+use crate::train::{Verdict, two_digits};
 use bundles::plan::Plan;
 
 /// The augmentations used for every view of a validation image after the first: geometry and colours, but
@@ -81,6 +81,22 @@ impl Behind {
     }
 }
 
+impl Behind {
+    /// Half-width of the 95 % confidence interval of the gap.
+    pub fn margin(&self) -> f64 {
+        1.96 * self.error
+    }
+
+    /// Approximate number of images that would tell the gap to within `tolerance`, given that `images` did to
+    /// within the [margin](Self::margin), rounded up to two digits; `None` if they suffice.
+    pub fn needed_for(&self, images: usize, tolerance: f64) -> Option<usize> {
+        if self.margin() <= tolerance || tolerance <= 0.0 {
+            return None;
+        }
+        Some(two_digits((images as f64 * (self.margin() / tolerance).powi(2)).ceil() as usize))
+    }
+}
+
 /// Formats a gap and its standard error: points, their 95 % interval, and the name of the metric.
 pub(crate) fn points(gap: f64, error: f64, judge: &str) -> String {
     format!("{:.2} ± {:.2} by {judge}", 100.0 * gap, 196.0 * error)
@@ -144,6 +160,16 @@ mod tests {
         assert!((likely.gap - 0.15).abs() < 1e-12 && (likely.error - (0.09f64 / 5.0).sqrt()).abs() < 1e-12);
         let nothing = Behind::of(Judge::Answers, &[], &[]);
         assert_eq!((nothing.gap, nothing.error), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_quarter_of_the_error_takes_sixteen_times_the_images() {
+        let behind = Behind { gap: 0.0, error: 0.01 / 1.96, lost: 0, won: 0 };
+        assert_eq!(behind.needed_for(100, 0.0025), Some(1600));
+        assert_eq!(behind.needed_for(123, 0.0025), Some(2000), "1968, rounded up to two digits");
+        assert_eq!(behind.needed_for(100, 0.01), None);
+        assert_eq!(behind.needed_for(100, 0.0), None);
+        assert!(behind.needed_for(100, 1e-300).is_some());
     }
 
     #[test]

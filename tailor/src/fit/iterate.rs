@@ -95,6 +95,12 @@ fn keeps_ways_round(before: &Plan, less: &Plan) -> bool {
     pairs.into_iter().all(|(before, less)| less.block().is_none() || !has_way(before) || has_way(less))
 }
 
+/// Rise of the loss per unit of cost saved; infinite if there is no loss any more because activations
+/// overflow.
+fn price(rise: f64, saved: f64) -> f64 {
+    if rise.is_nan() { f64::INFINITY } else { rise.max(NO_LOSS) / saved.max(f64::MIN_POSITIVE) }
+}
+
 impl Tailoring<'_> {
     /// The networks to try after `at`. With `blocks` of 1, networks with one block less, sorted by the rise
     /// of the validation loss per unit of cost saved, at most [`TRIES`] of them; on the way to a budget,
@@ -118,6 +124,9 @@ impl Tailoring<'_> {
 
     /// `at` without that many blocks, if that many can be removed.
     fn without_blocks(&self, at: &Cut, blocks: usize) -> Result<Option<Cut>> {
+        if blocks > at.plan.blocks() {
+            return Ok(None);
+        }
         let mut params = survivors(&at.plan, &at.params, &at.plan)?;
         let mut plan = at.plan.clone();
         let mut taken = Vec::with_capacity(blocks);
@@ -246,7 +255,7 @@ impl Tailoring<'_> {
         let params = survivors(plan, params, &less)?;
         let rise = self.validation_loss(&less, &params)? - now.0;
         let saved = now.1 - self.recipe.cost.total(&less)?;
-        Ok(Some((rise.max(NO_LOSS) / saved.max(f64::MIN_POSITIVE), less)))
+        Ok(Some((price(rise, saved), less)))
     }
 }
 
@@ -271,6 +280,13 @@ mod tests {
     }
 
     #[test]
+    fn a_network_without_a_loss_is_the_last_choice() {
+        assert_eq!(price(0.2, 4.0), 0.05);
+        assert_eq!(price(-0.2, 4.0), NO_LOSS / 4.0);
+        assert!(price(f64::NAN, 4.0) == f64::INFINITY && price(f64::INFINITY, 4.0) == f64::INFINITY);
+    }
+
+    #[test]
     fn the_least_important_block_comes_first() {
         let ground = testing::ground(1, true);
         let folder = tempfile::tempdir().unwrap();
@@ -292,7 +308,7 @@ mod tests {
         let all = whole.plan.blocks();
         let loss = |cut: &Cut| tailoring.validation_loss(&cut.plan, &cut.params).unwrap();
         let cost = |cut: &Cut| recipe.cost.total(&cut.plan).unwrap();
-        let price = |cut: &Cut| (loss(cut) - loss(&whole)).max(NO_LOSS) / (cost(&whole) - cost(cut));
+        let price = |cut: &Cut| price(loss(cut) - loss(&whole), cost(&whole) - cost(cut));
         let leaner = tailoring.leaner(&whole, 1).unwrap();
         assert_eq!(leaner.len(), TRIES);
         for cut in &leaner {
@@ -334,9 +350,9 @@ mod tests {
             quarters.len() == 1 && quarters[0].plan == quarter.plan && quarters[0].stage == quarter.stage
         );
         // Where half was too much, half of what a quarter left is not tried.
-        for next in tailoring.thinner(quarter, 0).unwrap() {
-            assert_eq!(next.stage, format!("{}-q", quarter.stage));
-        }
+        let again = tailoring.thinner(quarter, 0).unwrap();
+        let [again] = &again[..] else { panic!("{} steps", again.len()) };
+        assert_eq!(again.stage, format!("{}-q", quarter.stage));
         let budgeted = Recipe { budget: Some("50%".parse().unwrap()), ..recipe.clone() };
         let budgeted = ground.tailoring(&budgeted, &work, &Device::Cpu, &progress);
         let careful = budgeted.thinner(&whole, 0).unwrap().into_iter().next().unwrap();

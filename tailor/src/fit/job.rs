@@ -2,6 +2,7 @@
 
 use super::begun::made_otherwise;
 use super::record::Record;
+use super::stages::TEACHER;
 use super::{Attempt, Ground, Recipe, Report, Tailoring, Work, answers, predictions};
 use crate::data::{Dataset, Loader, Split};
 use crate::draw::{Architecture, architecture};
@@ -9,11 +10,12 @@ use crate::net::{Net, alphas};
 use crate::pack::{Label, deploy, task_bundle};
 use crate::progress::Progress;
 use crate::source::Source;
-use crate::train::Score;
+use crate::train::{Checkpoint, Score};
 use crate::{Error, Result};
 use bundles::container::{Preprocess, Resize, SigningKey, write_atomically};
 use bundles::plan::Counter;
 use candle_core::Device;
+use std::path::Path;
 
 /// Images per batch when the final predictions are computed.
 const ANSWERED: usize = 100;
@@ -24,7 +26,7 @@ pub struct Job<'a> {
     pub name: &'a str,
     /// The backbone.
     pub source: Source,
-    /// Where the images came from; part of the run's identity and the bundle's metadata.
+    /// Where the images came from; part of the bundle's metadata.
     pub data_name: &'a str,
     /// The images.
     pub dataset: Dataset,
@@ -159,6 +161,34 @@ impl Job<'_> {
         Ok((teacher.validation, student.map(|student| student.validation)))
     }
 
+    /// Starts from the teacher that the same fine-tuning left in folder `from`, with its metrics. Does nothing
+    /// if there is none, if it is of other options or images, or if the work folder has one already.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or an error in the checkpoint.
+    pub fn borrow_teacher(&self, from: &Path) -> Result<()> {
+        let (teacher, log) = (self.work.checkpoint(TEACHER), self.work.log());
+        let there = |here: &Path| here.file_name().map_or_else(|| from.to_path_buf(), |name| from.join(name));
+        if teacher.exists() || log.has_other_than(TEACHER)? {
+            return Ok(());
+        }
+        let Some(lent) = Checkpoint::peek(&there(&teacher))? else { return Ok(()) };
+        let fingerprint = format!("{} | {}", self.ground()?.identity, self.recipe.teacher_fingerprint());
+        if lent.fingerprint != fingerprint {
+            return Ok(());
+        }
+        let lines = log.path().with_extension("jsonl");
+        // The checkpoint comes last, so that a copy interrupted before it does not count.
+        for to in [log.path(), &lines, &teacher] {
+            let from = there(to);
+            if from.exists() {
+                let bytes = std::fs::read(&from).map_err(Error::io(&from))?;
+                write_atomically(to, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs or resumes one candidate of a sweep, and the stages it depends on if they are not done yet.
     ///
     /// # Errors
@@ -182,10 +212,15 @@ impl Job<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Error::io(&path)(error)),
         };
-        let found: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let unreadable = |error: serde_json::Error| {
+            let what = format!("not valid JSON ({error})");
+            Error::training(path.display(), what, "remove the file, or choose another work folder")
+        };
+        let found: serde_json::Value = serde_json::from_str(&text).map_err(unreadable)?;
         let ground = self.ground()?;
-        if found["run"] != self.identity(&ground) {
-            return Err(made_otherwise(&path));
+        let run = self.identity(&ground);
+        if found["run"] != run {
+            return Err(made_otherwise(&path, found["run"].as_str().unwrap_or_default(), &run));
         }
         // No training used the test images: with different ones, the existing networks are only evaluated
         // again.
@@ -196,7 +231,7 @@ impl Job<'_> {
 
     /// Everything that shapes the result, as text.
     fn identity(&self, ground: &Ground) -> String {
-        format!("{} | {:?}", ground.identity, self.recipe)
+        format!("{} | {}", ground.identity, self.recipe.identity())
     }
 
     fn ground(&self) -> Result<Ground> {

@@ -4,7 +4,6 @@
 use crate::{Error, Result};
 use bundles::plan::{Arch, Plan, Role};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 /// The part of the network that a row measures.
@@ -42,22 +41,17 @@ struct Measured {
     arch: Option<String>,
     /// Height and width of the images.
     size: Option<[usize; 2]>,
+    /// Instruction set, precision and number of threads, in words.
+    by: Option<String>,
 }
 
 /// Microseconds of each part of a student, measured on a device.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LatencyTable {
     /// Path of the file, for error messages.
     file: String,
     measured: Measured,
     rows: BTreeMap<(usize, Option<usize>, Part), f64>,
-}
-
-impl fmt::Debug for LatencyTable {
-    /// Leaves out the path, so that a recipe's `Debug` output stays the same if the file moves.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LatencyTable").field("measured", &self.measured).field("rows", &self.rows).finish()
-    }
 }
 
 impl LatencyTable {
@@ -89,13 +83,19 @@ impl LatencyTable {
         }
     }
 
+    /// The table's file and what computed its times, in words; `None` if the table does not say. Networks that
+    /// run on other instructions, at another precision or on more threads take other times.
+    pub fn about(&self) -> Option<String> {
+        Some(format!("latencies of {} were measured with {}", self.file, self.measured.by.as_ref()?))
+    }
+
     /// Refuses a table that names another architecture or an image size other than `size` pixels each way:
     /// its nodes may have the same numbers but different costs.
     ///
     /// # Errors
     /// [`Error::Data`].
     pub fn check(&self, arch: Arch, size: usize) -> Result<()> {
-        let Measured { arch: named, size: images } = &self.measured;
+        let Measured { arch: named, size: images, .. } = &self.measured;
         let refuse = |found: String, want: String| Err(Error::data(&self.file, found, want));
         if let Some(named) = named.as_ref().filter(|named| **named != arch.to_string()) {
             let want = format!("a table of a {arch}; make it with `edge-runtime bench --blocks`");
@@ -218,7 +218,11 @@ fn rows_of_json(text: &str) -> std::result::Result<(Measured, Vec<Row>), String>
     let size = value["size"].as_array().map(|sides| sides.iter().filter_map(number).collect::<Vec<_>>());
     let size =
         size.map(|sides| sides.try_into().map_err(|_| format!("size {}", value["size"]))).transpose()?;
-    let measured = Measured { arch: value["arch"].as_str().map(str::to_owned), size };
+    let word = |key: &str| value[key].as_str().map(str::to_owned);
+    let threads =
+        value["threads"].as_u64().map(|n| format!("{n} {}", if n == 1 { "thread" } else { "threads" }));
+    let by: Vec<String> = [word("isa"), word("precision"), threads].into_iter().flatten().collect();
+    let measured = Measured { arch: word("arch"), size, by: (!by.is_empty()).then(|| by.join(", ")) };
     Ok((measured, rows.collect::<std::result::Result<_, _>>()?))
 }
 
@@ -239,12 +243,13 @@ mod tests {
 
     #[test]
     fn both_forms_say_the_same() {
-        let json = r#"{"arch":"cifar-resnet8-b","size":[32,32],"rows":[{"node":0,"source":null,"role":"stem","us":5},
+        let json = r#"{"arch":"cifar-resnet8-b","size":[32,32],"isa":"avx2","precision":"f32","threads":2,"rows":[{"node":0,"source":null,"role":"stem","us":5},
             {"node":1,"source":0,"role":"block","us":10},{"node":1,"source":0,"role":"proxy","us":2},
             {"node":1,"source":null,"role":"sum","us":0.5},{"node":4,"source":null,"role":"head","us":1}]}"#;
         let (a, b) = (read("t.tsv", TSV).unwrap(), read("t.json", json).unwrap());
         assert_eq!(a.rows, b.rows);
         assert_eq!(a.fingerprint(), b.fingerprint());
+        assert!(a.about().is_none() && b.about().unwrap().ends_with("with avx2, f32, 2 threads"));
         let arch: Arch = "cifar-resnet8-b".parse().unwrap();
         let other = "cifar-resnet20-b".parse().unwrap();
         for (arch, size) in [(arch, 32), (other, 32), (arch, 48)] {

@@ -28,20 +28,26 @@ impl Losses {
 
     /// The loss under `key`; measured and added to the file if it is not there.
     fn get(&self, key: &str, measure: impl FnOnce() -> Result<f64>) -> Result<f64> {
+        if let Some(loss) = self.look_up(key)? {
+            return Ok(loss);
+        }
+        // Unlocked: measuring takes a while, on several threads.
+        let loss = measure()?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(&self.path).map_err(Error::io(&self.path))?;
+        file.write_all(format!("{key}\t{loss}\n").as_bytes()).map_err(Error::io(&self.path))?;
+        known.get_or_insert_default().insert(key.to_owned(), loss);
+        Ok(loss)
+    }
+
+    fn look_up(&self, key: &str) -> Result<Option<f64>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = match &mut *known {
             Some(known) => known,
             unread => unread.insert(self.read()?),
         };
-        if let Some(loss) = known.get(key) {
-            return Ok(*loss);
-        }
-        let loss = measure()?;
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(&self.path).map_err(Error::io(&self.path))?;
-        file.write_all(format!("{key}\t{loss}\n").as_bytes()).map_err(Error::io(&self.path))?;
-        known.insert(key.to_owned(), loss);
-        Ok(loss)
+        Ok(known.get(key).copied())
     }
 
     /// All losses in the file. A line that a stopped process left incomplete is cut off.
@@ -74,12 +80,13 @@ impl Tailoring<'_> {
         })
     }
 
-    /// Digest of a network and the images it is evaluated on.
+    /// Digest of a network, the images it is evaluated on, and what evaluates it: program and kind of device.
     fn digest(&self, plan: &Plan, params: &Params) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(self.identity.as_bytes()).update(format!("{plan:?}").as_bytes());
+        let by = (env!("CARGO_PKG_VERSION"), params.device().location());
+        hasher.update(format!("{:?} {by:?} {plan:?} {:?}", self.identity, params.gating()).as_bytes());
         for (name, _) in params.iter() {
-            hasher.update(name.as_bytes());
+            hasher.update(format!("{name:?}").as_bytes());
             let bytes: Vec<u8> = params.values(name)?.iter().flat_map(|value| value.to_le_bytes()).collect();
             hasher.update(&bytes);
         }

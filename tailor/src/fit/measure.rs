@@ -54,14 +54,14 @@ impl Measure {
     /// If a latency table lacks a part of it.
     pub fn total(&self, plan: &Plan) -> Result<f64> {
         let gates: f64 = self.gates(plan)?.iter().flatten().sum();
-        let sums: f64 = match self {
-            Measure::Latency(table) => {
-                let live = |(i, cell): (usize, &bundles::plan::Cell)| (!cell.is_dead()).then_some(i + 1);
-                plan.cells.iter().enumerate().filter_map(live).map(|node| table.sum(node)).sum()
-            }
-            _ => 0.0,
-        };
-        Ok(self.fixed(plan)? + gates + sums)
+        Ok(self.fixed(plan)? + gates + self.sums(plan))
+    }
+
+    /// Cost of adding up what reaches the live nodes, whichever gates that is.
+    pub fn sums(&self, plan: &Plan) -> f64 {
+        let Measure::Latency(table) = self else { return 0.0 };
+        let live = |(i, cell): (usize, &bundles::plan::Cell)| (!cell.is_dead()).then_some(i + 1);
+        plan.cells.iter().enumerate().filter_map(live).map(|node| table.sum(node)).sum()
     }
 
     /// Lower bound on the cost of a network pruned from `student`: stem, head, and the cheapest path between

@@ -36,6 +36,7 @@ pub use job::Job;
 pub use latency::LatencyTable;
 pub use losses::Losses;
 pub use measure::{Budget, Measure};
+pub(crate) use options::said;
 pub use predictions::{Answer, answers};
 pub use pruning::Pruned;
 pub use recipe::{Recipe, Search, Stage};

@@ -1,21 +1,67 @@
 //! A recipe as a document: every option under the name and in the unit of the command line.
 
 use super::{Measure, Recipe, Search};
-use crate::data::Augment;
+use crate::data::{Augment, digest_of};
 use crate::net::{Formula, Gating};
 use serde_json::{Value, json};
 
 impl Recipe {
     /// All options but the seed, named as on the command line (without the dashes); `null` for those that are
-    /// off. Momentum and decay have no option there, and a latency table is given by its digest.
+    /// off or have no effect next to others. Momentum and decay have no option there, and a latency table is
+    /// named by the digest of its rows.
     pub(crate) fn options(&self) -> Value {
-        let Recipe { teach, train, retrain, finish, gamma1, gamma2, distill, momentum, decay, .. } = self;
-        let Recipe { skips, theta, tolerance, judge, caution, looks, formula, cost, budget, gating, .. } =
-            self;
-        let Recipe { local_matching, free_norms, search, validation, augment, balance, .. } = self;
-        let Recipe { patience, clip, seed: _, .. } = self;
-        let Augment { crop_pad, flip, policy, jitter, erase } = augment;
-        let table = matches!(cost, Measure::Latency(_)).then(|| cost.fingerprint());
+        // Without `..`, so that no option is forgotten.
+        let Recipe {
+            teach,
+            train,
+            retrain,
+            finish,
+            gamma1,
+            gamma2,
+            distill,
+            momentum,
+            decay,
+            skips,
+            theta,
+            tolerance,
+            judge,
+            caution,
+            looks,
+            formula,
+            cost,
+            budget,
+            gating,
+            local_matching,
+            free_norms,
+            search,
+            validation,
+            augment,
+            balance,
+            patience,
+            clip,
+            seed: _,
+        } = self;
+        let Augment { crop_pad, padding, flip, policy, jitter, erase } = augment;
+        let (cost, table) = match cost {
+            Measure::Macs => ("macs", None),
+            Measure::Params => ("params", None),
+            Measure::Latency(table) => ("latency", Some(digest_of(&[table.fingerprint()]))),
+        };
+        let (gates, threshold) = match gating {
+            Gating::Softmax => ("softmax", Some(short(*theta))),
+            Gating::HardConcrete => ("hard-concrete", None),
+        };
+        let formula = match formula {
+            Formula::Product => "product",
+            Formula::Paper => "paper",
+        };
+        let search = match search {
+            Search::Sweep => "sweep",
+            Search::Bisect => "bisect",
+            Search::Iterative => "iterative",
+        };
+        let is_charged = budget.is_some() || *gamma1 > 0.0;
+        let matching = if *local_matching { "local" } else { "end-to-end" };
         json!({
             "epochs": [teach.epochs, train.epochs, retrain.epochs],
             "finish": finish,
@@ -24,48 +70,53 @@ impl Recipe {
             "train-rate": train.schedule.to_string(),
             "retrain-rate": retrain.schedule.to_string(),
             "skips": skips.to_string(),
-            "gamma1": gamma1,
+            "gamma1": budget.is_none().then_some(gamma1),
             "gamma2": gamma2,
             "distill": distill,
             "momentum": momentum,
             "decay": decay,
-            "theta": short(*theta),
+            "theta": threshold,
             "tolerance": short((100.0 * tolerance) as f32),
             "judge": judge.name(),
             "caution": caution,
             "looks": looks,
-            "cost": match cost {
-                Measure::Macs => "macs",
-                Measure::Params => "params",
-                Measure::Latency(_) => "latency",
-            },
+            "cost": cost,
             "table": table,
             "budget": budget.map(|budget| budget.to_string()),
-            "gates": match gating {
-                Gating::Softmax => "softmax",
-                Gating::HardConcrete => "hard-concrete",
-            },
-            "complexity": match formula {
-                Formula::Product => "product",
-                Formula::Paper => "paper",
-            },
-            "matching": if *local_matching { "local" } else { "end-to-end" },
+            "gates": gates,
+            "complexity": is_charged.then_some(formula),
+            "matching": (*gamma2 > 0.0).then_some(matching),
             "free-norms": free_norms,
-            "search": match search {
-                Search::Sweep => "sweep",
-                Search::Bisect => "bisect",
-                Search::Iterative => "iterative",
-            },
+            "search": search,
             "validation": validation,
             "crop": crop_pad,
+            "padding": padding.name(),
             "flip": flip,
             "augment": policy.to_string(),
-            "jitter": short(*jitter),
+            "jitter": jitter.to_string(),
             "erase": short(*erase),
             "balance": balance,
             "patience": patience,
             "clip": clip,
         })
+    }
+
+    /// All options in one line, each as its name and its value: a run's identity.
+    pub(crate) fn identity(&self) -> String {
+        let options = self.options();
+        let words =
+            options.as_object().into_iter().flatten().map(|(name, value)| format!("{name} {}", said(value)));
+        format!("{} seed {}", words.collect::<Vec<_>>().join(" "), self.seed)
+    }
+}
+
+/// The value of an [option](Recipe::options) in one word.
+pub(crate) fn said(value: &Value) -> String {
+    match value {
+        Value::Null => "off".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
     }
 }
 

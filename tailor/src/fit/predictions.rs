@@ -91,3 +91,41 @@ pub fn leave(work: &Work, name: &str, split: &Split, answers: &[Answer]) -> Resu
     bundles::container::write_atomically(&work.predictions(), document.to_string().as_bytes())?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::testing;
+
+    #[test]
+    fn the_most_confident_mistakes_come_first() {
+        let split = testing::ground(1, true).val;
+        let folder = tempfile::tempdir().unwrap();
+        let work = Work::open(folder.path()).unwrap();
+        // Wrong are images 1, 4, 5 and 7; the middle two are equally sure.
+        let wrong = [(1, 0.5), (4, 0.75), (5, 0.75), (7, 0.875)];
+        let mut given: Vec<Answer> =
+            split.labels.iter().map(|&label| Answer { label, answer: label, confidence: 0.99 }).collect();
+        for (i, confidence) in wrong {
+            given[i] = Answer { answer: (given[i].label + 1) % 3, confidence, ..given[i] };
+        }
+        leave(&work, "test", &split, &given).unwrap();
+        let document = std::fs::read_to_string(work.predictions()).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        let mistakes = document["mistakes"].as_array().unwrap();
+        assert_eq!(mistakes.len(), wrong.len());
+        for (mistake, i) in mistakes.iter().zip([7usize, 4, 5, 1]) {
+            assert_eq!(mistake["file"], split.files[i]);
+            assert_eq!(
+                (&mistake["label"], &mistake["answer"]),
+                (&given[i].label.into(), &given[i].answer.into())
+            );
+            let picture = image::open(work.mistakes().join(mistake["picture"].as_str().unwrap())).unwrap();
+            assert_eq!(picture.to_rgb8().as_raw(), split.images.get(i));
+        }
+        assert_eq!(document["labels"].as_array().unwrap().len(), split.labels.len());
+        // Mistakes of an earlier network do not stay.
+        leave(&work, "test", &split, &given[..1]).unwrap();
+        assert_eq!(std::fs::read_dir(work.mistakes()).unwrap().count(), 0);
+    }
+}

@@ -374,6 +374,34 @@ mod tests {
     }
 
     #[test]
+    fn a_search_that_is_repeated_measures_no_loss_again() {
+        let ground = testing::ground(1, true);
+        let folder = tempfile::tempdir().unwrap();
+        let work = Work::open(folder.path()).unwrap();
+        let progress = Progress::hidden();
+        let recipe = Recipe { search: Search::Iterative, ..brief() };
+        let search = || {
+            let tailoring = ground.tailoring(&recipe, &work, &Device::Cpu, &progress);
+            let teacher = tailoring.teach().unwrap();
+            let student = tailoring.train(&teacher).unwrap();
+            let pruned = tailoring.prune(&teacher, &student).unwrap();
+            let tried = pruned.selection.attempts.iter().filter_map(Attempt::trained);
+            (pruned.plan, tried.map(|candidate| candidate.stage.clone()).collect::<Vec<_>>())
+        };
+        let first = search();
+        let losses = std::fs::read(work.losses()).unwrap();
+        assert_eq!(search(), first);
+        assert!(std::fs::read(work.losses()).unwrap() == losses, "measured again");
+        // What a stopped search has kept is not measured again either, and the rest is the same.
+        let lines = losses.split_inclusive(|&byte| byte == b'\n').count();
+        let some: Vec<u8> =
+            losses.split_inclusive(|&byte| byte == b'\n').take(lines / 2).flatten().copied().collect();
+        std::fs::write(work.losses(), &some).unwrap();
+        assert_eq!(search(), first);
+        assert!(lines > 4 && std::fs::read(work.losses()).unwrap() == losses, "{lines} lines");
+    }
+
+    #[test]
     fn candidates_are_compared_by_as_many_looks_as_the_recipe_says() {
         let augment = crate::data::Augment { crop_pad: 3, ..Default::default() };
         let behind = |looks| -> Vec<Behind> {

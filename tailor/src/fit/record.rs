@@ -50,10 +50,6 @@ impl Record<'_> {
             "paper_macs": self.paper_macs,
             // Without the seed: runs that differ only in it have the same recipe.
             "recipe": self.recipe.options(),
-            "tolerance": self.recipe.tolerance,
-            "judge": self.recipe.judge.name(),
-            "caution": self.recipe.caution,
-            "looks": self.recipe.looks,
             "classes": self.classes,
             "size": [self.size.height, self.size.width],
             "images": { "train": train, "val": val, "test": test },

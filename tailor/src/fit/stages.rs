@@ -13,6 +13,9 @@ use std::sync::OnceLock;
 /// Images per batch outside training.
 pub(crate) const EVAL_BATCH: usize = 100;
 
+/// Name of the stage that fine-tunes the teacher.
+pub(super) const TEACHER: &str = "teach";
+
 /// Name of the stage that trains the student.
 pub(super) const STUDENT: &str = "train";
 
@@ -88,7 +91,7 @@ impl Tailoring<'_> {
         let mut params = Params::teacher(&plan, self.backbone, self.recipe.seed, self.device)?;
         let loss = |params: &Params, batch: &_| teacher_loss(&plan, params, batch, 0.0);
         let fingerprint = self.recipe.teacher_fingerprint();
-        let validation = self.run("teach", &fingerprint, &self.recipe.teach, &plan, &mut params, &loss)?;
+        let validation = self.run(TEACHER, &fingerprint, &self.recipe.teach, &plan, &mut params, &loss)?;
         Ok(Teacher { plan, params, validation, verdicts: OnceLock::new() })
     }
 
@@ -209,7 +212,8 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// Relates the cost of every gate to that of the whole backbone (stem and blocks).
+    /// Relates the cost of every gate to that of the whole backbone (stem and blocks). What a budget leaves
+    /// for gates is what stem, head and the sums of all nodes do not take.
     fn new(plan: &Plan, backbone: &Plan, recipe: &Recipe) -> Result<Charge> {
         let budget = recipe.budget.map(|budget| budget.resolve(&recipe.cost, backbone)).transpose()?;
         let (per_gate, whole) = match (&recipe.cost, budget) {
@@ -223,7 +227,10 @@ impl Charge {
             (measure, _) => (measure.gates(plan)?, measure.total(backbone)?),
         };
         let (weight, allowance) = match budget {
-            Some(budget) => (EXCESS, (budget - recipe.cost.fixed(backbone)?) / whole),
+            Some(budget) => {
+                let certain = recipe.cost.fixed(backbone)? + recipe.cost.sums(plan);
+                (EXCESS, (budget - certain) / whole)
+            }
             None => (recipe.gamma1, 0.0),
         };
         Ok(Charge { complexity: Complexity::new(plan, per_gate, whole, recipe.formula)?, weight, allowance })
@@ -234,7 +241,9 @@ impl Charge {
 mod tests {
     use super::*;
     use crate::fit::{Budget, LatencyTable, testing};
-    use crate::net::Formula;
+    use crate::net::{Formula, Gating};
+    use crate::progress::Progress;
+    use crate::train::Schedule;
     use bundles::plan::{Role, Skips};
     use candle_core::Tensor;
 
@@ -298,6 +307,7 @@ mod tests {
         for node in 1..=3 {
             let source = node - 1;
             rows += &format!("{node}\t{source}\tblock\t{}\n{node}\t{source}\tproxy\t7\n", 100 * node);
+            rows += &format!("{node}\t-\tsum\t3\n");
         }
         std::fs::write(&file, rows).unwrap();
         let table = Measure::Latency(LatencyTable::read(&file).unwrap());
@@ -316,13 +326,37 @@ mod tests {
         // A budget is in the measure's own unit and replaces the weight.
         for cost in [Measure::Macs, Measure::Params, table] {
             let (gates, whole) = (cost.gates(&student).unwrap(), cost.total(&backbone).unwrap());
-            let fixed = cost.fixed(&backbone).unwrap();
+            let sums = if matches!(cost, Measure::Latency(_)) { 9.0 } else { 0.0 };
+            let fixed = cost.fixed(&backbone).unwrap() + sums;
             let budget: Budget = "60%".parse().unwrap();
             let (weight, allowance, value) = charged(&Recipe { cost, budget: Some(budget), ..base.clone() });
             assert_eq!(weight, EXCESS);
             assert!((allowance - (0.6 * whole - fixed) / whole).abs() < 1e-9, "{allowance}");
             assert!((value - by_hand(&gates, whole, Formula::Product)).abs() < 1e-6, "{value}");
         }
+    }
+
+    #[test]
+    fn training_closes_hard_concrete_gates_for_good_if_complexity_is_dear() {
+        let ground = testing::ground(1, true);
+        let zeros = |gating, gamma1| {
+            let folder = tempfile::tempdir().unwrap();
+            let (work, progress) = (Work::open(folder.path()).unwrap(), Progress::hidden());
+            let mut recipe = Recipe { gating, gamma1, gamma2: 0.0, distill: 0.0, ..Recipe::small() };
+            (recipe.teach.epochs, recipe.teach.batch) = (1, 12);
+            (recipe.train.epochs, recipe.train.batch) = (24, 12);
+            recipe.train.schedule = Schedule::OneCycle { peak: 0.2 };
+            let tailoring = ground.tailoring(&recipe, &work, &Device::Cpu, &progress);
+            let student = tailoring.train(&tailoring.teach().unwrap()).unwrap();
+            let gates = crate::net::alphas(&student.plan, &student.params).unwrap();
+            let gates = gates.iter().flatten().flat_map(|gates| gates.to_vec1::<f32>().unwrap());
+            (gates.filter(|&gate| gate == 0.0).count(), tailoring.closed_blocks(&student).unwrap())
+        };
+        let (closed, blocks) = zeros(Gating::HardConcrete, 30.0);
+        assert!(closed > 0 && blocks > 0, "{closed} gates, {blocks} blocks");
+        let (free, _) = zeros(Gating::HardConcrete, 0.0);
+        assert!(free < closed / 2, "{free} without a charge, {closed} with one");
+        assert_eq!(zeros(Gating::Softmax, 30.0), (0, 0), "a softmax never reaches zero");
     }
 
     #[test]

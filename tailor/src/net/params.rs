@@ -117,6 +117,20 @@ impl Params {
         })
     }
 
+    /// Whether every number of every tensor is finite.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read from its device.
+    pub fn is_finite(&self) -> Result<bool> {
+        for (_, tensor) in self.iter() {
+            // A sum is finite only if all its terms are.
+            if !tensor.sum_all()?.to_scalar::<f32>()?.is_finite() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The device of the tensors; the CPU if there are none.
     pub fn device(&self) -> Device {
         self.iter().next().map_or(Device::Cpu, |(_, tensor)| tensor.device().clone())

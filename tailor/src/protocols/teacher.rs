@@ -1,5 +1,5 @@
-//! With and without the teacher's loss terms (the paper's Fig. 6): accuracy over the number of dropped
-//! blocks.
+//! With and without the teacher's loss terms (the paper's Fig. 6): accuracy over multiply-adds, for every
+//! number of dropped blocks.
 
 use super::depth::{by_cost, kept};
 use super::{CURVES, FIGURES, Figure, Findings, Lab, Network, Point, Table, Task, Trial, caveats, giga};

@@ -1,6 +1,5 @@
 //! One tailoring of a protocol, run once in its own folder, with a teacher that several trials may share.
 
-use crate::baselines::borrow_teacher;
 use crate::data::Dataset;
 use crate::fit::{Claim, Job, Recipe, Work};
 use crate::progress::Progress;
@@ -118,8 +117,9 @@ impl Lab<'_> {
             let taught = Work::open(self.work.join(teacher))?;
             let teaching = self.progress.for_task(&format!("{teacher}:"));
             job(&taught, &teaching).begin(false)?;
-            borrow_teacher(taught.folder(), &work)?;
-            job(&work, &progress).run()?;
+            let job = job(&work, &progress);
+            job.borrow_teacher(taught.folder())?;
+            job.run()?;
         }
         let size = task.dataset.train.images.size();
         let backbone = source.arch.plan(size.height, size.width, task.dataset.classes.len())?;

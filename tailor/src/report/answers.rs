@@ -93,3 +93,31 @@ pub(super) fn mistakes(run: &Run) -> Option<String> {
         ),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_confusion_matrix_are_true_classes() {
+        let report = serde_json::json!({ "classes": ["cat", "<dog>"] });
+        let predictions = serde_json::json!({
+            "split": "val", "labels": [0, 0, 0, 0, 1, 1], "answers": [0, 1, 1, 1, 1, 1],
+        });
+        let run = Run { report, predictions, ..Run::default() };
+        let matrix = confusion(&run).unwrap();
+        let row = |name: &str| {
+            let row = matrix.split("<tr>").find(|row| row.contains(&format!("row\">{name}<"))).unwrap();
+            let cells = row.split("<td").skip(1).map(|cell| {
+                let (head, text) = cell.split_once('>').unwrap();
+                let kind = ["right", "wrong"].into_iter().find(|kind| head.contains(kind)).unwrap_or("");
+                format!("{kind} {}", text.split('<').next().unwrap())
+            });
+            cells.collect::<Vec<_>>()
+        };
+        assert_eq!(row("cat"), ["right 1", "wrong 3"]);
+        assert_eq!(row("&lt;dog&gt;"), [" ", "right 2"]);
+        assert!(matrix.contains("6 images of the validation split"), "{matrix}");
+        assert!(mistakes(&Run { predictions: Value::Null, ..run }).is_none());
+    }
+}

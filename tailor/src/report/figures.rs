@@ -35,10 +35,11 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     let mut marks = Vec::new();
     if let Some(teacher) = report["task"]["teacher_val"].as_f64() {
         // With the other metric, accuracy is not what was compared.
-        let tolerance = report["tolerance"].as_f64().filter(|_| report["judge"] != "probability");
+        let recipe = &report["recipe"];
+        let tolerance = recipe["tolerance"].as_f64().filter(|_| recipe["judge"] != "probability");
         if let Some(tolerance) = tolerance {
-            let name = format!("within {} points of the teacher", 100.0 * tolerance);
-            let y = (100.0 * (teacher - tolerance), 100.0 * teacher);
+            let name = format!("within {tolerance} points of the teacher");
+            let y = (100.0 * teacher - tolerance, 100.0 * teacher);
             marks.push(Mark::Band { colour: 2, name, y });
         }
         marks.push(Mark::Level {
@@ -75,8 +76,7 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
         those.filter_map(|c| point(c, words(c))).collect::<Vec<_>>()
     };
     let (all, finished) = (those(false), those(true));
-    let chosen =
-        candidates.iter().filter(|c| c["stage"] == report["chosen"]).filter_map(|c| point(c, words(c)));
+    let chosen = candidates.iter().filter(|c| run.is_chosen(c)).filter_map(|c| point(c, words(c)));
     let ring = chosen.collect();
     marks.push(Mark::Points { colour: 0, shape: Shape::Dot, name: "candidate".into(), points: all });
     if !finished.is_empty() {
@@ -202,7 +202,7 @@ mod tests {
     fn accuracies_within_tolerance_are_marked_where_accuracy_was_compared() {
         for (judge, marked) in [("answers", true), ("probability", false)] {
             let report = serde_json::json!({
-                "judge": judge, "tolerance": 0.005, "backbone": { "macs": 1000 }, "task": { "teacher_val": 0.9 },
+                "recipe": { "judge": judge, "tolerance": 0.5 }, "backbone": { "macs": 1000 }, "task": { "teacher_val": 0.9 },
                 "candidates": [{ "dropped": 1, "stage": "prune-1", "val": 0.88, "behind": 0.004, "macs": 500 }],
                 "chosen": "prune-1",
             });

@@ -172,18 +172,18 @@ fn facts(run: &Run) -> String {
 
 /// The options that a run was made with, by name; empty if they are not recorded.
 fn recipe(options: &Value) -> String {
-    let Some(options) = options.as_object() else { return String::new() };
-    let said = |value: &Value| match value {
-        Value::Null => "off".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(", "),
-        other => other.to_string(),
+    let shown = match options {
+        Value::Object(options) => {
+            let row = |(name, value): (&String, &Value)| {
+                format!("<dt>{}</dt><dd>{}</dd>\n", escape(name), escape(&crate::fit::said(value)))
+            };
+            format!("<dl>\n{}</dl>", options.iter().map(row).collect::<String>())
+        }
+        // Version 1 of the document has a text.
+        Value::String(text) => format!("<pre>{}</pre>", escape(text)),
+        _ => return String::new(),
     };
-    let rows: String = options
-        .iter()
-        .map(|(name, value)| format!("<dt>{}</dt><dd>{}</dd>\n", escape(name), escape(&said(value))))
-        .collect();
-    format!("<details><summary>Recipe</summary><dl>\n{rows}</dl></details>\n")
+    format!("<details><summary>Recipe</summary>{shown}</details>\n")
 }
 
 /// The column that lists what was removed for a candidate.
@@ -196,7 +196,7 @@ fn candidates(run: &Run) -> String {
     let mut tried: Vec<&Value> = run.report["candidates"].as_array().into_iter().flatten().collect();
     tried.sort_by_key(|candidate| candidate["dropped"].as_u64());
     let rows = tried.into_iter().map(|candidate| {
-        let chosen = if candidate["stage"] == run.report["chosen"] { " (chosen)" } else { "" };
+        let chosen = if run.is_chosen(candidate) { " (chosen)" } else { "" };
         let name = head(&format!("{}{chosen}", plain(&candidate["dropped"])));
         match (candidate["val"].as_f64(), candidate["macs"].as_u64(), candidate["params"].as_u64()) {
             (Some(val), Some(macs), Some(params)) => {
@@ -216,7 +216,7 @@ fn candidates(run: &Run) -> String {
                     candidate["behind"].as_f64().map_or(String::new(), |gap| format!("{:.2}", 100.0 * gap));
                 let (lost, won) = (number("lost"), number("won"));
                 let cells = [number("proxies"), val, behind, lost, won, share, count(params)];
-                name + &words(&taken, 1) + &cells.map(|text| cell(&text)).concat()
+                name + &words(&escape(&taken), 1) + &cells.map(|text| cell(&text)).concat()
             }
             _ => {
                 let why = match (candidate["refused"].as_str(), candidate["over_budget"].as_str()) {
@@ -275,10 +275,11 @@ mod tests {
                 "cost": 183.4, "cost_unit": "us", "budget": 200.0, "macs": 500, "params": 1536, "task_params": 1024,
                 "bundle_bytes": 3072, "within_tolerance": true, "behind": 0.0014, "behind_error": 0.0041, "judge": "probability",
             },
+            "recipe": { "skips": "<b>", "epochs": [1, 2, 3], "clip": null },
             "candidates": [
                 { "dropped": "<b>1", "over_budget": "0.300 ms of 0.200 ms" },
                 { "dropped": 2, "refused": "node 3 is <cut> off" },
-                { "dropped": 3, "stage": "prune-without-3", "val": 0.875, "macs": 600, "params": 1600, "cost": 210.0 },
+                { "dropped": 3, "stage": "prune-without-3-<b>", "val": 0.875, "macs": 600, "params": 1600, "cost": 210.0 },
             ],
         });
         let page = page(&[Run { report, ..Run::default() }]);
@@ -291,10 +292,13 @@ mod tests {
             ">node 3 is &lt;cut&gt; off</td>",
             "; over budget</td>",
             "<td>87.5 %</td>",
+            "<dt>epochs</dt><dd>1,2,3</dd>",
+            "<dt>clip</dt><dd>off</dd>",
         ] {
             assert!(page.contains(part), "{part}");
         }
         assert!(!page.contains("<b>"), "markup in the place of numbers");
+        assert!(!page.contains("(chosen)"), "nothing was");
         assert!(!page.contains("<td>3.0 KiB"), "compressed next to uncompressed sizes");
     }
 }

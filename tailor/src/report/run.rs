@@ -66,6 +66,11 @@ impl Run {
         }
     }
 
+    /// Whether this candidate is the network that was selected.
+    pub(super) fn is_chosen(&self, candidate: &Value) -> bool {
+        self.report["chosen"].as_str().is_some_and(|chosen| candidate["stage"] == chosen)
+    }
+
     /// The contents of a folder for one data set; `None` if there are none. The network tailored by `compare`
     /// has its own folder next to those of the other methods.
     fn of(folder: &Path) -> Result<Option<Run>> {

@@ -18,7 +18,7 @@ struct Row {
     data: String,
     seed: Option<u64>,
     /// Shared by runs that differ only in their seed.
-    group: String,
+    group: Option<String>,
     val: Option<(f64, usize)>,
     test: Option<(f64, usize)>,
     params: Option<f64>,
@@ -72,7 +72,10 @@ fn rows(run: &Run) -> Vec<Row> {
     let seed = report["seed"].as_u64();
     let group = |method: &str| {
         let (backbone, size, classes) = (&report["backbone"]["id"], &report["size"], &report["classes"]);
-        format!("{method}\n{data}\n{backbone}\n{size}\n{classes}\n{}", report["recipe"])
+        let recipe = &report["recipe"];
+        // Without them, as in what a bundle alone tells, nobody knows whether only the seed differs.
+        let is_known = [backbone, size, recipe].iter().all(|value| !value.is_null());
+        is_known.then(|| format!("{method}\n{data}\n{backbone}\n{size}\n{classes}\n{recipe}"))
     };
     let mut rows = Vec::new();
     if !report.is_null() {
@@ -120,7 +123,7 @@ fn rows(run: &Run) -> Vec<Row> {
         Row {
             folder: run.folder.clone(),
             seed: result["seed"].as_u64(),
-            group: format!("{method}\n{data}\n{}\n{}", result["arch"], setting(&result["run"])),
+            group: Some(format!("{method}\n{data}\n{}\n{}", result["arch"], setting(&result["run"]))),
             val: score("val"),
             test: score("test"),
             params: number(&result["params"]),
@@ -155,7 +158,8 @@ fn setting(run: &Value) -> String {
 fn means(rows: &[Row]) -> String {
     let mut groups: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in rows {
-        let group = groups.entry(&row.group).or_default();
+        let Some(group) = &row.group else { continue };
+        let group = groups.entry(group).or_default();
         // Repeating the same seed says nothing about the spread.
         if group.iter().all(|other| other.seed != row.seed) {
             group.push(row);
@@ -254,6 +258,29 @@ mod tests {
         ] {
             assert_eq!(means(&[first.clone(), other.clone()]), "", "{other:?}");
         }
+    }
+
+    #[test]
+    fn what_only_bundles_tell_is_not_averaged() {
+        let run = |seed: u64, more: Value| {
+            let mut report = serde_json::json!({
+                "data": "signs", "seed": seed, "classes": ["a", "b"], "backbone": { "arch": "resnet20" },
+                "task": { "val": 0.5 },
+            });
+            if let Some(more) = more.as_object() {
+                report.as_object_mut().unwrap().extend(more.clone());
+            }
+            Run { report, ..Run::default() }
+        };
+        let of = |more: &Value| {
+            let runs = [run(1, more.clone()), run(2, more.clone())];
+            means(&runs.iter().flat_map(rows).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&Value::Null), "");
+        let known = serde_json::json!({
+            "size": [32, 32], "backbone": { "id": "00ff" }, "recipe": { "skips": "3" },
+        });
+        assert!(of(&known).contains("50.00 ± 0.00"), "{}", of(&known));
     }
 
     #[test]

@@ -148,7 +148,7 @@ const TOLD: usize = 3;
 
 /// The first words that differ, each after the word before it, which names the option. Empty if the texts
 /// have different numbers of words, or none differ.
-fn differences(there: &str, here: &str) -> String {
+pub(crate) fn differences(there: &str, here: &str) -> String {
     let [one, other] = [there, here].map(|text| text.split_whitespace().collect::<Vec<_>>());
     let differ: Vec<usize> = (0..one.len().min(other.len())).filter(|&i| one[i] != other[i]).collect();
     if one.len() != other.len() || differ.is_empty() {

@@ -102,11 +102,7 @@ impl Course<'_> {
                 at.sums.seconds += clock.elapsed().as_secs_f64();
                 clock = Instant::now();
                 if !at.sums.is_finite() {
-                    return Err(Error::training(
-                        self.place(&at, train),
-                        "the loss is no longer finite",
-                        "lower the learning rate",
-                    ));
+                    return Err(self.diverged(&at, train, "loss"));
                 }
                 bar.step(|| format!("epoch {}/{}  {}", at.epoch + 1, self.epochs, at.sums.line(at.score)));
                 if interrupt.is_requested() || kept.elapsed() > KEEP_EVERY {
@@ -116,6 +112,10 @@ impl Course<'_> {
                 if interrupt.is_requested() {
                     return Err(self.interrupted(&at, train));
                 }
+            }
+            // The loss of an epoch's last step says nothing about what that step led to.
+            if !params.is_finite()? {
+                return Err(self.diverged(&at, train, "network"));
             }
             at.score = match (train.validate)(params) {
                 Err(Error::Interrupted { .. }) => {
@@ -179,6 +179,12 @@ impl Course<'_> {
     }
 
     /// The last step taken, as text.
+    /// The error of numbers that a step has spoilt.
+    fn diverged(&self, at: &At, train: &Train<'_>, what: &str) -> Error {
+        let found = format!("the {what} is no longer finite");
+        Error::training(self.place(at, train), found, "lower the learning rate")
+    }
+
     fn place(&self, at: &At, train: &Train<'_>) -> String {
         match at.sums.steps {
             0 => format!("{}, after epoch {} of {}", self.stage, at.epoch, self.epochs),

@@ -36,17 +36,25 @@ impl Score {
         }
         let with = |n: usize| Score { right: (self.accuracy() * n as f64).round() as usize, n }.margin();
         let (mut low, mut high) = (self.n, 2 * self.n.max(1));
-        while with(high) > tolerance {
+        while with(high) > tolerance && high < MOST_IMAGES {
             (low, high) = (high, 2 * high);
         }
         while low + 1 < high {
             let middle = low + (high - low) / 2;
             *(if with(middle) > tolerance { &mut low } else { &mut high }) = middle;
         }
-        let digits = 10usize.pow(high.ilog10().saturating_sub(1));
-        Some(high.div_ceil(digits) * digits)
+        Some(two_digits(high))
     }
 }
+
+/// `n`, rounded up to two digits.
+pub(crate) fn two_digits(n: usize) -> usize {
+    let unit = 10usize.pow(n.max(1).ilog10().saturating_sub(1));
+    n.div_ceil(unit).saturating_mul(unit)
+}
+
+/// More images than anybody has: a tolerance that needs more is not worked out.
+const MOST_IMAGES: usize = 1 << 40;
 
 /// Number of rows of `logits` `(n, classes)` whose largest entry is at `labels`.
 ///
@@ -134,5 +142,6 @@ mod tests {
         assert_eq!(Score { right: 97, n: 100 }.needed_for(0.005), Some(4500));
         assert_eq!(Score { right: 9700, n: 10_000 }.needed_for(0.005), None);
         assert_eq!(Score { right: 97, n: 100 }.needed_for(0.0), None);
+        assert!(Score { right: 97, n: 100 }.needed_for(1e-12) >= Some(MOST_IMAGES));
     }
 }

@@ -105,14 +105,14 @@ for word in "$@"; do
     case $word in
         --array=*) array=${word#--array=} ;;
         --output=*) log=${word#--output=} ;;
-        --parsable | --job-name=* | --dependency=afterok:7 | --kill-on-invalid-dep=yes) ;;
+        --parsable | --job-name=* | --dependency=afterok:7 | --kill-on-invalid-dep=yes | --cpus-per-task=2) ;;
         *) echo "sbatch: $word" >&2; exit 1 ;;
     esac
 done
 [ -z "$array" ] || numbers=$(seq "${array%-*}" "${array#*-}")
 log=${log/\%j.log/1.log}
 for number in ${numbers:-1}; do
-    SLURM_ARRAY_TASK_ID=$number bash -c "$script" >> "${log//\%\%/%}" 2>&1
+    SLURM_ARRAY_TASK_ID=$number SLURM_CPUS_ON_NODE=1 bash -c "$script" >> "${log//\%\%/%}" 2>&1
 done
 echo '7;cluster'
 "#;
@@ -139,9 +139,13 @@ fn a_sweep_is_the_same_on_one_core_on_two_and_on_a_cluster() {
 
     let script = stdout(
         "tailor",
-        &[&["prune", "--sweep", "--emit", "slurm"], &fit(&bench, &cluster, &["--theta", "0.01"])[..]]
-            .concat(),
+        &[
+            &["prune", "--sweep", "--emit", "slurm", "--sbatch=--cpus-per-task=2"],
+            &fit(&bench, &cluster, &["--theta", "0.01"])[..],
+        ]
+        .concat(),
     );
+    assert_eq!(script.matches(" --cpus-per-task=2 ").count(), 3, "{script}");
     let programs = place("programs");
     fs::create_dir(&programs).unwrap();
     fs::write(programs.join("sbatch"), SBATCH).unwrap();

@@ -23,7 +23,8 @@ fn fit(bench: &Bench, work: &Path, seed: &str) -> String {
         text(work),
     ]);
     fit.args(["--name", CLASS, "--seed", seed, "--balance", "--patience", "1", "--jitter", "0.2"]);
-    fit.args(["--augment", "randaugment:1,5", "--erase", "0.25", "--clip", "5"]).args(QUICK);
+    fit.args(["--augment", "randaugment:1,5", "--erase", "0.25", "--clip", "5", "--judge", "answers"])
+        .args(QUICK);
     let output = fit.output().unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{errors}");

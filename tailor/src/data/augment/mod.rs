@@ -4,12 +4,15 @@
 //! a resumed run sees the same images as an uninterrupted one.
 
 mod colour;
+mod jitter;
 mod policy;
 #[cfg(test)]
 mod tests;
 mod warp;
 
+pub use jitter::Jitter;
 pub use policy::Policy;
+pub use warp::Padding;
 
 use super::Size;
 use crate::{Error, Result, random::Random};
@@ -18,15 +21,16 @@ use colour::{brightness, contrast, saturation};
 /// Random changes applied to every training image, in this order. Only [`flip`](Augment::flip) mirrors.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Augment {
-    /// Shifts by up to this many pixels in both directions, filling with black.
+    /// Shifts by up to this many pixels in both directions.
     pub crop_pad: usize,
+    /// What shifts fill the border with.
+    pub padding: Padding,
     /// Mirrors left and right with probability one half. Not for text, signs or anything with a handedness.
     pub flip: bool,
     /// Published set of operations, some of them geometric.
     pub policy: Policy,
-    /// Brightness, contrast and saturation, in random order, each multiplied by a factor from `1 - jitter` to
-    /// `1 + jitter`.
-    pub jitter: f32,
+    /// Changes of brightness, contrast and saturation, in random order.
+    pub jitter: Jitter,
     /// Probability of replacing a rectangle with noise (Zhong et al., "Random Erasing", AAAI 2020).
     pub erase: f32,
 }
@@ -45,10 +49,12 @@ impl Augment {
             let want = format!("at most {}, half of the {size} pixels of an image", size / 2);
             return Err(Error::config(format!("--crop {}", self.crop_pad), want));
         }
-        for (option, value) in [("jitter", self.jitter), ("erase", self.erase)] {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(Error::config(format!("--{option} {value}"), "a fraction from 0 to 1"));
-            }
+        let is_fraction = |value: &f32| (0.0..=1.0).contains(value);
+        if !self.jitter.strengths().iter().all(is_fraction) {
+            return Err(Error::config(format!("--jitter {}", self.jitter), "fractions from 0 to 1"));
+        }
+        if !is_fraction(&self.erase) {
+            return Err(Error::config(format!("--erase {}", self.erase), "a fraction from 0 to 1"));
         }
         Ok(())
     }
@@ -66,15 +72,17 @@ impl Augment {
         let mut shift = || random.below(2 * self.crop_pad + 1) as isize - self.crop_pad as isize;
         let (down, right) = (shift(), shift());
         let mirror = self.flip && random.below(2) == 1;
-        warp::shift(pixels, size, (down, right), mirror, out);
+        warp::shift(pixels, size, (down, right), mirror, self.padding, out);
 
         let mut random = stream(CHANGE);
         self.policy.apply(out, size, &mut random);
-        if self.jitter > 0.0 {
-            let mut steps: [fn(&mut [u8], f32); 3] = [brightness, contrast, saturation];
+        if self.jitter != Jitter::NONE {
+            let changes: [fn(&mut [u8], f32); 3] = [brightness, contrast, saturation];
+            let [one, two, three] = self.jitter.strengths();
+            let mut steps = [(changes[0], one), (changes[1], two), (changes[2], three)];
             random.shuffle(&mut steps);
-            for step in steps {
-                step(out, 1.0 + self.jitter * (2.0 * random.unit() as f32 - 1.0));
+            for (change, strength) in steps {
+                change(out, 1.0 + strength * (2.0 * random.unit() as f32 - 1.0));
             }
         }
         if self.erase > 0.0 && random.unit() < f64::from(self.erase) {

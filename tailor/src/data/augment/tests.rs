@@ -126,7 +126,7 @@ fn changes_are_a_function_of_their_key_and_differ_between_keys() {
     let policies = [
         Augment { policy: "randaugment:2,20".parse().unwrap(), ..Augment::default() },
         trivial,
-        Augment { jitter: 0.5, ..Augment::default() },
+        Augment { jitter: Jitter::all(0.5), ..Augment::default() },
         Augment { erase: 1.0, ..Augment::default() },
         Augment { crop_pad: 2, flip: true, ..Augment::default() },
     ];
@@ -148,7 +148,7 @@ fn changes_are_a_function_of_their_key_and_differ_between_keys() {
 #[test]
 fn jitter_stays_within_its_strength_and_uses_it() {
     let size = Size { height: 1, width: 1 };
-    let augment = Augment { jitter: 0.2, ..Augment::default() };
+    let augment = Augment { jitter: Jitter::all(0.2), ..Augment::default() };
     let (mut low, mut high) = (255, 0);
     for i in 0..300 {
         let mut out = Vec::new();
@@ -185,6 +185,63 @@ fn erasing_takes_a_rectangle_of_the_size_it_may_take_as_often_as_asked() {
 }
 
 #[test]
+fn each_of_the_three_has_a_strength_of_its_own() {
+    let size = Size { height: 1, width: 2 };
+    // A colourless image keeps its colours whatever the saturation, and an even one whatever the contrast.
+    let changes = |jitter: Jitter, before: [u8; 6]| {
+        let augment = Augment { jitter, ..Augment::default() };
+        (0..20).any(|i| {
+            let mut out = Vec::new();
+            augment.apply(&before, size, [0, 0, i, 0], &mut out);
+            out != before
+        })
+    };
+    let (even, grey, colourful) = ([90; 6], [40, 40, 40, 160, 160, 160], [200, 40, 40, 200, 40, 40]);
+    let brightness = Jitter { brightness: 0.5, ..Jitter::NONE };
+    let contrast = Jitter { contrast: 0.5, ..Jitter::NONE };
+    let saturation = Jitter { saturation: 0.5, ..Jitter::NONE };
+    for (jitter, want) in
+        [(brightness, [true; 3]), (contrast, [false, true, true]), (saturation, [false, false, true])]
+    {
+        assert_eq!([even, grey, colourful].map(|image| changes(jitter, image)), want, "{jitter}");
+    }
+}
+
+#[test]
+fn jitter_is_read_as_it_is_written() {
+    for text in ["0", "0.3", "0.5,0.2,0.2"] {
+        assert_eq!(text.parse::<Jitter>().unwrap().to_string(), text);
+    }
+    for text in ["", "a", "0.1,0.2", "0.1,0.2,0.3,0.4"] {
+        let error = text.parse::<Jitter>().unwrap_err().to_string();
+        assert!(error.contains("0.5,0.2,0.2"), "{error}");
+    }
+}
+
+#[test]
+fn shifts_fill_with_black_or_with_the_mirrored_image() {
+    let size = Size { height: 2, width: 4 };
+    #[rustfmt::skip]
+    let before = [1, 2, 3, 4,
+                  5, 6, 7, 8];
+    let shifted = |offset, mirror, padding| {
+        let mut out = Vec::new();
+        shift(&grey(&before), size, offset, mirror, padding, &mut out);
+        values(&out)
+    };
+    assert_eq!(shifted((0, 2), false, Padding::Black), [3, 4, 0, 0, 7, 8, 0, 0]);
+    assert_eq!(shifted((0, 2), false, Padding::Reflect), [3, 4, 3, 2, 7, 8, 7, 6]);
+    assert_eq!(shifted((0, -2), false, Padding::Reflect), [3, 2, 1, 2, 7, 6, 5, 6]);
+    assert_eq!(shifted((1, 0), false, Padding::Black), [5, 6, 7, 8, 0, 0, 0, 0]);
+    assert_eq!(shifted((1, 0), false, Padding::Reflect), [5, 6, 7, 8, 1, 2, 3, 4]);
+    assert_eq!(shifted((0, 1), true, Padding::Reflect), [3, 4, 3, 2, 7, 8, 7, 6], "mirrored, then shifted");
+    let line = Size { height: 1, width: 1 };
+    let mut out = Vec::new();
+    shift(&grey(&[7]), line, (0, 0), true, Padding::Reflect, &mut out);
+    assert_eq!(values(&out), [7]);
+}
+
+#[test]
 fn policies_are_read_as_they_are_written() {
     for text in ["none", "trivial", "randaugment:2,9", "randaugment:1,30"] {
         assert_eq!(text.parse::<Policy>().unwrap().to_string(), text);
@@ -207,9 +264,13 @@ fn policies_are_read_as_they_are_written() {
 fn strengths_that_are_none_are_refused() {
     let bad = [
         ("--crop 17", Augment { crop_pad: 17, ..Augment::default() }),
-        ("--jitter 1.5", Augment { jitter: 1.5, ..Augment::default() }),
+        ("--jitter 1.5", Augment { jitter: Jitter::all(1.5), ..Augment::default() }),
+        (
+            "--jitter 0,-0.1,0",
+            Augment { jitter: Jitter { contrast: -0.1, ..Jitter::NONE }, ..Augment::default() },
+        ),
         ("--erase -0.1", Augment { erase: -0.1, ..Augment::default() }),
-        ("--jitter NaN", Augment { jitter: f32::NAN, ..Augment::default() }),
+        ("--jitter NaN", Augment { jitter: Jitter::all(f32::NAN), ..Augment::default() }),
     ];
     for (option, augment) in bad {
         let error = augment.check(32).unwrap_err().to_string();

@@ -1,6 +1,39 @@
-//! Operations that move pixels: nearest-neighbour sampling, filling with black.
+//! Operations that move pixels: nearest-neighbour sampling, filling with black unless said otherwise.
 
 use crate::data::Size;
+
+/// What fills the border of a shifted image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Padding {
+    /// Black.
+    #[default]
+    Black,
+    /// The image's own border, mirrored about its outermost pixels (`reflect` in torchvision and NumPy).
+    Reflect,
+}
+
+impl Padding {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Padding::Black => "black",
+            Padding::Reflect => "reflect",
+        }
+    }
+
+    /// The pixel at `from + by` of a side of `length` pixels; `None` if it is black. Shifts are shorter than
+    /// the side, so one reflection suffices.
+    fn pixel(self, from: usize, by: isize, length: usize) -> Option<usize> {
+        let inside = |at: isize| usize::try_from(at).ok().filter(|&at| at < length);
+        let (at, last) = (from as isize + by, length as isize - 1);
+        match self {
+            Padding::Black => inside(at),
+            Padding::Reflect if at < 0 => inside(-at),
+            Padding::Reflect if at > last => inside(2 * last - at),
+            Padding::Reflect => inside(at),
+        }
+    }
+}
 
 /// Copies `pixels`, optionally mirrored left and right, then shifted: row `y` comes from row `y + down`.
 pub(super) fn shift(
@@ -8,16 +41,17 @@ pub(super) fn shift(
     size: Size,
     (down, right): (isize, isize),
     mirror: bool,
+    padding: Padding,
     out: &mut Vec<u8>,
 ) {
     let Size { height, width } = size;
     out.clear();
     out.resize(pixels.len(), 0);
     for (y, row) in out.chunks_exact_mut(3 * width).enumerate() {
-        let Some(from) = y.checked_add_signed(down).filter(|&from| from < height) else { continue };
+        let Some(from) = padding.pixel(y, down, height) else { continue };
         for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
             let x = if mirror { width - 1 - x } else { x };
-            if let Some(x) = x.checked_add_signed(right).filter(|&x| x < width) {
+            if let Some(x) = padding.pixel(x, right, width) {
                 pixel.copy_from_slice(&pixels[3 * (from * width + x)..][..3]);
             }
         }

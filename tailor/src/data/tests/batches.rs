@@ -129,7 +129,7 @@ fn balanced_epochs_draw_every_class_equally_often() {
 
     // An image that occurs twice in an epoch is augmented differently each time.
     let mut seen: std::collections::BTreeMap<usize, BTreeSet<Vec<u32>>> = Default::default();
-    let augment = Augment { jitter: 0.9, ..Augment::default() };
+    let augment = Augment { jitter: Jitter::all(0.9), ..Augment::default() };
     for batch in loader.train(1, 0, augment).unwrap() {
         let batch = batch.unwrap();
         let values = batch.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();

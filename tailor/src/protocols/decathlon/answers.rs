@@ -23,7 +23,7 @@ pub struct Answers {
 }
 
 /// Predicts the class of every image in `images` with `classify`, which maps normalised images to scores of
-/// `classes`.
+/// `classes`. A network that `is_grey` sees them without colour, as on a device.
 ///
 /// # Errors
 /// If the images do not fit the network.
@@ -32,10 +32,12 @@ pub fn ask(
     source: &Source,
     (files, images): (&[String], Images),
     classes: &[String],
+    is_grey: bool,
     classify: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Answers> {
     // The loader requires labels; these are never read.
     let split = Split { labels: vec![0; images.len()], images, files: files.to_vec() };
+    let split = if is_grey { split.in_grey() } else { split };
     let batches = Loader::new(&split, source.mean, source.std, BATCH, lab.device)?.eval();
     let mut answers = Vec::with_capacity(files.len());
     for batch in lab.progress.interrupt().watch(batches) {

@@ -4,7 +4,7 @@
 //! What is assumed of the challenge, from its web page, its readers in TensorFlow Datasets and the authors'
 //! code: the folders and annotation files described in [`Tree`], results as a list of `image_id` and
 //! `category_id`, and the baselines in [`EVENTS`]. Differences from the authors' code: all tasks have one
-//! size and are squashed to it, shifts are padded with black instead of mirrored borders, normalisation is
+//! size and are squashed to it, normalisation is
 //! measured on the training images instead of read, and networks are selected on `val/` instead of being
 //! trained on it too. A score on validation images, which were used for selection, is slightly optimistic:
 //! the challenge's server has the labels of the test images.
@@ -77,7 +77,8 @@ pub fn tailored(
             let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
             let packed = PackedTask::read(&Bundle::parse(&bytes)?, &source)?;
             let classify = |images: &_| packed.classify(images);
-            let answers = ask(lab, &source, (&files, images), &task.dataset.classes, classify)?;
+            let answers =
+                ask(lab, &source, (&files, images), &task.dataset.classes, packed.preprocess.grey, classify)?;
             answers.leave(&lab.work.join(event.name).join("answers.json"))?;
             Some(answers)
         }
@@ -122,7 +123,7 @@ pub fn of_source(
         Some((files, images)) => {
             let net = Net { plan: &plan, params: &source.params };
             let classify = |images: &_| Ok(net.forward(images, Pass::Infer)?.logits);
-            let answers = ask(lab, source, (&files, images), &classes, classify)?;
+            let answers = ask(lab, source, (&files, images), &classes, false, classify)?;
             let folder = lab.work.join(event.name);
             std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
             answers.leave(&folder.join("answers.json"))?;

@@ -113,8 +113,10 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_format() {
         let (mean, measured) = (f64::from(mean(name)[0]), measured(name));
         assert!((mean - measured).abs() < 0.01, "{name}: {mean}, {measured}");
         let report = fs::read_to_string(work.join(name).join("tailored/report.json")).unwrap();
-        assert_eq!(report.contains("flip: true"), name == "dtd", "{name}");
-        assert_eq!(report.contains("jitter: 0.3"), name == "gtsrb", "{name}");
+        let recipe = serde_json::from_str::<Value>(&report).unwrap()["recipe"].take();
+        assert_eq!(recipe["flip"], name == "dtd", "{name}");
+        assert_eq!(recipe["jitter"], if name == "gtsrb" { "0.5,0.2,0.2" } else { "0" }, "{name}");
+        assert_eq!(recipe["padding"], "reflect", "{name}");
     }
     assert!(mean("gtsrb")[0] < mean("dtd")[0] - 0.05);
 
