@@ -136,7 +136,11 @@ impl Fit {
             begun.job().begin(true)?;
             begun.claim = begun.claim.share()?;
         }
-        out!("{}", prune::say(&begun.job().candidate(dropped)?, self.json));
+        let attempt = begun.job().candidate(dropped)?;
+        match self.json {
+            true => out!("{}", attempt.json(begun.recipe.cost.unit())),
+            false => out!("{}", prune::say(&attempt)),
+        }
         Ok(())
     }
 

@@ -63,21 +63,9 @@ impl Prune {
     }
 }
 
-/// The outcome of an attempt, as a line of text or JSON.
-pub(super) fn say(attempt: &Attempt, json: bool) -> String {
+/// The outcome of an attempt, as a line of text.
+pub(super) fn say(attempt: &Attempt) -> String {
     match attempt {
-        Attempt::Trained(c) if json => {
-            let (val, macs) = (c.validation.accuracy(), c.macs);
-            let (dropped, params, proxies) = (c.dropped, c.params, c.proxies);
-            serde_json::json!({ "dropped": dropped, "val": val, "macs": macs, "params": params, "proxies": proxies })
-                .to_string()
-        }
-        Attempt::Refused { dropped, why } if json => {
-            serde_json::json!({ "dropped": dropped, "refused": why }).to_string()
-        }
-        Attempt::Over { dropped, why, .. } if json => {
-            serde_json::json!({ "dropped": dropped, "over_budget": why }).to_string()
-        }
         Attempt::Trained(c) => format!(
             "{} dropped: validation {:.1} %, {} multiply-adds, {} parameters",
             c.dropped,
@@ -187,7 +175,8 @@ mod tests {
     #[test]
     fn sweep_options_are_removed_from_the_fit_command() {
         let args =
-            "prune --data x.zip --emit slurm --sweep --until pack --seed 3 --until=pack --search=sweep";
+            "prune --data x.zip --emit slurm --sbatch --mem=4G --sweep --until pack --seed 3 --until=pack --search=sweep \
+             --sbatch=--cpus-per-task=2";
         let kept = without_sweep(args.split(' ').map(String::from).collect());
         assert_eq!(kept, ["--data", "x.zip", "--seed", "3"]);
     }

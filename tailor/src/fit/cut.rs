@@ -41,7 +41,8 @@ impl Tailoring<'_> {
         Ok(student.plan.cells.iter().zip(&gates).filter(|&pair| is_closed(pair)).count())
     }
 
-    fn gates(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<f32>>> {
+    /// Values of all gates, by node.
+    pub(super) fn gates(&self, plan: &Plan, params: &Params) -> Result<Vec<Vec<f32>>> {
         let values = alphas(plan, params)?;
         let values = values.iter().map(|alpha| alpha.as_ref().map_or(Ok(Vec::new()), |a| a.to_vec1()));
         Ok(values.collect::<candle_core::Result<_>>()?)

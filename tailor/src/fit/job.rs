@@ -6,7 +6,7 @@ use super::stages::TEACHER;
 use super::{Attempt, Ground, Recipe, Report, Tailoring, Work, answers, predictions};
 use crate::data::{Dataset, Loader, Split};
 use crate::draw::{Architecture, architecture};
-use crate::net::{Net, alphas};
+use crate::net::Net;
 use crate::pack::{Label, deploy, task_bundle};
 use crate::progress::Progress;
 use crate::source::Source;
@@ -103,10 +103,7 @@ impl Job<'_> {
             strip: String::new(),
         };
         report.measure(&deployed)?;
-        let gates: Vec<Vec<f32>> = alphas(&pruned.plan, &pruned.params)?
-            .into_iter()
-            .map(|a| a.map_or(Ok(Vec::new()), |a| a.to_vec1()))
-            .collect::<candle_core::Result<_>>()?;
+        let gates = tailoring.gates(&pruned.plan, &pruned.params)?;
         let drawing = architecture(Architecture {
             title: &format!("{} on {}", self.name, source.arch),
             subtitle: &format!(

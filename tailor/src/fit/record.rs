@@ -33,7 +33,7 @@ impl Record<'_> {
     /// Any error of the backbone's plan.
     pub(super) fn json(&self) -> crate::Result<Value> {
         let attempts: Vec<Value> =
-            self.selection.attempts.iter().map(|a| attempt(a, self.recipe.cost.unit())).collect();
+            self.selection.attempts.iter().map(|attempt| attempt.json(self.recipe.cost.unit())).collect();
         let mut backbone = BackboneSize::of(self.source, self.size)?.json();
         backbone["arch"] = self.source.arch.to_string().into();
         backbone["id"] = hex(&self.source.id).into();
@@ -62,27 +62,29 @@ impl Record<'_> {
     }
 }
 
-/// One attempt as JSON; costs are in `unit`.
-fn attempt(attempt: &Attempt, unit: &str) -> Value {
-    match attempt {
-        Attempt::Trained(candidate) => json!({
-            "dropped": candidate.dropped,
-            "stage": candidate.stage,
-            "finished": candidate.finished,
-            "cost": candidate.cost,
-            "cost_unit": unit,
-            "val": candidate.validation.accuracy(),
-            "behind": candidate.behind.gap,
-            "behind_error": candidate.behind.error,
-            "lost": candidate.behind.lost,
-            "won": candidate.behind.won,
-            "macs": candidate.macs,
-            "params": candidate.params,
-            "proxies": candidate.proxies,
-        }),
-        Attempt::Refused { dropped, why } => json!({ "dropped": dropped, "refused": why }),
-        Attempt::Over { dropped, cost, why } => {
-            json!({ "dropped": dropped, "over_budget": why, "cost": cost, "cost_unit": unit })
+impl Attempt {
+    /// As JSON; costs are in `unit`.
+    pub(crate) fn json(&self, unit: &str) -> Value {
+        match self {
+            Attempt::Trained(candidate) => json!({
+                "dropped": candidate.dropped,
+                "stage": candidate.stage,
+                "finished": candidate.finished,
+                "cost": candidate.cost,
+                "cost_unit": unit,
+                "val": candidate.validation.accuracy(),
+                "behind": candidate.behind.gap,
+                "behind_error": candidate.behind.error,
+                "lost": candidate.behind.lost,
+                "won": candidate.behind.won,
+                "macs": candidate.macs,
+                "params": candidate.params,
+                "proxies": candidate.proxies,
+            }),
+            Attempt::Refused { dropped, why } => json!({ "dropped": dropped, "refused": why }),
+            Attempt::Over { dropped, cost, why } => {
+                json!({ "dropped": dropped, "over_budget": why, "cost": cost, "cost_unit": unit })
+            }
         }
     }
 }
@@ -94,9 +96,9 @@ mod tests {
     #[test]
     fn over_budget_attempts_are_labelled() {
         let why = "0.300 ms of 0.200 ms".to_string();
-        let over = attempt(&Attempt::Over { dropped: 2, cost: 300.0, why: why.clone() }, "us");
+        let over = Attempt::Over { dropped: 2, cost: 300.0, why: why.clone() }.json("us");
         assert_eq!(over, json!({ "dropped": 2, "over_budget": why, "cost": 300.0, "cost_unit": "us" }));
-        let refused = attempt(&Attempt::Refused { dropped: 3, why: why.clone() }, "us");
+        let refused = Attempt::Refused { dropped: 3, why: why.clone() }.json("us");
         assert_eq!(refused, json!({ "dropped": 3, "refused": why }));
     }
 }
