@@ -174,8 +174,7 @@ mod tests {
 
     #[test]
     fn sweep_options_are_removed_from_the_fit_command() {
-        let args =
-            "prune --data x.zip --emit slurm --sbatch --mem=4G --sweep --until pack --seed 3 --until=pack --search=sweep \
+        let args = "prune --data x.zip --emit slurm --sbatch --mem=4G --sweep --until pack --seed 3 --until=pack --search=sweep \
              --sbatch=--cpus-per-task=2";
         let kept = without_sweep(args.split(' ').map(String::from).collect());
         assert_eq!(kept, ["--data", "x.zip", "--seed", "3"]);
