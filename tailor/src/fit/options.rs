@@ -124,3 +124,41 @@ pub(crate) fn said(value: &Value) -> String {
 fn short(value: f32) -> Value {
     value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::LatencyTable;
+
+    #[test]
+    fn a_latency_table_is_named_by_its_rows_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str, us: u32| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, format!("node\tsource\trole\tus\n0\t-\tstem\t{us}\n1\t0\tblock\t7\n"))
+                .unwrap();
+            Recipe { cost: Measure::Latency(LatencyTable::read(&path).unwrap()), ..Recipe::small() }
+        };
+        let (one, moved, other) = (of("one.tsv", 5), of("moved.tsv", 5), of("other.tsv", 6));
+        assert_eq!(one.identity(), moved.identity());
+        assert_ne!(one.identity(), other.identity());
+        let table = one.options()["table"].as_str().unwrap().to_owned();
+        assert!(table.len() == 12 && table.bytes().all(|digit| digit.is_ascii_hexdigit()), "{table}");
+        assert_ne!(one.identity(), Recipe { seed: 2, ..one }.identity());
+    }
+
+    #[test]
+    fn options_without_effect_are_off() {
+        let off = |recipe: Recipe, name: &str| recipe.options()[name].is_null();
+        let small = Recipe::small();
+        for name in ["gamma1", "theta", "complexity", "matching"] {
+            assert!(!off(small.clone(), name), "{name}");
+        }
+        let budget = Some("50%".parse().unwrap());
+        assert!(off(Recipe { budget, ..small.clone() }, "gamma1"));
+        assert!(!off(Recipe { budget, gamma1: 0.0, ..small.clone() }, "complexity"));
+        assert!(off(Recipe { gamma1: 0.0, ..small.clone() }, "complexity"));
+        assert!(off(Recipe { gating: Gating::HardConcrete, ..small.clone() }, "theta"));
+        assert!(off(Recipe { gamma2: 0.0, ..small }, "matching"));
+    }
+}

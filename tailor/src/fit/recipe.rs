@@ -105,6 +105,9 @@ pub struct Recipe {
 /// Minimum number of steps per epoch that the default schedules are made for.
 const LEAST_STEPS: usize = 20;
 
+/// More epochs than anybody trains, and few enough for their steps to be counted.
+const MOST_EPOCHS: usize = 1_000_000;
+
 impl Recipe {
     /// Defaults for 32-pixel backbones: few epochs; one-cycle schedules; trained norms on universal kernels
     /// (a task owns them anyway), with end-to-end matching so that they learn from the teacher; a weaker pull
@@ -190,8 +193,8 @@ impl Recipe {
         let bad =
             |option: &str, got: String, want: &str| Err(Error::config(format!("--{option} {got}"), want));
         for (name, stage) in [("teach", &self.teach), ("train", &self.train), ("retrain", &self.retrain)] {
-            if stage.epochs == 0 {
-                return bad("epochs", format!("0 ({name})"), "at least 1");
+            if !(1..=MOST_EPOCHS).contains(&stage.epochs) {
+                return bad("epochs", format!("{} ({name})", stage.epochs), "from 1 to a million");
             }
             if stage.batch < 2 {
                 return bad(
@@ -219,6 +222,9 @@ impl Recipe {
             if !value.is_finite() || value < 0.0 {
                 return bad(name, value.to_string(), "a number of at least 0");
             }
+        }
+        if self.finish > MOST_EPOCHS {
+            return bad("finish", self.finish.to_string(), "at most a million");
         }
         if self.looks == 0 {
             return bad("looks", "0".into(), "at least 1");
@@ -359,6 +365,11 @@ mod tests {
             ("--looks 0", Recipe { looks: 0, ..Recipe::small() }),
             ("--caution -1", Recipe { caution: -1.0, ..Recipe::small() }),
             ("--tolerance -1", Recipe { tolerance: -0.01, ..Recipe::small() }),
+            ("--finish 9999999999", Recipe { finish: 9_999_999_999, ..Recipe::small() }),
+            (
+                "--epochs 0 (teach)",
+                Recipe { teach: Stage { epochs: 0, ..Recipe::small().teach }, ..Recipe::small() },
+            ),
         ] {
             let error = recipe.check().unwrap_err().to_string();
             assert!(error.contains(option), "{error}");
