@@ -1,7 +1,7 @@
 //! Runs several methods on one task after another, each in its own folder; finished results are read back
 //! from there.
 
-use super::{Bench, Method, Outcome, Packed, Size};
+use super::{Bench, Gap, Method, Outcome, Packed, Size};
 use crate::Result;
 use crate::data::{Dataset, Split};
 use crate::fit::{Ground, Job, Recipe, Work, made_otherwise};
@@ -79,12 +79,13 @@ impl Comparison {
             let outcome = match known {
                 Some(known) if !method.is_sequential() => known,
                 known => {
-                    let trained = match method {
+                    let (trained, gap) = match method {
                         Method::Tailor => {
                             let finetuned = folder.join(Method::FineTune.name());
-                            self.tailor(data, dataset.clone(), &work, &finetuned)?
+                            let (trained, gap) = self.tailor(data, dataset.clone(), &work, &finetuned)?;
+                            (trained, Some(gap))
                         }
-                        _ => self.baseline(method, data, &ground, &work, known.is_none())?,
+                        _ => (self.baseline(method, data, &ground, &work, known.is_none())?, None),
                     };
                     let (val, test, size) = trained;
                     let seconds = work.log().seconds()?;
@@ -96,6 +97,7 @@ impl Comparison {
                         pixels: [shape.height, shape.width],
                         seed: self.recipe.seed,
                         val,
+                        gap,
                         test,
                         test_images: tested,
                         size,
@@ -161,7 +163,7 @@ impl Comparison {
         Ok((trained.validation, test, trained.size))
     }
 
-    fn tailor(&self, data: &str, dataset: Dataset, work: &Work, finetuned: &Path) -> Result<Figures> {
+    fn tailor(&self, data: &str, dataset: Dataset, work: &Work, finetuned: &Path) -> Result<(Figures, Gap)> {
         let job = Job {
             name: data,
             source: self.source.clone(),
@@ -176,7 +178,8 @@ impl Comparison {
         };
         job.borrow_teacher(finetuned)?;
         let report = job.run()?;
-        Ok((report.val, report.test, Size::tailored(&report)))
+        let gap = Gap { judge: report.judge, error: report.behind.error };
+        Ok(((report.val, report.test, Size::tailored(&report)), gap))
     }
 }
 

@@ -38,6 +38,6 @@ mod together;
 pub use bench::{Bench, Trained};
 pub use comparison::Comparison;
 pub use method::Method;
-pub use outcome::Outcome;
+pub use outcome::{Gap, Outcome};
 pub use packnet::Packed;
 pub use size::Size;

@@ -1,11 +1,21 @@
 //! The result of one method on one task: a row of the table, and a file that later runs read back.
 
 use super::{Method, Size};
+use crate::fit::Judge;
 use crate::train::Score;
 use crate::{Error, Result};
 use bundles::container::write_atomically;
 use serde_json::{Value, json};
 use std::path::Path;
+
+/// How certain the gap to the teacher is by which a network was selected.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gap {
+    /// The metric in which it is measured.
+    pub judge: Judge,
+    /// Its standard error on validation, as a fraction.
+    pub error: f64,
+}
 
 /// The result of one method on one task.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +34,8 @@ pub struct Outcome {
     pub seed: u64,
     /// Accuracy on validation.
     pub val: Score,
+    /// What selected it, if it was selected by comparison with a teacher.
+    pub gap: Option<Gap>,
     /// Accuracy on test; `None` if it was left out or there is no test split.
     pub test: Option<Score>,
     /// Digest of the test images.
@@ -51,6 +63,8 @@ impl Outcome {
             "seed": self.seed,
             "val": self.val.accuracy(),
             "val_n": self.val.n,
+            "judge": self.gap.map(|gap| gap.judge.name()),
+            "behind_error": self.gap.map(|gap| gap.error),
             "test": test,
             "test_n": self.test.map_or(0, |score| score.n),
             "test_images": self.test_images,
@@ -98,6 +112,11 @@ impl Outcome {
                 pixels: serde_json::from_value(json["pixels"].clone()).unwrap_or_default(),
                 seed: number("seed")?,
                 val: score("val")?,
+                // Missing too, and for all methods that do not select.
+                gap: string("judge").and_then(|judge| {
+                    let judge = clap::ValueEnum::from_str(&judge, false).ok()?;
+                    Some(Gap { judge, error: json["behind_error"].as_f64()? })
+                }),
                 test: score("test"),
                 test_images: string("test_images"),
                 size: Size {

@@ -367,7 +367,8 @@ mod tests {
         let lines = [
             "",
             "--schedule paper",
-            "--epochs 3,4,5 --batch 8,9,10 --finish 2 --teach-rate cosine:0.02,warm-up=1 --skips dense \
+            "--epochs 3,4,5 --batch 8,9,10 --finish 2 --teach-rate cosine:0.02,warm-up=1 \
+             --train-rate one-cycle:0.3 --retrain-rate step:0.1,2,0.5 --skips dense \
              --gamma1 0.1 --gamma2 2 --distill 0.3 --theta 0.07 --tolerance 0.7 --judge answers --caution 0.5 \
              --looks 3 --cost params --complexity paper --matching local --free-norms false --search bisect \
              --validation 0.2 --crop 3 --padding reflect --flip --augment randaugment:2,9 --jitter 0.5,0.2,0.3 --erase 0.25 --balance \
@@ -377,8 +378,8 @@ mod tests {
         ];
         for line in lines {
             let line: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            let options = recipe(&line).options();
-            assert_eq!(recipe(&words(&options)).options(), options, "{line:?}");
+            let recipe_of_line = recipe(&line);
+            assert_eq!(recipe(&words(&recipe_of_line.options())), recipe_of_line, "{line:?}");
         }
     }
 }

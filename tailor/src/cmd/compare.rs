@@ -2,9 +2,9 @@
 
 mod table;
 
-use crate::baselines::{Comparison, Method, Outcome};
+use crate::baselines::{Comparison, Gap, Method, Outcome};
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, read_images, task_names, warn_of_small_validation};
+use crate::cmd::{On, read_images, task_names, warn_of_uncertain_gap};
 use crate::data::{self, Found, Size};
 use crate::fit::{BackboneSize, Claim};
 use crate::interrupt::Interrupt;
@@ -137,13 +137,12 @@ impl Compare {
         Ok(Compared { plan, backbone, methods, outcomes })
     }
 
-    /// Warns if tailoring selected by too few images. Its teacher is the fine-tuned network; if that was not
-    /// trained, the tailored network's own accuracy serves as well.
+    /// Warns if tailoring selected by too few images.
     pub(super) fn warn(&self, data: &str, outcomes: &[Outcome]) {
-        let of = |method| outcomes.iter().find(|outcome| outcome.method == method);
-        if let Some(tailored) = of(Method::Tailor) {
-            let teacher = of(Method::FineTune).unwrap_or(tailored);
-            warn_of_small_validation(data, teacher.val, self.choices.tolerance() / 100.0);
+        for outcome in outcomes {
+            if let Some(Gap { error, judge }) = outcome.gap {
+                warn_of_uncertain_gap(data, outcome.val.n, error, judge, self.choices.tolerance());
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, check_name, keys, prune, read_images, stem, task_name, warn_of_small_validation};
+use crate::cmd::{On, check_name, keys, prune, read_images, stem, task_name, warn_of_uncertain_gap};
 use crate::data::{self, Dataset, Found, Size};
 use crate::fit::{BackboneSize, Claim, Job, Measure, Recipe, Report, Work, refuse_others};
 use crate::interrupt::Interrupt;
@@ -66,7 +66,6 @@ impl Fit {
         if self.until != Until::Pack {
             let stage = if self.until == Until::Train { "train" } else { "teach" };
             let (teacher, student) = begun.job().begin(self.until == Until::Train)?;
-            warn_of_small_validation(&begun.data_name, teacher, begun.recipe.tolerance);
             let score = student.unwrap_or(teacher);
             if self.json {
                 let (val, n) = (score.accuracy(), score.n);
@@ -77,7 +76,8 @@ impl Fit {
             return Ok(());
         }
         let report = begun.job().run()?;
-        warn_of_uncertain_gap(&begun.data_name, &report, begun.recipe.tolerance);
+        let Report { val, behind, judge, .. } = &report;
+        warn_of_uncertain_gap(&begun.data_name, val.n, behind.error, *judge, self.choices.tolerance());
         warn_of_guessing(&begun.dataset, report.teacher_val);
         let backbone = BackboneSize::of(&begun.source, begun.dataset.train.images.size())?;
         if self.json {
@@ -185,7 +185,7 @@ impl Fit {
         if let Measure::Latency(table) = &recipe.cost
             && let Some(about) = table.about()
         {
-            note!("tailor: {about}");
+            note!("tailor: {about}; a device that computes otherwise needs a table of its own");
         }
         let data_name = stem(&self.data);
         if self.work.exists() && !self.work.is_dir() {
@@ -205,21 +205,6 @@ impl Fit {
         let (claim, work) = begun.map_or_else(work, Ok)?;
         let jobs = self.jobs.map(usize::from);
         Ok(Begun { name, data_name, source, dataset, recipe, work, claim, signers, device, jobs, progress })
-    }
-}
-
-/// Warns if the gap between teacher and network is less certain than the tolerance it was held to. The two
-/// are compared image by image, so that it is more certain than either accuracy.
-fn warn_of_uncertain_gap(data: &str, report: &Report, tolerance: f64) {
-    let images = report.val.n;
-    if let Some(needed) = report.behind.needed_for(images, tolerance) {
-        note!(
-            "tailor: the {images} validation images of {data} tell the gap to the teacher to within {:.1} points of \
-             {} (95 % confidence), not the {} of --tolerance, which would need about {needed} images",
-            100.0 * report.behind.margin(),
-            report.judge.name(),
-            100.0 * tolerance
-        );
     }
 }
 

@@ -22,9 +22,9 @@ mod verify;
 
 use crate::data::{self, Dataset, Found, Overlap};
 use crate::device::Choice;
+use crate::fit::{Judge, images_for_gap, margin_of_gap};
 use crate::output::{self, note};
 use crate::progress::Progress;
-use crate::train::Score;
 use candle_core::Device;
 use clap::{Parser, Subcommand};
 use std::collections::BTreeSet;
@@ -215,15 +215,15 @@ fn with_bar<T>(
     Ok(done)
 }
 
-/// Warns if the validation split of `data` has too few images for the tolerance used in selection.
-fn warn_of_small_validation(data: &str, teacher: Score, tolerance: f64) {
-    if let Some(needed) = teacher.needed_for(tolerance) {
+/// Warns if `images` validation images of `data` tell the gap between teacher and network, which has the standard
+/// `error`, less exactly than the tolerance (in points) by which the network was selected.
+fn warn_of_uncertain_gap(data: &str, images: usize, error: f64, judge: Judge, points: f64) {
+    if let Some(needed) = images_for_gap(error, images, points / 100.0) {
         note!(
-            "tailor: validation of {data} has {} images, so the teacher's accuracy is known to within {:.1} points \
-             (95 % confidence), not the {} of --tolerance, which would need about {needed} images",
-            teacher.n,
-            100.0 * teacher.margin(),
-            100.0 * tolerance
+            "tailor: the {images} validation images of {data} tell the gap to the teacher to within {:.2} points of {} \
+             (95 % confidence), not the {points} of --tolerance, which would need about {needed} images",
+            100.0 * margin_of_gap(error, images),
+            judge.name()
         );
     }
 }

@@ -53,7 +53,9 @@ impl Prune {
                 let program =
                     std::env::current_exe().map_err(Error::io(std::path::Path::new("this program")))?;
                 let args = std::env::args_os().skip(1);
-                let options: Vec<String> = without_sweep(args.map(|arg| quoted(&arg)).collect());
+                let args = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+                let options: Vec<String> =
+                    without_sweep(args).iter().map(|arg| quoted(arg.as_ref())).collect();
                 let sbatch: Vec<String> = self.sbatch.iter().map(|option| quoted(option.as_ref())).collect();
                 let program = quoted(program.as_os_str());
                 text(&slurm(&name, &work, blocks, &program, &options.join(" "), &sbatch));
@@ -175,7 +177,7 @@ mod tests {
     #[test]
     fn sweep_options_are_removed_from_the_fit_command() {
         let args = "prune --data x.zip --emit slurm --sbatch --mem=4G --sweep --until pack --seed 3 --until=pack --search=sweep \
-             --sbatch=--cpus-per-task=2";
+             --sbatch=--nodelist=n[1-2]";
         let kept = without_sweep(args.split(' ').map(String::from).collect());
         assert_eq!(kept, ["--data", "x.zip", "--seed", "3"]);
     }

@@ -4,7 +4,7 @@ use super::{EVAL_BATCH, Search, Tailoring, Teacher};
 use crate::Result;
 use crate::data::{Augment, Policy};
 use crate::net::{Net, Params};
-use crate::train::{Verdict, two_digits};
+use crate::train::Verdict;
 use bundles::plan::Plan;
 
 /// The augmentations used for every view of a validation image after the first: geometry and colours, but
@@ -81,20 +81,22 @@ impl Behind {
     }
 }
 
-impl Behind {
-    /// Half-width of the 95 % confidence interval of the gap.
-    pub fn margin(&self) -> f64 {
-        1.96 * self.error
-    }
+/// Half-width of the 95 % confidence interval of a gap with this standard error over `images` images. At least
+/// that of one image on which the two differ: that none does yet is no proof.
+pub(crate) fn margin_of_gap(error: f64, images: usize) -> f64 {
+    1.96 * error.max(1.0 / images.max(1) as f64)
+}
 
-    /// Approximate number of images that would tell the gap to within `tolerance`, given that `images` did to
-    /// within the [margin](Self::margin), rounded up to two digits; `None` if they suffice.
-    pub fn needed_for(&self, images: usize, tolerance: f64) -> Option<usize> {
-        if self.margin() <= tolerance || tolerance <= 0.0 {
-            return None;
-        }
-        Some(two_digits((images as f64 * (self.margin() / tolerance).powi(2)).ceil() as usize))
+/// Approximate number of images that would tell the gap to within `tolerance`, rounded up to two digits; `None`
+/// if `images`, over which it has this standard error, suffice.
+pub(crate) fn images_for_gap(error: f64, images: usize, tolerance: f64) -> Option<usize> {
+    let margin = margin_of_gap(error, images);
+    if margin <= tolerance || tolerance <= 0.0 {
+        return None;
     }
+    let needed = (images as f64 * (margin / tolerance).powi(2)).ceil() as usize;
+    let unit = 10usize.pow(needed.max(1).ilog10().saturating_sub(1));
+    Some(needed.div_ceil(unit).saturating_mul(unit))
 }
 
 /// Formats a gap and its standard error: points, their 95 % interval, and the name of the metric.
@@ -163,13 +165,16 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_of_the_error_takes_sixteen_times_the_images() {
-        let behind = Behind { gap: 0.0, error: 0.01 / 1.96, lost: 0, won: 0 };
-        assert_eq!(behind.needed_for(100, 0.0025), Some(1600));
-        assert_eq!(behind.needed_for(123, 0.0025), Some(2000), "1968, rounded up to two digits");
-        assert_eq!(behind.needed_for(100, 0.01), None);
-        assert_eq!(behind.needed_for(100, 0.0), None);
-        assert!(behind.needed_for(100, 1e-300).is_some());
+    fn a_quarter_of_the_margin_takes_sixteen_times_the_images() {
+        let error = 0.02 / 1.96;
+        assert_eq!(images_for_gap(error, 100, 0.005), Some(1600));
+        assert_eq!(images_for_gap(error, 123, 0.005), Some(2000), "1968, rounded up to two digits");
+        assert_eq!(images_for_gap(error, 100, 0.021), None);
+        assert_eq!(images_for_gap(error, 100, 0.0), None);
+        assert!(images_for_gap(error, 100, 1e-300).is_some());
+        // Nine images on which both agree may still miss one.
+        assert_eq!(margin_of_gap(0.0, 9), 1.96 / 9.0);
+        assert!(images_for_gap(0.0, 9, 0.005) > Some(9) && images_for_gap(0.0, 400, 0.005).is_none());
     }
 
     #[test]

@@ -31,13 +31,15 @@ impl Losses {
         if let Some(loss) = self.look_up(key)? {
             return Ok(loss);
         }
-        // Unlocked: measuring takes a while, on several threads.
+        // Unlocked, because a thread pool measures.
         let loss = measure()?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file =
             OpenOptions::new().create(true).append(true).open(&self.path).map_err(Error::io(&self.path))?;
         file.write_all(format!("{key}\t{loss}\n").as_bytes()).map_err(Error::io(&self.path))?;
-        known.get_or_insert_default().insert(key.to_owned(), loss);
+        if let Some(known) = &mut *known {
+            known.insert(key.to_owned(), loss);
+        }
         Ok(loss)
     }
 

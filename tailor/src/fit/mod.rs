@@ -27,8 +27,8 @@ mod work;
 
 pub(crate) use begun::made_otherwise;
 pub use begun::refuse_others;
-pub(crate) use behind::points;
 pub use behind::{Behind, Judge};
+pub(crate) use behind::{images_for_gap, margin_of_gap, points};
 pub use claim::Claim;
 pub use ground::Ground;
 pub(crate) use iterate::taken;
@@ -39,6 +39,7 @@ pub use measure::{Budget, Measure};
 pub(crate) use options::said;
 pub use predictions::{Answer, answers};
 pub use pruning::Pruned;
+pub(crate) use recipe::MOST_EPOCHS;
 pub use recipe::{Recipe, Search, Stage};
 pub(crate) use report::paid;
 pub use report::{BackboneSize, Report, count};

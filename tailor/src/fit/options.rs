@@ -1,7 +1,7 @@
 //! A recipe as a document: every option under the name and in the unit of the command line.
 
 use super::{Measure, Recipe, Search};
-use crate::data::{Augment, digest_of};
+use crate::data::{Augment, Padding, digest_of};
 use crate::net::{Formula, Gating};
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ impl Recipe {
             clip,
             seed: _,
         } = self;
-        let Augment { crop_pad, padding, flip, policy, jitter, erase } = augment;
+        let Augment { crop_pad, padding: _, flip, policy, jitter, erase } = augment;
         let (cost, table) = match cost {
             Measure::Macs => ("macs", None),
             Measure::Params => ("params", None),
@@ -90,7 +90,7 @@ impl Recipe {
             "search": search,
             "validation": validation,
             "crop": crop_pad,
-            "padding": padding.name(),
+            "padding": augment.border().map(Padding::name),
             "flip": flip,
             "augment": policy.to_string(),
             "jitter": jitter.to_string(),

@@ -106,7 +106,7 @@ pub struct Recipe {
 const LEAST_STEPS: usize = 20;
 
 /// More epochs than anybody trains, and few enough for their steps to be counted.
-const MOST_EPOCHS: usize = 1_000_000;
+pub(crate) const MOST_EPOCHS: usize = 1_000_000;
 
 impl Recipe {
     /// Defaults for 32-pixel backbones: few epochs; one-cycle schedules; trained norms on universal kernels
@@ -265,7 +265,7 @@ impl Recipe {
     /// Everything that shapes the teacher, as text.
     pub(crate) fn teacher_fingerprint(&self) -> String {
         format!(
-            "{:?} momentum {} decay {} validation {} {:?} balance {} patience {:?}{} clip {:?} seed {}",
+            "{:?} momentum {} decay {} validation {} {} balance {} patience {:?}{} clip {:?} seed {}",
             self.teach,
             self.momentum,
             self.decay,
@@ -366,6 +366,10 @@ mod tests {
             ("--caution -1", Recipe { caution: -1.0, ..Recipe::small() }),
             ("--tolerance -1", Recipe { tolerance: -0.01, ..Recipe::small() }),
             ("--finish 9999999999", Recipe { finish: 9_999_999_999, ..Recipe::small() }),
+            (
+                "--epochs 1000001 (train)",
+                Recipe { train: Stage { epochs: 1_000_001, ..Recipe::small().train }, ..Recipe::small() },
+            ),
             (
                 "--epochs 0 (teach)",
                 Recipe { teach: Stage { epochs: 0, ..Recipe::small().teach }, ..Recipe::small() },

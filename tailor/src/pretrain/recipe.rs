@@ -1,6 +1,7 @@
 //! All options of training a backbone from scratch.
 
 use crate::data::Augment;
+use crate::fit::MOST_EPOCHS;
 use crate::train::Schedule;
 use crate::{Error, Result};
 use bundles::plan::Arch;
@@ -76,8 +77,8 @@ impl Recipe {
         let bad =
             |option: &str, got: String, want: &str| Err(Error::config(format!("--{option} {got}"), want));
         self.arch.plan(self.size, self.size, 2)?;
-        if self.epochs == 0 {
-            return bad("epochs", "0".into(), "at least 1");
+        if !(1..=MOST_EPOCHS).contains(&self.epochs) {
+            return bad("epochs", self.epochs.to_string(), "from 1 to a million");
         }
         if self.batch < 2 {
             return bad(
@@ -127,7 +128,7 @@ impl Recipe {
     /// Everything that shapes the run, as text.
     pub(crate) fn fingerprint(&self) -> String {
         format!(
-            "{} {} px, {} epochs of {}, rate {}, momentum {} decay {} smoothing {} validation {} {:?} balance {} \
+            "{} {} px, {} epochs of {}, rate {}, momentum {} decay {} smoothing {} validation {} {} balance {} \
              patience {:?}{} clip {:?} {:?} {:?} seed {}",
             self.arch,
             self.size,

@@ -36,7 +36,11 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     if let Some(teacher) = report["task"]["teacher_val"].as_f64() {
         // With the other metric, accuracy is not what was compared.
         let recipe = &report["recipe"];
-        let tolerance = recipe["tolerance"].as_f64().filter(|_| recipe["judge"] != "probability");
+        // Version 1 of the document has both at the top, and tolerance as a fraction.
+        let old = report["tolerance"].as_f64().map(|tolerance| (100.0 * tolerance, &report["judge"]));
+        let new = recipe["tolerance"].as_f64().map(|tolerance| (tolerance, &recipe["judge"]));
+        let compared = new.or(old).filter(|(_, judge)| *judge != "probability");
+        let tolerance = compared.map(|(tolerance, _)| tolerance);
         if let Some(tolerance) = tolerance {
             let name = format!("within {tolerance} points of the teacher");
             let y = (100.0 * teacher - tolerance, 100.0 * teacher);
@@ -200,17 +204,22 @@ mod tests {
 
     #[test]
     fn accuracies_within_tolerance_are_marked_where_accuracy_was_compared() {
-        for (judge, marked) in [("answers", true), ("probability", false)] {
-            let report = serde_json::json!({
-                "recipe": { "judge": judge, "tolerance": 0.5 }, "backbone": { "macs": 1000 }, "task": { "teacher_val": 0.9 },
+        let options = |judge: &str| serde_json::json!({ "recipe": { "judge": judge, "tolerance": 0.5 } });
+        let version_1 = serde_json::json!({ "recipe": "Recipe {}", "judge": "answers", "tolerance": 0.005 });
+        for (version, marked) in
+            [(options("answers"), true), (options("probability"), false), (version_1, true)]
+        {
+            let mut report = serde_json::json!({
+                "backbone": { "macs": 1000 }, "task": { "teacher_val": 0.9 },
                 "candidates": [{ "dropped": 1, "stage": "prune-1", "val": 0.88, "behind": 0.004, "macs": 500 }],
                 "chosen": "prune-1",
             });
+            report.as_object_mut().unwrap().extend(version.as_object().unwrap().clone());
             let plot = complexity(&Run { report, ..Run::default() }, &[]).unwrap();
             assert!(plot.svg().contains("88.0 %, 0.40 points behind"));
             let is_marked =
                 |mark: &Mark| matches!(mark, Mark::Band { name, .. } if name.contains("within 0.5 points"));
-            assert_eq!(plot.marks.iter().any(is_marked), marked, "{judge}");
+            assert_eq!(plot.marks.iter().any(is_marked), marked, "{version}");
         }
     }
 }

@@ -299,6 +299,10 @@ mod tests {
         }
         assert!(!page.contains("<b>"), "markup in the place of numbers");
         assert!(!page.contains("(chosen)"), "nothing was");
+        assert_eq!(
+            recipe(&serde_json::json!("a < b")),
+            "<details><summary>Recipe</summary><pre>a &lt; b</pre></details>\n"
+        );
         assert!(!page.contains("<td>3.0 KiB"), "compressed next to uncompressed sizes");
     }
 }

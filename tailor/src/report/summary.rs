@@ -141,13 +141,13 @@ fn rows(run: &Run) -> Vec<Row> {
 
 /// What a result of `compare` shares with those of other seeds: everything that shaped it, except the seed
 /// and the digests of the images, because the seed decides which of them are held out. The digest of the
-/// class names is kept.
+/// class names and of a latency table are kept.
 fn setting(run: &Value) -> String {
-    let (mut after_seed, mut after_classes) = (false, false);
+    let (mut after_seed, mut after_name) = (false, false);
     let is_kept = |word: &&str| {
         let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-        let of_classes = std::mem::replace(&mut after_classes, bare == "classes");
-        let is_digest = !of_classes && bare.len() == 12 && bare.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_named = std::mem::replace(&mut after_name, ["classes", "table"].contains(&bare));
+        let is_digest = !is_named && bare.len() == 12 && bare.bytes().all(|b| b.is_ascii_hexdigit());
         let is_seed = std::mem::replace(&mut after_seed, bare == "seed");
         !is_digest && !is_seed
     };

@@ -76,7 +76,7 @@ impl Course<'_> {
     ///
     /// # Errors
     /// [`Error::Interrupted`] if a stop was requested, after the run has been saved; [`Error::Training`] if
-    /// the loss is no longer finite; any error of data, loss or disk.
+    /// loss or network are no longer finite; any error of data, loss or disk.
     pub fn run(&self, params: &mut Params, train: &Train<'_>) -> Result<Score> {
         let interrupt = self.progress.interrupt();
         let _held_back = interrupt.begin();
@@ -178,13 +178,13 @@ impl Course<'_> {
         (best.improved..at.epoch).filter(annealed).count() >= patience
     }
 
-    /// The last step taken, as text.
     /// The error of numbers that a step has spoilt.
     fn diverged(&self, at: &At, train: &Train<'_>, what: &str) -> Error {
         let found = format!("the {what} is no longer finite");
         Error::training(self.place(at, train), found, "lower the learning rate")
     }
 
+    /// The last step taken, as text.
     fn place(&self, at: &At, train: &Train<'_>) -> String {
         match at.sums.steps {
             0 => format!("{}, after epoch {} of {}", self.stage, at.epoch, self.epochs),

@@ -27,34 +27,7 @@ impl Score {
         let (p, z) = (self.accuracy(), 1.96);
         z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt()
     }
-
-    /// Approximate number of images needed for a margin of `tolerance` at this accuracy, rounded up to two
-    /// digits; `None` if the current number suffices.
-    pub fn needed_for(&self, tolerance: f64) -> Option<usize> {
-        if self.margin() <= tolerance || tolerance <= 0.0 {
-            return None;
-        }
-        let with = |n: usize| Score { right: (self.accuracy() * n as f64).round() as usize, n }.margin();
-        let (mut low, mut high) = (self.n, 2 * self.n.max(1));
-        while with(high) > tolerance && high < MOST_IMAGES {
-            (low, high) = (high, 2 * high);
-        }
-        while low + 1 < high {
-            let middle = low + (high - low) / 2;
-            *(if with(middle) > tolerance { &mut low } else { &mut high }) = middle;
-        }
-        Some(two_digits(high))
-    }
 }
-
-/// `n`, rounded up to two digits.
-pub(crate) fn two_digits(n: usize) -> usize {
-    let unit = 10usize.pow(n.max(1).ilog10().saturating_sub(1));
-    n.div_ceil(unit).saturating_mul(unit)
-}
-
-/// More images than anybody has: a tolerance that needs more is not worked out.
-const MOST_IMAGES: usize = 1 << 40;
 
 /// Number of rows of `logits` `(n, classes)` whose largest entry is at `labels`.
 ///
@@ -127,21 +100,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interval_narrows_to_the_tolerance_at_the_number_of_images_named() {
-        for (right, n, tolerance) in [(97, 100, 0.005), (16, 16, 0.005), (50, 100, 0.01), (0, 3, 0.02)] {
-            let score = Score { right, n };
-            let needed = score.needed_for(tolerance).unwrap();
-            let margin =
-                |n: usize| Score { right: (score.accuracy() * n as f64).round() as usize, n }.margin();
-            assert!(
-                margin(needed) <= tolerance && margin(needed * 8 / 10) > tolerance,
-                "{score:?}: {needed}"
-            );
+    fn margins_are_wilsons() {
+        for (right, n, want) in [(97, 100, 0.037_13), (9700, 10_000, 0.003_35), (0, 0, 0.396_7)] {
+            let margin = Score { right, n }.margin();
+            assert!((margin - want).abs() < 5e-5, "{right} of {n}: {margin}");
         }
-        // Wald's 1.96^2 * 0.97 * 0.03 / 0.005^2 is 4472.
-        assert_eq!(Score { right: 97, n: 100 }.needed_for(0.005), Some(4500));
-        assert_eq!(Score { right: 9700, n: 10_000 }.needed_for(0.005), None);
-        assert_eq!(Score { right: 97, n: 100 }.needed_for(0.0), None);
-        assert!(Score { right: 97, n: 100 }.needed_for(1e-12) >= Some(MOST_IMAGES));
     }
 }

@@ -17,7 +17,6 @@ mod tests;
 pub use checkpoint::Checkpoint;
 pub(crate) use checkpoint::differences;
 pub use epochs::{Course, Train};
-pub(crate) use evaluate::two_digits;
 pub use evaluate::{Score, Verdict, evaluate, mean_loss, right, verdicts};
 pub use losses::{Objective, StepLoss, Terms, label_loss, student_loss, teacher_loss};
 pub use metrics::{Log, Record};

@@ -145,6 +145,20 @@ fn assert_same(want: &[(String, Vec<f32>)], got: &[(String, Vec<f32>)]) {
 }
 
 #[test]
+fn a_step_that_spoils_the_network_is_an_error_even_if_it_is_the_last() {
+    let folder = tempfile::tempdir().unwrap();
+    // Four epochs of three steps; the rate of the last epoch overflows every parameter.
+    let schedule = Schedule::Step { rate: 1e-3, every: 3, factor: 1e44, warm_up: 0 };
+    let scripted = Some((schedule, &[1, 2, 3, 4][..]));
+    let error = run_scripted(folder.path(), "a", Trouble::None, scripted, &mut Vec::new()).unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains("no longer finite") && told.contains("lower the learning rate"), "{told}");
+    // What is kept is from before.
+    let kept = Checkpoint::peek(&folder.path().join("teach.safetensors")).unwrap().unwrap();
+    assert_eq!(kept.epoch, 3);
+}
+
+#[test]
 fn an_interrupted_run_ends_bit_for_bit_where_an_uninterrupted_one_does() {
     let (whole, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let want = run(whole.path(), "a", Trouble::None).unwrap();

@@ -64,6 +64,9 @@ fn every_method_is_trained_once_and_counted() {
     // The teacher is the fine-tuned network, and is trained once.
     let teacher = |method: &str| std::fs::read(work.join(method).join("teach.safetensors")).unwrap();
     assert!(teacher("fine-tune") == teacher("tailor"));
+    // Its metrics, with the images a second of each epoch, are copied, too.
+    let metrics = |method: &str| std::fs::read_to_string(work.join(method).join("metrics.csv")).unwrap();
+    assert!(metrics("tailor").starts_with(&metrics("fine-tune")), "{}", metrics("tailor"));
 
     // The second time, everything is read back, nothing trained, and the table has a line for each.
     let kept = std::fs::metadata(work.join("dan/dan.safetensors")).unwrap().modified().unwrap();
@@ -71,7 +74,11 @@ fn every_method_is_trained_once_and_counted() {
     let output = program("tailor").args(&args[..args.len() - 1]).output().unwrap();
     let (table, told) =
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    assert!(output.status.success() && told.contains("validation of images has 16 images"), "{told}");
+    assert!(
+        output.status.success()
+            && told.contains("tailor: the 16 validation images of images tell the gap to the teacher"),
+        "{told}"
+    );
     assert!(table.lines().any(|line| line.starts_with("images") && line.ends_with("bytes per switch")));
     assert!(table.lines().any(|line| line.starts_with("adapters-parallel")), "{table}");
     assert_eq!(std::fs::metadata(work.join("dan/dan.safetensors")).unwrap().modified().unwrap(), kept);

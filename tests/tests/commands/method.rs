@@ -112,7 +112,7 @@ done
 [ -z "$array" ] || numbers=$(seq "${array%-*}" "${array#*-}")
 log=${log/\%j.log/1.log}
 for number in ${numbers:-1}; do
-    SLURM_ARRAY_TASK_ID=$number SLURM_CPUS_ON_NODE=1 bash -c "$script" >> "${log//\%\%/%}" 2>&1
+    SLURM_ARRAY_TASK_ID=$number SLURM_CPUS_PER_TASK=1 SLURM_CPUS_ON_NODE=64 bash -c "$script" >> "${log//\%\%/%}" 2>&1
 done
 echo '7;cluster'
 "#;
@@ -146,6 +146,8 @@ fn a_sweep_is_the_same_on_one_core_on_two_and_on_a_cluster() {
         .concat(),
     );
     assert_eq!(script.matches(" --cpus-per-task=2 ").count(), 3, "{script}");
+    let cores = "RAYON_NUM_THREADS=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}";
+    assert_eq!(script.matches(cores).count(), 3, "{script}");
     let programs = place("programs");
     fs::create_dir(&programs).unwrap();
     fs::write(programs.join("sbatch"), SBATCH).unwrap();

@@ -2,7 +2,8 @@
 
 use crate::baselines::adapters::{self, Place};
 use crate::baselines::size::{Owned, Parts};
-use crate::baselines::{Method, Outcome, Size, dan};
+use crate::baselines::{Gap, Method, Outcome, Size, dan};
+use crate::fit::Judge;
 use crate::fit::testing::backbone;
 use crate::train::Score;
 use bundles::plan::{Conv, Counter, Op, Owner};
@@ -73,6 +74,7 @@ fn results_come_back_from_disk_and_print_the_same() {
             pixels: [24, 32],
             seed: 3,
             val: Score { right: 229, n: 231 },
+            gap: test.map(|_| Gap { judge: Judge::Probability, error: 0.0125 }),
             test,
             test_images: test.map(|_| "ab".into()),
             size: Size { params: 5, task_params: 4, macs: 3, swap_bytes: 2 },
@@ -83,6 +85,7 @@ fn results_come_back_from_disk_and_print_the_same() {
         let read = Outcome::read(&path).unwrap().unwrap();
         assert_eq!(read.json().to_string(), outcome.json().to_string());
         assert_eq!((read.val, read.test, read.size), (outcome.val, outcome.test, outcome.size));
+        assert_eq!(read.gap, outcome.gap);
     }
     std::fs::write(&path, "{}").unwrap();
     let error = Outcome::read(&path).unwrap_err().to_string();

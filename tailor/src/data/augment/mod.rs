@@ -17,6 +17,7 @@ pub use warp::Padding;
 use super::Size;
 use crate::{Error, Result, random::Random};
 use colour::{brightness, contrast, saturation};
+use std::fmt;
 
 /// Random changes applied to every training image, in this order. Only [`flip`](Augment::flip) mirrors.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -39,7 +40,24 @@ pub struct Augment {
 const SHIFT: u64 = 0x6175_676d;
 const CHANGE: u64 = 0x6368_616e;
 
+impl fmt::Display for Augment {
+    /// Every change as the name of its option and its value.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Augment { crop_pad, padding: _, flip, policy, jitter, erase } = self;
+        let padding = self.border().map_or("off", Padding::name);
+        write!(
+            f,
+            "crop {crop_pad} padding {padding} flip {flip} augment {policy} jitter {jitter} erase {erase}"
+        )
+    }
+}
+
 impl Augment {
+    /// What fills the border; `None` if nothing is shifted.
+    pub fn border(&self) -> Option<Padding> {
+        (self.crop_pad > 0).then_some(self.padding)
+    }
+
     /// Rejects shifts that would leave little of an image of `size` pixels, and strengths outside 0 to 1.
     ///
     /// # Errors
