@@ -52,8 +52,9 @@ impl Outcome {
     /// As JSON, accuracies as fractions.
     pub fn json(&self) -> Value {
         let test = self.test.map(|score| score.accuracy());
-        // Rounded to milliseconds, so that a value read back prints the same.
+        // Rounded to milliseconds and ten-thousandths of a point, so that values read back print the same.
         let seconds = (1e3 * self.seconds).round() / 1e3;
+        let error = self.gap.map(|gap| (1e6 * gap.error).round() / 1e6);
         json!({
             "method": self.method.name(),
             "data": self.data,
@@ -64,7 +65,7 @@ impl Outcome {
             "val": self.val.accuracy(),
             "val_n": self.val.n,
             "judge": self.gap.map(|gap| gap.judge.name()),
-            "behind_error": self.gap.map(|gap| gap.error),
+            "behind_error": error,
             "test": test,
             "test_n": self.test.map_or(0, |score| score.n),
             "test_images": self.test_images,
