@@ -87,6 +87,12 @@ fn every_method_is_trained_once_and_counted() {
         why.contains("fine-tune") && why.contains("result.json") && why.contains("other options"),
         "{why}"
     );
+
+    // The teacher of other options is not borrowed: tailoring trains its own.
+    std::fs::remove_dir_all(work.join("tailor")).unwrap();
+    let other = compare(&bench, &[&bench.images], &work, &["--methods", "tailor", "--seed", "2", "--json"]);
+    stdout("tailor", &other);
+    assert!(teacher("fine-tune") != teacher("tailor"));
 }
 
 #[test]
