@@ -88,13 +88,12 @@ pub(super) struct Choices {
     /// is kept; the iterative search keeps the first one it reaches.
     #[arg(long, value_name = "AMOUNT")]
     budget: Option<Budget>,
-    /// How gate values follow from their logits: softmax (small values are cut at --theta), or hard-concrete,
-    /// which reaches exactly zero.
+    /// How gate values follow from their logits.
     #[arg(long, value_enum, default_value = "softmax")]
-    gates: GatesArg,
-    /// Formula of the expected complexity [default: product].
+    gates: Gating,
+    /// Probability that a path runs, in the expected complexity [default: product].
     #[arg(long, value_enum)]
-    complexity: Option<ComplexityArg>,
+    complexity: Option<Formula>,
     /// Where gradients of the matching loss stop: at their own cell's inputs (local), or nowhere [default:
     /// end-to-end; local with --schedule paper].
     #[arg(long, value_enum)]
@@ -103,13 +102,9 @@ pub(super) struct Choices {
     /// [default: true; false with --schedule paper].
     #[arg(long, value_name = "BOOL")]
     free_norms: Option<bool>,
-    /// Strategy for dropping blocks: `sweep` retrains the student without its 0, 1, 2, … lowest-gated blocks
-    /// (as in the paper); `bisect` finds that number by bisection; `iterative` drops the blocks whose absence
-    /// raises the loss least per unit of cost saved, in growing steps with roll-back [default: iterative;
-    /// sweep with --schedule paper]. Bisect and iterative then thin out the proxies of the network they keep,
-    /// by halves or quarters.
+    /// Strategy for dropping blocks [default: iterative; sweep with --schedule paper].
     #[arg(long, value_enum)]
-    search: Option<SearchArg>,
+    search: Option<Search>,
     /// Fraction of train/ held out when there is no val/ [default: 0.15]. Images are drawn at random per
     /// class: if many come from one scene or video, provide a val/ from others.
     #[arg(long, value_name = "FRACTION")]
@@ -130,22 +125,9 @@ enum Preset {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum ComplexityArg {
-    Product,
-    Paper,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
 enum MatchingArg {
     Local,
     EndToEnd,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SearchArg {
-    Sweep,
-    Bisect,
-    Iterative,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
@@ -153,12 +135,6 @@ enum CostArg {
     Macs,
     Params,
     Latency,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
-enum GatesArg {
-    Softmax,
-    HardConcrete,
 }
 
 impl Choices {
@@ -198,29 +174,18 @@ impl Choices {
         recipe.tolerance = self.tolerance / 100.0;
         recipe.caution = self.caution;
         recipe.looks = self.looks;
-        recipe.formula = match self.complexity {
-            Some(ComplexityArg::Paper) => Formula::Paper,
-            Some(ComplexityArg::Product) | None => Formula::Product,
-        };
+        recipe.formula = self.complexity.unwrap_or(recipe.formula);
         recipe.local_matching = match self.matching {
             Some(MatchingArg::Local) => true,
             Some(MatchingArg::EndToEnd) => false,
             None => recipe.local_matching,
         };
         recipe.free_norms = self.free_norms.unwrap_or(recipe.free_norms);
-        recipe.search = match self.search {
-            Some(SearchArg::Sweep) => Search::Sweep,
-            Some(SearchArg::Bisect) => Search::Bisect,
-            Some(SearchArg::Iterative) => Search::Iterative,
-            None => recipe.search,
-        };
+        recipe.search = self.search.unwrap_or(recipe.search);
         recipe.judge = self.judge.unwrap_or(Judge::of(recipe.search));
         recipe.cost = self.measure()?;
         recipe.budget = self.budget;
-        recipe.gating = match self.gates {
-            GatesArg::Softmax => Gating::Softmax,
-            GatesArg::HardConcrete => Gating::HardConcrete,
-        };
+        recipe.gating = self.gates;
         recipe.validation = self.validation.unwrap_or(recipe.validation);
         self.care.check()?;
         recipe.augment = self.images.augment(recipe.augment);
@@ -235,8 +200,8 @@ impl Choices {
 
     /// Switches the search to a sweep, as `what` requires.
     pub(super) fn sweep(&mut self, what: &str) -> Result<()> {
-        match self.search.replace(SearchArg::Sweep) {
-            None | Some(SearchArg::Sweep) => Ok(()),
+        match self.search.replace(Search::Sweep) {
+            None | Some(Search::Sweep) => Ok(()),
             Some(_) => Err(Error::config("--search", format!("has no effect with {what}"))),
         }
     }
@@ -281,7 +246,7 @@ impl Choices {
         if self.budget.is_some() && self.gamma1.is_some() {
             return Err(Error::config("--gamma1", "has no effect with --budget, which replaces it"));
         }
-        if self.theta.is_some() && self.gates == GatesArg::HardConcrete {
+        if self.theta.is_some() && self.gates == Gating::HardConcrete {
             return Err(Error::config(
                 "--theta",
                 "has no effect on hard-concrete gates, which reach zero by themselves",
@@ -293,8 +258,9 @@ impl Choices {
         Ok(())
     }
 
-    /// Rejects several looks that would all be the same.
-    pub(super) fn check_looks(&self, recipe: &Recipe) -> Result<()> {
+    /// Rejects options of augmentation that would have no effect, and several looks that would all be the same.
+    pub(super) fn check_augment(&self, recipe: &Recipe) -> Result<()> {
+        self.images.check(recipe.augment)?;
         let Augment { crop_pad, flip, jitter, .. } = recipe.augment;
         if self.looks > 1 && crop_pad == 0 && !flip && jitter == Jitter::NONE {
             let want = "has no effect unless --crop, --flip or --jitter makes the looks differ";

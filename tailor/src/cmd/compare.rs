@@ -105,7 +105,7 @@ impl Compare {
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         recipe.augment.check(size)?;
-        self.choices.check_looks(&recipe)?;
+        self.choices.check_augment(&recipe)?;
         let names = task_names("--data", &self.data)?;
         let found: Vec<Found> = self.data.iter().map(|path| data::find(path)).collect::<Result<_>>()?;
         for found in &found {

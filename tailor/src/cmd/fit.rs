@@ -164,7 +164,7 @@ impl Fit {
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         recipe.augment.check(size)?;
-        self.choices.check_looks(&recipe)?;
+        self.choices.check_augment(&recipe)?;
         let found = data::find(&self.data)?;
         recipe.check_cost(source.arch, size, found.classes().len())?;
         self.choices.check_data(&recipe, found.counts())?;

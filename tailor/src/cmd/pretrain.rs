@@ -104,6 +104,7 @@ impl Pretrain {
         recipe.validation = choices.validation.unwrap_or(recipe.validation);
         choices.care.check()?;
         recipe.augment = choices.images.augment(recipe.augment);
+        choices.images.check(recipe.augment)?;
         recipe.balance = choices.images.balance;
         recipe.patience = choices.care.patience;
         recipe.clip = choices.care.clip;

@@ -93,7 +93,7 @@ impl Setting {
         for source in sources {
             self.check_cost(recipe, source, &found)?;
         }
-        self.choices.check_looks(recipe)?;
+        self.choices.check_augment(recipe)?;
         self.choices.check_data(recipe, found.counts())?;
         Ok(found)
     }

@@ -1,7 +1,7 @@
 //! Options shared by all training commands: sampling and augmentation, and safeguards for small data sets.
 
-use crate::Result;
 use crate::data::{Augment, Jitter, Padding, Policy};
+use crate::{Error, Result};
 
 /// Sampling and augmentation of training images. Every choice is a function of seed, epoch and image.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -46,6 +46,17 @@ impl Images {
             erase: self.erase,
         }
     }
+
+    /// Rejects a border for shifts that `augment`, which these options made, does not have.
+    pub(super) fn check(&self, augment: Augment) -> Result<()> {
+        match self.padding {
+            Some(padding) if augment.crop_pad == 0 => {
+                let option = format!("--padding {}", padding.name());
+                Err(Error::config(option, "has no effect without --crop, which shifts images"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Safeguards for training on few images.
@@ -70,10 +81,10 @@ impl Care {
     /// [`crate::Error::Config`].
     pub(super) fn check(&self) -> Result<()> {
         if self.patience == Some(0) {
-            return Err(crate::Error::config("--patience 0", "at least 1 epoch"));
+            return Err(Error::config("--patience 0", "at least 1 epoch"));
         }
         if let Some(norm) = self.clip.filter(|norm| !norm.is_finite() || *norm <= 0.0) {
-            return Err(crate::Error::config(format!("--clip {norm}"), "a number above 0"));
+            return Err(Error::config(format!("--clip {norm}"), "a number above 0"));
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! A recipe as a document: every option under the name and in the unit of the command line.
 
-use super::{Measure, Recipe, Search};
+use super::{Measure, Recipe};
 use crate::data::{Augment, Padding, digest_of};
-use crate::net::{Formula, Gating};
+use crate::net::Gating;
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 impl Recipe {
@@ -47,19 +48,6 @@ impl Recipe {
             Measure::Params => ("params", None),
             Measure::Latency(table) => ("latency", Some(digest_of(&[table.fingerprint()]))),
         };
-        let (gates, threshold) = match gating {
-            Gating::Softmax => ("softmax", Some(short(*theta))),
-            Gating::HardConcrete => ("hard-concrete", None),
-        };
-        let formula = match formula {
-            Formula::Product => "product",
-            Formula::Paper => "paper",
-        };
-        let search = match search {
-            Search::Sweep => "sweep",
-            Search::Bisect => "bisect",
-            Search::Iterative => "iterative",
-        };
         let is_charged = budget.is_some() || *gamma1 > 0.0;
         let matching = if *local_matching { "local" } else { "end-to-end" };
         json!({
@@ -75,7 +63,7 @@ impl Recipe {
             "distill": distill,
             "momentum": momentum,
             "decay": decay,
-            "theta": threshold,
+            "theta": (*gating == Gating::Softmax).then(|| short(*theta)),
             "tolerance": short((100.0 * tolerance) as f32),
             "judge": judge.name(),
             "caution": caution,
@@ -83,11 +71,11 @@ impl Recipe {
             "cost": cost,
             "table": table,
             "budget": budget.map(|budget| budget.to_string()),
-            "gates": gates,
-            "complexity": is_charged.then_some(formula),
+            "gates": word(gating),
+            "complexity": is_charged.then(|| word(formula)),
             "matching": (*gamma2 > 0.0).then_some(matching),
             "free-norms": free_norms,
-            "search": search,
+            "search": word(search),
             "validation": validation,
             "crop": crop_pad,
             "padding": augment.border().map(Padding::name),
@@ -118,6 +106,11 @@ pub(crate) fn said(value: &Value) -> String {
         Value::Array(values) => values.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
+}
+
+/// What the command line calls this choice.
+fn word(choice: &impl ValueEnum) -> Option<String> {
+    choice.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
 /// A number with as many digits as its single precision needs.

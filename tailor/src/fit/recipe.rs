@@ -20,12 +20,12 @@ pub struct Stage {
 }
 
 /// How the number of dropped blocks is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Search {
-    /// Every number from 0 until the network is disconnected.
+    /// Every number from 0 until the network is disconnected, lowest gates first, as in the paper.
     Sweep,
-    /// Bisection, assuming that dropping more never improves accuracy: about `log2` as many retrainings. Then
-    /// half of the proxies at a time, or a quarter where half is too many.
+    /// Bisection of that number, assuming that dropping more never improves accuracy: far fewer retrainings.
+    /// Then half of the proxies at a time, or a quarter where half is too many.
     Bisect,
     /// One block, then two, four and so on, each time those that harm validation least for the cost they
     /// save, starting from the network retrained without the previous ones. A step that ends out of tolerance

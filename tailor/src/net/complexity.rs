@@ -5,7 +5,7 @@ use bundles::plan::Plan;
 use candle_core::Tensor;
 
 /// How the probability that a path runs follows from gate values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Formula {
     /// `alpha (1 - p_in) (1 - p_out)`: never negative, so diffuse gates gain nothing.
     #[default]

@@ -8,10 +8,10 @@ use bundles::plan::Plan;
 use candle_core::Tensor;
 
 /// How gate values are computed from logits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Gating {
-    /// The gates of a cell compete: a softmax (NetTailor sec. 3.2). Never exactly zero; small ones are cut by
-    /// a threshold.
+    /// The gates of a cell compete: a softmax (NetTailor sec. 3.2). Never exactly zero; small ones are cut at
+    /// --theta.
     #[default]
     Softmax,
     /// Each gate is independent, and stretched and clipped to 0..1, so that it can close exactly; random

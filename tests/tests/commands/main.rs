@@ -294,8 +294,9 @@ fn bad_data_and_bad_options_are_reported_before_any_work() {
     let spoilt = bench.images.join("train/above/3.png");
     let picture = std::fs::read(&spoilt).unwrap();
     std::fs::write(&spoilt, b"not a picture").unwrap();
-    let cases: [(&[&str], &str); 18] = [
+    let cases: [(&[&str], &str); 19] = [
         (&["--looks", "8", "--erase", "0.25"], "--looks 8: has no effect unless --crop"),
+        (&["--padding", "reflect"], "--padding reflect: has no effect without --crop"),
         (&["--validation", "0.9"], "--validation 0.9"),
         (&["--epochs", "0,1,1"], "--epochs 0 (teach)"),
         (&["--teach-rate", "linear:1"], "one-cycle:PEAK"),
