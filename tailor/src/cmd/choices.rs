@@ -258,7 +258,7 @@ impl Choices {
         Ok(())
     }
 
-    /// Rejects options of augmentation that would have no effect, and several looks that would all be the same.
+    /// Rejects a border without shifts, and several looks that would all be the same.
     pub(super) fn check_augment(&self, recipe: &Recipe) -> Result<()> {
         self.images.check(recipe.augment)?;
         let Augment { crop_pad, flip, jitter, .. } = recipe.augment;
