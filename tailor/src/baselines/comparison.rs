@@ -130,10 +130,12 @@ impl Comparison {
     fn identity(&self, method: Method, ground: &Ground) -> String {
         let how = match method {
             Method::Tailor => self.recipe.identity(),
-            _ => format!("{} {}", self.schedule(method), self.recipe.teacher_fingerprint()),
+            _ => format!("schedule {} {}", self.schedule(method), self.recipe.teacher_fingerprint()),
         };
-        let after =
-            self.packed.get(&method).map_or(String::new(), |packed| format!(" after {:?}", packed.tasks()));
+        let after = self
+            .packed
+            .get(&method)
+            .map_or(String::new(), |packed| format!(" after {}", packed.tasks().join(",")));
         format!("{method} on {}{after} | {how}", ground.identity)
     }
 
@@ -176,8 +178,7 @@ impl Comparison {
             jobs: None,
             progress: &self.progress.for_task(&format!("{data} tailor:")),
         };
-        job.borrow_teacher(finetuned)?;
-        let report = job.run()?;
+        let report = job.run_after(finetuned)?;
         let gap = Gap { judge: report.judge, error: report.behind.error };
         Ok(((report.val, report.test, Size::tailored(&report)), gap))
     }

@@ -51,7 +51,23 @@ impl Job<'_> {
     /// Any error of any stage.
     pub fn run(self) -> Result<Report> {
         let ground = self.ground()?;
-        let tailoring = self.tailoring(&ground);
+        self.run_on(&ground)
+    }
+
+    /// Like [`run`](Self::run), starting from the teacher that the same fine-tuning left in folder `lender`,
+    /// with its metrics. If there is none, if it is of other options or images, or if the work folder has one
+    /// already, this job trains its own.
+    ///
+    /// # Errors
+    /// Any error of any stage, or an error in the lender's checkpoint.
+    pub fn run_after(self, lender: &Path) -> Result<Report> {
+        let ground = self.ground()?;
+        self.borrow_teacher(&ground, lender)?;
+        self.run_on(&ground)
+    }
+
+    fn run_on(self, ground: &Ground) -> Result<Report> {
+        let tailoring = self.tailoring(ground);
         let teacher = tailoring.teach()?;
         let student = tailoring.train(&teacher)?;
         let pruned = tailoring.prune(&teacher, &student)?;
@@ -135,7 +151,7 @@ impl Job<'_> {
             recipe: self.recipe,
             selection: &pruned.selection,
             report: &report,
-            run: self.identity(&ground),
+            run: self.identity(ground),
             test_images: ground.test.as_ref().map(Split::digest),
             paper_macs: pruned.plan.costs(Counter::Paper)?.total().macs,
         };
@@ -158,19 +174,14 @@ impl Job<'_> {
         Ok((teacher.validation, student.map(|student| student.validation)))
     }
 
-    /// Starts from the teacher that the same fine-tuning left in folder `from`, with its metrics. Does nothing
-    /// if there is none, if it is of other options or images, or if the work folder has one already.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or an error in the checkpoint.
-    pub fn borrow_teacher(&self, from: &Path) -> Result<()> {
+    fn borrow_teacher(&self, ground: &Ground, from: &Path) -> Result<()> {
         let (teacher, log) = (self.work.checkpoint(TEACHER), self.work.log());
         let there = |here: &Path| here.file_name().map_or_else(|| from.to_path_buf(), |name| from.join(name));
         if teacher.exists() || log.has_other_than(TEACHER)? {
             return Ok(());
         }
         let Some(lent) = Checkpoint::peek(&there(&teacher))? else { return Ok(()) };
-        let fingerprint = format!("{} | {}", self.ground()?.identity, self.recipe.teacher_fingerprint());
+        let fingerprint = format!("{} | {}", ground.identity, self.recipe.teacher_fingerprint());
         if lent.fingerprint != fingerprint {
             return Ok(());
         }

@@ -103,15 +103,6 @@ impl Measure {
             Measure::Latency(_) => MICROSECONDS,
         }
     }
-
-    /// Everything about the measure, as part of a run's identity.
-    pub(crate) fn fingerprint(&self) -> String {
-        match self {
-            Measure::Macs => "macs".into(),
-            Measure::Params => "params".into(),
-            Measure::Latency(table) => format!("latency {}", table.fingerprint()),
-        }
-    }
 }
 
 /// Name of microseconds in documents.

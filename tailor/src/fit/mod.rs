@@ -5,6 +5,7 @@ mod begun;
 mod behind;
 mod claim;
 mod cut;
+mod fingerprint;
 mod ground;
 mod iterate;
 mod job;

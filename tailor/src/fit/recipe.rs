@@ -262,56 +262,10 @@ impl Recipe {
         Err(Error::config(format!("--budget {budget}"), want))
     }
 
-    /// Everything that shapes the teacher, as text.
-    pub(crate) fn teacher_fingerprint(&self) -> String {
-        format!(
-            "{:?} momentum {} decay {} validation {} {} balance {} patience {:?}{} clip {:?} seed {}",
-            self.teach,
-            self.momentum,
-            self.decay,
-            self.validation,
-            self.augment,
-            self.balance,
-            self.patience,
-            self.patience.map_or("", |_| " at low rates"),
-            self.clip,
-            self.seed
-        )
-    }
-
-    /// Everything that shapes the student, as text.
-    pub(crate) fn student_fingerprint(&self) -> String {
-        format!(
-            "{} | {:?} gamma {} {} distill {} skips {} {:?} cost {} budget {:?} gates {:?} local {} norms {}",
-            self.teacher_fingerprint(),
-            self.train,
-            self.gamma1,
-            self.gamma2,
-            self.distill,
-            self.skips,
-            self.formula,
-            self.cost.fingerprint(),
-            self.budget,
-            self.gating,
-            self.local_matching,
-            self.free_norms
-        )
-    }
-
     /// The long fine-tuning of candidates for selection; `None` if it is turned off.
     pub(super) fn finishing(&self) -> Option<Stage> {
         let epochs = self.finish * self.retrain.epochs;
         (epochs > 0).then(|| Stage { epochs, ..self.retrain.clone() })
-    }
-
-    /// Everything that shapes a candidate retrained by `how`, as text.
-    pub(super) fn candidate_fingerprint(&self, stage: &str, how: &Stage) -> String {
-        let before = if *how == self.retrain { String::new() } else { format!(" after {:?}", self.retrain) };
-        let ways = if self.keeps_ways_round() { " with a way round each block" } else { "" };
-        // A search may continue from networks that were fine-tuned for long.
-        let finish =
-            if self.search == Search::Sweep { String::new() } else { format!(" finish {}", self.finish) };
-        format!("{} | {how:?}{before} theta {}{ways}{finish} {stage}", self.student_fingerprint(), self.theta)
     }
 
     /// Name of the stage that retrains a student without its `dropped` lowest-ranked blocks.
@@ -379,15 +333,5 @@ mod tests {
             assert!(error.contains(option), "{error}");
         }
         Recipe { looks: 8, caution: 0.5, ..Recipe::small() }.check().unwrap();
-    }
-
-    #[test]
-    fn finishing_shapes_candidates_except_in_a_sweep() {
-        let of = |search, finish| {
-            let recipe = Recipe { search, finish, ..Recipe::small() };
-            recipe.candidate_fingerprint("prune-without-7-6", &recipe.retrain)
-        };
-        assert_ne!(of(Search::Iterative, 0), of(Search::Iterative, 1));
-        assert_eq!(of(Search::Sweep, 0), of(Search::Sweep, 1), "a sweep goes on from the student");
     }
 }

@@ -127,9 +127,11 @@ impl Recipe {
 
     /// Everything that shapes the run, as text.
     pub(crate) fn fingerprint(&self) -> String {
+        let off = || "off".to_owned();
+        let channels = |values: Option<[f32; 3]>| values.map_or_else(off, |[r, g, b]| format!("{r},{g},{b}"));
         format!(
-            "{} {} px, {} epochs of {}, rate {}, momentum {} decay {} smoothing {} validation {} {} balance {} \
-             patience {:?}{} clip {:?} {:?} {:?} seed {}",
+            "{} size {} epochs {} batch {} rate {} momentum {} decay {} smoothing {} validation {} {} balance {} \
+             patience {} clip {} mean {} std {} seed {}",
             self.arch,
             self.size,
             self.epochs,
@@ -141,11 +143,10 @@ impl Recipe {
             self.validation,
             self.augment,
             self.balance,
-            self.patience,
-            self.patience.map_or("", |_| " at low rates"),
-            self.clip,
-            self.mean,
-            self.std,
+            self.patience.map_or_else(off, |epochs| epochs.to_string()),
+            self.clip.map_or_else(off, |norm| norm.to_string()),
+            channels(self.mean),
+            channels(self.std),
             self.seed
         )
     }

@@ -117,9 +117,7 @@ impl Lab<'_> {
             let taught = Work::open(self.work.join(teacher))?;
             let teaching = self.progress.for_task(&format!("{teacher}:"));
             job(&taught, &teaching).begin(false)?;
-            let job = job(&work, &progress);
-            job.borrow_teacher(taught.folder())?;
-            job.run()?;
+            job(&work, &progress).run_after(taught.folder())?;
         }
         let size = task.dataset.train.images.size();
         let backbone = source.arch.plan(size.height, size.width, task.dataset.classes.len())?;
