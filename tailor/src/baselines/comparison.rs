@@ -132,10 +132,8 @@ impl Comparison {
             Method::Tailor => self.recipe.identity(),
             _ => format!("schedule {} {}", self.schedule(method), self.recipe.teacher_fingerprint()),
         };
-        let after = self
-            .packed
-            .get(&method)
-            .map_or(String::new(), |packed| format!(" after {}", packed.tasks().join(",")));
+        let after =
+            self.packed.get(&method).map_or(String::new(), |packed| format!(" after {:?}", packed.tasks()));
         format!("{method} on {}{after} | {how}", ground.identity)
     }
 

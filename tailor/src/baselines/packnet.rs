@@ -54,7 +54,7 @@ pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> 
     let first = before.tasks.is_empty();
     let pass = if first { Pass::Train } else { Pass::Infer };
     let [train, retrain] = stages(bench.epochs());
-    let run = format!("pruned {backbone_pruned} {PRUNED} after {}", before.tasks.join(","));
+    let run = format!("pruned {backbone_pruned} {PRUNED} after {:?}", before.tasks);
     let mut params = before.open(&plan, bench)?;
     bench.fit(("packnet", &run), train, &plan, &mut params, pass, &kernel)?;
     prune(&plan, &mut params)?;

@@ -1,6 +1,6 @@
 //! What shapes each stage of a run, as text: a checkpoint continues a stage only if its fingerprint is the same.
 
-use super::options::said;
+use super::options::listed;
 use super::recipe::{Recipe, Search, Stage};
 
 /// The [options](Recipe::options) that shape the teacher, besides its stage.
@@ -37,35 +37,31 @@ const STUDENT: [&str; 11] = [
 impl Recipe {
     /// Everything that shapes the teacher, as text.
     pub(crate) fn teacher_fingerprint(&self) -> String {
-        format!("{} {} seed {}", told(&self.teach), self.told(&TEACHER), self.seed)
+        format!("{} {} seed {}", steps(&self.teach), listed(&self.options(), TEACHER), self.seed)
     }
 
     /// Everything that shapes the student, as text.
     pub(super) fn student_fingerprint(&self) -> String {
-        format!("{} | {} {}", self.teacher_fingerprint(), told(&self.train), self.told(&STUDENT))
+        let options = listed(&self.options(), STUDENT);
+        format!("{} | {} {options}", self.teacher_fingerprint(), steps(&self.train))
     }
 
     /// Everything that shapes a candidate retrained by `how`, as text.
     pub(super) fn candidate_fingerprint(&self, stage: &str, how: &Stage) -> String {
         let before =
-            if *how == self.retrain { String::new() } else { format!(" after {}", told(&self.retrain)) };
+            if *how == self.retrain { String::new() } else { format!(" after {}", steps(&self.retrain)) };
         let ways = if self.keeps_ways_round() { " with a way round each block" } else { "" };
         // A search may continue from networks that were fine-tuned for long.
         let finish =
             if self.search == Search::Sweep { String::new() } else { format!(" finish {}", self.finish) };
-        let (student, how, theta) = (self.student_fingerprint(), told(how), self.told(&["theta"]));
+        let (student, how, theta) =
+            (self.student_fingerprint(), steps(how), listed(&self.options(), ["theta"]));
         format!("{student} | {how}{before} {theta}{ways}{finish} {stage}")
-    }
-
-    /// The options of these names, each with its value.
-    fn told(&self, names: &[&str]) -> String {
-        let options = self.options();
-        let words = names.iter().map(|&name| format!("{name} {}", said(&options[name])));
-        words.collect::<Vec<_>>().join(" ")
     }
 }
 
-fn told(Stage { epochs, batch, schedule }: &Stage) -> String {
+/// The stage's own options, as text.
+fn steps(Stage { epochs, batch, schedule }: &Stage) -> String {
     format!("epochs {epochs} batch {batch} rate {schedule}")
 }
 

@@ -92,10 +92,15 @@ impl Recipe {
     /// All options in one line, each as its name and its value: a run's identity.
     pub(crate) fn identity(&self) -> String {
         let options = self.options();
-        let words =
-            options.as_object().into_iter().flatten().map(|(name, value)| format!("{name} {}", said(value)));
-        format!("{} seed {}", words.collect::<Vec<_>>().join(" "), self.seed)
+        let names = options.as_object().into_iter().flat_map(|all| all.keys().map(String::as_str));
+        format!("{} seed {}", listed(&options, names), self.seed)
     }
+}
+
+/// The [options](Recipe::options) of these names, each with its value.
+pub(super) fn listed<'a>(options: &Value, names: impl IntoIterator<Item = &'a str>) -> String {
+    let words = names.into_iter().map(|name| format!("{name} {}", said(&options[name])));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The value of an [option](Recipe::options) in one word.
