@@ -73,6 +73,13 @@ pub enum Error {
         /// What to do about it.
         want: String,
     },
+    /// Training has led to numbers that are not finite.
+    Diverged {
+        /// The stage, epoch and step, for example `train, epoch 3, step 2 of 20`.
+        place: String,
+        /// What is not finite: `loss` or `network`.
+        what: &'static str,
+    },
     /// A training run was asked to stop.
     Interrupted {
         /// The stage, epoch and step it had reached.
@@ -185,6 +192,9 @@ impl fmt::Display for Error {
             Error::Data { place, found, want }
             | Error::Import { place, found, want }
             | Error::Training { place, found, want } => write!(f, "{place}: {found}; {want}"),
+            Error::Diverged { place, what } => {
+                write!(f, "{place}: the {what} is no longer finite; lower the learning rate")
+            }
             Error::Device { device, found, want } => write!(f, "--device {device}: {found}; {want}"),
             Error::Weights { path, found, want } => write!(f, "{}: {found}; {want}", path.display()),
             Error::Config { option, want } => write!(f, "{option}: {want}"),

@@ -7,10 +7,9 @@
 //! linear in `x` and therefore a single convolution during training: series `(I + a) f`, parallel `f` with
 //! `a` added to its centre tap.
 //!
-//! Deviations: adapters are initialised to zero, so that training starts from the backbone. The series form
-//! is the formula of the 2018 paper, without the additional batch-norm between kernel and adapter in its
-//! code. 1x1 kernels, which the published networks do not have (their shortcuts are pooled), have no adapter.
-//! Weight decay is the run's (there: one value per dataset, chosen on validation), and there is no dropout.
+//! Deviations are in [`Place::published`]. From zero adapters, training starts from the backbone. The series
+//! form is the formula of the 2018 paper; the batch-norm is in its code. The published networks have no 1x1
+//! kernels: their shortcuts are pooled. Weight decay there was chosen on validation.
 
 use super::bench::{Bench, Trained};
 use super::kernels::{convs, on_frozen_kernels, weight};
@@ -42,6 +41,23 @@ impl Place {
         match self {
             Place::Series => "adapters-series",
             Place::Parallel => "adapters-parallel",
+        }
+    }
+
+    /// What users are told of it.
+    pub(super) fn published(self) -> &'static str {
+        match self {
+            Place::Series => {
+                "Rebuffi, Bilen & Vedaldi, NeurIPS 2017 and CVPR 2018. Here there is no batch norm between \
+                 kernel and adapter. Together they are therefore (I + a) W, the same set of functions as \
+                 DAN's M W, but they are counted as two layers, where DAN's kernels are combined once. \
+                 Adapters start at zero; 1x1 kernels have none. Weight decay is the run's (there chosen for \
+                 each data set), and there is no dropout."
+            }
+            Place::Parallel => {
+                "Rebuffi, Bilen & Vedaldi, CVPR 2018. Here adapters start at zero; 1x1 kernels have none. \
+                 Weight decay is the run's (there chosen for each data set), and there is no dropout."
+            }
         }
     }
 }

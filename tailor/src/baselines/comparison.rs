@@ -3,15 +3,15 @@
 
 use super::{Bench, Gap, Method, Outcome, Packed, Size};
 use crate::Result;
-use crate::data::{Dataset, Split};
-use crate::fit::{Ground, Job, Recipe, Work, made_otherwise};
+use crate::data::{self, Dataset, Split};
+use crate::fit::{Ground, Job, Recipe, Work, about, refuse_others};
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::{Schedule, Score};
 use bundles::container::hex;
 use candle_core::Device;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What all methods and tasks share.
 pub struct Comparison {
@@ -42,31 +42,61 @@ impl Comparison {
         Comparison { source, recipe, rates, device, progress, packed: HashMap::new() }
     }
 
-    /// Runs every method on one task, each in the folder `METHOD` of `folder`.
+    /// Refuses what an earlier comparison left in `folder` with another backbone, other classes or other
+    /// options: the results of `methods`, and the checkpoints that fine-tuning and tailoring would continue.
+    /// No image is read; whether the images match is checked by [`on`](Self::on).
     ///
     /// # Errors
-    /// [`crate::Error::Training`] if a folder holds a result of other options; any error of training.
+    /// [`crate::Error::Training`] naming the file.
+    pub fn refuse_others(
+        &self,
+        methods: &[Method],
+        size: data::Size,
+        classes: &[String],
+        folder: &Path,
+    ) -> Result<()> {
+        let about = about(&self.source, size, classes);
+        for &method in methods {
+            let folder = folder.join(method.name());
+            let result = result_in(&folder);
+            if let Some(known) = Outcome::read(&result)? {
+                // This run's images have not been read: those of the result stand for them.
+                let begun = known.run.split_once(" | ").map_or("", |(begun, _)| begun);
+                let images = begun.get(format!("{method} on {about}").len()..).unwrap_or_default();
+                known.check(&result, &self.identity(method, &format!("{about}{images}")))?;
+            } else if matches!(method, Method::FineTune | Method::Tailor) && folder.is_dir() {
+                refuse_others(&Work::open(folder)?, &self.source, size, classes, &self.recipe)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs every method on one task, each in the folder `METHOD` of `folder`. Results are added to
+    /// `finished` as they come: an error leaves those before it there.
+    ///
+    /// # Errors
+    /// [`crate::Error::Training`], before anything is trained, if a folder holds a result of other options or
+    /// images; any error of training.
     pub fn on(
         &mut self,
         methods: &[Method],
         data: &str,
         dataset: Dataset,
         folder: &Path,
-    ) -> Result<Vec<Outcome>> {
+        finished: &mut Vec<Outcome>,
+    ) -> Result<()> {
         let source = self.source.clone();
         let ground = Ground::prepare(source, dataset.clone(), &self.recipe, &self.device)?;
         let shape = ground.train.images.size();
-        let mut outcomes = Vec::new();
+        let mut runs = Vec::new();
         for &method in methods {
-            let work = Work::open(folder.join(method.name()))?;
-            let result = work.folder().join("result.json");
-            let run = self.identity(method, &ground);
-            let known = Outcome::read(&result)?;
-            if let Some(known) = &known
-                && known.run != run
-            {
-                return Err(made_otherwise(&result, &known.run, &run));
-            }
+            let (folder, run) = (folder.join(method.name()), self.identity(method, &ground.identity));
+            let known = Outcome::read(&result_in(&folder))?;
+            known.iter().try_for_each(|known| known.check(&result_in(&folder), &run))?;
+            runs.push((method, folder, run, known));
+        }
+        for (method, own, run, known) in runs {
+            let (result, work) = (result_in(&own), Work::open(own)?);
             // A test that was left out may be requested later, and with other images.
             let tested = ground.test.as_ref().map(Split::digest);
             let known = known.filter(|known| tested.is_none() || known.test_images == tested);
@@ -113,9 +143,9 @@ impl Comparison {
                     }
                 }
             };
-            outcomes.push(outcome);
+            finished.push(outcome);
         }
-        Ok(outcomes)
+        Ok(())
     }
 
     fn schedule(&self, method: Method) -> Schedule {
@@ -126,15 +156,15 @@ impl Comparison {
         }
     }
 
-    /// Everything that shapes a result, as text.
-    fn identity(&self, method: Method, ground: &Ground) -> String {
+    /// Everything that shapes a result, as text; of the task, [`Ground::identity`].
+    fn identity(&self, method: Method, task: &str) -> String {
         let how = match method {
             Method::Tailor => self.recipe.identity(),
             _ => format!("schedule {} {}", self.schedule(method), self.recipe.teacher_fingerprint()),
         };
         let after =
             self.packed.get(&method).map_or(String::new(), |packed| format!(" after {:?}", packed.tasks()));
-        format!("{method} on {}{after} | {how}", ground.identity)
+        format!("{method} on {task}{after} | {how}")
     }
 
     fn baseline(
@@ -180,6 +210,11 @@ impl Comparison {
         let gap = Gap { judge: report.judge, error: report.behind.error };
         Ok(((report.val, report.test, Size::tailored(&report)), gap))
     }
+}
+
+/// The file of a method's result in its folder.
+fn result_in(folder: &Path) -> PathBuf {
+    folder.join("result.json")
 }
 
 /// A known result under the new name of its data, which is also written to its file.

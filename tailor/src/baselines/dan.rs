@@ -4,9 +4,9 @@
 //! convolution, a matrix `(c_out, c_out)`, initialised to the identity, multiplies the frozen kernel `(c_out,
 //! c_in k k)`. Biases (here the norms) and the classifier belong to the task.
 //!
-//! Deviations: the identity is the paper's "diagonal" initialisation, which it found as good as fitting the
-//! matrices to a fine-tuned network; weight decay applies to the matrices too. The paper's switching variable
-//! between base and adapted filters is the device's choice of task, not part of training.
+//! Deviations are in [`PUBLISHED`]. The identity is the paper's "diagonal" initialisation, which it found as
+//! good as fitting the matrices to a fine-tuned network. The paper's switching variable between base and
+//! adapted filters is the device's choice of task, not part of training.
 
 use super::bench::{Bench, Trained};
 use super::kernels::{convs, on_frozen_kernels, weight};
@@ -15,6 +15,10 @@ use crate::Result;
 use crate::net::{Params, Pass};
 use bundles::plan::{Conv, Plan};
 use candle_core::{DType, Device, Tensor};
+
+/// What users are told of it.
+pub(super) const PUBLISHED: &str =
+    "Rosenfeld & Tsotsos, 2017 (TPAMI 2020). Here weight decay pulls the matrices towards 0.";
 
 pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
     let plan = bench.tailoring().backbone_plan()?;

@@ -1,10 +1,9 @@
 //! Feature extraction: a linear classifier on the pooled features of the frozen backbone.
 //!
-//! Donahue et al., "DeCAF" (ICML 2014). Deviations: softmax regression by SGD, where DeCAF trains a support
-//! vector machine; features are taken after the last pooling. Norms keep the backbone's running statistics,
-//! so that only the classifier belongs to the task. Without augmentation, the features of each image are
-//! computed once, and the classifier then sees them [`TO_CONVERGENCE`] times as often as the teacher sees its
-//! images: that is nearly free and gains a point or two.
+//! Donahue et al., "DeCAF" (ICML 2014), with the deviations in [`PUBLISHED`]. Norms keep the backbone's
+//! running statistics, so that only the classifier belongs to the task. Without augmentation, the features of
+//! each image are computed once, and the classifier then sees them [`TO_CONVERGENCE`] times as often as the
+//! teacher sees its images: that is nearly free and gains a point or two.
 
 use super::bench::{Bench, Trained};
 use super::size::{Owned, Parts, Size};
@@ -15,6 +14,12 @@ use crate::net::{Net, Params, Pass, without_classifier};
 use crate::train::{Score, label_loss, right};
 use bundles::plan::{Op, Plan};
 use candle_core::Tensor;
+use std::cell::OnceCell;
+
+/// What users are told of it.
+pub(super) const PUBLISHED: &str = "Donahue et al. (DeCAF), ICML 2014. Here the classifier is softmax \
+                                    regression by SGD (there a support vector machine), on features after \
+                                    the last pooling.";
 
 /// Peak learning rate: there are no weights below the classifier to disturb.
 pub(super) const PEAK: f64 = 0.5;
@@ -63,11 +68,8 @@ pub(super) fn classifier(
         }
         Ok((Tensor::cat(&rows, 0)?, Tensor::cat(&labels, 0)?))
     };
-    let known = match is_cacheable(bench.recipe) {
-        true => Some(all(&bench.ground.train)?.0),
-        false => None,
-    };
-    let val = all(&bench.ground.val)?;
+    // Computed at first use: a training that has ended needs none.
+    let (train, val) = (OnceCell::new(), OnceCell::new());
     let mut params = Params::default();
     let fresh = Params::teacher(plan, &bench.ground.source.params, bench.recipe.seed, bench.device)?;
     for name in head.head.iter().flat_map(Op::tensors).map(|t| t.name) {
@@ -79,18 +81,18 @@ pub(super) fn classifier(
         how,
         &mut params,
         &|params, batch| {
-            let x = match &known {
-                Some(rows) => {
-                    let index: Vec<u32> = batch.indices.iter().map(|&i| i as u32).collect();
-                    rows.index_select(&Tensor::from_vec(index, batch.indices.len(), bench.device)?, 0)?
-                }
-                None => features(&batch.images)?,
+            let x = if is_cacheable(bench.recipe) {
+                let (rows, _) = once(&train, || all(&bench.ground.train))?;
+                let index: Vec<u32> = batch.indices.iter().map(|&i| i as u32).collect();
+                rows.index_select(&Tensor::from_vec(index, batch.indices.len(), bench.device)?, 0)?
+            } else {
+                features(&batch.images)?
             };
             let batch = Batch { images: x, ..batch.clone() };
             label_loss(&head, params, &batch, Pass::Train, 0.0)
         },
         &|params| {
-            let (x, labels) = &val;
+            let (x, labels) = once(&val, || all(&bench.ground.val))?;
             let logits = Net { plan: &head, params }.forward(x, Pass::Infer)?.logits;
             Ok(Score { right: right(&logits, labels)?, n: labels.dim(0)? })
         },
@@ -98,6 +100,17 @@ pub(super) fn classifier(
     let mut whole = frozen;
     whole.extend(&params);
     Ok((whole, validation))
+}
+
+/// The value of `cell`, which `make` computes at first use.
+fn once<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    match cell.get() {
+        Some(value) => Ok(value),
+        None => {
+            let value = make()?;
+            Ok(cell.get_or_init(|| value))
+        }
+    }
 }
 
 /// Kernels and norms of the backbone, all frozen, without a classifier.

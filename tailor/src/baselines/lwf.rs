@@ -6,10 +6,8 @@
 //! lambda L_old`, with lambda 1 and L_old the cross-entropy between recorded and current responses of the
 //! source classifier at temperature 2.
 //!
-//! Deviations: responses are computed by the frozen source network for each augmented image as it comes, not
-//! once in advance; the warm-up takes a third of the teacher's epochs on frozen features (there: to
-//! convergence); each task starts from the backbone, as in the visual decathlon's tables, not in sequence.
-//! The source classifier serves the source task and is not counted.
+//! Deviations are in [`PUBLISHED`]. The warm-up is on frozen features. Tasks are independent in the visual
+//! decathlon's tables too. The source classifier serves the source task and is not counted.
 
 use super::bench::{Bench, Trained};
 use super::features;
@@ -21,6 +19,12 @@ use crate::train::{Schedule, StepLoss, Terms};
 use crate::{Error, Result, ops};
 use bundles::plan::{Op, Plan};
 use candle_core::Tensor;
+
+/// What users are told of it.
+pub(super) const PUBLISHED: &str = "Li & Hoiem, ECCV 2016. Here each task starts from the backbone (there \
+                                    from the task before), a third of the epochs warms up the new classifier \
+                                    (there until convergence), and the source network responds to each \
+                                    augmented image as it comes (there once per image).";
 
 /// Temperature for both distributions.
 pub(super) const TEMPERATURE: f64 = 2.0;

@@ -11,11 +11,11 @@
 //! | `adapters-series`, `adapters-parallel` | residual adapters, Rebuffi, Bilen & Vedaldi, 2017 and 2018 | adds 1x1 kernels |
 //! | `tailor` | NetTailor, by this project's own `fit` | drops whole blocks, adds proxies |
 //!
-//! Each file starts with the paper it follows and its deviations from it. Shared by all: SGD with the
-//! recipe's momentum and weight decay, the teacher's number of epochs and batch size, the run's augmentation,
-//! a one-cycle schedule with a peak rate per method ([`Method::peak`]), and norms trained for the task
-//! wherever the method allows it, as in this project's students (where a published method freezes them, that
-//! is a deviation in its favour).
+//! Each file starts with the paper it follows, and holds what users are told of its deviations
+//! ([`Method::published`]). Shared by all: SGD with the recipe's momentum and weight decay, the teacher's
+//! number of epochs and batch size, the run's augmentation, a one-cycle schedule with a peak rate per method
+//! ([`Method::peak`]), and norms trained for the task wherever the method allows it, as in this project's
+//! students (where a published method freezes them, that is a deviation in its favour).
 
 mod adapters;
 mod bench;
@@ -29,6 +29,7 @@ mod method;
 mod outcome;
 mod packnet;
 mod piggyback;
+mod published;
 mod size;
 mod tailored;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The result of one method on one task: a row of the table, and a file that later runs read back.
 
 use super::{Method, Size};
-use crate::fit::Judge;
+use crate::fit::{Judge, made_otherwise};
 use crate::train::Score;
 use crate::{Error, Result};
 use bundles::container::write_atomically;
@@ -84,6 +84,14 @@ impl Outcome {
     /// [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<()> {
         Ok(write_atomically(path, format!("{}\n", self.json()).as_bytes())?)
+    }
+
+    /// Refuses this result, which lies at `path`, if it is not that of `run`.
+    ///
+    /// # Errors
+    /// [`Error::Training`] naming the differences.
+    pub fn check(&self, path: &Path, run: &str) -> Result<()> {
+        if self.run == run { Ok(()) } else { Err(made_otherwise(path, &self.run, run)) }
     }
 
     /// Reads the result at `path`; `None` if there is no file.

@@ -5,10 +5,9 @@
 //! fixed; of the trained weights, the smallest 75 % of each layer are freed again; the remaining ones are
 //! retrained. Norms are fixed after the first task.
 //!
-//! Deviations: the backbone's source images are not available, so its own weights are pruned in one shot, per
-//! layer and by magnitude, without retraining: by 50 % (`packnet-50`) or 75 % (`packnet-75`). The effect on
-//! the norms' statistics cannot be repaired without images either, so norms are trained with the first task
-//! of the sequence (there: with the source task) and fixed for all later ones. A third of the teacher's
+//! Deviations are in [`PUBLISHED`]. The reason is that the backbone's source images are not available: its
+//! own weights are pruned per layer and by magnitude, by 50 % (`packnet-50`) or 75 % (`packnet-75`), and what
+//! that does to the norms' statistics is left to the first task of the sequence. A third of the teacher's
 //! epochs is used for retraining, the rest for training; both follow the run's schedule (there: two rates,
 //! ten times smaller for retraining).
 
@@ -20,6 +19,13 @@ use crate::{Error, Result};
 use bundles::plan::{Conv, Op, Plan};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
+
+/// What users are told of it.
+pub(super) const PUBLISHED: &str = "Mallya & Lazebnik, CVPR 2018. Here the backbone is pruned in one shot, \
+                                    by half or three quarters, without retraining it, and norms are trained \
+                                    with the first task (there with the source task). A switch reads the \
+                                    task's mask and classifier only: the weights of all tasks are in the one \
+                                    network.";
 
 /// Fraction of a task's weights that its pruning frees.
 const PRUNED: f64 = 0.75;

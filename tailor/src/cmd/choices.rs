@@ -54,8 +54,8 @@ pub(super) struct Choices {
     /// 4 [default: 1; 0 with --schedule paper].
     #[arg(long, value_name = "WEIGHT")]
     distill: Option<f64>,
-    /// Prunes proxies whose gate is below this value [default: 0.05]. The widest proxy of each node is kept
-    /// regardless, except in a sweep (--search) and with hard-concrete gates.
+    /// Prunes proxies whose gate is below this value [default: 0.05]. The most open proxy of each node is
+    /// kept regardless, except in a sweep (--search) and with hard-concrete gates.
     #[arg(long)]
     theta: Option<f32>,
     /// Largest accepted loss relative to the teacher on validation, in percentage points of the --judge
@@ -252,6 +252,10 @@ impl Choices {
                 "has no effect on hard-concrete gates, which reach zero by themselves",
             ));
         }
+        if self.budget.is_some() && self.caution > 0.0 {
+            let want = "has no effect with --budget, within which the most accurate network is kept";
+            return Err(Error::config(format!("--caution {}", self.caution), want));
+        }
         if self.complexity.is_some() && recipe.gamma1 == 0.0 {
             return idle("complexity", "gamma1");
         }
@@ -326,6 +330,13 @@ mod tests {
             });
         }
         words
+    }
+
+    #[test]
+    fn a_margin_within_a_budget_is_refused() {
+        let line = ["tailor", "--budget", "40%", "--caution", "0.5"];
+        let error = Line::try_parse_from(line).unwrap().choices.recipe().unwrap_err().to_string();
+        assert!(error.contains("--caution 0.5: has no effect with --budget"), "{error}");
     }
 
     #[test]

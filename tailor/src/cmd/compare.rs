@@ -19,11 +19,10 @@ use std::path::PathBuf;
 
 /// Trains NetTailor and the published methods it is compared with on the same images, and prints a table.
 ///
-/// Methods: fine-tune, features, packnet-50 and packnet-75 (half or three quarters of the backbone pruned),
-/// piggyback, lwf, dan, adapters-series, adapters-parallel, tailor. All but tailor train for the teacher's
-/// number of epochs (the first of --epochs); features trains ten times as long when images are not augmented,
-/// since they then pass through the backbone only once. The test images are used once per method, after
-/// training. An interrupted run resumes; finished methods are read from their result.json.
+/// All methods but tailor train for the teacher's number of epochs (the first of --epochs); features trains
+/// ten times as long when images are not augmented, since they then pass through the backbone only once. The
+/// test images are used once per method, after training. An interrupted run resumes; finished methods are
+/// read from their result.json. See --methods for the methods and what differs from their papers.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples: tailor compare --backbone net.backbone --data photos.zip --work run/compare\n          \
@@ -41,8 +40,7 @@ pub struct Compare {
     /// Folder for METHOD/result.json, checkpoints and metrics (DATA/METHOD/ with several data sets).
     #[arg(long, value_name = "DIR")]
     pub(super) work: PathBuf,
-    /// Methods to run, comma-separated [default: all].
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', help = METHODS, long_help = all_methods())]
     methods: Vec<Method>,
     /// Learning-rate schedule of one method, METHOD=SCHEDULE; may be repeated. (fine-tune and tailor use
     /// --teach-rate and so on.)
@@ -63,6 +61,14 @@ pub struct Compare {
     choices: Choices,
 }
 
+/// Help of `--methods`.
+const METHODS: &str = "Methods to run, comma-separated [default: all].";
+
+/// Long help of `--methods`, with every method and what differs from its paper.
+fn all_methods() -> String {
+    format!("{METHODS}\n\n{}", Method::described(&Method::ALL).join("\n"))
+}
+
 /// Results of every method on every task.
 pub(super) struct Compared {
     /// The backbone's plan with its source classifier.
@@ -79,9 +85,13 @@ impl Compare {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let compared = self.compare(|data, outcomes, backbone| {
             self.warn(data, outcomes);
-            if !self.json {
-                // Show finished results while the next data set trains.
-                text(&table::of_task(data, outcomes, backbone));
+            if self.json || outcomes.is_empty() {
+                return;
+            }
+            // Show finished results while the next data set trains.
+            text(&table::of_task(data, outcomes, backbone));
+            if self.data.len() == 1 {
+                text(&table::notes(&outcomes.iter().map(|outcome| outcome.method).collect::<Vec<_>>()));
             }
         })?;
         let Compared { backbone, methods, outcomes, .. } = compared;
@@ -89,11 +99,13 @@ impl Compare {
             out!("{}", json(&backbone, &outcomes));
         } else if self.data.len() > 1 {
             text(&table::average(&methods, &outcomes, &backbone));
+            text(&table::notes(&methods));
         }
         Ok(())
     }
 
-    /// Trains everything and passes each task's results to `finished` as they come.
+    /// Trains everything and passes each task's results to `finished` as they come; if a method fails, those
+    /// before it.
     pub(super) fn compare(
         &self,
         finished: impl Fn(&str, &[Outcome], &BackboneSize),
@@ -117,21 +129,28 @@ impl Compare {
                 method.stages(&recipe).into_iter().try_for_each(|epochs| rate.check(epochs, &option))?;
             }
         }
-        let backbone = BackboneSize::of(&source, Size { height: size, width: size })?;
+        let shape = Size { height: size, width: size };
+        let backbone = BackboneSize::of(&source, shape)?;
+        let folder = |data: &str| if self.data.len() > 1 { self.work.join(data) } else { self.work.clone() };
         let _claim = Claim::alone(&self.work)?;
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let plan = source.plan.clone();
         let mut comparison = Comparison::new(source, recipe, &self.rates, device, progress);
-        let mut outcomes: Vec<Outcome> = Vec::new();
-        for (data, found) in names.into_iter().zip(found) {
+        for (data, found) in names.iter().zip(&found) {
             comparison.recipe = self.choices.recipe_for(found.counts())?;
-            let folder = if self.data.len() > 1 { self.work.join(&data) } else { self.work.clone() };
+            comparison.refuse_others(&methods, shape, found.classes(), &folder(data))?;
+        }
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        for (data, found) in names.iter().zip(found) {
+            comparison.recipe = self.choices.recipe_for(found.counts())?;
             let mut dataset = read_images(found, size, &comparison.progress)?;
             if self.without_test {
                 dataset.test = None;
             }
-            let of_data = comparison.on(&methods, &data, dataset, &folder)?;
-            finished(&data, &of_data, &backbone);
+            let mut of_data = Vec::new();
+            let done = comparison.on(&methods, data, dataset, &folder(data), &mut of_data);
+            finished(data, &of_data, &backbone);
+            done?;
             outcomes.extend(of_data);
         }
         Ok(Compared { plan, backbone, methods, outcomes })

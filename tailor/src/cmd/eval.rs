@@ -29,7 +29,7 @@ pub struct Eval {
     /// Task bundle made for this backbone; measures the task.
     #[arg(long, value_name = "FILE")]
     task: Option<PathBuf>,
-    /// Images: a folder with train/CLASS/… (optional val/, test/), or a .zip of one.
+    /// Images: a folder with train/CLASS/… (optional val/, test/), a .zip of one, or a folder of IDX files.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Split to measure on.
@@ -84,12 +84,7 @@ impl Eval {
             return Ok(());
         }
         let score = tally.score();
-        out!(
-            "{:.2} % of {} images (± {:.2} at 95 % confidence)",
-            100.0 * score.accuracy(),
-            score.n,
-            100.0 * score.margin()
-        );
+        out!("{} of {} images", score.percent(2), score.n);
         tally.warnings().iter().for_each(|warning| note!("tailor: {warning}"));
         Ok(())
     }

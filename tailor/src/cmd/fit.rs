@@ -4,7 +4,7 @@ use crate::Error;
 use crate::cmd::choices::Choices;
 use crate::cmd::{On, check_name, keys, prune, read_images, stem, task_name, warn_of_uncertain_gap};
 use crate::data::{self, Dataset, Found, Size};
-use crate::fit::{BackboneSize, Claim, Job, Measure, Recipe, Report, Work, refuse_others};
+use crate::fit::{BackboneSize, Claim, Job, Measure, Recipe, Report, Search, Work, refuse_others};
 use crate::interrupt::Interrupt;
 use crate::output::{note, out};
 use crate::progress::Progress;
@@ -144,9 +144,10 @@ impl Fit {
         Ok(())
     }
 
-    /// Task name, work folder and number of blocks, for a sweep script.
+    /// Task name, work folder and number of blocks, for a sweep script. The device is that of its jobs, which
+    /// this machine need not have.
     pub(super) fn about_sweep(&self) -> anyhow::Result<(String, String, usize)> {
-        let source = Source::open(&self.backbone, &self.on.open()?)?;
+        let source = Source::open(&self.backbone, &Device::Cpu)?;
         self.check(&source)?;
         Ok((self.name()?, self.work.display().to_string(), source.plan.cells.len()))
     }
@@ -161,6 +162,10 @@ impl Fit {
     /// found and the size to read them at.
     fn check(&self, source: &Source) -> anyhow::Result<(Found, usize)> {
         let recipe = self.choices.recipe()?;
+        if let Some(jobs) = self.jobs.filter(|_| recipe.search != Search::Sweep) {
+            let want = "has no effect unless --search sweep retrains several candidates at a time";
+            return Err(Error::config(format!("--jobs {jobs}"), want).into());
+        }
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         recipe.augment.check(size)?;
@@ -216,13 +221,11 @@ fn warn_of_guessing(dataset: &Dataset, teacher: Score) {
     labels.iter().for_each(|&label| counts[label as usize] += 1);
     let Some((class, &most)) = counts.iter().enumerate().max_by_key(|(_, count)| **count) else { return };
     let share = most as f64 / labels.len().max(1) as f64;
-    if teacher.accuracy() - teacher.margin() <= share {
+    if teacher.interval()[0] <= share {
         note!(
-            "tailor: the teacher is correct on {:.1} % of validation (± {:.1}); always answering `{}` would \
-             be on {:.1} %: it may have learned nothing. More images, of classes that can be told apart at this \
+            "tailor: the teacher is correct on {} of validation; always answering `{}` would be on {:.1} %: it may have learned nothing. More images, of classes that can be told apart at this \
              size, may help; so may --balance if one class is much more frequent than the others",
-            100.0 * teacher.accuracy(),
-            100.0 * teacher.margin(),
+            teacher.percent(1),
             dataset.classes[class],
             100.0 * share
         );

@@ -219,12 +219,9 @@ fn with_bar<T>(
 /// `error`, less exactly than the tolerance (in points) by which the network was selected.
 fn warn_of_uncertain_gap(data: &str, images: usize, error: f64, judge: Judge, points: f64) {
     if let Some(needed) = images_for_gap(error, images, points / 100.0) {
-        // Where the two agreed, the interval beside the gap is narrower than a single image.
-        let if_one =
-            if error * (images as f64) < 1.0 { " if a single one were answered differently" } else { "" };
         note!(
             "tailor: the {images} validation images of {data} tell the gap to the teacher to within {:.2} points of {} \
-             (95 % confidence){if_one}, not the {points} of --tolerance, which would need about {needed} images",
+             (95 % confidence), not the {points} of --tolerance, which would need about {needed} images",
             100.0 * margin_of_gap(error, images),
             judge.name()
         );

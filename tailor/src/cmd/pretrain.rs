@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 /// the weights of the last epoch are written, or with --patience those of the best one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples: tailor pretrain --data parts.zip --work run/parts --flip\n          \
-                  tailor pretrain --data /usr/share/fashion-mnist --arch cifar-resnet20-b --size 28 --flip \\\n          \
+                  tailor pretrain --data /usr/share/datasets/fashion-mnist --arch cifar-resnet20-b --size 28 --flip \\\n          \
                   \x20       --work run/fashion --rate one-cycle:0.1 --epochs 15 --crop 2\n          \
                   tailor fit --backbone run/parts/parts.backbone --data bolts/ --work run/bolts")]
 pub struct Pretrain {
@@ -160,7 +160,7 @@ impl Pretrain {
 fn print(report: &Report, recipe: &Recipe, out: &Path) {
     let row = |what: &str, value: String| out!("{what:<16} {value}");
     let percent = |score: Option<Score>| match score {
-        Some(s) => format!("{:.2} ± {:.2} % of {} images", 100.0 * s.accuracy(), 100.0 * s.margin(), s.n),
+        Some(score) => format!("{} of {} images", score.percent(2), score.n),
         None => "-".into(),
     };
     row("backbone", format!("{} ({:.1} KiB)", out.display(), report.bytes as f64 / 1024.0));

@@ -76,6 +76,7 @@ pub(super) fn say(attempt: &Attempt) -> String {
             crate::fit::count(c.params)
         ),
         Attempt::Refused { dropped, why } => format!("{dropped} dropped: refused: {why}"),
+        Attempt::Diverged { dropped, why } => format!("{dropped} dropped: diverged: {why}"),
         Attempt::Over { dropped, why, .. } => format!("{dropped} dropped: over the budget: {why}"),
     }
 }

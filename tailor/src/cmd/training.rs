@@ -7,7 +7,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(super) struct Images {
     /// Random shifts of training images by up to this many pixels [default: none; an eighth of the image for
-    /// `pretrain`].
+    /// `pretrain`; each task's own in `protocol decathlon`].
     #[arg(long, value_name = "PIXELS")]
     crop: Option<usize>,
     /// What fills the border of shifted images: black, or the mirrored image (reflect) [default: black;

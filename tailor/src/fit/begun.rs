@@ -11,7 +11,7 @@ use bundles::container::hex;
 use std::path::Path;
 
 /// What identifies a run besides its recipe and the images themselves.
-pub(super) fn about(source: &Source, size: Size, classes: &[String]) -> String {
+pub(crate) fn about(source: &Source, size: Size, classes: &[String]) -> String {
     let (id, count, names) = (hex(&source.id[..8]), classes.len(), digest_of(classes));
     let Source { mean, std, .. } = source;
     let Size { width, height } = size;

@@ -81,27 +81,31 @@ impl Behind {
     }
 }
 
-/// Half-width of the 95 % confidence interval of a gap with this standard error over `images` images. At least
-/// that of one image on which the two differ: that none does yet is no proof.
+/// Half-width of the 95 % confidence interval of a gap with this standard error over `images` images, as if
+/// there were two more images, of which each network alone answers one correctly (after Bonett & Price, J.
+/// Educ. Behav. Stat. 37, 2012): that two networks hardly differ on a few images is no proof yet.
 pub(crate) fn margin_of_gap(error: f64, images: usize) -> f64 {
-    1.96 * error.max(1.0 / images.max(1) as f64)
+    let one = 1.0 / images.max(1) as f64;
+    1.96 * (error * error + 2.0 * one * one).sqrt()
 }
 
 /// Approximate number of images that would tell the gap to within `tolerance`, rounded up to two digits; `None`
 /// if `images`, over which it has this standard error, suffice.
 pub(crate) fn images_for_gap(error: f64, images: usize, tolerance: f64) -> Option<usize> {
-    let margin = margin_of_gap(error, images);
-    if margin <= tolerance || tolerance <= 0.0 {
+    if margin_of_gap(error, images) <= tolerance || tolerance <= 0.0 {
         return None;
     }
-    let needed = (images as f64 * (margin / tolerance).powi(2)).ceil() as usize;
+    // The n for which variance / n + 2 / n^2 is the square of the standard error wanted.
+    let (variance, wanted) = (error * error * images as f64, (tolerance / 1.96).powi(2));
+    let needed = ((variance + (variance * variance + 8.0 * wanted).sqrt()) / (2.0 * wanted)).ceil() as usize;
     let unit = 10usize.pow(needed.max(1).ilog10().saturating_sub(1));
     Some(needed.div_ceil(unit).saturating_mul(unit))
 }
 
-/// Formats a gap and its standard error: points, their 95 % interval, and the name of the metric.
-pub(crate) fn points(gap: f64, error: f64, judge: &str) -> String {
-    format!("{:.2} ± {:.2} by {judge}", 100.0 * gap, 196.0 * error)
+/// Formats a gap with this standard error over `images` images: points, their 95 % interval, and the name of
+/// the metric.
+pub(crate) fn points(gap: f64, error: f64, images: usize, judge: &str) -> String {
+    format!("{:.2} ± {:.2} by {judge}", 100.0 * gap, 100.0 * margin_of_gap(error, images))
 }
 
 impl Tailoring<'_> {
@@ -166,15 +170,23 @@ mod tests {
 
     #[test]
     fn a_quarter_of_the_margin_takes_sixteen_times_the_images() {
-        let error = 0.02 / 1.96;
-        assert_eq!(images_for_gap(error, 100, 0.005), Some(1600));
-        assert_eq!(images_for_gap(error, 123, 0.005), Some(2000), "1968, rounded up to two digits");
-        assert_eq!(images_for_gap(error, 100, 0.021), None);
-        assert_eq!(images_for_gap(error, 100, 0.0), None);
-        assert!(images_for_gap(error, 100, 1e-300).is_some());
-        // Nine images on which both agree may still miss one.
-        assert_eq!(margin_of_gap(0.0, 9), 1.96 / 9.0);
-        assert!(images_for_gap(0.0, 9, 0.005) > Some(9) && images_for_gap(0.0, 400, 0.005).is_none());
+        // So many images that two more make no difference.
+        let (error, images) = (0.0002 / 1.96, 10_000_000);
+        assert_eq!(images_for_gap(error, images, 0.000_05), Some(170_000_000), "rounded up to two digits");
+        assert_eq!(images_for_gap(error, images, 0.000_21), None);
+        assert_eq!(images_for_gap(error, images, 0.0), None);
+        assert!(images_for_gap(error, images, 1e-300).is_some());
+    }
+
+    #[test]
+    fn networks_that_hardly_differ_on_a_few_images_may_still_differ() {
+        // By the exact interval, images of which none differs may hide 3.7 (n large), those of which one does
+        // 5.6; by ours, 2.8 and 1 + 3.4.
+        assert!((margin_of_gap(0.0, 400) - 1.96 * 2f64.sqrt() / 400.0).abs() < 1e-12);
+        assert!((margin_of_gap(1.0 / 400.0, 400) - 1.96 * 3f64.sqrt() / 400.0).abs() < 1e-12);
+        assert_eq!(images_for_gap(0.0, 400, 0.005), Some(560));
+        assert_eq!(images_for_gap(0.0, 560, 0.005), None);
+        assert_eq!(points(0.0, 0.0, 400, "answers"), "0.00 ± 0.69 by answers");
     }
 
     #[test]

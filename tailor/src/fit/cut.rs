@@ -53,8 +53,11 @@ impl Tailoring<'_> {
         let mut gates = self.gates(&student.plan, &student.params)?;
         let theta = match student.params.gating() {
             Gating::Softmax => self.recipe.theta,
-            // Hard-concrete gates close exactly, so any open one is meant to stay.
-            Gating::HardConcrete => f32::MIN_POSITIVE,
+            Gating::HardConcrete => {
+                rank_by_logits(student, &mut gates)?;
+                // They close exactly, so any open one is meant to stay.
+                f32::MIN_POSITIVE
+            }
         };
         if self.recipe.keeps_ways_round() {
             keep_ways_round(&student.plan, &mut gates, theta);
@@ -69,6 +72,23 @@ impl Tailoring<'_> {
         let params = survivors(&student.plan, &student.params, &plan)?;
         Ok(Ok(Cut { dropped, stage: self.recipe.candidate_stage(dropped), plan, params }))
     }
+}
+
+/// Replaces the blocks' gates, which only rank them, by their logits: hard-concrete gates that are wide open
+/// are all exactly 1, but not equally far from closing.
+fn rank_by_logits(student: &Student, gates: &mut [Vec<f32>]) -> Result<()> {
+    for (i, (cell, alphas)) in student.plan.cells.iter().zip(gates).enumerate() {
+        if cell.scaled_gates() == 0 {
+            continue;
+        }
+        let logits: Vec<f32> = student.params.get(&Plan::alpha_name(i + 1))?.to_vec1()?;
+        for ((gate, alpha), logit) in cell.gates.iter().zip(alphas).zip(logits) {
+            if gate.role == Role::Block {
+                *alpha = logit;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Raises the largest proxy gate of each node to `theta` if all are below it. Without a bypass, no block
@@ -103,9 +123,14 @@ mod tests {
     use bundles::plan::Cell;
     use candle_core::{Device, Tensor};
 
-    /// Prunes a student, by the rules of `search`, whose gates have almost closed its proxies. For each node,
-    /// returns the sources of the remaining proxies and of the one with the largest gate.
-    fn proxies_left(search: Search, gating: Gating) -> Vec<(Vec<usize>, Option<usize>)> {
+    /// Prunes `dropped` blocks of a student, by the rules of `search`, whose gates have these logits, given by
+    /// node and gate. Also returns the student's plan.
+    fn cut(
+        search: Search,
+        gating: Gating,
+        dropped: usize,
+        logit: impl Fn(usize, usize) -> f32,
+    ) -> (Plan, Plan) {
         let ground = testing::ground(1, true);
         let folder = tempfile::tempdir().unwrap();
         let (recipe, work) =
@@ -118,18 +143,41 @@ mod tests {
             .with_proxies(recipe.skips, ground.source.arch.proxy_form())
             .unwrap();
         let params = Params::student(&plan, &ground.source.params, true, gating, 5, &Device::Cpu).unwrap();
-        for (name, var) in params.vars().filter(|(name, _)| name.ends_with(".alpha")) {
-            // The block's logit, then the proxies', the last of which is the largest.
-            let gates = var.elem_count();
-            let logits: Vec<f32> = (0..gates).map(|g| if g == 0 { 9.0 } else { -9.0 + g as f32 }).collect();
-            var.set(&Tensor::from_vec(logits, gates, &Device::Cpu).unwrap())
-                .unwrap_or_else(|e| panic!("{name}: {e}"));
+        for node in 1..=plan.cells.len() {
+            let name = Plan::alpha_name(node);
+            let (_, var) = params.vars().find(|(var, _)| *var == name).unwrap();
+            let logits: Vec<f32> = (0..var.elem_count()).map(|gate| logit(node, gate)).collect();
+            var.set(&Tensor::new(logits, &Device::Cpu).unwrap()).unwrap();
         }
         let student = Student { plan, params, validation: Default::default() };
-        let Ok(cut) = tailoring.cut(&student, 0).unwrap() else { panic!("refused") };
+        let Ok(cut) = tailoring.cut(&student, dropped).unwrap() else { panic!("refused") };
+        (cut.plan, student.plan)
+    }
+
+    /// For a student whose gates have almost closed its proxies, the sources of each node's remaining proxies
+    /// and of the one with the largest gate.
+    fn proxies_left(search: Search, gating: Gating) -> Vec<(Vec<usize>, Option<usize>)> {
+        // The block's logit, then the proxies', the last of which is the largest.
+        let (cut, student) =
+            cut(search, gating, 0, |_, gate| if gate == 0 { 9.0 } else { -9.0 + gate as f32 });
         let sources = |cell: &Cell| -> Vec<usize> { cell.proxies().map(|gate| gate.source).collect() };
-        let before = student.plan.cells.iter().map(|cell| sources(cell).last().copied());
-        cut.plan.cells.iter().map(sources).zip(before).collect()
+        let before = student.cells.iter().map(|cell| sources(cell).last().copied());
+        cut.cells.iter().map(sources).zip(before).collect()
+    }
+
+    #[test]
+    fn blocks_are_ranked_by_their_logits_even_if_all_gates_are_wide_open() {
+        for gating in [Gating::Softmax, Gating::HardConcrete] {
+            // Node 2's block is the nearest to closing.
+            let logit = |node, gate| match (node, gate) {
+                (2, 0) => 2.5,
+                (_, 0) => 9.0 - node as f32,
+                _ => 2.0,
+            };
+            let (cut, _) = cut(Search::Sweep, gating, 1, logit);
+            let blocks: Vec<bool> = cut.cells.iter().map(|cell| cell.block().is_some()).collect();
+            assert_eq!(blocks, [true, false, true], "{gating:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What shapes each stage of a run, as text: a checkpoint continues a stage only if its fingerprint is the same.
 
+use super::iterate::WITHOUT;
 use super::options::listed;
-use super::recipe::{Recipe, Search, Stage};
+use super::recipe::{Recipe, Stage};
 
 /// The [options](Recipe::options) that shape the teacher, besides its stage.
 const TEACHER: [&str; 12] = [
@@ -52,8 +53,7 @@ impl Recipe {
             if *how == self.retrain { String::new() } else { format!(" after {}", steps(&self.retrain)) };
         let ways = if self.keeps_ways_round() { " with a way round each block" } else { "" };
         // A search may continue from networks that were fine-tuned for long.
-        let finish =
-            if self.search == Search::Sweep { String::new() } else { format!(" finish {}", self.finish) };
+        let finish = if stage.contains(WITHOUT) { format!(" finish {}", self.finish) } else { String::new() };
         let (student, how, theta) =
             (self.student_fingerprint(), steps(how), listed(&self.options(), ["theta"]));
         format!("{student} | {how}{before} {theta}{ways}{finish} {stage}")
@@ -68,6 +68,8 @@ fn steps(Stage { epochs, batch, schedule }: &Stage) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::Search;
+    use crate::net::Gating;
 
     /// Options of single stages, those of candidates, and those that only select among candidates.
     const OTHERS: [&str; 12] = [
@@ -124,12 +126,23 @@ mod tests {
     }
 
     #[test]
-    fn finishing_shapes_candidates_except_in_a_sweep() {
-        let of = |search, finish| {
-            let recipe = Recipe { search, finish, ..Recipe::small() };
-            recipe.candidate_fingerprint("prune-without-7-6", &recipe.retrain)
+    fn finishing_shapes_only_candidates_that_may_follow_it() {
+        let of = |stage, finish| {
+            let recipe = Recipe { finish, ..Recipe::small() };
+            recipe.candidate_fingerprint(stage, &recipe.retrain)
         };
-        assert_ne!(of(Search::Iterative, 0), of(Search::Iterative, 1));
-        assert_eq!(of(Search::Sweep, 0), of(Search::Sweep, 1), "a sweep goes on from the student");
+        assert_ne!(of("prune-without-7-6", 0), of("prune-without-7-6", 1));
+        assert_eq!(of("prune-3", 0), of("prune-3", 1), "it starts from the student");
+    }
+
+    #[test]
+    fn searches_share_the_candidates_that_they_have_in_common() {
+        let of = |search| {
+            let recipe = Recipe { search, gating: Gating::HardConcrete, ..Recipe::small() };
+            let stage = recipe.candidate_stage(3);
+            (recipe.candidate_fingerprint(&stage, &recipe.retrain), stage)
+        };
+        assert_eq!(of(Search::Sweep), of(Search::Bisect));
+        assert_eq!(of(Search::Sweep), of(Search::Iterative));
     }
 }

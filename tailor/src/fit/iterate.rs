@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 const TRIES: usize = 3;
 
 /// Prefix of stages whose names list what was removed, in order.
-const WITHOUT: &str = "without-";
+pub(super) const WITHOUT: &str = "without-";
 
 /// Separator between blocks removed in the same step.
 const TOGETHER: &str = "+";

@@ -23,11 +23,15 @@ impl Measure {
     /// # Errors
     /// If a latency table lacks one of them.
     pub fn gates(&self, plan: &Plan) -> Result<Vec<Vec<f64>>> {
-        let costs = plan.folded().costs(Counter::True)?.gates;
+        let deployed = plan.folded();
+        let costs = deployed.costs(Counter::True)?.gates;
         let of_cell = |(i, gates): (usize, Vec<bundles::plan::Cost>)| {
             let of_gate = |(g, cost): (usize, bundles::plan::Cost)| match self {
                 Measure::Macs => Ok(cost.macs as f64),
-                Measure::Params => Ok(cost.params as f64),
+                // The block's alpha is a parameter too.
+                Measure::Params => {
+                    Ok(cost.params as f64 + f64::from(u8::from(deployed.cells[i].gates[g].scaled)))
+                }
                 Measure::Latency(table) => table.gate(plan, i + 1, g),
             };
             gates.into_iter().enumerate().map(of_gate).collect()
@@ -208,9 +212,11 @@ mod tests {
     fn parts_add_up_to_the_whole() {
         let form = "cifar-resnet20-b".parse::<Arch>().unwrap().proxy_form();
         let student = backbone().with_proxies(Skips::Nearest(3), form).unwrap();
-        let whole = student.folded().costs(Counter::True).unwrap().total();
+        let deployed = student.folded();
+        let whole = deployed.costs(Counter::True).unwrap().total();
         assert_eq!(Measure::Macs.total(&student).unwrap(), whole.macs as f64);
-        assert_eq!(Measure::Params.total(&student).unwrap(), whole.params as f64);
+        let reported = deployed.task_params() + deployed.backbone_params();
+        assert_eq!(Measure::Params.total(&student).unwrap(), reported as f64);
         assert!(Measure::Macs.fixed(&student).unwrap() < 0.02 * whole.macs as f64);
     }
 

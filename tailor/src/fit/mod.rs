@@ -26,8 +26,8 @@ mod stages;
 pub(crate) mod testing;
 mod work;
 
-pub(crate) use begun::made_otherwise;
 pub use begun::refuse_others;
+pub(crate) use begun::{about, made_otherwise};
 pub use behind::{Behind, Judge};
 pub(crate) use behind::{images_for_gap, margin_of_gap, points};
 pub use claim::Claim;

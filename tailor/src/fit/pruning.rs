@@ -5,8 +5,8 @@ mod tests;
 
 use super::cut::Cut;
 use super::iterate::THINNINGS;
-use super::retrain::Tried;
-use super::search::{bisect, descend, gallop, leanest, sweep, worth_finishing};
+use super::retrain::{Outcome, Tried};
+use super::search::{bisect, descend, gallop_and_return, leanest, sweep, worth_finishing};
 use super::select::{Attempt, Candidate, Goal, Selection};
 use super::{Behind, Recipe, Search, Student, Tailoring, Teacher};
 use crate::net::{Gating, Params};
@@ -37,9 +37,18 @@ const REACH: f64 = 2.0;
 struct Tries(BTreeMap<String, Cut>);
 
 impl Tries {
-    fn keep(&mut self, tried: Tried) -> Attempt {
-        self.0.insert(tried.cut.stage.clone(), tried.cut);
-        Attempt::Trained(tried.candidate)
+    fn put(&mut self, cut: Cut) {
+        self.0.insert(cut.stage.clone(), cut);
+    }
+
+    fn keep(&mut self, outcome: Outcome) -> Attempt {
+        match outcome {
+            Ok(Tried { cut, candidate }) => {
+                self.put(cut);
+                Attempt::Trained(candidate)
+            }
+            Err(attempt) => attempt,
+        }
     }
 
     /// Removes and returns the networks of these candidates, in order.
@@ -65,12 +74,13 @@ impl Tailoring<'_> {
         let goal = self.goal()?;
         let mut tries = Tries::default();
         let mut attempts = self.search(teacher, student, &goal, &mut tries)?;
-        attempts.extend(self.finish(worth_finishing(&attempts, &goal), teacher, &goal, &mut tries)?);
+        attempts.extend(self.finish(&worth_finishing(&attempts, &goal), true, teacher, &goal, &mut tries)?);
         for left_out in 0..THINNINGS.len() {
             let thinned = self.thin(&attempts, left_out, teacher, &goal, &mut tries)?;
             let mut finished = Vec::new();
             if leanest(&thinned, &goal).is_some() {
-                finished = self.finish(worth_finishing(&thinned, &goal), teacher, &goal, &mut tries)?;
+                finished =
+                    self.finish(&worth_finishing(&thinned, &goal), false, teacher, &goal, &mut tries)?;
             }
             let go_on = nothing_kept(&finished, &goal);
             // A round may arrive at the same networks as the previous one.
@@ -111,7 +121,7 @@ impl Tailoring<'_> {
                     }
                 }
                 let all = self.retrain_all(cuts, how, teacher)?;
-                attempts.extend(all.into_iter().map(|tried| tries.keep(tried)));
+                attempts.extend(all.into_iter().map(|outcome| tries.keep(outcome)));
                 attempts.sort_by_key(Attempt::dropped);
                 Ok(attempts)
             }),
@@ -126,31 +136,59 @@ impl Tailoring<'_> {
                     Ok(cut) => cut,
                     Err(refused) => return Ok(vec![refused]),
                 };
-                let retrain = |cut| self.retrain(cut, how, teacher);
+                let first = match self.retrain(cut, how, teacher)? {
+                    Ok(first) => first,
+                    Err(diverged) => return Ok(vec![diverged]),
+                };
                 let leaner = |at: &Tried, blocks| self.leaner(&at.cut, blocks);
                 // On the way to a budget, one at a time, so as not to overshoot it.
                 let longest = if goal.budget.is_some() { 1 } else { usize::MAX };
-                let all = descend(retrain(cut)?, goal, longest, |at| &at.candidate, leaner, retrain)?;
-                Ok(all.into_iter().map(|tried| tries.keep(tried)).collect())
+                self.descend(first, goal, longest, leaner, teacher, tries)
             }
         }
     }
 
-    /// Fine-tunes these candidates for long, starting from the leanest, until one is within tolerance.
+    /// [Descends](descend) from `first` and returns it and all networks that were tried.
+    fn descend(
+        &self,
+        first: Tried,
+        goal: &Goal,
+        longest: usize,
+        leaner: impl Fn(&Tried, usize) -> Result<Vec<Cut>>,
+        teacher: &Teacher,
+        tries: &mut Tries,
+    ) -> Result<Vec<Attempt>> {
+        let mut diverged = Vec::new();
+        let retrain = |cut| {
+            let outcome = self.retrain(cut, &self.recipe.retrain, teacher)?;
+            Ok(outcome.map_err(|attempt| diverged.push(attempt)).ok())
+        };
+        let all = descend(first, goal, longest, |at| &at.candidate, leaner, retrain)?;
+        Ok(all.into_iter().map(|tried| tries.keep(Ok(tried))).chain(diverged).collect())
+    }
+
+    /// Fine-tunes some of these candidates for long to find the leanest one that is then within tolerance. If
+    /// none is and `skipped_too`, those in between follow if they are within tolerance as they are: validation
+    /// is noisy, and one of them may stay there although none around it does.
     fn finish(
         &self,
-        candidates: Vec<Candidate>,
+        candidates: &[Candidate],
+        skipped_too: bool,
         teacher: &Teacher,
         goal: &Goal,
         tries: &mut Tries,
     ) -> Result<Vec<Attempt>> {
         let Some(how) = self.recipe.finishing() else { return Ok(Vec::new()) };
-        let cuts = tries.take(&candidates);
-        gallop(
+        let cuts = tries.take(candidates);
+        let attempts = gallop_and_return(
             0..cuts.len(),
-            |c| goal.is_within(c),
+            |n| skipped_too && goal.is_within(&candidates[n]),
+            |candidate| goal.is_within(candidate),
             |n| Ok(tries.keep(self.retrain(cuts[n].to_finish()?, &how, teacher)?)),
-        )
+        )?;
+        // They count again if all that was finished has diverged.
+        cuts.into_iter().for_each(|cut| tries.put(cut));
+        Ok(attempts)
     }
 
     /// Continues from the network that would be selected to fewer and fewer proxies, skipping the first
@@ -170,11 +208,10 @@ impl Tailoring<'_> {
         let Some(candidate) = selection.winner().filter(|_| selection.within) else { return Ok(Vec::new()) };
         let Some(cut) = tries.0.remove(&candidate.stage) else { return Ok(Vec::new()) };
         let thinner = |at: &Tried, _| self.thinner(&at.cut, left_out);
-        let retrain = |cut| self.retrain(cut, &self.recipe.retrain, teacher);
         let first = Tried { cut, candidate: candidate.clone() };
-        let mut all = descend(first, goal, 1, |at| &at.candidate, thinner, retrain)?.into_iter();
-        all.next().map(|first| tries.keep(first));
-        Ok(all.map(|tried| tries.keep(tried)).collect())
+        let all = self.descend(first, goal, 1, thinner, teacher, tries)?;
+        // The first is known already.
+        Ok(all.into_iter().skip(1).collect())
     }
 
     /// Prunes `dropped` blocks and retrains the rest (one candidate of a sweep), unless pruning refuses or
@@ -185,7 +222,10 @@ impl Tailoring<'_> {
     pub fn candidate(&self, teacher: &Teacher, student: &Student, dropped: usize) -> Result<Attempt> {
         let goal = self.goal()?;
         Ok(match self.affordable(student, dropped, &goal)? {
-            Ok(cut) => Attempt::Trained(self.retrain(cut, &self.recipe.retrain, teacher)?.candidate),
+            Ok(cut) => match self.retrain(cut, &self.recipe.retrain, teacher)? {
+                Ok(tried) => Attempt::Trained(tried.candidate),
+                Err(attempt) => attempt,
+            },
             Err(attempt) => attempt,
         })
     }
@@ -233,8 +273,17 @@ impl Tailoring<'_> {
     fn nothing(&self, selection: &Selection) -> Error {
         let leanest = selection.attempts.iter().filter_map(|attempt| match attempt {
             Attempt::Over { cost, .. } | Attempt::Trained(Candidate { cost, .. }) => Some(*cost),
-            Attempt::Refused { .. } => None,
+            Attempt::Refused { .. } | Attempt::Diverged { .. } => None,
         });
+        let has_diverged = |attempt: &Attempt| matches!(attempt, Attempt::Diverged { .. });
+        let diverged = selection.attempts.iter().filter(|attempt| has_diverged(attempt)).count();
+        if diverged > 0 && selection.attempts.iter().all(|attempt| attempt.trained().is_none()) {
+            return Error::training(
+                "prune",
+                format!("the training of every candidate diverged ({diverged} of them)"),
+                "lower --retrain-rate",
+            );
+        }
         let is_refused = |attempt: &Attempt| matches!(attempt, Attempt::Refused { .. });
         let refused = selection.attempts.iter().filter(|attempt| is_refused(attempt)).count();
         match leanest.min_by(f64::total_cmp) {

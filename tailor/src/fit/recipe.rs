@@ -28,9 +28,10 @@ pub enum Search {
     /// Then half of the proxies at a time, or a quarter where half is too many.
     Bisect,
     /// One block, then two, four and so on, each time those that harm validation least for the cost they
-    /// save, starting from the network retrained without the previous ones. A step that ends out of tolerance
-    /// is rolled back and shorter ones are taken. Then half of the proxies at a time, or a quarter where half
-    /// is too many.
+    /// save, starting from the network retrained without the previous ones. A step that ends beyond three
+    /// times the tolerance (with --finish 0, beyond the tolerance) is rolled back and shorter ones are taken.
+    /// Then half of the proxies at a time, or a quarter where half is too many. With a budget, each step is one
+    /// block or half of the proxies, and none is rolled back.
     Iterative,
 }
 

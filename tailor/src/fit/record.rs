@@ -5,6 +5,7 @@ use crate::data::Size;
 use crate::source::Source;
 use crate::startup::command_line;
 use bundles::container::hex;
+use bundles::plan::Counter;
 use serde_json::{Value, json};
 
 /// The contents of the document besides the report itself.
@@ -37,6 +38,7 @@ impl Record<'_> {
         let mut backbone = BackboneSize::of(self.source, self.size)?.json();
         backbone["arch"] = self.source.arch.to_string().into();
         backbone["id"] = hex(&self.source.id).into();
+        let teacher = self.source.arch.plan(self.size.height, self.size.width, self.classes.len())?;
         let [train, val, test] = self.images;
         Ok(json!({
             "version": 2,
@@ -54,6 +56,10 @@ impl Record<'_> {
             "size": [self.size.height, self.size.width],
             "images": { "train": train, "val": val, "test": test },
             "backbone": backbone,
+            "teacher": {
+                "params": teacher.task_params() + teacher.backbone_params(),
+                "macs": teacher.costs(Counter::True)?.total().macs,
+            },
             "task": self.report.json(),
             "survivors": self.report.strip,
             "candidates": attempts,
@@ -82,6 +88,7 @@ impl Attempt {
                 "proxies": candidate.proxies,
             }),
             Attempt::Refused { dropped, why } => json!({ "dropped": dropped, "refused": why }),
+            Attempt::Diverged { dropped, why } => json!({ "dropped": dropped, "diverged": why }),
             Attempt::Over { dropped, cost, why } => {
                 json!({ "dropped": dropped, "over_budget": why, "cost": cost, "cost_unit": unit })
             }
@@ -94,11 +101,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_budget_attempts_are_labelled() {
+    fn attempts_without_a_network_say_why() {
         let why = "0.300 ms of 0.200 ms".to_string();
         let over = Attempt::Over { dropped: 2, cost: 300.0, why: why.clone() }.json("us");
         assert_eq!(over, json!({ "dropped": 2, "over_budget": why, "cost": 300.0, "cost_unit": "us" }));
         let refused = Attempt::Refused { dropped: 3, why: why.clone() }.json("us");
         assert_eq!(refused, json!({ "dropped": 3, "refused": why }));
+        let diverged = Attempt::Diverged { dropped: 4, why: why.clone() }.json("us");
+        assert_eq!(diverged, json!({ "dropped": 4, "diverged": why }));
     }
 }

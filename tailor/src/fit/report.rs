@@ -131,15 +131,14 @@ impl Report {
 
     /// Rows of the table, each with the name of the quantity first.
     pub fn rows(&self, backbone: &BackboneSize) -> Vec<(&'static str, String)> {
-        let percent =
-            |score: Score| format!("{:.1} ± {:.1} %", 100.0 * score.accuracy(), 100.0 * score.margin());
+        let percent = |score: Score| score.percent(1);
         let optional = |score: Option<Score>| score.map_or_else(|| "-".into(), percent);
         let of = |n: u64, whole: u64| format!("{:.0} %", 100.0 * n as f64 / whole.max(1) as f64);
         let mut rows = vec![
             ("classes", self.classes.to_string()),
             ("teacher, validation", percent(self.teacher_val)),
             ("tailored, validation", percent(self.val)),
-            ("points behind", points(self.behind.gap, self.behind.error, self.judge.name())),
+            ("points behind", points(self.behind.gap, self.behind.error, self.val.n, self.judge.name())),
             ("within tolerance", if self.within_tolerance { "yes".into() } else { "NO".into() }),
             ("teacher, test", optional(self.teacher_test)),
             ("tailored, test", optional(self.test)),

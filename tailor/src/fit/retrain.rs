@@ -1,14 +1,17 @@
 //! Retraining pruned networks, one or several at a time.
 
 use super::cut::{Cut, FINISH};
-use super::select::Candidate;
+use super::select::{Attempt, Candidate};
 use super::{Stage, Tailoring, Teacher};
-use crate::Result;
 use crate::net::Params;
 use crate::train::student_loss;
+use crate::{Error, Result};
 use bundles::plan::Counter;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A retrained network, or why there is none.
+pub(super) type Outcome = std::result::Result<Tried, Attempt>;
 
 /// A retrained network and its row in the selection.
 pub(super) struct Tried {
@@ -17,13 +20,19 @@ pub(super) struct Tried {
 }
 
 impl Tailoring<'_> {
-    /// Retrains a pruned network, without the complexity penalty.
-    pub(super) fn retrain(&self, mut cut: Cut, how: &Stage, teacher: &Teacher) -> Result<Tried> {
+    /// Retrains a pruned network, without the complexity penalty. If its training diverges, that is the
+    /// attempt to report, and no reason to give up the others.
+    pub(super) fn retrain(&self, mut cut: Cut, how: &Stage, teacher: &Teacher) -> Result<Outcome> {
         let objective = self.objective(teacher, None);
         let plan = &cut.plan;
         let loss = |params: &Params, batch: &_| student_loss(plan, params, batch, &objective);
         let fingerprint = self.recipe.candidate_fingerprint(&cut.stage, how);
-        let validation = self.run(&cut.stage, &fingerprint, how, plan, &mut cut.params, &loss)?;
+        let validation = match self.run(&cut.stage, &fingerprint, how, plan, &mut cut.params, &loss) {
+            Err(why @ Error::Diverged { .. }) => {
+                return Ok(Err(Attempt::Diverged { dropped: cut.dropped, why: why.to_string() }));
+            }
+            validation => validation?,
+        };
         let (folded, _) = crate::pack::deploy(&cut.plan, &cut.params)?;
         let candidate = Candidate {
             dropped: cut.dropped,
@@ -36,25 +45,25 @@ impl Tailoring<'_> {
             params: folded.task_params() + folded.backbone_params(),
             proxies: cut.plan.proxies(),
         };
-        Ok(Tried { cut, candidate })
+        Ok(Ok(Tried { cut, candidate }))
     }
 
     /// Retrains all `cuts`, [`jobs`](Tailoring::jobs) at a time, each with an equal share of the threads.
     /// Results are in the order of `cuts` and do not depend on the number of jobs.
-    pub(super) fn retrain_all(&self, cuts: Vec<Cut>, how: &Stage, teacher: &Teacher) -> Result<Vec<Tried>> {
+    pub(super) fn retrain_all(&self, cuts: Vec<Cut>, how: &Stage, teacher: &Teacher) -> Result<Vec<Outcome>> {
         let jobs = self.jobs.clamp(1, cuts.len().max(1));
         if jobs == 1 {
             return cuts.into_iter().map(|cut| self.retrain(cut, how, teacher)).collect();
         }
         let threads = (rayon::current_num_threads() / jobs).max(1);
         let waiting = Mutex::new(cuts.into_iter().enumerate());
-        let done: Mutex<BTreeMap<usize, Tried>> = Mutex::default();
+        let done: Mutex<BTreeMap<usize, Outcome>> = Mutex::default();
         let work = || -> Result<()> {
             crate::startup::pool(threads)?.install(|| {
                 loop {
                     let Some((place, cut)) = locked(&waiting).next() else { return Ok(()) };
                     match self.retrain(cut, how, teacher) {
-                        Ok(tried) => locked(&done).insert(place, tried),
+                        Ok(outcome) => locked(&done).insert(place, outcome),
                         Err(error) => {
                             // Keep other workers from starting jobs whose results would be discarded.
                             locked(&waiting).by_ref().for_each(drop);

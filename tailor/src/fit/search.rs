@@ -98,12 +98,39 @@ pub fn gallop(
     Ok(attempts)
 }
 
+/// Like [`gallop`], but if nothing is kept, the places it skipped follow, from the leanest on, as far as they
+/// are `worth` it: for when a network may be kept although its neighbours on both sides are not.
+///
+/// # Errors
+/// Any error of `attempt`.
+pub fn gallop_and_return(
+    places: Range<usize>,
+    worth: impl Fn(usize) -> bool,
+    keeps: impl Fn(&Candidate) -> bool,
+    mut attempt: impl FnMut(usize) -> Result<Attempt>,
+) -> Result<Vec<Attempt>> {
+    let is_kept = |tried: &Attempt| tried.trained().is_some_and(&keeps);
+    let mut seen = Vec::new();
+    let mut attempts = gallop(places.clone(), &keeps, |place| {
+        seen.push(place);
+        attempt(place)
+    })?;
+    for place in places.rev().filter(|place| !seen.contains(place) && worth(*place)) {
+        if attempts.iter().any(is_kept) {
+            break;
+        }
+        attempts.push(attempt(place)?);
+    }
+    Ok(attempts)
+}
+
 /// Goes from `first` to leaner and leaner networks and returns all that were retrained. `leaner` lists the
 /// next networks to try, best first, for a given number of blocks to remove. They are retrained until one is
 /// within tolerance, or [near](Goal::slack) enough that the long fine-tuning may bring it there; the search
 /// continues from that one. The step doubles, up to `longest`, as long as networks are within tolerance, and
 /// is halved for good when no network of a step is near; the search ends when that happens with a step of
 /// one. With a budget, the first network is always taken, whatever its accuracy, until the budget is met.
+/// `retrain` returns `None` if training came to nothing; the next network is then tried.
 ///
 /// # Errors
 /// Any error of `leaner` and `retrain`.
@@ -113,7 +140,7 @@ pub fn descend<Cut, Network>(
     mut longest: usize,
     candidate: impl Fn(&Network) -> &Candidate,
     leaner: impl Fn(&Network, usize) -> Result<Vec<Cut>>,
-    mut retrain: impl FnMut(Cut) -> Result<Network>,
+    mut retrain: impl FnMut(Cut) -> Result<Option<Network>>,
 ) -> Result<Vec<Network>> {
     let mut all = vec![first];
     let mut at = 0;
@@ -121,7 +148,8 @@ pub fn descend<Cut, Network>(
     while step > 0 && goal.budget.is_none_or(|budget| candidate(&all[at]).cost > budget) {
         let mut found = None;
         for cut in leaner(&all[at], step)? {
-            all.push(retrain(cut)?);
+            let Some(retrained) = retrain(cut)? else { continue };
+            all.push(retrained);
             let last = all.len() - 1;
             if goal.budget.is_some() || goal.is_near(candidate(&all[last])) {
                 found = Some(last);
@@ -236,6 +264,23 @@ mod tests {
     }
 
     #[test]
+    fn a_gallop_in_vain_returns_to_what_it_skipped() {
+        let tried = |good: &[usize], worth: &[usize]| -> Vec<usize> {
+            let attempts = gallop_and_return(
+                0..9,
+                |n| worth.contains(&n),
+                |c| good.contains(&c.dropped),
+                |n| Ok(attempt(n, Some(n))),
+            );
+            attempts.unwrap().iter().map(Attempt::dropped).collect()
+        };
+        assert_eq!(tried(&[], &[]), [8, 6, 2, 0]);
+        assert_eq!(tried(&[], &[0, 1, 5, 6, 7]), [8, 6, 2, 0, 7, 5, 1]);
+        assert_eq!(tried(&[1, 5], &[1, 4, 5, 7]), [8, 6, 2, 0, 7, 5], "the leanest that is kept");
+        assert_eq!(tried(&[2, 7], &[7]), [8, 6, 2, 4, 3], "not if the gallop itself finds one");
+    }
+
+    #[test]
     fn within_a_budget_the_most_accurate_wins_whatever_its_cost() {
         let goal = Goal { budget: Some(998.0), ..goal(0.98) };
         let accuracies = [990, 985, 970, 975, 900];
@@ -284,7 +329,9 @@ mod tests {
                 }
             })
         };
-        let all = descend(network(String::new()), goal, longest, |c| c, leaner, |stage| Ok(network(stage)));
+        // Accuracy 0 stands for a network whose training diverged.
+        let retrain = |stage| Ok(Some(network(stage)).filter(|trained| trained.validation.right > 0));
+        let all = descend(network(String::new()), goal, longest, |c| c, leaner, retrain);
         let all = all.unwrap();
         let stages = all.iter().map(|c| c.stage.clone()).collect();
         let selection = Selection::of(all.into_iter().map(Attempt::Trained).collect(), goal);
@@ -297,7 +344,7 @@ mod tests {
     #[test]
     fn a_step_out_of_tolerance_is_rolled_back_and_the_next_block_tried() {
         let goal = Goal { slack: 0.001, ..goal(0.98) };
-        let cases: [Case; 5] = [
+        let cases: [Case; 6] = [
             (&[], &["", "1", "123", "1234567", "12345678"], "12345678"),
             // A step that is too long is retaken at half the length, and none that long is tried again.
             (
@@ -319,6 +366,8 @@ mod tests {
                 "",
             ),
             (&[("", 970), ("1", 978), ("2", 960), ("3", 960)], &["", "1", "2", "3"], "1"),
+            // One whose training diverged is not among those retrained, and the next one is tried.
+            (&[("1", 0), ("213", 0), ("21", 900), ("23", 0), ("24", 900)], &["", "2", "21", "24"], "2"),
         ];
         for (accuracies, tried, won) in cases {
             assert_eq!(

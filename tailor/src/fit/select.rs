@@ -38,6 +38,13 @@ pub enum Attempt {
         /// The reason.
         why: String,
     },
+    /// Its training diverged: the loss or the network is no longer finite.
+    Diverged {
+        /// Blocks that were dropped.
+        dropped: usize,
+        /// Where that was noticed.
+        why: String,
+    },
     /// The pruned network exceeds the budget and was not retrained.
     Over {
         /// Blocks that were dropped.
@@ -55,6 +62,7 @@ impl Attempt {
         match self {
             Attempt::Trained(Candidate { dropped, .. })
             | Attempt::Refused { dropped, .. }
+            | Attempt::Diverged { dropped, .. }
             | Attempt::Over { dropped, .. } => *dropped,
         }
     }

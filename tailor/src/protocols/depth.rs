@@ -2,7 +2,8 @@
 //! are dropped.
 
 use super::{
-    CURVES, FIGURES, Figure, Findings, Lab, Network, Point, Table, Task, Trial, caveats, giga, millions,
+    CURVES, FIGURES, Figure, Findings, GFLOPS, Lab, Network, Point, Table, Task, Trial, caveats, giga,
+    millions,
 };
 use crate::Result;
 use crate::draw::{Axis, Mark, Plot, Shape};
@@ -57,7 +58,7 @@ pub fn findings(data: &str, all: &[OfBackbone]) -> Findings {
         value["arch"] = arch.as_str().into();
         value
     });
-    let mut notes = vec![CURVES.to_string()];
+    let mut notes = [GFLOPS, CURVES].map(String::from).to_vec();
     caveats(&mut notes, data, all.iter().map(|of| &of.trial));
     Findings {
         protocol: "depth",

@@ -62,6 +62,10 @@ const CURVES: &str = "Curves show validation accuracy, by which networks are sel
 /// Headings of [`Network::figures`].
 const FIGURES: [&str; 5] = ["test %", "validation %", "params M", "GFLOPs", "paper's GFLOPs"];
 
+/// Note on the last two of them.
+const GFLOPS: &str = "GFLOPs are multiply-adds per image; the paper's GFLOPs follow its conventions (norms \
+                      count twice, the stem at node 0's resolution).";
+
 impl Network {
     /// Accuracies and costs as table cells.
     fn figures(&self) -> [String; 5] {
@@ -73,18 +77,24 @@ impl Network {
 /// A note on the confidence interval of an accuracy.
 fn known(task: &str, what: &str, val: Score, test: Option<Score>) -> String {
     let known = |split: &str, score: Score| {
-        format!("{split} {} images, ± {:.1} points", score.n, 100.0 * score.margin())
+        let [low, high] = score.interval().map(|end| 100.0 * end);
+        format!("{split} {} images, {low:.1} to {high:.1} %", score.n)
     };
     let mut splits = vec![known("validation", val)];
     splits.extend(test.map(|test| known("test", test)));
     format!("{task}: {} (95 % interval of {what}).", splits.join("; "))
 }
 
-/// Adds notes on trials of one task: confidence intervals, where a search ended, and the meaning of the mark
-/// in tables, if it is used.
+/// Adds notes on trials of one task: confidence intervals of accuracies and gaps, where a search ended, and
+/// the meaning of the mark in tables, if it is used.
 fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item = &'a Trial> + Clone) {
     if let Some(Trial { teacher, .. }) = trials.clone().next() {
         notes.push(known(task, "the teacher's accuracy", teacher.val, teacher.test));
+        let widest = trials.clone().map(|trial| trial.gap_margin).fold(0.0, f64::max);
+        notes.push(format!(
+            "{task}: validation tells how far the networks are behind the teacher to within {:.1} points.",
+            100.0 * widest
+        ));
     }
     for trial in trials.clone() {
         if let Some((dropped, why)) = &trial.refused {

@@ -1,6 +1,6 @@
 //! The reach of proxies (the paper's Table 1), and the surviving architectures (Fig. 4).
 
-use super::{FIGURES, Figure, Findings, Lab, Network, Table, Task, Trial, caveats};
+use super::{FIGURES, Figure, Findings, GFLOPS, Lab, Network, Table, Task, Trial, caveats};
 use crate::Result;
 use crate::draw::sheet;
 use crate::fit::Recipe;
@@ -64,11 +64,8 @@ pub fn findings(source: &Source, all: &[OfTask]) -> Result<Findings> {
     };
     let drawings: Vec<Vec<(String, String)>> = (0..reaches).map(drawn).collect::<Result<_>>()?;
     let title = format!("How far back proxies reach, on {}", source.arch);
-    let mut notes = vec![
-        "GFLOPs are multiply-adds per image; the paper's GFLOPs follow its conventions (norms count twice, the stem at \
-         node 0's resolution). The paper also counts stem and classifier as blocks: 2 more than here."
-            .to_string(),
-    ];
+    let blocks = "The paper also counts stem and classifier as blocks: 2 more than here.";
+    let mut notes = [GFLOPS, blocks].map(String::from).to_vec();
     for OfTask { task, trials } in all {
         caveats(&mut notes, task, trials.iter().map(|(_, trial)| trial));
     }

@@ -2,7 +2,9 @@
 //! number of dropped blocks.
 
 use super::depth::{by_cost, kept};
-use super::{CURVES, FIGURES, Figure, Findings, Lab, Network, Point, Table, Task, Trial, caveats, giga};
+use super::{
+    CURVES, FIGURES, Figure, Findings, GFLOPS, Lab, Network, Point, Table, Task, Trial, caveats, giga,
+};
 use crate::Result;
 use crate::draw::{Axis, Mark, Plot, Shape};
 use crate::fit::Recipe;
@@ -59,7 +61,7 @@ pub fn findings(source: &Source, data: &str, both: &Both) -> Findings {
         };
         sweep.row([dropped.to_string()].into_iter().chain(cells(with)).chain(cells(without)));
     }
-    let mut notes = vec![CURVES.to_string()];
+    let mut notes = [GFLOPS, CURVES].map(String::from).to_vec();
     caveats(&mut notes, data, [with, without].into_iter());
     Findings {
         protocol: "teacher",

@@ -1,7 +1,7 @@
 //! One tailoring of a protocol, run once in its own folder, with a teacher that several trials may share.
 
 use crate::data::Dataset;
-use crate::fit::{Claim, Job, Recipe, Work};
+use crate::fit::{Claim, Job, Recipe, Work, margin_of_gap};
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::Score;
@@ -77,6 +77,8 @@ pub struct Trial {
     pub tailored: Network,
     /// Whether the selected network is within tolerance of the teacher.
     pub within: bool,
+    /// Half-width of the 95 % confidence interval of the gap to the teacher on validation, a fraction.
+    pub gap_margin: f64,
     /// Universal blocks kept, and in total.
     pub blocks: (usize, usize),
     /// Proxies kept.
@@ -181,6 +183,7 @@ impl Trial {
                 teacher,
                 tailored,
                 within: task["within_tolerance"].as_bool()?,
+                gap_margin: margin_of_gap(task["behind_error"].as_f64()?, count(&task["val_n"])?),
                 blocks: (count(&task["blocks"])?, count(&task["blocks_total"])?),
                 proxies: count(&task["proxies"])?,
                 candidates: points,

@@ -1,9 +1,18 @@
-//! The tailored network's predictions: the confusion matrix, and the images of its most confident mistakes.
+//! The tailored network's predictions: which classes are confused, and the images of its most confident
+//! mistakes.
 
-use super::html::{cell, head, picture};
+use super::html::{cell, head, picture, table, words};
 use super::run::Run;
 use crate::draw::escape;
 use serde_json::Value;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// A confusion matrix with more classes is too large to read, and grows with their square.
+const MOST_IN_MATRIX: u64 = 100;
+
+/// Pairs of classes in the list that takes its place.
+const MOST_LISTED: usize = 50;
 
 /// Name of the class with the given label.
 fn class(run: &Run, label: u64) -> String {
@@ -15,27 +24,43 @@ pub(super) fn split(run: &Run) -> &'static str {
     if run.predictions["split"] == "val" { "validation" } else { "test" }
 }
 
-/// The confusion matrix: a row per true class, a column per prediction.
+/// Number of images by true and predicted class.
+type Counts = BTreeMap<(u64, u64), usize>;
+
+/// Which classes are taken for which: a matrix or, with too many classes for one, a list.
 pub(super) fn confusion(run: &Run) -> Option<String> {
     let column = |key: &str| -> Option<Vec<u64>> {
         run.predictions[key].as_array()?.iter().map(Value::as_u64).collect()
     };
     let (labels, answers) = (column("labels")?, column("answers")?);
-    let classes = run.report["classes"].as_array()?.len();
-    let mut counts = vec![vec![0usize; classes]; classes];
-    for (&label, &answer) in labels.iter().zip(&answers) {
-        *counts.get_mut(label as usize)?.get_mut(answer as usize)? += 1;
+    let classes = run.report["classes"].as_array()?.len() as u64;
+    let mut counts = Counts::new();
+    for (label, answer) in labels.into_iter().zip(answers) {
+        if label.max(answer) >= classes {
+            return None;
+        }
+        *counts.entry((label, answer)).or_default() += 1;
     }
-    let names: Vec<String> = (0..classes).map(|label| escape(&class(run, label as u64))).collect();
+    if classes > MOST_IN_MATRIX { most_frequent(run, &counts) } else { Some(matrix(run, classes, &counts)) }
+}
+
+/// What the confusions are of: `Confusion on 6 images of the test split`.
+fn subject(run: &Run, counts: &Counts) -> String {
+    format!("Confusion on {} images of the {} split", counts.values().sum::<usize>(), split(run))
+}
+
+/// The confusion matrix: a row per true class, a column per prediction.
+fn matrix(run: &Run, classes: u64, counts: &Counts) -> String {
+    let names: Vec<String> = (0..classes).map(|label| escape(&class(run, label))).collect();
     let heads: String =
         names.iter().map(|name| format!("<th scope=\"col\"><span>{name}</span></th>")).collect();
     let mut rows = String::new();
-    for (label, counts) in counts.iter().enumerate() {
-        let all = counts.iter().sum::<usize>().max(1);
-        let cells: String = counts
-            .iter()
-            .enumerate()
-            .map(|(answer, &n)| {
+    for (label, name) in (0..classes).zip(&names) {
+        let count = |answer: u64| counts.get(&(label, answer)).copied().unwrap_or(0);
+        let all = (0..classes).map(count).sum::<usize>().max(1);
+        let cells: String = (0..classes)
+            .map(|answer| {
+                let n = count(answer);
                 if n == 0 {
                     return cell("");
                 }
@@ -46,17 +71,46 @@ pub(super) fn confusion(run: &Run) -> Option<String> {
                 format!("<td class=\"{kind}{dark}\" style=\"--share:{share:.2}\">{n}</td>")
             })
             .collect();
-        rows += &format!("<tr>{}{cells}</tr>\n", head(&names[label]));
+        rows += &format!("<tr>{}{cells}</tr>\n", head(name));
     }
+    let caption = format!("{}: rows are the true classes, columns the predictions", subject(run, counts));
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Confusion matrix\">\
+         <table class=\"confusion\"><caption>{caption}</caption>\n\
+         <thead><tr><td></td>{heads}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
+    )
+}
+
+/// The column of the classes predicted in place of the true ones.
+const PREDICTED: &str = "Predicted class";
+
+/// The most frequent pairs of a true class and another that was predicted; `None` without mistakes.
+fn most_frequent(run: &Run, counts: &Counts) -> Option<String> {
+    let mut of_class: BTreeMap<u64, usize> = BTreeMap::new();
+    for (&(label, _), n) in counts {
+        *of_class.entry(label).or_default() += n;
+    }
+    let mut confused: Vec<((u64, u64), usize)> =
+        counts.iter().map(|(&pair, &n)| (pair, n)).filter(|((label, answer), _)| label != answer).collect();
+    // Equally frequent ones stay in the order of the classes.
+    confused.sort_by_key(|&(_, n)| Reverse(n));
+    let listed = &confused[..confused.len().min(MOST_LISTED)];
+    let images = |pairs: &[((u64, u64), usize)]| pairs.iter().map(|(_, n)| n).sum::<usize>();
     let caption = format!(
-        "Confusion on {} images of the {} split: rows are the true classes, columns the predictions",
-        labels.len(),
-        split(run)
+        "{}: the {} most frequent of {} pairs of classes, with {} of {} misclassified images",
+        subject(run, counts),
+        listed.len(),
+        confused.len(),
+        images(listed),
+        images(&confused)
     );
-    Some(format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Confusion matrix\"><table class=\"confusion\">\
-         <caption>{caption}</caption>\n<thead><tr><td></td>{heads}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
-    ))
+    let rows = listed.iter().map(|&((label, answer), n)| {
+        let name = |label: u64| escape(&class(run, label));
+        let (n, of) = (n.to_string(), of_class[&label].to_string());
+        head(&name(label)) + &words(&name(answer), 1) + &cell(&n) + &cell(&of)
+    });
+    let columns = ["True class", PREDICTED, "Images", "of the true class's"];
+    (!confused.is_empty()).then(|| table(&caption, &columns, &[PREDICTED], rows))
 }
 
 /// The images of the most confident mistakes.
@@ -74,7 +128,8 @@ pub(super) fn mistakes(run: &Run) -> Option<String> {
             let image =
                 image.as_ref().map_or_else(String::new, |image| picture("image/png", image, &alt, "mistake"));
             format!(
-                "<figure>{image}<figcaption>is <b>{}</b>, said <b>{}</b> ({sure:.0} % sure)<br/><small>{}</small></figcaption></figure>\n",
+                "<figure>{image}<figcaption>is <b>{}</b>, said <b>{}</b> ({sure:.0} % sure)<br/>\
+                 <small>{}</small></figcaption></figure>\n",
                 escape(&is),
                 escape(&said),
                 escape(file)
@@ -119,5 +174,39 @@ mod tests {
         assert_eq!(row("&lt;dog&gt;"), [" ", "right 2"]);
         assert!(matrix.contains("6 images of the validation split"), "{matrix}");
         assert!(mistakes(&Run { predictions: Value::Null, ..run }).is_none());
+    }
+
+    #[test]
+    fn many_classes_get_a_list_of_the_most_frequent_confusions_instead_of_a_matrix() {
+        let of = |classes: usize, given: &[(u64, u64)]| {
+            let names: Vec<String> = (0..classes).map(|label| format!("<{label}>")).collect();
+            let (labels, answers): (Vec<u64>, Vec<u64>) = given.iter().copied().unzip();
+            let report = serde_json::json!({ "classes": names });
+            let predictions = serde_json::json!({ "split": "test", "labels": labels, "answers": answers });
+            confusion(&Run { report, predictions, ..Run::default() })
+        };
+        let given = [(3, 3), (0, 9), (3, 8), (3, 7), (0, 0), (3, 7), (2, 2)];
+        let list = of(101, &given).unwrap();
+        let rows = list.split("<tr>").skip(2).map(|row| {
+            let texts = row.split('<').filter_map(|piece| piece.split_once('>')).map(|(_, text)| text.trim());
+            texts.filter(|text| !text.is_empty()).collect::<Vec<_>>()
+        });
+        let want = [
+            ["&lt;3&gt;", "&lt;7&gt;", "2", "4"],
+            ["&lt;0&gt;", "&lt;9&gt;", "1", "2"],
+            ["&lt;3&gt;", "&lt;8&gt;", "1", "4"],
+        ];
+        assert_eq!(rows.collect::<Vec<_>>(), want, "{list}");
+        let caption = "7 images of the test split: the 3 most frequent of 3 pairs of classes, with 4 of 4";
+        assert!(list.contains(caption) && !list.contains("class=\"confusion\""), "{list}");
+
+        let ring: Vec<(u64, u64)> = (0..60).map(|label| (label, label + 1)).collect();
+        let list = of(101, &ring).unwrap();
+        assert!(list.contains("the 50 most frequent of 60 pairs of classes, with 50 of 60"), "{list}");
+        assert_eq!(list.matches("<th scope=\"row\">").count(), 50);
+
+        assert!(of(100, &given).unwrap().contains("class=\"confusion\""));
+        assert_eq!(of(101, &[(3, 3)]), None, "nothing was confused");
+        assert_eq!(of(101, &[(3, 101)]), None, "no such class");
     }
 }

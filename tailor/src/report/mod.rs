@@ -5,6 +5,7 @@
 
 mod answers;
 mod figures;
+mod folder;
 mod html;
 mod protocol;
 mod run;
@@ -19,6 +20,14 @@ use serde_json::Value;
 
 const STYLE: &str = include_str!("style.css");
 
+/// What readers need to know about the tables at the top.
+const NOTE: &str = "In brackets: after an accuracy, its 95 % interval (Wilson); after a cost, its share of that of the \
+                    backbone's stem and blocks, of which the teacher is a trained copy with a classifier. Test was \
+                    evaluated once, after selection. Bytes to switch are what changes between two tasks, before \
+                    compression: four for each number that a task owns, and an eighth for each bit of a mask. \
+                    PackNet's weights are in the one network that all its tasks share, so a switch brings only its \
+                    mask and classifier.";
+
 /// The report page on `runs`.
 pub fn page(runs: &[Run]) -> String {
     let mut names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
@@ -26,7 +35,7 @@ pub fn page(runs: &[Run]) -> String {
     names.dedup();
     let title = escape(&format!("Tailor: {}", names.join(", ")));
     let mut body = format!("<h1>{title}</h1>\n");
-    let fitted: Vec<(usize, &Run)> = runs.iter().enumerate().filter(|(_, run)| is_fitted(run)).collect();
+    let fitted: Vec<(usize, &Run)> = runs.iter().enumerate().filter(|(_, run)| run.is_fitted()).collect();
     if fitted.len() > 1 {
         let links: String = fitted
             .iter()
@@ -41,14 +50,12 @@ pub fn page(runs: &[Run]) -> String {
         body += &format!("<nav aria-label=\"Work folders\"><ul>{links}</ul></nav>\n");
     }
     runs.iter().for_each(|run| body += &protocol::section(run));
-    let has_networks = |run: &Run| is_fitted(run) || !run.baselines.is_empty();
-    // The folder of a protocol has networks only in its sub-folders.
-    if runs.iter().any(has_networks) {
-        body += &format!("<section aria-label=\"Summary\">\n{}", summary::tables(runs));
-        body += "<p class=\"note\">Percentages in brackets are relative to the backbone's stem and blocks, of which the teacher is a trained \
-                 copy. ± after an accuracy is half of its 95 % interval (Wilson). Test was evaluated once, after selection. Bytes to switch \
-                 are the size of what the task owns, before compression: four per number, an eighth per mask bit.</p>\n\
-                 </section>\n";
+    // There are none if only the files of a protocol itself were kept.
+    if runs.iter().any(Run::has_networks) {
+        body += &format!(
+            "<section aria-label=\"Summary\">\n{}<p class=\"note\">{NOTE}</p>\n</section>\n",
+            summary::tables(runs)
+        );
     }
     for (i, run) in fitted {
         let baselines = run.others(runs.iter().flat_map(|run| &run.baselines));
@@ -60,12 +67,6 @@ pub fn page(runs: &[Run]) -> String {
          <meta name=\"color-scheme\" content=\"light dark\"/>\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
          <body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
-}
-
-/// Whether the folder has anything on a tailored task; folders with only baselines appear in the tables and
-/// in other runs' plots.
-fn is_fitted(run: &Run) -> bool {
-    !run.report.is_null() || !run.epochs.is_empty()
 }
 
 fn section(i: usize, run: &Run, baselines: &[&Value]) -> String {
@@ -133,13 +134,13 @@ fn facts(run: &Run) -> String {
     });
     let task = &report["task"];
     let within = task["within_tolerance"].as_bool().map(|within| {
-        let behind = (task["behind"].as_f64(), task["behind_error"].as_f64(), task["judge"].as_str());
-        let points = match behind {
-            (Some(gap), Some(error), Some(judge)) => {
-                format!(" (points behind: {})", escape(&crate::fit::points(gap, error, judge)))
-            }
-            _ => String::new(),
+        let behind = || {
+            let (gap, error) = (task["behind"].as_f64()?, task["behind_error"].as_f64()?);
+            let (images, judge) = (task["val_n"].as_u64()? as usize, task["judge"].as_str()?);
+            Some(crate::fit::points(gap, error, images, judge))
         };
+        let points =
+            behind().map_or(String::new(), |points| format!(" (points behind: {})", escape(&points)));
         let verdict = if within { "yes" } else { "no: the most accurate candidate was packed" };
         format!("{verdict}{points}")
     });
@@ -219,12 +220,10 @@ fn candidates(run: &Run) -> String {
                 name + &words(&escape(&taken), 1) + &cells.map(|text| cell(&text)).concat()
             }
             _ => {
-                let why = match (candidate["refused"].as_str(), candidate["over_budget"].as_str()) {
-                    (Some(why), _) => why.to_string(),
-                    (None, Some(why)) => format!("over budget: {why}"),
-                    (None, None) => "no result recorded".to_string(),
-                };
-                name + &words(&escape(&why), 8)
+                let told = [("refused", ""), ("over_budget", "over budget: "), ("diverged", "diverged: ")];
+                let said = |(key, what): (&str, &str)| Some(format!("{what}{}", candidate[key].as_str()?));
+                let why = told.into_iter().find_map(said);
+                name + &words(&escape(why.as_deref().unwrap_or("no result recorded")), 8)
             }
         }
     });
@@ -273,23 +272,26 @@ mod tests {
             "backbone": { "macs": 1000, "params": 2048 },
             "task": {
                 "cost": 183.4, "cost_unit": "us", "budget": 200.0, "macs": 500, "params": 1536, "task_params": 1024,
-                "bundle_bytes": 3072, "within_tolerance": true, "behind": 0.0014, "behind_error": 0.0041, "judge": "probability",
+                "bundle_bytes": 3072, "within_tolerance": true, "behind": 0.0014, "behind_error": 0.0041, "val_n": 1000,
+                "judge": "probability",
             },
             "recipe": { "skips": "<b>", "epochs": [1, 2, 3], "clip": null },
             "candidates": [
                 { "dropped": "<b>1", "over_budget": "0.300 ms of 0.200 ms" },
                 { "dropped": 2, "refused": "node 3 is <cut> off" },
+                { "dropped": 4, "diverged": "prune-4, epoch 2: <loss>" },
                 { "dropped": 3, "stage": "prune-without-3-<b>", "val": 0.875, "macs": 600, "params": 1600, "cost": 210.0 },
             ],
         });
         let page = page(&[Run { report, ..Run::default() }]);
         for part in [
             "<dt>Cost</dt><dd>0.183 ms (budget 0.200 ms)</dd>",
-            "<dt>Within tolerance</dt><dd>yes (points behind: 0.14 ± 0.80 by probability)</dd>",
+            "<dt>Within tolerance</dt><dd>yes (points behind: 0.14 ± 0.85 by probability)</dd>",
             "<dt>Bundle</dt><dd>3.0 KiB, compressed</dd>",
             "<td>4.0 KiB</td>",
             ">over budget: 0.300 ms of 0.200 ms</td>",
             ">node 3 is &lt;cut&gt; off</td>",
+            ">diverged: prune-4, epoch 2: &lt;loss&gt;</td>",
             "; over budget</td>",
             "<td>87.5 %</td>",
             "<dt>epochs</dt><dd>1,2,3</dd>",

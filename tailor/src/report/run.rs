@@ -1,6 +1,5 @@
 //! What a work folder holds for a report: everything available, with a list of what is missing.
 
-use crate::train::Score;
 use crate::{Error, Result};
 use bundles::container::Bundle;
 use bundles::plan::Counter;
@@ -40,30 +39,15 @@ pub struct Run {
 }
 
 impl Run {
-    /// Reads a work folder of `fit`, or of `compare`, which has one sub-folder per data set if there are
-    /// several.
-    ///
-    /// # Errors
-    /// [`Error::Data`] if it is not a work folder or a file in it is malformed; [`Error::Io`].
-    pub fn read(folder: &Path) -> Result<Vec<Run>> {
-        if !folder.is_dir() {
-            let found = if folder.exists() { "a file, not a folder" } else { "no such folder" };
-            return Err(no_work(folder, found));
-        }
-        if let Some(run) = Run::of(folder)? {
-            return Ok(vec![run]);
-        }
-        let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
-        let runs: Vec<Run> =
-            folders.filter_map(|inner| Run::of(&inner).transpose()).collect::<Result<_>>()?;
-        match runs.is_empty() {
-            true => Err(no_work(
-                folder,
-                "neither it nor a folder in it contains a report.json (of fit), a task bundle, a metrics.jsonl, a METHOD/result.json \
-                 (of compare) or a protocol.json (of protocol)",
-            )),
-            false => Ok(runs),
-        }
+    /// Whether the folder has anything on a tailored task; folders with only baselines appear in the tables
+    /// and in other runs' plots.
+    pub(super) fn is_fitted(&self) -> bool {
+        !self.report.is_null() || !self.epochs.is_empty()
+    }
+
+    /// Whether the folder has any network; that of a protocol may have them only in its sub-folders.
+    pub(super) fn has_networks(&self) -> bool {
+        self.is_fitted() || !self.baselines.is_empty()
     }
 
     /// Whether this candidate is the network that was selected.
@@ -73,14 +57,15 @@ impl Run {
 
     /// The contents of a folder for one data set; `None` if there are none. The network tailored by `compare`
     /// has its own folder next to those of the other methods.
-    fn of(folder: &Path) -> Result<Option<Run>> {
+    pub(super) fn of(folder: &Path) -> Result<Option<Run>> {
         let inner = folder.join(TAILORED);
         if !folder.join("report.json").exists()
             && inner.join("report.json").exists()
             && let Some(tailored) = Run::of_fit(&inner)?
         {
-            let shown = folder.display().to_string();
-            return Ok(Some(Run { folder: shown, baselines: baselines(folder)?, ..tailored }));
+            let (protocol, figures) = protocol(folder)?;
+            let (shown, baselines) = (folder.display().to_string(), baselines(folder)?);
+            return Ok(Some(Run { folder: shown, baselines, protocol, figures, ..tailored }));
         }
         Run::of_fit(folder)
     }
@@ -91,14 +76,10 @@ impl Run {
         let mut report = json(&folder.join("report.json"))?;
         let bundle = bundle(folder)?;
         let metrics = text(&folder.join("metrics.jsonl"))?;
-        let protocol = json(&folder.join("protocol.json"))?.unwrap_or_default();
+        let (protocol, figures) = protocol(folder)?;
         let nothing = report.is_none() && bundle.is_none() && metrics.is_none() && baselines.is_empty();
         if nothing && protocol.is_null() {
             return Ok(None);
-        }
-        let mut figures = Vec::new();
-        for figure in protocol["figures"].as_array().into_iter().flatten() {
-            figures.push(text(&folder.join(plain(&figure["file"])))?);
         }
         let fitted = report.is_some() || bundle.is_some() || metrics.is_some();
         if report.is_none() && fitted {
@@ -178,19 +159,9 @@ impl Run {
     }
 }
 
-/// Half-width of the 95 % interval of an accuracy over `n` images; `None` if `n` is unknown.
-pub(super) fn margin((accuracy, n): (f64, usize)) -> Option<f64> {
-    (n > 0).then(|| Score { right: (accuracy * n as f64).round() as usize, n }.margin())
-}
-
 /// A file name within the folder itself; empty if it would point elsewhere.
 fn plain(name: &Value) -> &str {
     name.as_str().filter(|name| !name.contains(['/', '\\'])).unwrap_or_default()
-}
-
-fn no_work(folder: &Path, found: &str) -> Error {
-    let want = "give a work folder of `tailor fit`, `tailor compare` or `tailor protocol`";
-    Error::data(folder.display(), format!("not a work folder: {found}"), want)
 }
 
 fn text(path: &Path) -> Result<Option<String>> {
@@ -222,10 +193,22 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Sub-folders of `folder`, sorted by name.
+pub(super) fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
+}
+
+/// `protocol.json` of `folder`, and its figures.
+fn protocol(folder: &Path) -> Result<(Value, Vec<Option<String>>)> {
+    let protocol = json(&folder.join("protocol.json"))?.unwrap_or_default();
+    let files = protocol["figures"].as_array().into_iter().flatten().map(|figure| plain(&figure["file"]));
+    let figures: Vec<Option<String>> = files.map(|file| text(&folder.join(file))).collect::<Result<_>>()?;
+    Ok((protocol, figures))
+}
+
 fn baselines(folder: &Path) -> Result<Vec<Value>> {
     let own = std::iter::once(folder.to_path_buf());
-    let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
-    own.chain(folders).filter_map(|path| json(&path.join("result.json")).transpose()).collect()
+    own.chain(folders(folder)?).filter_map(|path| json(&path.join("result.json")).transpose()).collect()
 }
 
 fn bundle(folder: &Path) -> Result<Option<PathBuf>> {
@@ -265,22 +248,6 @@ fn from_bundle(path: &Path) -> Result<Value> {
 mod tests {
     use super::*;
 
-    const RESULT: &str = r#"{"method":"dan","data":"signs","seed":1}"#;
-
-    #[test]
-    fn a_comparison_of_several_data_sets_is_found_one_level_down() {
-        let folder = tempfile::tempdir().unwrap();
-        for data in ["digits", "signs"] {
-            let of_method = folder.path().join(data).join("dan");
-            fs::create_dir_all(&of_method).unwrap();
-            fs::write(of_method.join("result.json"), RESULT).unwrap();
-        }
-        fs::create_dir(folder.path().join("notes")).unwrap();
-        let names = |runs: Vec<Run>| runs.into_iter().map(|run| run.name).collect::<Vec<_>>();
-        assert_eq!(names(Run::read(folder.path()).unwrap()), ["digits", "signs"]);
-        assert_eq!(names(Run::read(&folder.path().join("signs")).unwrap()), ["signs"]);
-    }
-
     #[test]
     fn only_the_absent_picture_is_reported_missing() {
         let folder = tempfile::tempdir().unwrap();
@@ -318,20 +285,5 @@ mod tests {
         let page = crate::report::page(&runs);
         assert!(page.contains("<h3>by cost</h3>") && !page.contains("<h3>by depth</h3>"));
         assert!(page.contains(": a.svg.</p>") && page.contains(": ../b.svg.</p>"), "{page}");
-    }
-
-    #[test]
-    fn folders_without_results_are_refused_with_what_was_expected() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("page.html");
-        fs::write(&file, "").unwrap();
-        for (path, found) in [
-            (folder.path().to_path_buf(), "METHOD/result.json (of compare)"),
-            (file, "a file, not a folder"),
-            (folder.path().join("gone"), "no such folder"),
-        ] {
-            let error = Run::read(&path).unwrap_err().to_string();
-            assert!(error.contains("not a work folder") && error.contains(found), "{error}");
-        }
     }
 }

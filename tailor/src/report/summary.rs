@@ -1,10 +1,11 @@
 //! The tables at the top: all networks of all folders, and means over seeds.
 
 use super::html::{cell, head, table};
-use super::run::{Run, TAILORED, margin};
+use super::run::{Run, TAILORED};
 use crate::draw::escape;
 use crate::fit::count;
 use crate::progress::duration;
+use crate::train::Score;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -26,7 +27,7 @@ struct Row {
     macs: Option<f64>,
     bytes: Option<f64>,
     seconds: Option<f64>,
-    /// Parameters and multiply-adds of the backbone.
+    /// Parameters and multiply-adds of the backbone's stem and blocks.
     backbone: (Option<f64>, Option<f64>),
 }
 
@@ -80,6 +81,8 @@ fn rows(run: &Run) -> Vec<Row> {
     let mut rows = Vec::new();
     if !report.is_null() {
         let task = &report["task"];
+        // Reports of earlier versions have only the backbone's figures, without a classifier.
+        let of_teacher = |key: &str| number(&report["teacher"][key]).or(number(&report["backbone"][key]));
         rows.push(Row {
             folder: run.folder.clone(),
             method: "teacher".into(),
@@ -88,9 +91,9 @@ fn rows(run: &Run) -> Vec<Row> {
             group: group("teacher"),
             val: run.score("teacher_val"),
             test: run.score("teacher_test"),
-            params: backbone.0,
-            task_params: backbone.0,
-            macs: backbone.1,
+            params: of_teacher("params"),
+            task_params: of_teacher("params"),
+            macs: of_teacher("macs"),
             bytes: None,
             seconds: None,
             backbone,
@@ -204,11 +207,11 @@ fn unknown() -> String {
     "–".into()
 }
 
-/// `99.0 ± 0.9 %`.
-pub(super) fn accuracy(score: (f64, usize)) -> String {
-    match margin(score) {
-        Some(margin) => format!("{:.1} ± {:.1} %", 100.0 * score.0, 100.0 * margin),
-        None => format!("{:.1} %", 100.0 * score.0),
+/// An accuracy over `n` images with its interval; without one if `n` is 0, for unknown.
+fn accuracy((accuracy, n): (f64, usize)) -> String {
+    match n {
+        0 => format!("{:.1} %", 100.0 * accuracy),
+        n => Score { right: (accuracy * n as f64).round() as usize, n }.percent(1),
     }
 }
 
@@ -281,6 +284,22 @@ mod tests {
             "size": [32, 32], "backbone": { "id": "00ff" }, "recipe": { "skips": "3" },
         });
         assert!(of(&known).contains("50.00 ± 0.00"), "{}", of(&known));
+    }
+
+    #[test]
+    fn the_teacher_has_a_classifier_and_shares_are_of_the_backbone_without_one() {
+        let shown = |teacher: Value| {
+            let report = serde_json::json!({
+                "backbone": { "params": 1000, "macs": 2000 }, "teacher": teacher, "task": {},
+            });
+            tables(&[Run { report, ..Run::default() }])
+        };
+        let recorded = shown(serde_json::json!({ "params": 1130, "macs": 2128 }));
+        assert_eq!(recorded.matches("<td>1.1 k (113 %)</td>").count(), 2, "{recorded}");
+        assert_eq!(recorded.matches("<td>2.1 k (106 %)</td>").count(), 1, "{recorded}");
+        let earlier = shown(Value::Null);
+        assert_eq!(earlier.matches("<td>1.0 k (100 %)</td>").count(), 2, "{earlier}");
+        assert_eq!(earlier.matches("<td>2.0 k (100 %)</td>").count(), 1, "{earlier}");
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Course<'_> {
     /// the result is the same as without interruption.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] if a stop was requested, after the run has been saved; [`Error::Training`] if
+    /// [`Error::Interrupted`] if a stop was requested, after the run has been saved; [`Error::Diverged`] if
     /// loss or network are no longer finite; any error of data, loss or disk.
     pub fn run(&self, params: &mut Params, train: &Train<'_>) -> Result<Score> {
         let interrupt = self.progress.interrupt();
@@ -102,7 +102,7 @@ impl Course<'_> {
                 at.sums.seconds += clock.elapsed().as_secs_f64();
                 clock = Instant::now();
                 if !at.sums.is_finite() {
-                    return Err(self.diverged(&at, train, "loss"));
+                    return Err(Error::Diverged { place: self.place(&at, train), what: "loss" });
                 }
                 bar.step(|| format!("epoch {}/{}  {}", at.epoch + 1, self.epochs, at.sums.line(at.score)));
                 if interrupt.is_requested() || kept.elapsed() > KEEP_EVERY {
@@ -115,7 +115,7 @@ impl Course<'_> {
             }
             // The loss of an epoch's last step says nothing about what that step led to.
             if !params.is_finite()? {
-                return Err(self.diverged(&at, train, "network"));
+                return Err(Error::Diverged { place: self.place(&at, train), what: "network" });
             }
             at.score = match (train.validate)(params) {
                 Err(Error::Interrupted { .. }) => {
@@ -176,12 +176,6 @@ impl Course<'_> {
         let (Some(patience), Some(best)) = (self.patience, &at.best) else { return false };
         let annealed = |epoch: &usize| self.schedule.is_annealed(*epoch, self.epochs);
         (best.improved..at.epoch).filter(annealed).count() >= patience
-    }
-
-    /// The error of numbers that a step has spoilt.
-    fn diverged(&self, at: &At, train: &Train<'_>, what: &str) -> Error {
-        let found = format!("the {what} is no longer finite");
-        Error::training(self.place(at, train), found, "lower the learning rate")
     }
 
     /// The last step taken, as text.

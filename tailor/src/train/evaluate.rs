@@ -21,11 +21,22 @@ impl Score {
         self.right as f64 / self.n.max(1) as f64
     }
 
-    /// Half-width of the 95 % confidence interval (Wilson) of the accuracy.
-    pub fn margin(&self) -> f64 {
-        let n = self.n.max(1) as f64;
-        let (p, z) = (self.accuracy(), 1.96);
-        z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt()
+    /// Lower and upper end of the 95 % confidence interval (Wilson) of the accuracy, as fractions. It is not
+    /// symmetric: all of ten images correct is compatible with 72 %.
+    pub fn interval(&self) -> [f64; 2] {
+        if self.n == 0 {
+            return [0.0, 1.0];
+        }
+        let (n, p, z) = (self.n as f64, self.accuracy(), 1.96);
+        let centre = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
+        let half = z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
+        [(centre - half).max(0.0), (centre + half).min(1.0)]
+    }
+
+    /// Formats the accuracy in percent, to that many decimals, with its interval: `99.5 % (97.2–99.9)`.
+    pub fn percent(&self, decimals: usize) -> String {
+        let [low, high] = self.interval().map(|end| 100.0 * end);
+        format!("{:.decimals$} % ({low:.decimals$}–{high:.decimals$})", 100.0 * self.accuracy())
     }
 }
 
@@ -100,10 +111,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn margins_are_wilsons() {
-        for (right, n, want) in [(97, 100, 0.037_13), (9700, 10_000, 0.003_35), (0, 0, 0.396_7)] {
-            let margin = Score { right, n }.margin();
-            assert!((margin - want).abs() < 5e-5, "{right} of {n}: {margin}");
+    fn intervals_are_wilsons() {
+        // The second and third as in Newcombe, Statist. Med. 17 (1998), table I, method 3.
+        let cases = [
+            ((10, 10), [0.7225, 1.0]),
+            ((15, 148), [0.0624, 0.1605]),
+            ((0, 20), [0.0, 0.1611]),
+            ((9700, 10_000), [0.9665, 0.9732]),
+            ((0, 0), [0.0, 1.0]),
+        ];
+        for ((right, n), want) in cases {
+            let interval = Score { right, n }.interval();
+            let is_close = interval.iter().zip(want).all(|(end, want)| (end - want).abs() < 6e-5);
+            assert!(is_close, "{right} of {n}: {interval:?}");
         }
+        assert_eq!(Score { right: 199, n: 200 }.percent(1), "99.5 % (97.2–99.9)");
     }
 }

@@ -81,6 +81,11 @@ fn every_method_is_trained_once_and_counted() {
     );
     assert!(table.lines().any(|line| line.starts_with("images") && line.ends_with("bytes per switch")));
     assert!(table.lines().any(|line| line.starts_with("adapters-parallel")), "{table}");
+    // Below it, what differs from each paper, as in the help.
+    let help = stdout("tailor", &["compare", "--help"]);
+    for text in ["packnet-50, packnet-75: Mallya", "piggyback: Mallya", "dan: Rosenfeld", "tailor: Morgado"] {
+        assert!(table.contains(text) && help.contains(text), "{text}");
+    }
     assert_eq!(std::fs::metadata(work.join("dan/dan.safetensors")).unwrap().modified().unwrap(), kept);
     let (_, why) = failure("tailor", &[&args[..], &["--seed", "2"]].concat());
     assert!(
@@ -110,6 +115,11 @@ fn tasks_in_sequence_share_one_network_and_are_averaged() {
     // Features come first, as in every table, and no test image was used.
     let order: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(order[..3], ["images", "features", "packnet-50"]);
+    // Notes come once, below the last table, on these methods only.
+    let (_, last) = table.split_once("average of 2 tasks").unwrap();
+    for (note, times) in [("Bytes per switch are", 1), ("packnet-50: Mallya", 1), ("piggyback: Mallya", 0)] {
+        assert_eq!([table.as_str(), last].map(|text| text.matches(note).count()), [times; 2], "{note}");
+    }
     let result =
         |data: &str| std::fs::read_to_string(work.join(data).join("packnet-50/result.json")).unwrap();
     assert!(result("images").contains("\"test\":null"));
@@ -131,6 +141,33 @@ fn tasks_in_sequence_share_one_network_and_are_averaged() {
     let tested: Vec<f64> = again.split("\"test_n\":").skip(1).map(|n| n[..2].parse().unwrap()).collect();
     assert_eq!(tested, [11.0, 11.0, 12.0, 12.0], "{again}");
     assert_eq!(trained("features"), before);
+}
+
+#[test]
+fn a_failing_method_does_not_hide_the_finished_ones() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let work = at("all/again");
+    let args = compare(&bench, &[&bench.images], &work, &["--methods", "features,dan"]);
+    std::fs::create_dir_all(work.join("dan")).unwrap();
+    std::fs::write(work.join("dan/dan.safetensors"), "not a checkpoint").unwrap();
+    let output = run("tailor", &args);
+    let [table, why] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{why}");
+    assert!(why.contains("dan.safetensors"), "{why}");
+    let rows: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(rows[..2], ["images", "features"]);
+    assert!(table.contains("features: Donahue") && !table.contains("dan: "), "{table}");
+
+    // Its result is of other options than those of a second data set, which the first does not wait for.
+    let again = at("again");
+    let copied = Command::new("cp").args(["-r", text(&bench.images), text(&again)]).status().unwrap();
+    assert!(copied.success());
+    let all = at("all");
+    let methods = ["--methods", "fine-tune,features", "--seed", "2"];
+    let (_, why) = failure("tailor", &compare(&bench, &[&bench.images, &again], &all, &methods));
+    assert!(why.contains("again/features/result.json") && why.contains("seed 1 there, 2 now"), "{why}");
+    assert!(!all.join("images").exists());
 }
 
 #[test]

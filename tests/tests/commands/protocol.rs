@@ -20,7 +20,11 @@ fn protocol<'a>(name: &'a str, bench: &'a Bench, work: &'a Path, more: &[&'a str
 }
 
 fn findings(args: &[&str]) -> Value {
-    serde_json::from_str(&stdout("tailor", &[args, &["--json"]].concat())).unwrap()
+    let found: Value = serde_json::from_str(&stdout("tailor", &[args, &["--json"]].concat())).unwrap();
+    // A way of counting that readers need not know is explained wherever it is used.
+    let [used, explained] = ["tables", "notes"].map(|key| found[key].to_string().contains("paper's GFLOPs"));
+    assert_eq!(used, explained, "{found}");
+    found
 }
 
 /// A cell of a table, by row and column name.
@@ -109,7 +113,9 @@ fn skips_differ_in_their_reach_alone_and_share_a_teacher() {
     stdout("tailor", &["report", text(&work), "-o", text(&page)]);
     let html = fs::read_to_string(&page).unwrap();
     assert!(html.contains("images, fine-tune</th>") && html.contains("data:image/svg+xml"), "{html}");
-    assert!(!html.contains("Every network of every folder"), "an empty table");
+    let headed = |at: &str| html.matches(&format!("<small>{}</small></h2>", text(&folder(at)))).count();
+    assert_eq!(["skips-1", "skips-dense", "teacher"].map(headed), [1, 1, 0], "the teacher was borrowed");
+    assert!(html.contains("Every network of every folder") && !html.contains("Missing in"), "{html}");
 }
 
 #[test]
@@ -240,4 +246,12 @@ fn several_data_sets_count_the_backbone_once() {
     assert_eq!(methods.len(), 3);
     let result = fs::read_to_string(work.join("protocol.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&result).unwrap()["results"], found["results"]);
+
+    let page = bench.folder.path().join("page.html");
+    stdout("tailor", &["report", text(&work), "-o", text(&page)]);
+    let html = fs::read_to_string(&page).unwrap();
+    for at in [work.clone(), work.join("images"), work.join("again")] {
+        let heading = format!("<small>{}</small></h2>", text(&at));
+        assert_eq!(html.matches(&heading).count(), 1, "{heading}");
+    }
 }

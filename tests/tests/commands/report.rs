@@ -83,7 +83,7 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     let html = fs::read_to_string(&page).unwrap();
     assert_well_formed(&html);
     assert!(html.contains(ESCAPED) && !html.contains(CLASS) && !html.contains("<i>"));
-    assert!(html.contains("&lt;i&gt;tuned") && html.contains("75.0 ± ") && html.contains("123.5 k"));
+    assert!(html.contains("&lt;i&gt;tuned") && html.contains("75.0 % (") && html.contains("123.5 k"));
     assert!(!html.contains("<script") && !html.contains("@import"));
     for (attribute, allowed) in [("src=\"", "data:image/"), ("href=\"", "#run-"), ("url(", "data:")] {
         assert!(html.split(attribute).skip(1).all(|rest| rest.starts_with(allowed)), "{attribute}");
@@ -92,10 +92,15 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
         let document = fs::read_to_string(work.join("report.json")).unwrap();
         let (_, task) = document.split_once("\"task\":{").unwrap();
         for key in ["teacher_val", "teacher_test", "val", "test"] {
-            let shown = format!("<td>{:.1} ± ", 100.0 * number(task, key));
+            let shown = format!("<td>{:.1} % (", 100.0 * number(task, key));
             assert!(html.contains(&shown), "{key}: {shown}");
         }
         assert_eq!((number(task, "val_n"), number(task, "test_n")), (16.0, 18.0));
+        // The classifier has 64 weights and a bias for each of two classes.
+        let (_, backbone) = document.split_once("\"backbone\":{").unwrap();
+        let (_, teacher) = document.split_once("\"teacher\":{").unwrap();
+        let added = |key: &str| number(teacher, key) - number(backbone, key);
+        assert_eq!((added("params"), added("macs")), (130.0, 128.0));
         let macs = format!("{:.2} M", number(task, "macs") / 1e6);
         let bytes = format!("<td>{:.1} KiB</td>", 4.0 * number(task, "task_params") / 1024.0);
         let bundle =

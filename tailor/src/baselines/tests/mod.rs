@@ -1,6 +1,7 @@
 //! Checks of each method: against PyTorch's layers, in whole trainings on a few images, and for what it must
-//! leave unchanged.
+//! leave unchanged; and of running several.
 
+mod comparison;
 mod layers;
 mod lwf;
 mod outcomes;

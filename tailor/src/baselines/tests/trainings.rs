@@ -3,7 +3,7 @@
 use super::bits;
 use crate::baselines::kernels::{convs, weight};
 use crate::baselines::size::Parts;
-use crate::baselines::{Bench, Method, Packed, Trained};
+use crate::baselines::{Bench, Method, Packed, Size, Trained};
 use crate::fit::testing::{CLASSES, ground};
 use crate::fit::{Ground, Recipe, Work};
 use crate::net::{Net, Params, Pass};
@@ -11,6 +11,7 @@ use crate::progress::Progress;
 use crate::train::Schedule;
 use bundles::plan::{Op, Plan};
 use candle_core::{Device, Tensor};
+use std::path::Path;
 
 fn recipe() -> Recipe {
     let mut recipe = Recipe::small();
@@ -101,6 +102,9 @@ fn packnet_keeps_earlier_tasks_to_the_bit() {
         // A switch transfers the mask and the classifier; the weights of all tasks are in the one network.
         let parts = Parts::of(plan).unwrap();
         assert_eq!(trained.size.swap_bytes, parts.kernels / 8 + 4 * parts.head);
+        // A quarter of what is free (9,590, then 7,192 and 5,394), the classifier, the mask and, with the
+        // first task, the norms.
+        assert_eq!(trained.size.task_params, [12_855, 9_785, 7_987][done]);
         for (earlier, want) in seen.iter().enumerate() {
             let again = features(plan, &now.of_task(earlier + 1).unwrap());
             assert!(&again == want, "task {} after task {task}", earlier + 1);
@@ -146,36 +150,85 @@ fn lwf_needs_and_keeps_a_source_classifier() {
     assert_eq!(trained.params.get("fc.weight").unwrap().dims(), [CLASSES, 64]);
 }
 
+/// Costs counted by hand, on the small network's convolutions (input and output channels, kernel, output
+/// pixels): 3, 16, 3x3, 144; twice 16, 16, 3x3, 144; 16, 32, 3x3, 36; 32, 32, 3x3, 36; 16, 32, 1x1, 36;
+/// 32, 64, 3x3, 9; 64, 64, 3x3, 9; 32, 64, 1x1, 9. They have 76,720 weights, and 336 channels with a norm of
+/// two numbers each. The classifier has 3 x 65. Multiply-adds are 1,757,952, 12,096 and 192.
+#[test]
+fn what_a_method_reads_owns_computes_and_swaps_is_counted() {
+    let ground = ground(1, true);
+    let cases = [
+        // All 76,720 + 672 + 195.
+        (Method::FineTune, [77_587, 77_587, 1_770_240, 4 * 77_587]),
+        (Method::Lwf, [77_587, 77_587, 1_770_240, 4 * 77_587]),
+        (Method::Features, [77_587, 195, 1_770_240, 4 * 195]),
+        // Norms, classifier, and a bit for each weight: 2,397.5 numbers.
+        (Method::Piggyback, [76_720 + 3_265, 867 + 2_398, 1_770_240, 4 * 867 + 9_590]),
+        // Norms, classifier, and 3 x (16^2 + 32^2 + 64^2) numbers of matrices.
+        (Method::Dan, [76_720 + 16_995, 867 + 16_128, 1_770_240, 4 * 16_995]),
+        // Beside 3x3 kernels, 3 x 16^2 + 2 x 32^2 + 2 x 64^2 numbers.
+        (Method::Series, [76_720 + 11_875, 867 + 11_008, 1_770_240 + 258_048, 4 * 11_875]),
+        // 3 x 16 + 2 x 16^2 + 16 x 32 + 32^2 + 32 x 64 + 64^2 of them.
+        (Method::Parallel, [76_720 + 9_107, 867 + 8_240, 1_770_240 + 191_232, 4 * 9_107]),
+        // Norms, classifier, mask, and a quarter of the half or three quarters that are free.
+        (Method::PackNet50, [77_587 + 2_398, 867 + 2_398 + 9_590, 1_770_240, 4 * 195 + 9_590]),
+        (Method::PackNet75, [77_587 + 2_398, 867 + 2_398 + 14_385, 1_770_240, 4 * 195 + 9_590]),
+    ];
+    assert_eq!(cases.len() + 1, Method::ALL.len(), "all but tailor");
+    for (method, want) in cases {
+        let Size { params, task_params, macs, swap_bytes } = train(method, &ground, None).unwrap().size;
+        assert_eq!([params, task_params, macs, swap_bytes], want, "{method}");
+    }
+}
+
 #[test]
 fn an_interrupted_method_ends_as_if_nothing_had_happened() {
     let ground = ground(1, true);
-    let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let recipe = recipe();
-    let run = |folder: &std::path::Path, progress: &Progress| {
-        let work = Work::open(folder).unwrap();
-        let schedule = Schedule::OneCycle { peak: 0.05 };
-        let bench = Bench {
+    let mut recipe = recipe();
+    // Features then differ from epoch to epoch, so that none are computed ahead of the first step.
+    recipe.augment.flip = true;
+    let run = |method: Method, folder: &Path, progress: &Progress| {
+        method.train(&Bench {
             ground: &ground,
             recipe: &recipe,
-            schedule,
-            work: &work,
+            schedule: Schedule::OneCycle { peak: 0.05 },
+            work: &Work::open(folder).unwrap(),
             packed: None,
             device: &Device::Cpu,
             progress,
-        };
-        Method::Piggyback.train(&bench)
+        })
     };
-    let want = run(whole.path(), &Progress::hidden()).unwrap();
-    // With a stop requested beforehand, a run makes one step: two runs end in the middle of the first epoch.
-    for _ in 0..2 {
-        let interrupt = crate::interrupt::Interrupt::default();
-        interrupt.request();
-        let stopped = run(broken.path(), &Progress::hidden().stopped_by(interrupt)).unwrap_err();
-        assert!(matches!(stopped, crate::Error::Interrupted { .. }), "{stopped}");
-    }
-    let got = run(broken.path(), &Progress::hidden()).unwrap();
-    assert_eq!(got.validation, want.validation);
-    for (name, tensor) in want.params.iter() {
-        assert_eq!(bits(tensor), bits(got.params.get(name).unwrap()), "{name}");
+    // With the names of its trainings.
+    let methods: [(Method, &[&str]); 3] = [
+        (Method::Piggyback, &["piggyback"]),
+        (Method::PackNet50, &["packnet", "packnet-kept"]),
+        (Method::Lwf, &["lwf-head", "lwf"]),
+    ];
+    for (method, trainings) in methods {
+        let whole = tempfile::tempdir().unwrap();
+        let want = run(method, whole.path(), &Progress::hidden()).unwrap();
+        for (i, training) in trainings.iter().enumerate() {
+            let broken = tempfile::tempdir().unwrap();
+            let checkpoint = |training: &str| format!("{training}.safetensors");
+            for ended in trainings[..i].iter().map(|training| checkpoint(training)) {
+                std::fs::copy(whole.path().join(&ended), broken.path().join(&ended)).unwrap();
+            }
+            // With a stop requested beforehand, a run makes one step: two runs end in the middle of the first
+            // epoch.
+            for _ in 0..2 {
+                let interrupt = crate::interrupt::Interrupt::default();
+                interrupt.request();
+                let progress = Progress::hidden().stopped_by(interrupt);
+                let stopped = run(method, broken.path(), &progress).unwrap_err();
+                let place = format!("{training}, epoch 1, step ");
+                assert!(stopped.to_string().starts_with(&place), "{method}: {stopped}");
+                assert!(broken.path().join(checkpoint(training)).exists(), "{method}: {training}");
+            }
+            let got = run(method, broken.path(), &Progress::hidden()).unwrap();
+            assert_eq!((got.validation, got.size), (want.validation, want.size), "{method}: {training}");
+            for (name, tensor) in want.params.iter() {
+                assert_eq!(bits(tensor), bits(got.params.get(name).unwrap()), "{method}: {training}: {name}");
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The tables of a comparison, aligned for a terminal.
+//! The tables of a comparison, aligned for a terminal, and the notes below them.
 
 use crate::baselines::{Method, Outcome};
 use crate::fit::{BackboneSize, count};
@@ -10,7 +10,7 @@ const HEADINGS: [&str; 7] =
 
 /// One line per method, on one task.
 pub fn of_task(data: &str, outcomes: &[Outcome], backbone: &BackboneSize) -> String {
-    let percent = |score: Score| format!("{:.1} ± {:.1} %", 100.0 * score.accuracy(), 100.0 * score.margin());
+    let percent = |score: Score| score.percent(1);
     let rows = outcomes.iter().map(|outcome| {
         let size = outcome.size;
         row(
@@ -56,6 +56,15 @@ pub fn average(methods: &[Method], outcomes: &[Outcome], backbone: &BackboneSize
         })
         .collect();
     aligned(&format!("average of {tasks} tasks"), rows.into_iter())
+}
+
+/// What the figures are, and what each of `methods` is published as; a line each.
+pub fn notes(methods: &[Method]) -> String {
+    let figures = "Percentages of parameters and multiply-adds are of the backbone's stem and blocks. Bytes per \
+                   switch are what a device must read to change to the task.";
+    let mut lines = vec![figures.to_string()];
+    lines.extend(Method::described(methods));
+    lines.join("\n") + "\n"
 }
 
 fn row(method: Method, [val, test]: [String; 2], costs: [u64; 4], backbone: &BackboneSize) -> [String; 7] {

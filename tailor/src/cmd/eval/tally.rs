@@ -43,7 +43,7 @@ impl<'a> Tally<'a> {
             .collect();
         let (class, share) = self.majority().unzip();
         json!({
-            "accuracy": score.accuracy(), "n": score.n, "margin": score.margin(),
+            "accuracy": score.accuracy(), "n": score.n, "interval": score.interval(),
             "majority": share, "majority_class": class, "per_class": per_class,
         })
     }
@@ -53,7 +53,7 @@ impl<'a> Tally<'a> {
         let mut warnings = Vec::new();
         let score = self.score();
         if let Some((class, share)) = self.majority()
-            && score.accuracy() - score.margin() <= share
+            && score.interval()[0] <= share
         {
             warnings.push(format!(
                 "no clear gain over always answering `{class}`, which is right for {:.2} % of these images",

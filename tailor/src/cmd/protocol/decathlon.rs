@@ -99,7 +99,7 @@ impl Decathlon {
             };
             entries.push(entry);
         }
-        Ok(setting.end(&findings(&setting.work, &tree, &source, &entries)?)?)
+        Ok(setting.end(&findings(&setting.work, &tree, &source, size, &entries)?)?)
     }
 
     fn source_task(&self) -> Result<Option<&'static Event>> {
@@ -118,9 +118,11 @@ impl Decathlon {
         let folder = tree.folder(event)?;
         let labelled = data::find_labelled(&folder)?;
         let tests = tree.tests(event, labelled.classes())?;
-        if let Tests::Hidden(_) = &tests {
-            // The challenge's image ids are needed at the end.
-            tree.annotations(event, labelled.classes())?;
+        // The challenge's image ids are needed at the end.
+        if let Tests::Hidden(files) = &tests
+            && let Some(annotations) = tree.annotations(event, labelled.classes())?
+        {
+            annotations.check(event, files)?;
         }
         let found = if tests == Tests::Labelled { data::find(&folder)? } else { labelled };
         Ok(Ready { event, folder, found, tests })

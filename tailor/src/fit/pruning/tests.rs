@@ -44,6 +44,55 @@ fn brief() -> Recipe {
 }
 
 #[test]
+fn candidates_that_diverge_are_reported_and_given_up_only_if_all_do() {
+    let ground = testing::ground(1, true);
+    let folder = tempfile::tempdir().unwrap();
+    let (work, progress) = (Work::open(folder.path()).unwrap(), Progress::hidden());
+    let mut recipe = brief();
+    recipe.retrain.schedule = crate::train::Schedule::OneCycle { peak: 1e30 };
+    for search in [Search::Sweep, Search::Bisect, Search::Iterative] {
+        let recipe = Recipe { search, ..recipe.clone() };
+        let tailoring = ground.tailoring(&recipe, &work, &Device::Cpu, &progress);
+        let teacher = tailoring.teach().unwrap();
+        let student = tailoring.train(&teacher).unwrap();
+        if let Attempt::Diverged { dropped, why } = tailoring.candidate(&teacher, &student, 1).unwrap() {
+            assert!(dropped == 1 && why.contains("no longer finite"), "{why}");
+        } else {
+            panic!("trained");
+        }
+        let Err(why) = tailoring.prune(&teacher, &student) else { panic!("{search:?} pruned") };
+        assert!(matches!(why, Error::Training { .. }), "{why:?}");
+        assert!(
+            why.to_string().contains("every candidate diverged")
+                && why.to_string().contains("--retrain-rate")
+        );
+    }
+}
+
+#[test]
+fn what_diverges_in_finishing_leaves_the_search_its_candidates() {
+    let ground = testing::ground(1, true);
+    let folder = tempfile::tempdir().unwrap();
+    let (work, progress) = (Work::open(folder.path()).unwrap(), Progress::hidden());
+    let recipe = Recipe { finish: 1, ..brief() };
+    let tailoring = ground.tailoring(&recipe, &work, &Device::Cpu, &progress);
+    let (teacher, goal) = (tailoring.teach().unwrap(), tailoring.goal().unwrap());
+    let student = tailoring.train(&teacher).unwrap();
+    let mut tries = Tries::default();
+    let found = tailoring.search(&teacher, &student, &goal, &mut tries).unwrap();
+    let worth = worth_finishing(&found, &goal);
+    // A network of numbers that are not finite stands for one that training spoils.
+    for cut in tries.0.values_mut() {
+        for (_, var) in cut.params.vars() {
+            var.set(&(var.as_tensor() * f64::NAN).unwrap()).unwrap();
+        }
+    }
+    let finished = tailoring.finish(&worth, true, &teacher, &goal, &mut tries).unwrap();
+    assert!(!finished.is_empty() && finished.iter().all(|a| matches!(a, Attempt::Diverged { .. })));
+    assert!(worth.iter().all(|candidate| tries.0.contains_key(&candidate.stage)));
+}
+
+#[test]
 fn the_winner_is_finished_from_the_searchs_candidate() {
     let brief = brief();
     let finished = |pruned: &Pruned| -> Vec<bool> {

@@ -1,5 +1,6 @@
 //! Predictions for unlabelled test images, and the file for the challenge's server.
 
+use super::tree::BELONGING;
 use super::{Annotations, Event};
 use crate::data::{Images, Loader, Split};
 use crate::protocols::Lab;
@@ -65,7 +66,7 @@ impl Answers {
     pub fn results(&self, event: &Event, annotations: &Annotations) -> Result<Vec<Value>> {
         let unknown = |what: &str, name: &str| {
             let found = format!("{what} `{name}` is not in {event}'s annotations");
-            Error::data(event, found, "use the annotations that belong to the images")
+            Error::data(event, found, BELONGING)
         };
         let result = |(file, class): (&String, &String)| {
             let image = annotations.images.get(file).ok_or_else(|| unknown("image", file))?;

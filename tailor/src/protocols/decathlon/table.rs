@@ -2,13 +2,14 @@
 
 use super::{EVENTS, Entry, Event, SIZE, Tree};
 use crate::Result;
-use crate::protocols::{Findings, Table, Trial, caveats, giga, maybe_percent, millions, percent};
+use crate::protocols::{Findings, GFLOPS, Table, Trial, caveats, giga, maybe_percent, millions, percent};
 use crate::source::Source;
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// Published results for all ten tasks on the 26-layer wide ResNet: score, mean accuracy and, where
-/// published, millions of parameters and billions of multiply-adds per network.
+/// published, millions of parameters and billions of multiply-adds per network, by the paper's counter on
+/// images of [`PUBLISHED_SIZE`].
 const PUBLISHED: [(&str, &str, &str, &str, &str); 5] = [
     ("published: NetTailor", "3744", "79.64", "3.67", "0.61"),
     ("published: parallel residual adapters", "3412", "78.07", "6.44", "0.96"),
@@ -17,13 +18,31 @@ const PUBLISHED: [(&str, &str, &str, &str, &str); 5] = [
     ("published: LwF", "2515", "-", "-", "-"),
 ];
 
+/// Height and width of the images for which the published multiply-adds were counted: a test in
+/// `bundles::plan` finds those of the adapters there.
+const PUBLISHED_SIZE: usize = 64;
+
+/// Multiply-adds of a network on images of [`PUBLISHED_SIZE`], given those on images of `size`. Kernels and
+/// norms work in proportion to the number of pixels; the classifier, which does not, hardly counts.
+fn at_published_size(macs: u64, size: usize) -> u64 {
+    let ratio = PUBLISHED_SIZE as f64 / size as f64;
+    (macs as f64 * ratio * ratio).round() as u64
+}
+
 /// Writes all predictions that have annotations to `results.json` in the work folder, and makes the tables.
+/// Networks were run on images of height and width `size`.
 ///
 /// # Errors
 /// If annotations do not fit the images, or a file cannot be written.
-pub fn findings(work: &Path, tree: &Tree, source: &Source, entries: &[Entry]) -> Result<Findings> {
+pub fn findings(
+    work: &Path,
+    tree: &Tree,
+    source: &Source,
+    size: usize,
+    entries: &[Entry],
+) -> Result<Findings> {
     let (results, missing) = results(tree, entries)?;
-    let mut notes = notes(source, entries);
+    let mut notes = notes(source, size, entries);
     if !results.is_empty() {
         let path = work.join("results.json");
         bundles::container::write_atomically(&path, json!(results).to_string().as_bytes())?;
@@ -67,17 +86,18 @@ pub fn findings(work: &Path, tree: &Tree, source: &Source, entries: &[Entry]) ->
             entry.blocks.to_string(),
         ]);
     }
-    let total = Total::of(source, entries);
+    let total = Total::of(source, size, entries);
+    let macs = format!("paper's GFLOPs, {PUBLISHED_SIZE} px");
     let mut score = Table::new(
         format!("Decathlon, {} of {} tasks", entries.len(), EVENTS.len()),
-        ["", "score", "mean %", "params M, a network", "GFLOPs", "params M, all tasks"],
+        ["", "score", "mean %", "params M, a network", &macs, "params M, all tasks"],
     );
     score.row([
         source.arch.to_string(),
         format!("{:.0}", total.score),
         format!("{:.2}", 100.0 * total.mean),
         millions(total.params),
-        giga(total.macs),
+        giga(total.paper),
         millions(total.together),
     ]);
     if entries.len() == EVENTS.len() {
@@ -107,6 +127,7 @@ pub fn findings(work: &Path, tree: &Tree, source: &Source, entries: &[Entry]) ->
             "params": total.params,
             "params_together": total.together,
             "macs": total.macs,
+            "macs_paper_64px": total.paper,
             "tasks": tasks.collect::<Vec<_>>(),
         }),
     })
@@ -120,12 +141,14 @@ struct Total {
     /// Means per network.
     params: u64,
     macs: u64,
+    /// By the paper's counter, on images of [`PUBLISHED_SIZE`].
+    paper: u64,
     /// Parameters of all networks, with the backbone's kernels counted once.
     together: u64,
 }
 
 impl Total {
-    fn of(source: &Source, entries: &[Entry]) -> Total {
+    fn of(source: &Source, size: usize, entries: &[Entry]) -> Total {
         let n = entries.len().max(1);
         let mean = |figure: fn(&Entry) -> u64| entries.iter().map(figure).sum::<u64>() / n as u64;
         Total {
@@ -133,6 +156,7 @@ impl Total {
             mean: entries.iter().map(|entry| entry.network.shown().accuracy()).sum::<f64>() / n as f64,
             params: mean(|entry| entry.network.params),
             macs: mean(|entry| entry.network.macs),
+            paper: at_published_size(mean(|entry| entry.network.paper), size),
             together: source.plan.backbone_params()
                 + entries.iter().map(|entry| entry.network.own).sum::<u64>(),
         }
@@ -152,12 +176,19 @@ fn results<'a>(tree: &Tree, entries: &'a [Entry]) -> Result<(Vec<Value>, Vec<&'a
     Ok((results, missing))
 }
 
-fn notes(source: &Source, entries: &[Entry]) -> Vec<String> {
+fn notes(source: &Source, size: usize, entries: &[Entry]) -> Vec<String> {
     let mut notes = vec![
         "Points and mean use test accuracy where test images have labels, otherwise validation accuracy, by which networks were \
-         selected. GFLOPs are multiply-adds per image; \"all tasks\" counts the shared kernels once and in full."
+         selected. \"All tasks\" counts the shared kernels once and in full."
             .to_string(),
+        GFLOPS.to_string(),
     ];
+    if size != PUBLISHED_SIZE {
+        notes.push(format!(
+            "Published GFLOPs are of {PUBLISHED_SIZE}-pixel images; this run's beside them are scaled from {size} \
+             pixels."
+        ));
+    }
     let names = |of: &dyn Fn(&Event) -> bool| -> Vec<&str> {
         EVENTS.iter().filter(|event| of(event)).map(|event| event.name).collect()
     };
@@ -166,12 +197,31 @@ fn notes(source: &Source, entries: &[Entry]) -> Vec<String> {
     if !absent.is_empty() {
         notes.push(format!("Without {}: the score cannot be compared with others.", absent.join(", ")));
     }
-    let size = source.plan.input;
-    if (size.h, size.w) != (SIZE, SIZE) {
-        notes.push(format!("The backbone was trained for images of {}x{} pixels.", size.w, size.h));
+    let trained = source.plan.input;
+    if (trained.h, trained.w) != (SIZE, SIZE) {
+        notes.push(format!("The backbone was trained for images of {}x{} pixels.", trained.w, trained.h));
     }
     for entry in entries {
         caveats(&mut notes, entry.event.name, entry.trial.iter());
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bundles::plan::{Arch, Counter, Skips};
+
+    #[test]
+    fn multiply_adds_are_scaled_to_those_of_the_published_size() {
+        let arch = Arch::DecathlonWrn;
+        let macs = |size: usize| {
+            let backbone = arch.plan(size, size, 100).unwrap();
+            let student = backbone.with_proxies(Skips::Nearest(3), arch.proxy_form()).unwrap();
+            student.costs(Counter::Paper).unwrap().total().macs
+        };
+        let (scaled, want) = (at_published_size(macs(SIZE), SIZE), macs(PUBLISHED_SIZE));
+        assert!(scaled.abs_diff(want) < want / 10_000, "{scaled}, not {want}");
+        assert_eq!(at_published_size(want, PUBLISHED_SIZE), want);
+    }
 }

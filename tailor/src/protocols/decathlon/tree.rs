@@ -38,6 +38,9 @@ pub struct Annotations {
     pub categories: HashMap<String, u64>,
 }
 
+/// What to do about annotations that do not fit the images.
+pub(super) const BELONGING: &str = "use the annotations that belong to the images";
+
 impl Tree {
     /// Opens `root`, which holds the tasks' folders directly or in `data/`, with annotations from the given
     /// folder or, by default, from `annotations/` next to them, if it exists.
@@ -125,7 +128,21 @@ impl Tree {
         }
         let missing = classes.iter().find(|class| !annotations.categories.contains_key(*class));
         let found = format!("no image of class `{}` in {event}'s", missing.map_or("", String::as_str));
-        Err(Error::data(folder.display(), found, "use the annotations that belong to the images"))
+        Err(Error::data(folder.display(), found, BELONGING))
+    }
+}
+
+impl Annotations {
+    /// Refuses test images without an id.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the first of them.
+    pub fn check(&self, event: &Event, files: &[String]) -> Result<()> {
+        let unlisted: Vec<&String> = files.iter().filter(|file| !self.images.contains_key(*file)).collect();
+        let Some(first) = unlisted.first() else { return Ok(()) };
+        let (count, all) = (unlisted.len(), files.len());
+        let found = format!("{count} of {all} test images are not in its annotations, first `{first}`");
+        Err(Error::data(event, found, BELONGING))
     }
 }
 
@@ -215,6 +232,10 @@ mod tests {
         assert_eq!(annotations.images, HashMap::from([("test/000001.png".to_string(), 7)]));
         let numbers = [("1", 80_000_009), ("2", 80_000_001)].map(|(class, n)| (class.to_string(), n));
         assert_eq!(annotations.categories, HashMap::from(numbers));
+        let files = ["test/000001.png", "test/2.png", "test/3.png"].map(String::from);
+        annotations.check(event, &files[..1]).unwrap();
+        let error = annotations.check(event, &files).unwrap_err().to_string();
+        assert!(error.starts_with("svhn: 2 of 3 ") && error.contains("`test/2.png`"), "{error}");
         write("test_stripped", json!({ "pictures": [] }));
         let error = tree().annotations(event, &classes).unwrap_err().to_string();
         assert!(error.contains("svhn_test_stripped.json") && error.contains("`images`"), "{error}");

@@ -81,6 +81,10 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_format() {
     }
     assert!((results["score"].as_f64().unwrap() - score).abs() < 1e-6 && score > 0.0);
     assert_eq!(cell(&found, 1, "cifar-resnet8-b", "score"), format!("{score:.0}"));
+    // Sixteen times as many pixels as here.
+    let mean = tasks.iter().map(|task| task["network"]["macs_paper"].as_f64().unwrap()).sum::<f64>() / 4.0;
+    let shown: f64 = cell(&found, 1, "cifar-resnet8-b", "paper's GFLOPs, 64 px").parse().unwrap();
+    assert!((shown * 1e9 / mean - 16.0).abs() < 0.1, "{shown}, {mean}");
     assert!(found["notes"].to_string().contains("Without aircraft, cifar100, daimlerpedcls"));
 
     // The kernels count once, plus what each task owns.
@@ -167,14 +171,22 @@ fn missing_inputs_are_reported_before_anything_is_trained() {
     let (root, work) = (bench.folder.path().join("root"), bench.folder.path().join("run"));
     task(&root, "gtsrb", 0, "flat", false);
     task(&root, "imagenet12", 0, "", false);
+    // One test image more than its annotations list.
+    task(&root, "dtd", 0, "flat", true);
+    picture("above", 0, 0).save(root.join("data/dtd/test/unlisted.png")).unwrap();
     let refused = |more: &[&str]| {
         let mut args = vec!["protocol", "decathlon", "--backbone", text(&bench.backbone), "--root"];
         args.extend([text(&root), "--work", text(&work), "--size", "16"]);
         args.extend(more);
         failure("tailor", &args)
     };
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["--tasks", "mnist"], 2, "vgg-flowers"),
+        (
+            &["--tasks", "gtsrb,dtd"],
+            1,
+            "dtd: 1 of 15 test images are not in its annotations, first `test/unlisted.png`",
+        ),
         (&["--tasks", "gtsrb,svhn"], 1, "data/svhn"),
         (&["--tasks", "gtsrb", "--flip"], 2, "--flip"),
         (&["--tasks", "gtsrb", "--source-task", "nothing"], 2, "--source-task nothing"),
