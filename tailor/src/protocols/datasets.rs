@@ -63,17 +63,16 @@ pub fn findings(
             "tasks": of.iter().map(|outcome| outcome.json()).collect::<Vec<_>>(),
         }));
     }
-    let notes = [
-        "\"All tasks\" counts the shared backbone once and in full; the other figures are means over the data sets. GFLOPs \
-         are multiply-adds per image.",
-    ];
-    let mut notes = notes.map(String::from).to_vec();
+    let figures = "\"All tasks\" counts the shared backbone once and in full; the other figures are means over the data \
+                   sets. GFLOPs are multiply-adds per image.";
+    let mut notes = vec![figures.to_string()];
     for name in data {
         if let Some(first) = outcomes.iter().find(|outcome| outcome.data == *name) {
             let what = format!("the accuracy of {}", first.method.name());
             notes.push(known(name, &what, first.val, first.test));
         }
     }
+    notes.extend(Method::described(methods));
     Ok(Findings {
         protocol: "datasets",
         title: format!("{} tasks on one {}", data.len(), plan.arch),

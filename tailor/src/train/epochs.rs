@@ -105,11 +105,12 @@ impl Course<'_> {
                     return Err(Error::Diverged { place: self.place(&at, train), what: "loss" });
                 }
                 bar.step(|| format!("epoch {}/{}  {}", at.epoch + 1, self.epochs, at.sums.line(at.score)));
-                if interrupt.is_requested() || kept.elapsed() > KEEP_EVERY {
+                let stops = interrupt.is_requested();
+                if stops || kept.elapsed() > KEEP_EVERY {
                     self.keep(&at, params, &sgd)?;
                     kept = Instant::now();
                 }
-                if interrupt.is_requested() {
+                if stops {
                     return Err(self.interrupted(&at, train));
                 }
             }
