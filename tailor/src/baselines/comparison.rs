@@ -7,7 +7,7 @@ use crate::data::{self, Dataset, Split};
 use crate::fit::{Ground, Job, Recipe, Work, about, refuse_others};
 use crate::progress::Progress;
 use crate::source::Source;
-use crate::train::{Schedule, Score};
+use crate::train::{Schedule, Score, images_of};
 use bundles::container::hex;
 use candle_core::Device;
 use std::collections::HashMap;
@@ -61,8 +61,7 @@ impl Comparison {
             let result = result_in(&folder);
             if let Some(known) = Outcome::read(&result)? {
                 // This run's images have not been read: those of the result stand for them.
-                let begun = known.run.split_once(" | ").map_or("", |(begun, _)| begun);
-                let images = begun.get(format!("{method} on {about}").len()..).unwrap_or_default();
+                let images = images_of(&known.run, &format!("{method} on {about}"));
                 known.check(&result, &self.identity(method, &format!("{about}{images}")))?;
             } else if matches!(method, Method::FineTune | Method::Tailor) && folder.is_dir() {
                 refuse_others(&Work::open(folder)?, &self.source, size, classes, &self.recipe)?;

@@ -84,9 +84,11 @@ impl Tailoring<'_> {
             }
             let go_on = nothing_kept(&finished, &goal);
             // A round may arrive at the same networks as the previous one.
-            let known: Vec<String> =
-                attempts.iter().filter_map(|a| a.trained().map(|c| c.stage.clone())).collect();
-            let is_new = |a: &Attempt| a.trained().is_none_or(|c| !known.contains(&c.stage));
+            let known = attempts.clone();
+            let is_new = |a: &Attempt| match a.trained() {
+                Some(c) => known.iter().filter_map(Attempt::trained).all(|known| known.stage != c.stage),
+                None => !known.contains(a),
+            };
             attempts.extend(finished.into_iter().chain(thinned).filter(is_new));
             if !go_on {
                 break;

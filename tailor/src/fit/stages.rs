@@ -213,7 +213,8 @@ pub(super) struct Charge {
 
 impl Charge {
     /// Relates the cost of every gate to that of the whole backbone: for multiply-adds, as in the paper, of
-    /// stem and blocks; for other measures and budgets, with its classifier. What a budget leaves for gates is what stem, head and the sums of all nodes do not take.
+    /// stem and blocks; for other measures and budgets, with its classifier. What a budget leaves for gates is
+    /// what stem, head and the sums of all nodes do not take.
     fn new(plan: &Plan, backbone: &Plan, recipe: &Recipe) -> Result<Charge> {
         let budget = recipe.budget.map(|budget| budget.resolve(&recipe.cost, backbone)).transpose()?;
         let (per_gate, whole) = match (&recipe.cost, budget) {

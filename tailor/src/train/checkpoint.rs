@@ -126,7 +126,7 @@ impl Checkpoint {
             return Ok(());
         }
         // This run's images have not been read: those of the checkpoint stand for them.
-        let images = begun.get(about.len()..).unwrap_or_default();
+        let images = images_of(&self.fingerprint, about);
         Err(Checkpoint::of_other_options(path, &self.fingerprint, &format!("{about}{images} | {recipe}")))
     }
 
@@ -141,6 +141,11 @@ impl Checkpoint {
             "repeat its options with its images, remove the file, or choose another work folder",
         )
     }
+}
+
+/// What the identity of a run says between `about`, with which it begins, and its options: its images.
+pub(crate) fn images_of<'a>(run: &'a str, about: &str) -> &'a str {
+    run.split_once(" | ").and_then(|(begun, _)| begun.get(about.len()..)).unwrap_or_default()
 }
 
 /// Maximum number of differences to list.

@@ -15,7 +15,7 @@ mod tensorboard;
 mod tests;
 
 pub use checkpoint::Checkpoint;
-pub(crate) use checkpoint::differences;
+pub(crate) use checkpoint::{differences, images_of};
 pub use epochs::{Course, Train};
 pub use evaluate::{Score, Verdict, evaluate, mean_loss, right, verdicts};
 pub use losses::{Objective, StepLoss, Terms, label_loss, student_loss, teacher_loss};
