@@ -225,6 +225,7 @@ impl Contents {
                 file: self.file.clone(),
                 want: format!("tensor `{name}` in {:?} order", section.layout),
                 got: "a program that reads it in plain order".into(),
+                remedy: "pack it for this device",
             });
         }
         let bytes = self.map.bytes().get(range.clone()).unwrap_or_default();
@@ -240,6 +241,7 @@ impl Contents {
                     file: self.file.clone(),
                     want: format!("tensor `{name}` of {:?}", section.dtype),
                     got: "kernels for F32 and F16".into(),
+                    remedy: "pack it for this device",
                 });
             }
         };

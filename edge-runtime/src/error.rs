@@ -54,6 +54,8 @@ pub enum Error {
         want: String,
         /// What is available.
         got: String,
+        /// What to do about it.
+        remedy: &'static str,
     },
     /// A network exceeds a memory limit.
     TooLarge {
@@ -127,8 +129,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Process exit code: 2 usage, 3 signature or corruption, 4 incompatible, 6 health check failed, 1
-    /// anything else.
+    /// Process exit code: 2 usage or unreadable image, 3 signature or corruption, 4 incompatible, 6 health
+    /// check failed, 1 anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage { .. } | Error::Input { .. } => 2,
@@ -206,8 +208,8 @@ impl fmt::Display for Error {
             Error::Tensor { file, name, want, got: None } => {
                 write!(f, "{file}: tensor `{name}` ({want} numbers) is missing; pack it again")
             }
-            Error::Incompatible { file, want, got } => {
-                write!(f, "{file}: needs {want}, but this is {got}; pack it for this device")
+            Error::Incompatible { file, want, got, remedy } => {
+                write!(f, "{file}: needs {want}, but this is {got}; {remedy}")
             }
             Error::TooLarge { what, need, limit } => {
                 write!(f, "{what}: needs {need}, the limit is {limit}")
@@ -240,10 +242,32 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // The message of a wrapped error is part of ours, so the chain continues after it.
         match self {
-            Error::Container { source, .. } => Some(source),
-            Error::Kernel { source, .. } => Some(source),
+            Error::Container { source, .. } => source.source(),
+            Error::Kernel { source, .. } => source.source(),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn a_chain_of_errors_says_nothing_twice() {
+        let container = Error::container("x.task")(bundles::Error::HashMismatch { what: "fc".into() });
+        let kernel = Error::Kernel { step: "conv1".into(), source: KernelError::UnknownIsa };
+        for (error, words) in [(container, "fc: hash mismatch"), (kernel, "no such instruction set")] {
+            let mut chain = vec![error.to_string()];
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                chain.push(error.to_string());
+                cause = error.source();
+            }
+            assert_eq!(chain.concat().matches(words).count(), 1, "{chain:?}");
         }
     }
 }

@@ -64,6 +64,10 @@ impl Session {
     /// As for [`Session::run`].
     pub fn time_layers(&mut self, task: &Task, input: &[f32], frames: usize) -> Result<Vec<Duration>> {
         let frames = frames.max(1);
+        // The first frames warm up caches and clocks.
+        for _ in 0..frames.min(5) {
+            self.run(task, input)?;
+        }
         let mut watch =
             Watch { started: Instant::now(), times: vec![Vec::new(); task.program().steps.len()] };
         for _ in 0..frames {

@@ -3,6 +3,7 @@
 
 use crate::{Error, Result};
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::Path;
 
@@ -23,6 +24,10 @@ impl Map {
     /// [`Error::File`].
     pub fn open(path: &Path) -> Result<Map> {
         let file = File::open(path).map_err(Error::file(path, "open"))?;
+        if file.metadata().is_ok_and(|is| is.is_dir()) {
+            // Mapping it would fail without a reason.
+            return Err(Error::file(path, "read")(ErrorKind::IsADirectory.into()));
+        }
         // SAFETY: the map is private to this process and never written through. The store's contract is that
         // a backbone file is immutable: installing writes a new file and renames it, so neither length nor
         // contents of this inode change. Breaking that contract from outside results in a bus error or wrong
@@ -95,5 +100,12 @@ mod tests {
         let error = Map::open(Path::new("/nowhere/at.backbone")).unwrap_err();
         assert!(error.to_string().contains("/nowhere/at.backbone"), "{error}");
         assert_eq!(error.exit_code(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_is_called_one() {
+        let error = Map::open(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err();
+        assert!(error.to_string().ends_with(": cannot read it: is a directory"), "{error}");
     }
 }

@@ -72,6 +72,8 @@ impl Outline {
                     file: file.into(),
                     want: format!("backbone packing `{}`", want.variant),
                     got: format!("packing `{}`", open.variant),
+                    // Only int8 tasks need one packing.
+                    remedy: "use the backbone of the task's precision (`tailor pack NET --precision int8`)",
                 });
             }
         }
@@ -82,6 +84,7 @@ impl Outline {
                 file: file.into(),
                 want: "an f32 or f16 backbone, as it holds no scales of int8 maps".into(),
                 got: "packing `int8`".into(),
+                remedy: "use such a backbone, or the int8 task (`tailor pack TASK --precision int8`)",
             });
         }
         let preparation = Preparation::new(file, &manifest.preprocess)?;

@@ -194,8 +194,15 @@ fn fields<'t, const N: usize>(text: &'t str, header: &str, names: [&str; N]) -> 
     let mut lines = text.lines().map(str::trim_end);
     let found = lines.next().unwrap_or_default();
     if found != header {
-        // Never echo what was found: it may be a misplaced secret.
-        return bad_key("wrong first line".into(), &format!("`{header}`"));
+        return match found {
+            SECRET_HEADER => {
+                let what = "this is a secret key, which does not belong on a device";
+                bad_key(what.into(), "the public one (.pub)")
+            }
+            PUBLIC_HEADER => bad_key("this is a public key".into(), "the secret one"),
+            // Never echo what was found: it may be a misplaced secret.
+            _ => bad_key("wrong first line".into(), &format!("`{header}`")),
+        };
     }
     let mut values = [""; N];
     for (name, value) in names.into_iter().zip(&mut values) {
@@ -281,6 +288,17 @@ mod tests {
         }
         let weak = TrustedKey { name: "weak".into(), key: PublicKey([0; 32]) };
         assert!(TrustedKey::from_text(&weak.to_text()).is_err());
+    }
+
+    #[test]
+    fn either_half_of_a_key_is_recognised_in_place_of_the_other() {
+        let key = SigningKey::from_seed([7; 32]);
+        let public = TrustedKey { name: "x".into(), key: key.public() }.to_text();
+        let error = SigningKey::from_text(&public).unwrap_err().to_string();
+        assert_eq!(error, "key: this is a public key; expected the secret one");
+        let error = TrustedKey::from_text(&key.to_text("x")).unwrap_err().to_string();
+        assert!(error.starts_with("key: this is a secret key") && error.ends_with("(.pub)"), "{error}");
+        assert!(!error.contains("0707"), "{error}");
     }
 
     #[test]

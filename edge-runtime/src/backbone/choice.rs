@@ -34,6 +34,7 @@ pub(super) fn isa(file: &str, manifest: &Manifest, asked: Option<Isa>) -> Result
             file: file.into(),
             want: "f32 or int8 arithmetic, since it was not packed with --precision f16".into(),
             got: format!("{isa}, chosen with --isa"),
+            remedy: "choose another one, or pack the backbone anew (`tailor pack NET --precision f16`)",
         });
     }
     Ok(isa)

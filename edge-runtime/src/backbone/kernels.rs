@@ -110,6 +110,7 @@ impl Backbone {
             file: contents.file.clone(),
             want: format!("tensor `{name}` as {:?}", section.shape),
             got: format!("a network that expects {shape:?}"),
+            remedy: "use the backbone that this network was made for",
         })
     }
 
@@ -132,6 +133,7 @@ impl Backbone {
                     here.word(),
                     4 * kernels::packed_len(self.isa, on)
                 ),
+                remedy: "pack it for this device",
             });
         }
         Ok(Some(Kernel::Mapped { map: Arc::clone(&contents.map), range: range.clone() }))
@@ -182,6 +184,7 @@ impl Backbone {
                 file: contents.file.clone(),
                 want: format!("{:?} (tensor `{name}`, {} bytes)", section.layout, range.len()),
                 got: format!("{layout:?} ({len} bytes)"),
+                remedy: "pack it for this device",
             });
         }
         let scale_name = Section::scale_name(name);

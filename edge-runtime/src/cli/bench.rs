@@ -21,27 +21,23 @@ pub const COMMAND: Command = Command {
         store::TRUST,
         spec("--frames", Some("N"), "frames per figure (default: 200)"),
         spec("--layers", None, "time and GFLOP/s per layer"),
-        spec(
-            "--blocks",
-            Some("FILE"),
-            "write the per-block latency table (.json or TSV) for tailor --cost latency",
-        ),
+        spec("--blocks", Some("FILE"), "write the per-block latency table (JSON) for tailor --cost latency"),
         spec("--skips", Some("K"), "with --blocks: how far back proxies reach (default: 3)"),
         spec("--json", None, "one JSON document; with --layers one object per line"),
     ],
     files: None,
-    help: "Shows medians over all frames (cold switches: 15, --blocks: 31) and, for noisy machines, minima.\n\
-           A cold switch loads an evicted task whose\n\
-           signatures were verified before.\n\n\
+    help: "Shows medians over all frames (cold switches: 15, --blocks: 5 x 31) and, for noisy machines, minima.\n\
+           A cold switch loads an evicted task whose signatures were verified before.\n\n\
            --layers prints one line per kernel call: node, time, GFLOP/s, shapes, tensors.\n\
-           --blocks measures the student with all its proxies and writes one row per gate: node, source,\n\
-           role (block, proxy; stem, sum and head without source), microseconds. Proxies run in one call\n\
-           share its time in proportion to their multiply-adds. TSV with a header, or in a .json file\n\
-           {\"arch\", \"size\", \"isa\", \"precision\", \"threads\", \"rows\": [{\"node\", \"source\", \"role\", \"us\"}]}. On an int8\n\
-           backbone, int8 tasks are measured.\n\n\
+           --blocks measures the student with all its proxies and writes one row per block and proxy,\n\
+           and for what they share: `proxies` is what the call that computes a node's proxies takes, however\n\
+           many there are, `pool` a source pooled for every node of one size, `sum` adding up a node. JSON:\n\
+           {\"arch\", \"size\", \"isa\", \"precision\", \"threads\", \"rows\": [ROW, …]},\n\
+           where each row has \"node\", \"source\" (or null), \"role\" and \"us\", microseconds.\n\
+           On an int8 backbone, int8 tasks are measured.\n\n\
            Examples:\n  edge-runtime bench --store store/ --json\n  \
            edge-runtime bench --store store/ --task digits --layers\n  \
-           edge-runtime bench --backbone net.backbone --blocks latency.tsv\n",
+           edge-runtime bench --backbone net.backbone --blocks latency.json\n",
     run,
 };
 
@@ -80,6 +76,7 @@ fn spread(mut times: Vec<Duration>) -> Spread {
 
 fn run(args: &Args) -> Result<()> {
     let files = store::Files::find(args)?;
+    files.check_output(args, "--blocks")?;
     let frames = args.number("--frames", MOST_FRAMES)?.unwrap_or(200);
     let threads = args.number("--threads", MOST_THREADS)?.unwrap_or(1);
     let start = Instant::now();

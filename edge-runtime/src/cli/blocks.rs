@@ -3,13 +3,16 @@
 use super::args::Args;
 use super::json;
 use bundles::container::golden_input;
-use bundles::plan::{Arch, Role, Skips};
+use bundles::plan::{Arch, Plan, Role, Skips};
 use edge_runtime::kernels::int8::Grid;
-use edge_runtime::{Backbone, Error, Result, Session, Task, Tensors};
+use edge_runtime::{Backbone, Error, Layer, Result, Session, Task, Tensors};
 use std::sync::Arc;
 
-/// Frames per median.
+/// Frames per round.
 const FRAMES: usize = 31;
+
+/// Rounds in which the two students are timed in turn, so that a drifting clock reaches both.
+const ROUNDS: usize = 5;
 
 /// Task-owned parameters without effect: identity norms, small weights. Time does not depend on the values.
 struct Neutral;
@@ -30,100 +33,168 @@ impl Tensors for Neutral {
     }
 }
 
-/// Node, source, role.
-type Gate = (usize, Option<usize>, &'static str);
+/// The calls of a student with their times in microseconds.
+struct Student {
+    task: Task,
+    layers: Vec<Layer>,
+    /// Of each layer, the median of every round.
+    rounds: Vec<Vec<f64>>,
+}
+
+impl Student {
+    fn new(backbone: &Arc<Backbone>, plan: &Plan, arch: Arch, skips: Skips) -> Result<Student> {
+        let failed = |source| Error::Container { file: plan.arch.clone(), source };
+        let student = plan.with_proxies(skips, arch.proxy_form()).map_err(failed)?.folded();
+        let task = if backbone.is_int8() {
+            let middle = |relu| if relu { 0 } else { 128 };
+            let maps = student.maps().into_iter();
+            let grids: Vec<Grid> =
+                maps.map(|map| Grid { scale: 1.0 / 64.0, zero: middle(map.relu) }).collect();
+            Task::from_tensors_int8(backbone, "student", &student, &Neutral, &grids)?
+        } else {
+            Task::from_tensors(backbone, "student", &student, &Neutral)?
+        };
+        let layers = task.layers();
+        Ok(Student { rounds: vec![Vec::with_capacity(ROUNDS); layers.len()], layers, task })
+    }
+
+    fn round(&mut self, session: &mut Session, input: &[f32]) -> Result<()> {
+        let times = session.time_layers(&self.task, input, FRAMES)?;
+        for (rounds, time) in self.rounds.iter_mut().zip(times) {
+            rounds.push(time.as_secs_f64() * 1e6);
+        }
+        Ok(())
+    }
+
+    fn timed(&self) -> impl DoubleEndedIterator<Item = (&Layer, f64)> {
+        let median = |rounds: &Vec<f64>| {
+            let mut rounds = rounds.clone();
+            rounds.sort_unstable_by(f64::total_cmp);
+            rounds.get(rounds.len() / 2).copied().unwrap_or_default()
+        };
+        self.layers.iter().zip(&self.rounds).map(move |(layer, rounds)| (layer, median(rounds)))
+    }
+
+    /// Multiply-adds and time of the call that ends the only proxy of `node`.
+    fn lone(&self, node: usize) -> Option<(u64, f64)> {
+        let is_lone = |layer: &Layer| {
+            layer.node == node && layer.macs > 0 && matches!(layer.gates[..], [(Role::Proxy, ..)])
+        };
+        self.timed().rev().find(|(layer, _)| is_lone(layer)).map(|(layer, us)| (layer.macs, us))
+    }
+}
+
+/// Node, source, role, microseconds.
+type Row = (usize, Option<usize>, &'static str, f64);
+
+/// The table of the student `all`, ordered by node and source. What a call of several proxies takes however
+/// many there are is told apart with the help of the student `one`, which has one proxy per node.
+fn table(all: &Student, one: &Student, last: usize) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    let mut add = |node, source, role, us| {
+        let key = (node, source, role);
+        // An ordered list: a map would noticeably increase the size of the program.
+        match rows.binary_search_by(|row| (row.0, row.1, row.2).cmp(&key)) {
+            Ok(at) => rows[at].3 += us,
+            Err(at) => rows.insert(at, (node, source, role, us)),
+        }
+    };
+    for (layer, us) in all.timed() {
+        let node = layer.node;
+        match layer.gates[..] {
+            [] if node == 0 => add(node, None, "stem", us),
+            [] if node == last => add(node, None, "head", us),
+            [] => add(node, None, "sum", us),
+            [(Role::Block, source, _)] => add(node, Some(source), "block", us),
+            // A pool is computed once for all nodes of that size that read this source.
+            [(_, source, 0)] => add(node, Some(source), "pool", us),
+            [(_, source, _)] => add(node, Some(source), "proxy", us),
+            ref gates => {
+                let call = one.lone(node).map_or(0.0, |lone| call_alone((layer.macs, us), lone));
+                add(node, None, "proxies", call);
+                for &(_, source, macs) in gates {
+                    add(node, Some(source), "proxy", (us - call) * macs as f64 / layer.macs.max(1) as f64);
+                }
+            }
+        }
+    }
+    rows
+}
+
+/// The part of a call's time that does not depend on its multiply-adds, from two calls `(multiply-adds, time)`
+/// that write the same map.
+fn call_alone((macs, us): (u64, f64), (fewer, less): (u64, f64)) -> f64 {
+    let slope = (us - less) / macs.saturating_sub(fewer).max(1) as f64;
+    // Two noisy times can give more than either, or less than nothing.
+    (less - slope * fewer as f64).clamp(0.0, less.min(us))
+}
 
 /// Measures every block and proxy of the backbone's student and writes the table to `place`.
 ///
-/// One line per gate: `node`, `source`, `role` (`block` or `proxy`), microseconds; `stem`, `sum` and `head`
-/// lines have no source. A max-pool shared by several proxies counts towards the first of them.
+/// One row per gate: `node`, `source`, `role` (`block` or `proxy`), microseconds. What gates share has rows of its
+/// own: `pool` for a source that is pooled for the proxies of one or more nodes (`node` is the first), `proxies` for
+/// the call that computes a node's proxies, whatever their number, and `sum` for adding up a node, the last two without
+/// `source`. So have `stem` and `head`.
 ///
 /// # Errors
-/// [`Error::Usage`] if `place` is a container or the backbone's architecture is unknown; [`Error::File`].
+/// [`Error::Usage`] if `place` is a file that the command reads, or for `--skips`; [`Error::Container`] if the
+/// backbone's architecture is unknown; [`Error::File`].
 pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place: &str) -> Result<()> {
-    // Never overwrite a backbone or task by mistake.
-    let is_file = std::fs::metadata(place).is_ok_and(|there| there.is_file());
-    if is_file && std::fs::read(place).is_ok_and(|there| there.starts_with(b"\x89TLR")) {
-        let got = format!("--blocks {place}, which is a backbone or task");
-        return Err(Error::Usage { got, want: "a file for the table".into() });
-    }
     let Some(manifest) = backbone.manifest() else {
         return Err(Error::Internal { what: "a backbone without a manifest".into() });
     };
     let failed = |source| Error::Container { file: manifest.name.clone(), source };
     let arch: Arch = manifest.plan.arch.parse().map_err(failed)?;
-    let skips: Skips = args.value("--skips").unwrap_or("3").parse().map_err(failed)?;
-    let student = manifest.plan.with_proxies(skips, arch.proxy_form()).map_err(failed)?.folded();
-    let task = if backbone.is_int8() {
-        let middle = |relu| if relu { 0 } else { 128 };
-        let maps = student.maps().into_iter();
-        let grids: Vec<Grid> = maps.map(|map| Grid { scale: 1.0 / 64.0, zero: middle(map.relu) }).collect();
-        Task::from_tensors_int8(backbone, "student", &student, &Neutral, &grids)?
-    } else {
-        Task::from_tensors(backbone, "student", &student, &Neutral)?
-    };
-    let mut input = vec![0.0; task.input().len()];
+    let skips = args.value("--skips").unwrap_or("3");
+    let skips: Skips = skips.parse().map_err(|_| Error::Usage {
+        got: format!("--skips {skips}"),
+        want: "a number from 1, or `dense`".into(),
+    })?;
+    let mut all = Student::new(backbone, &manifest.plan, arch, skips)?;
+    let mut one = Student::new(backbone, &manifest.plan, arch, Skips::Nearest(1))?;
+    let mut input = vec![0.0; all.task.input().len()];
     golden_input(1, &mut input);
-    let times = session.time_layers(&task, &input, FRAMES)?;
-
-    let last = student.cells.len() + 1;
-    // An ordered list: a map would noticeably increase the size of the program.
-    let mut rows: Vec<(Gate, f64)> = Vec::new();
-    let mut add = |key, us| match rows.binary_search_by(|(known, _)| known.cmp(&key)) {
-        Ok(at) => rows[at].1 += us,
-        Err(at) => rows.insert(at, (key, us)),
-    };
-    for (layer, time) in task.layers().iter().zip(times) {
-        let us = time.as_secs_f64() * 1e6;
-        let outside = match layer.node {
-            0 => "stem",
-            node if node == last => "head",
-            _ => "sum",
-        };
-        if layer.gates.is_empty() {
-            add((layer.node, None, outside), us);
-        }
-        // Proxies run in one call share its time in proportion to their multiply-adds.
-        for &(role, source, macs) in &layer.gates {
-            let role = if role == Role::Block { "block" } else { "proxy" };
-            let share = if layer.gates.len() == 1 { 1.0 } else { macs as f64 / layer.macs as f64 };
-            add((layer.node, Some(source), role), us * share);
-        }
+    for _ in 0..ROUNDS {
+        all.round(session, &input)?;
+        one.round(session, &input)?;
     }
-    let as_json = std::path::Path::new(place).extension().is_some_and(|extension| extension == "json");
     let mut lines = Vec::new();
-    for ((node, source, role), us) in rows {
-        let us = (us * 1000.0).round() / 1000.0;
+    for (node, source, role, us) in table(&all, &one, manifest.plan.cells.len() + 1) {
         let from = source.map_or("null".to_owned(), |source| source.to_string());
-        lines.push(if as_json {
-            let object = json::Object::new().number("node", node as f64).raw("source", &from);
-            object.text("role", role).number("us", us).end()
-        } else {
-            format!("{node}\t{}\t{role}\t{us}\n", source.map_or("-".to_owned(), |_| from))
-        });
+        let object = json::Object::new().number("node", node as f64).raw("source", &from);
+        lines.push(object.text("role", role).number("us", (us * 1000.0).round() / 1000.0).end());
     }
     let precision = match (backbone.is_int8(), backbone.isa().is_half()) {
         (true, _) => "int8",
         (_, true) => "f16",
         _ => "f32",
     };
-    let text = if as_json {
-        let object = json::Object::new()
-            .text("arch", &manifest.plan.arch)
-            .raw("size", &format!("[{},{}]", manifest.plan.input.h, manifest.plan.input.w))
-            .text("isa", backbone.isa().name())
-            .text("precision", precision)
-            .number("threads", session.threads() as f64)
-            .raw("rows", &json::array(&lines));
-        object.line()
-    } else {
-        format!("node\tsource\trole\tus\n{}", lines.concat())
-    };
-    std::fs::write(place, text).map_err(|error| Error::File {
+    let object = json::Object::new()
+        .text("arch", &manifest.plan.arch)
+        .raw("size", &format!("[{},{}]", manifest.plan.input.h, manifest.plan.input.w))
+        .text("isa", backbone.isa().name())
+        .text("precision", precision)
+        .number("threads", session.threads() as f64)
+        .raw("rows", &json::array(&lines));
+    std::fs::write(place, object.line()).map_err(|error| Error::File {
         path: place.into(),
         action: "write",
         kind: error.kind(),
     })?;
     eprintln!("{place}: {} rows for {} on {}", lines.len(), manifest.plan.arch, backbone.isa());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_call_takes_whatever_it_computes_is_told_from_two_calls() {
+        // 4 us, and 2 us per thousand multiply-adds.
+        assert!((call_alone((3000, 10.0), (1000, 6.0)) - 4.0).abs() < 1e-9);
+        for (noisy, want) in [((3000, 5.0), 5.0), ((3000, 60.0), 0.0), ((1000, 6.0), 6.0)] {
+            assert_eq!(call_alone(noisy, (1000, 6.0)), want, "{noisy:?}");
+        }
+    }
 }

@@ -64,14 +64,19 @@ pub struct Frames {
 
 impl Frames {
     /// # Errors
-    /// [`Error::File`].
+    /// [`Error::File`]; [`Error::Usage`] for a folder.
     pub fn open(name: &str, raw: Option<Raw>) -> Result<Frames> {
         let from: Box<dyn BufRead> = if name == "-" {
             Box::new(std::io::stdin().lock())
         } else {
             let failed =
                 |error: std::io::Error| Error::File { path: name.into(), action: "open", kind: error.kind() };
-            Box::new(BufReader::new(File::open(name).map_err(failed)?))
+            let file = File::open(name).map_err(failed)?;
+            if file.metadata().is_ok_and(|is| is.is_dir()) {
+                let want = format!("image files, such as {}/*.png", name.trim_end_matches('/'));
+                return Err(Error::Usage { got: format!("{name} is a directory"), want });
+            }
+            Box::new(BufReader::new(file))
         };
         Ok(Frames { name: name.into(), raw, from, count: 0 })
     }
@@ -157,7 +162,7 @@ impl Frames {
 
     #[cfg(feature = "png")]
     fn png(&mut self, image: &mut Image) -> Result<()> {
-        use png::{ColorType, Limits, Transformations};
+        use png::{BitDepth, ColorType, Limits, Transformations};
         // The decoder needs to seek, which a stream cannot: one PNG image per stream, read whole.
         let mut bytes = Vec::new();
         let read = self.from.by_ref().take(MAX_BYTES as u64).read_to_end(&mut bytes);
@@ -167,10 +172,12 @@ impl Frames {
         }
         let mut decoder =
             png::Decoder::new_with_limits(std::io::Cursor::new(bytes), Limits { bytes: MAX_BYTES });
-        decoder.set_transformations(Transformations::normalize_to_color8());
+        decoder.set_transformations(Transformations::EXPAND);
         let wrong = |error: png::DecodingError| self.wrong(&error.to_string(), "a PNG image");
         let mut reader = decoder.read_info().map_err(wrong)?;
-        let size = reader.output_buffer_size().filter(|size| *size <= MAX_BYTES);
+        let is_wide = reader.output_color_type().1 == BitDepth::Sixteen;
+        let most = if is_wide { 2 * MAX_BYTES } else { MAX_BYTES };
+        let size = reader.output_buffer_size().filter(|size| *size <= most);
         let size = size.ok_or_else(|| self.wrong("a PNG image that is too large", "a smaller one"))?;
         image.pixels.resize(size, 0);
         let info = reader.next_frame(&mut image.pixels).map_err(wrong)?;
@@ -183,6 +190,13 @@ impl Frames {
         };
         image.channels = keep;
         let area = image.width * image.height;
+        if is_wide {
+            // Rounded, as for training; the decoder itself would drop the lower byte.
+            for sample in 0..area * from {
+                let wide = u16::from_be_bytes([image.pixels[2 * sample], image.pixels[2 * sample + 1]]);
+                image.pixels[sample] = ((u32::from(wide) + 128) / 257) as u8;
+            }
+        }
         for pixel in 0..area {
             image.pixels.copy_within(pixel * from..pixel * from + keep, pixel * keep);
         }
@@ -256,6 +270,29 @@ mod tests {
                 assert_eq!((got.width, got.height, got.channels, got.pixels), *want);
             }
             assert!(!frames.next(&mut image).unwrap());
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "png")]
+    fn samples_of_sixteen_bits_are_rounded() {
+        use png::ColorType::{Grayscale, GrayscaleAlpha, Rgb, Rgba};
+        // type, samples of a pixel, those of them that are kept
+        for (color, samples, kept) in [(Grayscale, 1, 1), (GrayscaleAlpha, 2, 1), (Rgb, 3, 3), (Rgba, 4, 3)] {
+            let numbers: Vec<u16> = (0..64 * 32 * samples).map(|i| (i * 8191 % 65536) as u16).collect();
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+            let mut file = Vec::new();
+            let mut encoder = png::Encoder::new(&mut file, 64, 32);
+            encoder.set_color(color);
+            encoder.set_depth(png::BitDepth::Sixteen);
+            encoder.write_header().unwrap().write_image_data(&bytes).unwrap();
+            let mut image = Image::default();
+            assert!(frames(&file, None).next(&mut image).unwrap());
+            let pixels = numbers.chunks(samples).flat_map(|pixel| &pixel[..kept]);
+            let want: Vec<u8> = pixels.map(|number| (f64::from(*number) / 257.0).round() as u8).collect();
+            let got = image.frame();
+            assert_eq!((got.width, got.height, got.channels), (64, 32, kept), "{color:?}");
+            assert!(got.pixels == want, "{color:?}");
         }
     }
 

@@ -93,7 +93,8 @@ fn overview() -> String {
         text += &format!("  {:<10} {}\n", command.name, command.about);
     }
     text + "\nedge-runtime COMMAND --help shows a command's options and an example.\n\
-            Exit codes: 0 done, 2 usage, 3 signature or corruption, 4 incompatible, 6 health check failed, 1 other.\n"
+            Exit codes: 0 done, 2 usage or unreadable image, 3 signature or corruption, 4 incompatible,\n\
+            6 health check failed, 1 other.\n"
 }
 
 fn help(command: &Command) -> String {

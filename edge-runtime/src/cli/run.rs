@@ -19,18 +19,21 @@ pub const COMMAND: Command = Command {
         store::THREADS,
         store::TRUST,
         spec("--alternate", None, "switch to the next task before every frame"),
-        spec("--script", Some("A,B,..."), "task names to cycle through, one per frame"),
+        spec("--script", Some("A,B,..."), "tasks to cycle through, one per frame; names as for --task"),
         spec("--each", None, "give every frame to every task"),
         spec("--stream", None, "start each task's first frame while its bundle is still being decoded"),
         spec("--budget-mib", Some("N"), "memory for resident tasks; least recently used ones are evicted"),
         spec("--raw", Some("WxHxC"), "frames are raw bytes, height x width x channels"),
-        spec("--deadline-ms", Some("N"), "count frames that take longer (fractions allowed)"),
+        spec("--deadline-ms", Some("N"), "mark and count frames that take longer (fractions allowed)"),
         spec("--metrics", Some("FILE"), "write Prometheus text there every second; `stdout`: at the end"),
         spec("--json", None, "one JSON object per frame: file, task, label, score, us, late"),
     ],
     files: Some(" FILE..."),
-    help: "Files are PNG, PPM or PGM; `-` reads one PNG image, or a stream of PPM and PGM, from standard input. The first task\n\
-           answers, unless --alternate, --script or --each is given.\n\nExamples:\n  \
+    help: "Files are PNG, PPM or PGM; `-` reads one PNG image, or a stream of PPM and PGM, from standard input.\n\
+           The first task answers, unless --alternate, --script or --each is given.\n\n\
+           With --deadline-ms, the line of a frame that took longer ends in `late` (--json: \"late\":true);\n\
+           --metrics counts these frames in edge_runtime_missed_deadlines_total.\n\n\
+           Examples:\n  \
            edge-runtime run --store store/ --alternate --json frame1.png frame2.png\n  \
            camera | edge-runtime run --backbone b.backbone --task signs.task --raw 640x480x3 -\n  \
            edge-runtime run --store store/ --deadline-ms 5 --metrics metrics.prom frames/*.ppm\n",
@@ -51,6 +54,9 @@ struct Order {
 
 fn run(args: &Args) -> Result<()> {
     let files = store::Files::find(args)?;
+    if args.value("--metrics") != Some("stdout") {
+        files.check_output(args, "--metrics")?;
+    }
     let raw = args.value("--raw").map(Raw::parse).transpose()?;
     let deadline = args.value("--deadline-ms").map(milliseconds).transpose()?;
     if args.files.is_empty() {
@@ -172,7 +178,12 @@ fn order(args: &Args, runtime: &Runtime, loaded: Vec<(TaskId, PathBuf)>) -> Resu
     let Some(script) = args.value("--script") else { return Ok(Order { tasks: loaded, stream, step, each }) };
     let known = || runtime.resident().map(|(_, task)| task.name()).collect::<Vec<_>>().join(", ");
     let named = script.split(',').map(|name| {
-        let found = runtime.find(name).and_then(|id| loaded.iter().find(|(own, _)| *own == id));
+        let mut files = loaded.iter().filter(|(_, path)| store::is_named(path, name));
+        let found = match (files.next(), files.next()) {
+            (Some((_, one)), Some((_, other))) => return Err(store::ambiguous(name, one, other)),
+            (None, _) => runtime.find(name).and_then(|id| loaded.iter().find(|(own, _)| *own == id)),
+            (found, None) => found,
+        };
         found.cloned().ok_or_else(|| Error::Usage { got: format!("task `{name}`"), want: known() })
     });
     Ok(Order { tasks: named.collect::<Result<_>>()?, stream, step, each })
@@ -238,5 +249,6 @@ fn line(as_json: bool, file: &str, scores: &Scores<'_>, time: Duration) -> Strin
             .raw("late", if scores.late { "true" } else { "false" });
         return object.line();
     }
-    format!("{file}\t{}\t{}\t{:.4}\t{us:.0} us\n", scores.task, scores.label, scores.score)
+    let late = if scores.late { " late" } else { "" };
+    format!("{file}\t{}\t{}\t{:.4}\t{us:.0} us{late}\n", scores.task, scores.label, scores.score)
 }

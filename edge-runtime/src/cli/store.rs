@@ -1,16 +1,21 @@
 //! Selects the backbone and tasks a command works on.
 
 use super::args::{Args, Spec, spec};
-use bundles::container::TrustedKey;
+use bundles::container::{Bundle, TrustedKey};
 use edge_runtime::kernels::Isa;
 use edge_runtime::{Backbone, Error, Options, Result, TaskId, trusted_key};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub const STORE: Spec = spec("--store", Some("DIR"), "directory with one *.backbone and its *.task files");
 pub const BACKBONE: Spec = spec("--backbone", Some("FILE"), "backbone file, instead of a store's");
-pub const TASK: Spec =
-    spec("--task", Some("FILE|NAME"), "task bundle, or a task of the store; repeatable (default: all)");
+pub const TASK: Spec = spec(
+    "--task",
+    Some("FILE|NAME"),
+    "task bundle, or a task of the store, by its file's name or its own; repeatable (default: all)",
+);
 pub const ISA: Spec = spec(
     "--isa",
     Some("NAME"),
@@ -32,7 +37,7 @@ impl Files {
     /// From `--store`, `--backbone`, `--task`, `--trust`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for no backbone, more than one, or an unknown task.
+    /// [`Error::Usage`] for no backbone, more than one, or a task that is unknown or ambiguous.
     pub fn find(args: &Args) -> Result<Files> {
         let store = args.value("--store").map(Path::new);
         let listed = |extension| store.map_or(Ok(Vec::new()), |store| list(store, extension));
@@ -60,18 +65,12 @@ impl Files {
         let known = listed("task")?;
         let mut tasks = Vec::new();
         for named in args.values("--task") {
-            let in_store = known.iter().find(|path| path.file_stem().is_some_and(|stem| stem == named));
+            let in_store = known.iter().find(|path| is_named(path, named));
             let path = Path::new(named);
             match in_store {
                 Some(found) => tasks.push(found.clone()),
                 None if path.exists() || store.is_none() => tasks.push(path.into()),
-                None => {
-                    let names: Vec<_> = known.iter().filter_map(|path| path.file_stem()).collect();
-                    return Err(Error::Usage {
-                        got: format!("no task `{named}` in the store"),
-                        want: format!("one of {names:?}, or the path of a bundle"),
-                    });
-                }
+                None => tasks.push(holding(&known, named)?),
             }
         }
         if tasks.is_empty() {
@@ -79,6 +78,29 @@ impl Files {
         }
         let trusted = args.values("--trust").map(trusted_key).collect::<Result<_>>()?;
         Ok(Files { backbone, tasks, trusted })
+    }
+
+    /// Refuses the file given as `option` for output, if there is one, when the command reads it or it holds a
+    /// backbone or task.
+    ///
+    /// # Errors
+    /// [`Error::Usage`].
+    pub fn check_output(&self, args: &Args, option: &str) -> Result<()> {
+        let Some(place) = args.value(option).filter(|place| Path::new(place).is_file()) else {
+            return Ok(());
+        };
+        let real = |path: &Path| path.canonicalize().ok();
+        let there = real(Path::new(place));
+        let own = self.tasks.iter().chain([&self.backbone]).map(PathBuf::as_path);
+        let others = args.values("--trust").chain(args.files.iter().map(String::as_str)).map(Path::new);
+        let what = if is_container(Path::new(place)) {
+            "a backbone or task"
+        } else if there.is_some() && own.chain(others).any(|input| real(input) == there) {
+            "a file that this command reads"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Usage { got: format!("{option} {place}, which is {what}"), want: "another file".into() })
     }
 
     /// Opens the backbone for `isa`, or without one as [`Options::isa`] says, and reports on standard error what
@@ -121,6 +143,48 @@ impl Files {
             }),
             tasks => Ok(tasks),
         }
+    }
+}
+
+/// Whether the file at `path` begins as backbones and tasks do.
+fn is_container(path: &Path) -> bool {
+    let mut start = [0; 4];
+    File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == *b"\x89TLR"
+}
+
+/// Whether the file at `path` has this name, which is without folder and extension.
+pub fn is_named(path: &Path, name: &str) -> bool {
+    path.file_stem().is_some_and(|stem| stem == name)
+}
+
+/// The one of the bundles `files` that says that its task is called `name`.
+///
+/// # Errors
+/// [`Error::Usage`] for none, or more than one.
+fn holding(files: &[PathBuf], name: &str) -> Result<PathBuf> {
+    let is_it = |path: &&PathBuf| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        Bundle::parse(&bytes).is_ok_and(|bundle| bundle.manifest().name == name)
+    };
+    let mut found = files.iter().filter(is_it);
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one.clone()),
+        (Some(one), Some(other)) => Err(ambiguous(name, one, other)),
+        (None, _) => {
+            let names: Vec<_> = files.iter().filter_map(|path| path.file_stem()).collect();
+            Err(Error::Usage {
+                got: format!("no task `{name}` in the store"),
+                want: format!("one of {names:?}, or the path of a bundle"),
+            })
+        }
+    }
+}
+
+/// The error for a name that two files have, or their tasks.
+pub fn ambiguous(name: &str, one: &Path, other: &Path) -> Error {
+    Error::Usage {
+        got: format!("task `{name}`, which may be {} or {}", one.display(), other.display()),
+        want: "a name that only one of them has".into(),
     }
 }
 

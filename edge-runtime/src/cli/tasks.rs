@@ -13,7 +13,7 @@ pub const COMMAND: Command = Command {
     files: Some(" [FILE...]"),
     help: "FILE may be a directory; every byte of a bundle is verified. The digest identifies a bundle's\n\
            contents, as shown by `tailor inspect`: it differs between versions, and signing keeps it.\n\
-           The first 16 digits are listed; --json has all.\n\n\
+           The first 16 digits are listed; --json has all. Other commands take the name listed, or the file's.\n\n\
            Example:\n  edge-runtime tasks --store store/\n",
     run,
 };
@@ -25,7 +25,13 @@ fn run(args: &Args) -> Result<()> {
     let mut files = Vec::new();
     for place in args.value("--store").into_iter().chain(args.files.iter().map(String::as_str)) {
         match Path::new(place) {
-            directory if directory.is_dir() => files.extend(store::list(directory, "task")?),
+            directory if directory.is_dir() => {
+                let found = store::list(directory, "task")?;
+                if found.is_empty() {
+                    eprintln!("{place}: no *.task file there");
+                }
+                files.extend(found);
+            }
             file => files.push(PathBuf::from(file)),
         }
     }

@@ -237,8 +237,8 @@ fn tasks_and_backbones_of_other_precisions_are_refused_by_name() {
     let f32 = open(packed.backbone.clone()).unwrap();
     // backbone, task, words of the message
     let cases = [
-        (&int8, packed.tasks[0].1.clone(), ["holds no scales", "packing `int8`"]),
-        (&f32, rounded::task(&packed, 0, |_, _| ()), ["packing `int8`", "packing `f32`"]),
+        (&int8, packed.tasks[0].1.clone(), ["packing `int8`; use such a backbone", "pack TASK --precision"]),
+        (&f32, rounded::task(&packed, 0, |_, _| ()), ["packing `f32`; use the", "pack NET --precision int8"]),
     ];
     for (backbone, task, words) in cases {
         let error = Task::from_bytes(backbone, "digits.task", &task).unwrap_err();

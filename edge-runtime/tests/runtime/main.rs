@@ -11,6 +11,7 @@ mod gate;
 mod half;
 mod int8;
 mod loading;
+mod mixed_up;
 mod naive;
 mod output;
 mod random;

@@ -2,8 +2,8 @@
 //! --blocks`.
 
 use crate::{Error, Result};
-use bundles::plan::{Arch, Plan, Role};
-use std::collections::BTreeMap;
+use bundles::plan::{Arch, Gate, Op, Plan, Role};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The part of the network that a row measures.
@@ -12,6 +12,10 @@ enum Part {
     Stem,
     Block,
     Proxy,
+    /// A pooled source, for the proxies of all nodes of one size that read it.
+    Pool,
+    /// The call that computes a node's proxies, whatever their number.
+    Proxies,
     Sum,
     Head,
 }
@@ -22,6 +26,8 @@ impl Part {
             ("stem", Part::Stem),
             ("block", Part::Block),
             ("proxy", Part::Proxy),
+            ("pool", Part::Pool),
+            ("proxies", Part::Proxies),
             ("sum", Part::Sum),
             ("head", Part::Head),
         ]
@@ -31,11 +37,11 @@ impl Part {
 
     /// Whether the part reads a source node, which the row must then name.
     fn has_source(self) -> bool {
-        matches!(self, Part::Block | Part::Proxy)
+        matches!(self, Part::Block | Part::Proxy | Part::Pool)
     }
 }
 
-/// What the table was measured on, if it says so; tab-separated tables do not.
+/// What the table was measured on, if it says so.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Measured {
     arch: Option<String>,
@@ -51,26 +57,28 @@ pub struct LatencyTable {
     /// Path of the file, for error messages.
     file: String,
     measured: Measured,
-    rows: BTreeMap<(usize, Option<usize>, Part), f64>,
+    rows: BTreeMap<Key, f64>,
 }
 
+/// Node, source, part.
+type Key = (usize, Option<usize>, Part);
+
 impl LatencyTable {
-    /// Reads a table: JSON if the name ends in `.json`, tab-separated `node source role us` otherwise.
+    /// Reads a table.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] for a malformed line, a time that is negative or not finite, or a
+    /// [`Error::Io`]; [`Error::Data`] for anything but a table, a time that is negative or not finite, or a
     /// duplicate row.
     pub fn read(path: &Path) -> Result<LatencyTable> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let read = match path.extension().is_some_and(|extension| extension == "json") {
-            true => rows_of_json(&text),
-            false => rows_of_lines(&text).map(|rows| (Measured::default(), rows)),
-        };
-        let file = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        LatencyTable::parse(&path.display().to_string(), &bytes)
+    }
+
+    fn parse(file: &str, bytes: &[u8]) -> Result<LatencyTable> {
         let refuse =
-            |found: String| Error::data(&file, found, "a table made by `edge-runtime bench --blocks`");
-        let (measured, rows) = read.map_err(refuse)?;
-        let mut table = LatencyTable { file: file.clone(), measured, rows: BTreeMap::new() };
+            |found: String| Error::data(file, found, "a table made by `edge-runtime bench --blocks`");
+        let (measured, rows) = rows_of(bytes).map_err(refuse)?;
+        let mut table = LatencyTable { file: file.into(), measured, rows: BTreeMap::new() };
         for row in rows {
             let key = row.key().map_err(refuse)?;
             if table.rows.insert(key, row.us).is_some() {
@@ -130,20 +138,47 @@ impl LatencyTable {
         Ok(self.get((0, None, Part::Stem))? + self.get((plan.cells.len() + 1, None, Part::Head))?)
     }
 
-    /// Microseconds that node `node` takes regardless of its inputs; 0 if its sum is part of another step.
-    pub fn sum(&self, node: usize) -> f64 {
-        self.rows.get(&(node, None, Part::Sum)).copied().unwrap_or(0.0)
+    /// Microseconds of what the live gates of `plan` share: sums of nodes, calls that compute a node's proxies, and
+    /// pools, each as often as it is computed.
+    pub fn shared(&self, plan: &Plan) -> f64 {
+        let cells = plan.cells.iter().enumerate();
+        let gates = cells.flat_map(|(i, cell)| cell.gates.iter().map(move |gate| (i + 1, gate)));
+        let parts: BTreeSet<Key> = gates.flat_map(|(node, gate)| self.parts_shared_by(node, gate)).collect();
+        parts.iter().filter_map(|part| self.rows.get(part)).sum()
+    }
+
+    /// Microseconds of what `gate` of `node` shares with others, if it has to pay for all of it.
+    pub fn shared_by(&self, node: usize, gate: &Gate) -> f64 {
+        self.parts_shared_by(node, gate).filter_map(|part| self.rows.get(&part)).sum()
+    }
+
+    /// The rows that a live gate needs besides its own.
+    fn parts_shared_by(&self, node: usize, gate: &Gate) -> impl Iterator<Item = Key> {
+        let is_proxy = gate.role == Role::Proxy;
+        let is_pooled =
+            is_proxy && gate.paths.iter().any(|path| matches!(path.ops.first(), Some(Op::MaxPool { .. })));
+        // Later nodes are smaller, so a pool belongs to the last of its source's rows that is not behind the node.
+        let pool = || {
+            let pools = self.rows.keys().filter(|(of, source, part)| {
+                *part == Part::Pool && *source == Some(gate.source) && *of <= node
+            });
+            pools.max_by_key(|(of, ..)| *of).copied()
+        };
+        let pool = if is_pooled { pool() } else { None };
+        [Some((node, None, Part::Sum)), is_proxy.then_some((node, None, Part::Proxies)), pool]
+            .into_iter()
+            .flatten()
     }
 
     /// The table's contents, as part of a run's identity.
     pub fn fingerprint(&self) -> String {
-        let row = |(&(node, source, part), us): (&(usize, Option<usize>, Part), &f64)| {
+        let row = |(&(node, source, part), us): (&Key, &f64)| {
             format!("{node} {} {part:?} {us}", source.map_or("-".into(), |s| s.to_string()))
         };
         self.rows.iter().map(row).collect::<Vec<_>>().join(";")
     }
 
-    fn get(&self, key: (usize, Option<usize>, Part)) -> Result<f64> {
+    fn get(&self, key: Key) -> Result<f64> {
         self.rows.get(&key).copied().ok_or_else(|| {
             let (node, source, part) = key;
             let from = source.map_or(String::new(), |source| format!(" from node {source}"));
@@ -166,7 +201,7 @@ struct Row {
 }
 
 impl Row {
-    fn key(&self) -> std::result::Result<(usize, Option<usize>, Part), String> {
+    fn key(&self) -> std::result::Result<Key, String> {
         let Some(part) = Part::named(&self.role) else {
             return Err(format!("role `{}`", self.role));
         };
@@ -181,29 +216,9 @@ impl Row {
     }
 }
 
-fn rows_of_lines(text: &str) -> std::result::Result<Vec<Row>, String> {
-    let mut lines = text.lines();
-    let header = lines.next().unwrap_or_default();
-    if header.split('\t').ne(["node", "source", "role", "us"]) {
-        return Err(format!("first line `{header}`"));
-    }
-    let row = |line: &str| {
-        let mut fields = line.split('\t');
-        let node = fields.next()?.parse().ok()?;
-        let source = match fields.next()? {
-            "-" => None,
-            number => Some(number.parse().ok()?),
-        };
-        let role = fields.next()?.to_owned();
-        let us = fields.next()?.parse().ok()?;
-        fields.next().is_none().then_some(Row { node, source, role, us })
-    };
-    lines.map(|line| row(line).ok_or_else(|| format!("line `{line}`"))).collect()
-}
-
 /// The rows, and what they were measured on, if stated.
-fn rows_of_json(text: &str) -> std::result::Result<(Measured, Vec<Row>), String> {
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn rows_of(bytes: &[u8]) -> std::result::Result<(Measured, Vec<Row>), String> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let rows = value["rows"].as_array().ok_or("no `rows`")?;
     let number = |value: &serde_json::Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
     let row = |row: &serde_json::Value| {
@@ -227,87 +242,131 @@ fn rows_of_json(text: &str) -> std::result::Result<(Measured, Vec<Row>), String>
 }
 
 #[cfg(test)]
+impl LatencyTable {
+    /// A table of `(node, source, role, microseconds)`, that says nothing about where it was measured.
+    pub(crate) fn of(rows: &[(usize, Option<usize>, &str, f64)]) -> LatencyTable {
+        let row = |&(node, source, role, us): &(usize, Option<usize>, &str, f64)| serde_json::json!({"node": node, "source": source, "role": role, "us": us});
+        let rows: Vec<_> = rows.iter().map(row).collect();
+        LatencyTable::parse("table.json", serde_json::json!({"rows": rows}).to_string().as_bytes()).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use bundles::plan::Skips;
+    use crate::fit::Measure;
+    use bundles::plan::{GateId, Skips};
 
-    const TSV: &str = "node\tsource\trole\tus\n0\t-\tstem\t5\n1\t0\tblock\t10\n1\t0\tproxy\t2\n1\t-\tsum\t0.5\n\
-                       4\t-\thead\t1\n";
-
-    fn read(name: &str, text: &str) -> Result<LatencyTable> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        LatencyTable::read(&path)
+    fn student(arch: Arch, skips: usize) -> Plan {
+        let backbone = arch.plan(32, 32, 10).unwrap();
+        backbone.with_proxies(Skips::Nearest(skips), arch.proxy_form()).unwrap()
     }
 
     #[test]
-    fn both_forms_say_the_same() {
-        let json = r#"{"arch":"cifar-resnet8-b","size":[32,32],"isa":"avx2","precision":"f32","threads":2,"rows":[{"node":0,"source":null,"role":"stem","us":5},
-            {"node":1,"source":0,"role":"block","us":10},{"node":1,"source":0,"role":"proxy","us":2},
-            {"node":1,"source":null,"role":"sum","us":0.5},{"node":4,"source":null,"role":"head","us":1}]}"#;
-        let (a, b) = (read("t.tsv", TSV).unwrap(), read("t.json", json).unwrap());
-        assert_eq!(a.rows, b.rows);
-        assert_eq!(a.fingerprint(), b.fingerprint());
-        assert!(a.about().is_none() && b.about().unwrap().ends_with("with avx2, f32, 2 threads"));
+    fn a_table_says_what_it_was_measured_on_and_for() {
+        let rows = r#"[{"node":0,"source":null,"role":"stem","us":5},{"node":1,"source":0,"role":"block","us":10},
+            {"node":1,"source":0,"role":"proxy","us":2},{"node":1,"source":null,"role":"sum","us":0.5},
+            {"node":4,"source":null,"role":"head","us":1}]"#;
+        let full = format!(
+            r#"{{"arch":"cifar-resnet8-b","size":[32,32],"isa":"avx2","precision":"f32","threads":2,"rows":{rows}}}"#
+        );
+        let silent = format!(r#"{{"rows":{rows}}}"#);
+        let read = |text: &str| LatencyTable::parse("t.json", text.as_bytes()).unwrap();
+        let (full, silent) = (read(&full), read(&silent));
+        assert_eq!(full.rows, silent.rows);
+        assert_eq!(full.fingerprint(), silent.fingerprint());
+        assert!(silent.about().is_none() && full.about().unwrap().ends_with("with avx2, f32, 2 threads"));
         let arch: Arch = "cifar-resnet8-b".parse().unwrap();
         let other = "cifar-resnet20-b".parse().unwrap();
         for (arch, size) in [(arch, 32), (other, 32), (arch, 48)] {
-            a.check(arch, size).expect("lines name neither architecture nor images");
+            silent.check(arch, size).expect("names neither architecture nor images");
         }
-        b.check(arch, 32).expect("of this backbone");
+        full.check(arch, 32).expect("of this backbone");
         for (arch, size, found, want) in [
             (other, 32, "measured on a cifar-resnet8-b", "a table of a cifar-resnet20-b"),
             (arch, 48, "measured on images of 32x32 pixels", "a table of images of 48x48"),
         ] {
-            let error = b.check(arch, size).unwrap_err().to_string();
+            let error = full.check(arch, size).unwrap_err().to_string();
             assert!(["t.json", found, want].iter().all(|part| error.contains(part)), "{error}");
         }
-        let plan = arch.plan(32, 32, 10).unwrap().with_proxies(Skips::Nearest(1), arch.proxy_form()).unwrap();
-        assert_eq!((a.gate(&plan, 1, 0).unwrap(), a.gate(&plan, 1, 1).unwrap()), (10.0, 2.0));
-        assert_eq!((a.fixed(&plan).unwrap(), a.sum(1), a.sum(2)), (6.0, 0.5, 0.0));
-        let missing = a.gate(&plan, 2, 0).unwrap_err().to_string();
+        let plan = student(arch, 1);
+        assert_eq!((full.gate(&plan, 1, 0).unwrap(), full.gate(&plan, 1, 1).unwrap()), (10.0, 2.0));
+        assert_eq!((full.fixed(&plan).unwrap(), full.shared(&plan)), (6.0, 0.5));
+        let missing = full.gate(&plan, 2, 0).unwrap_err().to_string();
         assert!(missing.contains("block of node 2 from node 1") && missing.contains("--blocks"), "{missing}");
     }
 
     #[test]
-    fn malformed_tables_are_refused_with_the_line() {
+    fn malformed_tables_are_refused_with_the_row() {
+        let row = |row: &str| format!(r#"{{"rows":[{row}]}}"#);
+        let block = |us: &str| format!(r#"{{"node":1,"source":0,"role":"block","us":{us}}}"#);
         let cases = [
-            ("t.tsv", "", "first line"),
-            ("t.tsv", "node\tsource\trole\tus\n", "no row"),
-            ("t.tsv", "node\tsource\trole\tus\n1\t0\tblock\tfast\n", "1\t0\tblock\tfast"),
-            ("t.tsv", "node\tsource\trole\tus\n1\t0\tblock\t-3\n", "-3 microseconds"),
-            ("t.tsv", "node\tsource\trole\tus\n1\t0\tblock\tNaN\n", "NaN microseconds"),
-            ("t.tsv", "node\tsource\trole\tus\n1\t-\tblock\t3\n", "without a source"),
-            ("t.tsv", "node\tsource\trole\tus\n1\t0\tsum\t3\n", "with a source"),
-            ("t.tsv", "node\tsource\trole\tus\n1\t0\tgate\t3\n", "role `gate`"),
-            ("t.tsv", "node\tsource\trole\tus\n1\t0\tblock\t3\n1\t0\tblock\t4\n", "two rows"),
-            ("t.json", "{}", "no `rows`"),
-            ("t.json", r#"{"rows":[{"node":1}]}"#, "row"),
-            ("t.json", r#"{"size":[32],"rows":[]}"#, "size [32]"),
+            ("PK\u{3}\u{4}".into(), "expected value"),
+            ("{}".into(), "no `rows`"),
+            (row(""), "no row"),
+            (row(r#"{"node":1}"#), r#"row {"node":1}"#),
+            (row(&block("\"fast\"")), "fast"),
+            (row(&block("-3")), "-3 microseconds"),
+            (row(r#"{"node":1,"source":null,"role":"block","us":3}"#), "without a source"),
+            (row(r#"{"node":1,"source":null,"role":"pool","us":3}"#), "without a source"),
+            (row(r#"{"node":1,"source":0,"role":"sum","us":3}"#), "with a source"),
+            (row(r#"{"node":1,"source":0,"role":"gate","us":3}"#), "role `gate`"),
+            (row(&format!("{},{}", block("3"), block("4"))), "two rows"),
+            (r#"{"size":[32],"rows":[]}"#.into(), "size [32]"),
         ];
-        for (name, text, want) in cases {
-            let error = read(name, text).unwrap_err().to_string();
-            assert!(error.contains(want), "{text:?}: {error}");
+        for (text, want) in cases {
+            let text: String = text;
+            let error = LatencyTable::parse("t.json", text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(want) && error.contains("t.json"), "{text:?}: {error}");
         }
+    }
+
+    /// Nodes 1, 2 and 3 of this network are 32, 16 and 8 pixels wide.
+    #[test]
+    fn what_gates_share_is_charged_as_often_as_it_is_computed() {
+        let whole = student("cifar-resnet8-b".parse().unwrap(), 3);
+        let shared = [
+            (2, None, "proxies", 100.0),
+            (3, None, "proxies", 200.0),
+            (2, Some(0), "pool", 10.0),
+            (2, Some(1), "pool", 20.0),
+            (3, Some(0), "pool", 1.0),
+            (3, Some(1), "pool", 2.0),
+            (3, Some(2), "pool", 4.0),
+            (3, None, "sum", 0.5),
+        ];
+        let table = LatencyTable::of(&shared);
+        let without = |gates: &[(usize, usize, Role)]| {
+            let dropped = gates.iter().map(|&(node, source, role)| {
+                let is_it = |gate: &Gate| (gate.source, gate.role) == (source, role);
+                GateId { node, gate: whole.cells[node - 1].gates.iter().position(is_it).unwrap() }
+            });
+            table.shared(&whole.without(&dropped.collect()).unwrap())
+        };
+        use Role::{Block, Proxy};
+        assert_eq!(table.shared(&whole), 337.5);
+        assert_eq!(without(&[(3, 1, Proxy)]), 335.5);
+        assert_eq!(without(&[(3, 0, Proxy), (3, 1, Proxy), (3, 2, Proxy)]), 130.5);
+        assert_eq!(without(&[(2, 0, Proxy), (2, 1, Proxy), (3, 2, Block)]), 207.5);
+        // Two nodes of one size share a pool: in ResNet-20, nodes 4, 5 and 6 read the wider node 3.
+        let wide = student("cifar-resnet20-b".parse().unwrap(), 3);
+        let table = LatencyTable::of(&[(4, Some(3), "pool", 8.0), (7, Some(3), "pool", 64.0)]);
+        assert_eq!(table.shared(&wide), 8.0);
     }
 
     /// A block that is slow on the device is penalised most, however few its multiply-adds.
     #[test]
     fn the_slowest_block_is_charged_most() {
-        use crate::fit::Measure;
         use crate::net::{Complexity, Formula};
         use candle_core::{Device, Tensor, Var};
-        let arch: Arch = "cifar-resnet8-b".parse().unwrap();
-        let plan = arch.plan(32, 32, 10).unwrap().with_proxies(Skips::Nearest(1), arch.proxy_form()).unwrap();
+        let plan = student("cifar-resnet8-b".parse().unwrap(), 1);
         for slow in 1..=3 {
-            let rows = (1..=3).map(|node| {
-                let us = if node == slow { 500 } else { 20 };
-                format!("{node}\t{}\tblock\t{us}\n{node}\t{}\tproxy\t2\n", node - 1, node - 1)
-            });
-            let rows: String = rows.collect();
-            let text = format!("node\tsource\trole\tus\n0\t-\tstem\t5\n{rows}4\t-\thead\t1\n");
-            let measure = Measure::Latency(read("t.tsv", &text).unwrap());
+            let mut rows = vec![(0, None, "stem", 5.0), (4, None, "head", 1.0)];
+            for node in 1..=3 {
+                let us = if node == slow { 500.0 } else { 20.0 };
+                rows.extend([(node, Some(node - 1), "block", us), (node, Some(node - 1), "proxy", 2.0)]);
+            }
+            let measure = Measure::Latency(LatencyTable::of(&rows));
             assert_eq!(measure.total(&plan).unwrap(), 552.0);
             let whole = 552.0;
             let costs =

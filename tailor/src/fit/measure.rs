@@ -58,14 +58,16 @@ impl Measure {
     /// If a latency table lacks a part of it.
     pub fn total(&self, plan: &Plan) -> Result<f64> {
         let gates: f64 = self.gates(plan)?.iter().flatten().sum();
-        Ok(self.fixed(plan)? + gates + self.sums(plan))
+        Ok(self.fixed(plan)? + gates + self.shared(plan))
     }
 
-    /// Cost of adding up what reaches the live nodes, whichever gates that is.
-    pub fn sums(&self, plan: &Plan) -> f64 {
-        let Measure::Latency(table) = self else { return 0.0 };
-        let live = |(i, cell): (usize, &bundles::plan::Cell)| (!cell.is_dead()).then_some(i + 1);
-        plan.cells.iter().enumerate().filter_map(live).map(|node| table.sum(node)).sum()
+    /// Cost of what live gates share, which therefore is no single gate's: on a device, the sums of nodes, the calls
+    /// that compute their proxies, and pools.
+    pub fn shared(&self, plan: &Plan) -> f64 {
+        match self {
+            Measure::Macs | Measure::Params => 0.0,
+            Measure::Latency(table) => table.shared(plan),
+        }
     }
 
     /// Lower bound on the cost of a network pruned from `student`: stem, head, and the cheapest path between
@@ -78,8 +80,10 @@ impl Measure {
         // Cost of the cheapest path to each node.
         let mut ways = vec![0.0];
         for (i, (cell, costs)) in student.cells.iter().zip(gates).enumerate() {
-            let sum = if let Measure::Latency(table) = self { table.sum(i + 1) } else { 0.0 };
-            let through = cell.gates.iter().zip(costs).map(|(gate, cost)| ways[gate.source] + cost + sum);
+            let shared =
+                |gate| if let Measure::Latency(table) = self { table.shared_by(i + 1, gate) } else { 0.0 };
+            let through = cell.gates.iter().zip(costs);
+            let through = through.map(|(gate, cost)| ways[gate.source] + cost + shared(gate));
             ways.push(through.fold(f64::INFINITY, f64::min));
         }
         Ok(self.fixed(student)? + ways.last().copied().unwrap_or(0.0))
@@ -202,7 +206,7 @@ impl FromStr for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bundles::plan::{Arch, GateId, Skips};
+    use bundles::plan::{Arch, GateId, Role, Skips};
 
     fn backbone() -> Plan {
         "cifar-resnet20-b".parse::<Arch>().unwrap().plan(32, 32, 10).unwrap()
@@ -231,7 +235,18 @@ mod tests {
             .enumerate()
             .flat_map(|(i, cell)| (0..cell.gates.len()).map(move |gate| GateId { node: i + 1, gate }))
             .collect();
-        for measure in [Measure::Macs, Measure::Params] {
+        let mut rows = vec![(0, None, "stem", 5.0), (4, None, "head", 1.0)];
+        for (i, cell) in student.cells.iter().enumerate() {
+            let node = i + 1;
+            rows.extend([(node, None, "sum", 2.0), (node, None, "proxies", 3.0 * node as f64)]);
+            rows.push((node, Some(i), "block", 20.0));
+            for source in cell.gates.iter().filter(|gate| gate.role == Role::Proxy).map(|gate| gate.source) {
+                rows.push((node, Some(source), "proxy", 6.0 + source as f64));
+                rows.push((node, Some(source), "pool", 4.0));
+            }
+        }
+        let latency = Measure::Latency(LatencyTable::of(&rows));
+        for measure in [Measure::Macs, Measure::Params, latency] {
             let dropped =
                 |subset: u32| (0..gates.len()).filter(move |g| subset >> g & 1 == 1).map(|g| gates[g]);
             let networks =
@@ -254,12 +269,10 @@ mod tests {
     fn times_are_microseconds_however_they_are_written() {
         let arch: Arch = "cifar-resnet8-b".parse().unwrap();
         let plan = arch.plan(32, 32, 10).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("latency.tsv");
-        let blocks = "1\t0\tblock\t300\n2\t1\tblock\t400\n3\t2\tblock\t500\n";
-        let rows = format!("node\tsource\trole\tus\n0\t-\tstem\t5\n{blocks}4\t-\thead\t1\n");
-        std::fs::write(&path, rows).unwrap();
-        let measure = Measure::Latency(LatencyTable::read(&path).unwrap());
+        let blocks =
+            [(1, Some(0), "block", 300.0), (2, Some(1), "block", 400.0), (3, Some(2), "block", 500.0)];
+        let ends = [(0, None, "stem", 5.0), (4, None, "head", 1.0)];
+        let measure = Measure::Latency(LatencyTable::of(&[&ends[..], &blocks].concat()));
         let resolve = |text: &str| text.parse::<Budget>().unwrap().resolve(&measure, &plan);
         for (text, want) in
             [("0.2ms", 200.0), ("200us", 200.0), ("1.5 ms", 1500.0), ("7us", 7.0), ("50%", 603.0)]

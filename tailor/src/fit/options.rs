@@ -133,11 +133,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let of = |name: &str, us: u32| {
             let path = folder.path().join(name);
-            std::fs::write(&path, format!("node\tsource\trole\tus\n0\t-\tstem\t{us}\n1\t0\tblock\t7\n"))
-                .unwrap();
+            std::fs::write(
+                &path,
+                format!(r#"{{"rows":[{{"node":0,"source":null,"role":"stem","us":{us}}}]}}"#),
+            )
+            .unwrap();
             Recipe { cost: Measure::Latency(LatencyTable::read(&path).unwrap()), ..Recipe::small() }
         };
-        let (one, moved, other) = (of("one.tsv", 5), of("moved.tsv", 5), of("other.tsv", 6));
+        let (one, moved, other) = (of("one.json", 5), of("moved.json", 5), of("other.json", 6));
         assert_eq!(one.identity(), moved.identity());
         assert_ne!(one.identity(), other.identity());
         let table = one.options()["table"].as_str().unwrap().to_owned();

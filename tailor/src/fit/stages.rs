@@ -214,7 +214,7 @@ pub(super) struct Charge {
 impl Charge {
     /// Relates the cost of every gate to that of the whole backbone: for multiply-adds, as in the paper, of
     /// stem and blocks; for other measures and budgets, with its classifier. What a budget leaves for gates is
-    /// what stem, head and the sums of all nodes do not take.
+    /// what stem, head and what gates share do not take.
     fn new(plan: &Plan, backbone: &Plan, recipe: &Recipe) -> Result<Charge> {
         let budget = recipe.budget.map(|budget| budget.resolve(&recipe.cost, backbone)).transpose()?;
         let (per_gate, whole) = match (&recipe.cost, budget) {
@@ -229,7 +229,7 @@ impl Charge {
         };
         let (weight, allowance) = match budget {
             Some(budget) => {
-                let certain = recipe.cost.fixed(backbone)? + recipe.cost.sums(plan);
+                let certain = recipe.cost.fixed(backbone)? + recipe.cost.shared(plan);
                 (EXCESS, (budget - certain) / whole)
             }
             None => (recipe.gamma1, 0.0),
@@ -302,16 +302,13 @@ mod tests {
             .map(|gates| gates.iter().map(|cost| cost.macs as f64).collect())
             .collect();
         let paper_whole = backbone.costs(Counter::Paper).unwrap().without_head().macs as f64;
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("table.tsv");
-        let mut rows = "node\tsource\trole\tus\n0\t-\tstem\t50\n4\t-\thead\t10\n".to_string();
+        let mut rows = vec![(0, None, "stem", 50.0), (4, None, "head", 10.0)];
         for node in 1..=3 {
-            let source = node - 1;
-            rows += &format!("{node}\t{source}\tblock\t{}\n{node}\t{source}\tproxy\t7\n", 100 * node);
-            rows += &format!("{node}\t-\tsum\t3\n");
+            let source = Some(node - 1);
+            rows.extend([(node, source, "block", 100.0 * node as f64), (node, source, "proxy", 7.0)]);
+            rows.push((node, None, "sum", 3.0));
         }
-        std::fs::write(&file, rows).unwrap();
-        let table = Measure::Latency(LatencyTable::read(&file).unwrap());
+        let table = Measure::Latency(LatencyTable::of(&rows));
         let base = Recipe { gamma1: 0.4, skips: Skips::Nearest(1), ..Recipe::small() };
         for formula in [Formula::Product, Formula::Paper] {
             let recipe = Recipe { formula, ..base.clone() };

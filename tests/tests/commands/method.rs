@@ -27,7 +27,7 @@ fn both(report: &str, key: &str) -> (f64, f64) {
 #[test]
 fn a_budget_is_kept_in_every_unit() {
     let bench = bench();
-    let table = bench.folder.path().join("latency.tsv");
+    let table = bench.folder.path().join("latency.json");
     let blocks = ["bench", "--backbone", text(&bench.backbone), "--blocks", text(&table)];
     stdout("edge-runtime", &blocks);
     let work = |name: &str| bench.folder.path().join(name);

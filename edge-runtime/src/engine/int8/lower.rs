@@ -269,6 +269,7 @@ impl Lowering<'_> {
                     file: self.file.into(),
                     want: format!("{kind} after the global average pool"),
                     got: "int8, which has only linear and relu there".into(),
+                    remedy: "pack it in f32 or f16",
                 });
             }
         };
