@@ -177,27 +177,31 @@ fn golden(plan: &Plan, params: &Params, seed: u64) -> Result<Golden> {
     Ok(Golden { seed, scores: logits.flatten_all()?.to_vec1()?, tolerance: GOLDEN_TOLERANCE })
 }
 
-/// Refuses a bundle that is not a task for the backbone with this id.
+/// Refuses a bundle of another kind; messages call it `file`.
 ///
 /// # Errors
-/// [`Error::Bundle`], `Incompatible`.
-pub fn check_backbone(manifest: &Manifest, id: &[u8; 32]) -> Result<()> {
-    if manifest.kind == Kind::Task && manifest.backbone.id == *id {
+/// [`Error::Config`].
+pub(crate) fn check_kind(file: &str, manifest: &Manifest, want: Kind) -> Result<()> {
+    if manifest.kind == want {
         return Ok(());
     }
-    if manifest.kind != Kind::Task {
-        return Err(Error::Bundle(bundles::Error::Incompatible {
-            what: "this command".into(),
-            want: "a task".into(),
-            got: format!("a {} (`{}`)", manifest.kind.word(), manifest.name),
-        }));
+    Err(Error::config(file, format!("a {}; a {} is needed here", manifest.kind.word(), want.word())))
+}
+
+/// Refuses a task that was made for another backbone than the one with this id.
+///
+/// # Errors
+/// [`bundles::Error::Incompatible`].
+pub(crate) fn check_backbone(task: &Manifest, id: &[u8; 32]) -> bundles::Result<()> {
+    if task.backbone.id == *id {
+        return Ok(());
     }
     let short = |id: &[u8; 32]| bundles::container::hex(&id[..8]);
-    Err(Error::Bundle(bundles::Error::Incompatible {
-        what: format!("{} `{}`", manifest.kind.word(), manifest.name),
-        want: format!("backbone {}", short(&manifest.backbone.id)),
+    Err(bundles::Error::Incompatible {
+        what: format!("task `{}`", task.name),
+        want: format!("backbone {}", short(&task.backbone.id)),
         got: format!("backbone {}; use the backbone the task was made for", short(id)),
-    }))
+    })
 }
 
 /// A task bundle opened on the host, with its backbone.
@@ -216,9 +220,10 @@ impl PackedTask {
     /// Takes the task's tensors from `bundle` and the universal kernels from `source`.
     ///
     /// # Errors
-    /// The bundle belongs to another backbone, or a tensor is missing or damaged.
+    /// The bundle is not a task or belongs to another backbone, or a tensor is missing or damaged.
     pub fn read(bundle: &Bundle<'_>, source: &Source) -> Result<PackedTask> {
         let manifest = bundle.manifest();
+        check_kind(&format!("`{}`", manifest.name), manifest, Kind::Task)?;
         check_backbone(manifest, &source.id)?;
         let mut params = Params::packed();
         for spec in manifest.plan.tensors() {

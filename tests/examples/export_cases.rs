@@ -14,7 +14,7 @@ mod random;
 #[path = "../../edge-runtime/tests/runtime/store.rs"]
 mod store;
 
-use bundles::container::{Bundle, Kind, Preprocess, Resize};
+use bundles::container::{Kind, Preprocess, Resize};
 use bundles::plan::{Arch, Owner, Plan};
 use edge_runtime::kernels::Isa;
 use edge_runtime::{Backbone, Frame, Runtime, Session, Task};
@@ -23,6 +23,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use tailor::export::{Network, Options, onnx};
 use tailor::import::{Request, import, write_backbone};
+use tailor::precision::{File, Loaded};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -84,7 +85,7 @@ impl Cases {
 
     /// A task in its bundle: frames of pixels through the runtime, and through the model with preprocessing.
     fn bundle(&self, name: &str, backbone: &[u8], task: &[u8]) -> Outcome {
-        let network = Network::task(&Bundle::parse(task)?, &Bundle::parse(backbone)?)?;
+        let network = Network::task(File { name, bytes: task }, File { name, bytes: backbone })?;
         let (shape, grey) = (network.plan.input, network.preprocess.grey);
         let channels = if grey { 1 } else { shape.c };
         let pixels: Vec<u8> =
@@ -143,8 +144,7 @@ fn main() -> Outcome {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../bundles/samples/cifar100-resnet20.safetensors");
     let sample = cases.folder.join("sample.backbone");
     write_backbone(&import(&weights, &Request::default())?, &sample)?;
-    let bytes = std::fs::read(&sample)?;
-    let network = Network::backbone(&Bundle::parse(&bytes)?)?;
+    let network = Network::backbone(Loaded::read(&sample)?.file())?;
     cases.memory("sample", &network, &mut Rng::new(1))?;
     while let Some(word) = args.next() {
         let (Some(backbone), Some(task), "--bundles") = (args.next(), args.next(), word.as_str()) else {

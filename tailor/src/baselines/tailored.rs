@@ -9,8 +9,8 @@ use super::Size;
 use crate::fit::Report;
 
 /// What users are told of it.
-pub(super) const PUBLISHED: &str =
-    "Morgado & Vasconcelos, CVPR 2019. Here by fit, whose recipe is the paper's only with --schedule paper.";
+pub(super) const PUBLISHED: &str = "Morgado & Vasconcelos, CVPR 2019. Here by fit, whose recipe is the paper's only with --schedule paper and \
+     --complexity paper (its equation 9 as printed, which can be negative).";
 
 impl Size {
     /// Costs of a tailored task.

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Recipe")]
 pub(super) struct Choices {
     /// Set of defaults: `small` is tuned for small images, `paper` is the published recipe (long schedules,
-    /// frozen norms, local matching).
+    /// frozen norms, local matching, a single-shot sweep), but for its equation 9 (see --complexity).
     #[arg(long, value_enum, default_value = "small")]
     schedule: Preset,
     /// Epochs of teacher, student and retraining [default: from --schedule, and more when few images make
@@ -91,7 +91,8 @@ pub(super) struct Choices {
     /// How gate values follow from their logits.
     #[arg(long, value_enum, default_value = "softmax")]
     gates: Gating,
-    /// Probability that a path runs, in the expected complexity [default: product].
+    /// Probability that a path runs, in the expected complexity; `paper` is equation 9 as printed, which can be
+    /// negative [default: product].
     #[arg(long, value_enum)]
     complexity: Option<Formula>,
     /// Where gradients of the matching loss stop: at their own cell's inputs (local), or nowhere [default:

@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
                   takes image files, and folders with image files at any depth."
 )]
 pub struct Classify {
-    /// Backbone file the task was made for, in the same precision.
+    /// Backbone file the task was made for. f32 and f16 tasks run on f32 and f16 backbones, int8 tasks on int8
+    /// ones.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
     /// Task bundle.

@@ -3,6 +3,7 @@
 mod device;
 mod samples;
 
+use crate::cmd::prune::quoted;
 use crate::cmd::{On, load_images};
 use crate::data::Augment;
 use crate::fit::{BackboneSize, Claim, Job, Recipe, Report, Stage, Work};
@@ -33,6 +34,9 @@ pub struct Demo {
     json: bool,
 }
 
+/// The backbone's file.
+const BACKBONE: &str = "cifar100-resnet20.backbone";
+
 /// Short schedules that still bring both teachers to their plateau.
 fn recipe(sample: &Sample) -> Recipe {
     let one_cycle = |epochs, batch, peak| Stage { epochs, batch, schedule: Schedule::OneCycle { peak } };
@@ -54,7 +58,7 @@ impl Demo {
         let folder = &self.out;
         let _claim = Claim::alone(folder)?;
         let weights = samples::unpack(folder, &samples::WEIGHTS)?;
-        let backbone = folder.join("cifar100-resnet20.backbone");
+        let backbone = folder.join(BACKBONE);
         import::write_backbone(&import::import(&weights, &Request::default())?, &backbone)?;
 
         let mut reports = Vec::new();
@@ -135,14 +139,35 @@ fn table(size: &BackboneSize, reports: &[Report], timings: &[Timing], folder: &P
     for report in reports {
         show("drawing", folder.join(&report.name).join("architecture.svg"));
     }
-    out!(
-        "\nOn a device: edge-runtime bench --backbone {}",
-        folder.join("cifar100-resnet20.backbone").display()
-    );
-    for report in reports {
-        out!(
-            "               --task {}",
-            folder.join(&report.name).join(format!("{}.task", report.name)).display()
+    let names: Vec<&str> = reports.iter().map(|report| report.name.as_str()).collect();
+    out!("\nOn a device:\n    {}", bench(folder, &names));
+}
+
+/// The command that measures the demo's `tasks` on a device, as a shell takes it.
+fn bench(folder: &Path, tasks: &[&str]) -> String {
+    let quote = |path: PathBuf| quoted(path.as_os_str());
+    let tasks = tasks.iter().map(|task| quote(folder.join(task).join(format!("{task}.task"))));
+    let mut words = format!("edge-runtime bench --backbone {}", quote(folder.join(BACKBONE)));
+    tasks.for_each(|task| words += &format!(" \\\n        --task {task}"));
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_command_can_be_pasted() {
+        let command = bench(Path::new("my demo"), &["digits", "fashion"]);
+        // A shell takes it as one command, and each path as one word.
+        let words = command.replacen("edge-runtime", "printf '%s|'", 1);
+        let output = std::process::Command::new("sh").args(["-c", &words]).output().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "bench|--backbone|my demo/cifar100-resnet20.backbone|--task|my demo/digits/digits.task|--task|\
+             my demo/fashion/fashion.task|",
+            "{command}"
         );
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     }
 }

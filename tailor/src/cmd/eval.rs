@@ -8,11 +8,12 @@ use crate::cmd::{On, check_classes, with_bar};
 use crate::data::{self, Loader, Part, Split};
 use crate::device::Choice;
 use crate::output::{note, out};
-use crate::pack::PackedTask;
+use crate::pack::{PackedTask, check_kind};
 use crate::precision::{self, Form, Loaded};
 use crate::progress::Progress;
 use crate::source::Source;
 use anyhow::Context;
+use bundles::container::Kind;
 use candle_core::{D, Device};
 use std::path::PathBuf;
 
@@ -128,6 +129,7 @@ impl Eval {
         }
         let file = backbone.file();
         let bundle = file.parse()?;
+        check_kind(file.name, bundle.manifest(), Kind::Backbone)?;
         let form = Form::of(bundle.manifest());
         if let (Form::Blocked { isa, .. }, false) = (form, form.kernels().is_some_and(|isa| isa.runs_here()))
         {
@@ -148,7 +150,11 @@ impl Eval {
         let own = bundle.manifest();
         let (task, labels) = match task {
             Some(task) => {
-                let labels = task.file().parse()?.manifest().labels.clone();
+                let labels = {
+                    let bundle = task.file().parse()?;
+                    check_kind(task.file().name, bundle.manifest(), Kind::Task)?;
+                    bundle.manifest().labels.clone()
+                };
                 (task, labels)
             }
             None if form == Form::Int8 => {

@@ -3,8 +3,8 @@
 use crate::destination;
 use crate::export::{Network, OPSET, Options, Port, onnx};
 use crate::output::out;
-use anyhow::Context;
-use bundles::container::{Bundle, write_atomically};
+use crate::precision::Loaded;
+use bundles::container::write_atomically;
 use std::path::{Path, PathBuf};
 
 /// Writes a network as ONNX, for ONNX Runtime, TensorRT and others.
@@ -41,15 +41,10 @@ impl Export {
         let inputs = [Some(&self.backbone), self.task.as_ref()];
         let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
         destination::check("--onnx", &self.onnx, &inputs)?;
-        let bytes = read(&self.backbone)?;
-        let backbone = Bundle::parse(&bytes).with_context(|| self.backbone.display().to_string())?;
+        let backbone = Loaded::read(&self.backbone)?;
         let network = match &self.task {
-            None => Network::backbone(&backbone).with_context(|| self.backbone.display().to_string())?,
-            Some(path) => {
-                let bytes = read(path)?;
-                let task = Bundle::parse(&bytes).with_context(|| path.display().to_string())?;
-                Network::task(&task, &backbone).with_context(|| path.display().to_string())?
-            }
+            None => Network::backbone(backbone.file())?,
+            Some(path) => Network::task(Loaded::read(path)?.file(), backbone.file())?,
         };
         let options =
             Options { dynamic_batch: self.dynamic_batch, with_preprocessing: self.with_preprocessing };
@@ -88,8 +83,4 @@ impl Export {
         }
         Ok(())
     }
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| path.display().to_string())
 }

@@ -193,13 +193,8 @@ impl Fit {
             note!("tailor: {about}; a device that computes otherwise needs a table of its own");
         }
         let data_name = stem(&self.data);
-        if self.work.exists() && !self.work.is_dir() {
-            return Err(
-                Error::config(format!("--work {}", self.work.display()), "a folder, not a file").into()
-            );
-        }
         let work = || Ok::<_, Error>((claim(&self.work)?, Work::open(&self.work)?));
-        let begun = self.work.is_dir().then(work).transpose()?;
+        let begun = self.work.exists().then(work).transpose()?;
         if let Some((_, work)) = &begun {
             let shape = Size { height: size, width: size };
             refuse_others(work, &source, shape, found.classes(), &recipe)?;

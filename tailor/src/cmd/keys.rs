@@ -51,18 +51,19 @@ impl Keygen {
     }
 }
 
-/// Adds a signature to a bundle or removes one.
+/// Adds a signature to an intact bundle or removes one.
 ///
 /// A bundle has room for four. To rotate keys in one step, `--remove` the old key's signature and sign with
 /// the new `--key`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  tailor sign digits.task --key release.key\n  \
                   tailor sign digits.task --remove 0123456789abcdef --key new.key")]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["key", "remove"]))]
 pub struct Sign {
     /// Backbone or task bundle.
     file: PathBuf,
     /// Secret key made by `tailor keygen`.
-    #[arg(long, value_name = "FILE", required_unless_present = "remove")]
+    #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Remove the signature by this key, given by its id as shown by `tailor inspect`; repeatable.
     #[arg(long, value_name = "KEYID")]
@@ -80,6 +81,10 @@ impl Sign {
         let place = || self.file.display().to_string();
         let mut bytes = std::fs::read(&self.file).with_context(place)?;
         let key = self.key.as_deref().map(read_key).transpose()?;
+        // A signature vouches for every byte: sign nothing that `verify` would refuse.
+        Bundle::parse(&bytes)
+            .and_then(|bundle| bundle.verify_sections().and_then(|()| bundle.verify_identity()))
+            .with_context(place)?;
         for &id in &self.remove {
             bytes = unsign(&bytes, id).with_context(place)?;
         }

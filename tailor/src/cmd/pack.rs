@@ -1,4 +1,5 @@
-//! `tailor pack`: packs a backbone in a device's kernel layout, or a backbone or task in fewer bits.
+//! `tailor pack`: packs a backbone in a device's kernel layout, or a backbone or task in fewer bits, and records
+//! facts about it.
 
 use super::keys::read_key;
 use super::{check_classes, load_images};
@@ -18,16 +19,17 @@ use targets::Profile;
 
 /// Packs a backbone for a device (see `tailor targets`), or a backbone or task in f16 or int8.
 ///
-/// f32 tasks run on f32 and f16 backbones. An int8 task needs the int8 backbone of the same id, and an int8
-/// backbone runs int8 tasks only. Packed files cannot be packed again: start from the output of `import` or
-/// `fit`.
+/// f32 and f16 tasks run on f32 and f16 backbones. An int8 task needs the int8 backbone of the same id, and an
+/// int8 backbone runs int8 tasks only. Packed files cannot be packed again: start from the output of `import`
+/// or `fit`. Without --precision and --target, the file stays as it is but for --fact and --counter.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                   tailor pack net.backbone --target jetson-orin-nano --out store/net.backbone\n  \
                   tailor pack net.backbone --precision f16 --target jetson-orin-nano --out store/net.backbone\n  \
                   tailor pack net.backbone --precision int8 --out store/net.backbone\n  \
                   tailor pack digits.task --precision int8 --backbone net.backbone --data digits.zip \
-                  --out store/digits.task")]
+                  --out store/digits.task\n  \
+                  tailor pack digits.task --fact build=1.4 --counter 2 --key release.key --out store/digits.task")]
 pub struct Pack {
     /// Backbone made by `tailor import`, or task made by `tailor fit`.
     file: PathBuf,
@@ -44,17 +46,17 @@ pub struct Pack {
     /// Images to calibrate on (train/) and to measure the loss on (test/, else val/, else train/).
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Number of images for int8 calibration.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-    calibrate: u32,
+    /// Number of images for int8 calibration [default: 256].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    calibrate: Option<u32>,
     /// Bits to quantise an int8 task's weights to, 4 to 8. In memory each weight takes a byte, but fewer bits
     /// make the compressed bundle smaller [default: the first of 6, 7 and 8 that stays within --max-drop on
     /// val/ if there is also a test/, else on train/; on 2,000 images at most].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(4..=8))]
     bits: Option<u8>,
-    /// Maximum accuracy loss in points; a greater loss writes nothing.
-    #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
-    max_drop: f64,
+    /// Maximum accuracy loss in points; a greater loss writes nothing [default: 0.5].
+    #[arg(long, value_name = "POINTS", value_parser = points)]
+    max_drop: Option<f64>,
     /// Where to write the packed file.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -72,6 +74,12 @@ pub struct Pack {
     #[arg(long)]
     json: bool,
 }
+
+/// Default number of images for calibration.
+const CALIBRATE: u32 = 256;
+
+/// Default maximum accuracy loss, in points.
+const MAX_DROP: f64 = 0.5;
 
 /// Weight bit widths to try for an int8 task, in order. Each bit makes a bundle about an eighth larger.
 const BITS: [u8; 3] = [6, 7, 8];
@@ -97,16 +105,13 @@ impl Pack {
         let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
         destination::check("--out", &self.out, &inputs)?;
         let signers: Vec<SigningKey> = self.key.as_deref().map(read_key).transpose()?.into_iter().collect();
-        if let Some(bits) = self.bits.filter(|_| self.precision != Precision::Int8) {
-            let want = "only applies to --precision int8";
-            return Err(Error::config(format!("--bits {bits}"), want).into());
-        }
         let mut input = Loaded::read(&self.file)?;
         let file = input.file();
         let before = file.bytes.len();
         let parsed = file.parse()?;
         let kind = parsed.manifest().kind;
         check_unpacked(file, kind)?;
+        self.check(kind)?;
         if signers.is_empty() && parsed.signers().iter().any(|signer| !signer.is_development()) {
             note!(
                 "tailor: the signatures of {} do not cover the packed file: sign {} \
@@ -115,11 +120,12 @@ impl Pack {
                 self.out.display()
             );
         }
-        if !self.facts.is_empty() || self.counter.is_some() {
-            input = input.with(precision::restated(file, &self.facts, self.counter)?);
+        if self.restates() {
+            input = input.with(precision::restated(file, &self.facts, self.counter, &signers)?);
         }
         let file = input.file();
         let packed = match kind {
+            _ if !self.repacks() => Packed { bytes: file.bytes.to_vec(), loss: None, bits: None },
             Kind::Backbone => self.backbone(file, &signers)?,
             Kind::Task => self.task(file, &signers)?,
         };
@@ -128,32 +134,80 @@ impl Pack {
             let hint = finer.map_or(String::new(), |bits| {
                 format!(" with weights of {} bits; try --bits 8", bits.count())
             });
-            loss.check(self.max_drop).with_context(|| format!("{} is not packed{hint}", file.name))?;
+            loss.check(self.max_drop()).with_context(|| format!("{} is not packed{hint}", file.name))?;
         }
         write_atomically(&self.out, &packed.bytes)?;
         self.report(before, &packed)
     }
 
-    fn backbone(&self, file: File<'_>, signers: &[SigningKey]) -> anyhow::Result<Packed> {
-        let refuse = |option: &str, want: &str| Err(Error::config(option, want).into());
-        if self.bits.is_some() {
-            return refuse(
-                "--bits",
+    /// Whether facts or the counter change.
+    fn restates(&self) -> bool {
+        !self.facts.is_empty() || self.counter.is_some()
+    }
+
+    /// Whether numbers or their order change.
+    fn repacks(&self) -> bool {
+        self.precision != Precision::F32 || self.target.is_some()
+    }
+
+    fn max_drop(&self) -> f64 {
+        self.max_drop.unwrap_or(MAX_DROP)
+    }
+
+    /// Rejects a command that changes nothing in a file of this `kind`, and options that have no effect on it.
+    fn check(&self, kind: Kind) -> Result<(), Error> {
+        if !self.repacks() && !self.restates() {
+            let want = match kind {
+                Kind::Backbone => {
+                    "the backbone is f32 already: give another, or the --target to reorder its kernels for \
+                     (`tailor targets`), or a --fact or --counter to record"
+                }
+                Kind::Task => "the task is f32 already: give another, or a --fact or --counter to record",
+            };
+            return Err(Error::config("--precision f32", want));
+        }
+        let (is_task, has_data) = (kind == Kind::Task, self.data.is_some());
+        let (is_f32, is_int8) = (self.precision == Precision::F32, self.precision == Precision::Int8);
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let target = self.target.map(|target| target.name.to_owned());
+        let bits = self.bits.map(|bits| bits.to_string());
+        let calibrate = self.calibrate.map(|images| images.to_string());
+        // Option, value if given, whether it has an effect, and why not.
+        let options = [
+            ("bits", bits.clone(), is_int8, "only applies to --precision int8"),
+            (
+                "bits",
+                bits,
+                is_task,
                 "only applies to tasks: a backbone is mapped uncompressed, so fewer bits save nothing",
-            );
-        }
-        if self.precision == Precision::F32 && self.data.is_some() {
-            return refuse("--data", "not with f32, which only reorders kernels and loses no accuracy");
-        }
-        if self.target.is_none() && self.precision == Precision::F32 {
-            return refuse("--target", "required: the device to pack an f32 backbone for (`tailor targets`)");
-        }
+            ),
+            ("target", target, !is_task, "only applies to backbones: tasks are the same for all devices"),
+            ("backbone", path(&self.backbone), is_task, "only applies to tasks"),
+            ("backbone", path(&self.backbone), !is_f32, "not with f32: the task stays as it is"),
+            ("data", path(&self.data), !is_f32, "not with f32, in which no accuracy is lost"),
+            ("calibrate", calibrate.clone(), is_int8, "only applies to --precision int8"),
+            ("calibrate", calibrate, has_data, "has no effect without --data, which has the images"),
+            (
+                "max-drop",
+                self.max_drop.map(|points| points.to_string()),
+                has_data,
+                "has no effect without --data, on which the loss is measured",
+            ),
+        ];
+        let idle = options.into_iter().find_map(|(option, value, applies, want)| {
+            let value = value.filter(|_| !applies)?;
+            Some(Error::config(format!("--{option} {value}"), want))
+        });
+        idle.map_or(Ok(()), Err)
+    }
+
+    fn backbone(&self, file: File<'_>, signers: &[SigningKey]) -> anyhow::Result<Packed> {
         let isa = self.isa()?.unwrap_or(Isa::Portable);
         let bytes = precision::backbone(file, self.precision, isa, signers)?;
         let Some(data) = &self.data else { return Ok(Packed { bytes, loss: None, bits: None }) };
         let Some(task) = precision::source_task(file)? else {
             let want = format!("must be omitted: {} has no source classifier to measure", file.name);
-            return refuse("--data", &want);
+            return Err(Error::config("--data", want).into());
         };
         let own = File { name: file.name, bytes: &task };
         // Here f16 is measured with the same numbers, but computed in f32.
@@ -180,9 +234,6 @@ impl Pack {
         let Some(path) = &self.backbone else {
             return refuse("--backbone", "required: the task's backbone, as imported");
         };
-        if self.precision == Precision::F32 {
-            return refuse("--precision f32", "tasks are f32 already; use f16 or int8");
-        }
         let source = Loaded::read(path)?;
         check_unpacked(source.file(), Kind::Backbone)?;
         let Some(data) = &self.data else {
@@ -220,13 +271,13 @@ impl Pack {
         let grids = match self.precision {
             Precision::Int8 => {
                 let backbone = Source::open(path, &Device::Cpu)?;
-                let images = self.calibrate as usize;
+                let images = self.calibrate.unwrap_or(CALIBRATE) as usize;
                 Some(precision::calibrate_on(task, &backbone, &dataset.train, images)?)
             }
             Precision::F32 | Precision::F16 => None,
         };
         let grids = grids.as_deref();
-        let trial = Trial { task, source, packed, grids, bits, max_drop: self.max_drop };
+        let trial = Trial { task, source, packed, grids, bits, max_drop: self.max_drop() };
         Ok(trial.pack(&dataset, signers)?)
     }
 
@@ -312,6 +363,14 @@ fn check_unpacked(file: File<'_>, kind: Kind) -> anyhow::Result<()> {
     };
     let want = format!("already packed ({form}): start from what {made}");
     Err(Error::config(file.name, want).into())
+}
+
+/// Parses a difference of two accuracies in points.
+fn points(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(points) if (-100.0..=100.0).contains(&points) => Ok(points),
+        _ => Err("a number of points from -100 (a gain) to 100 is needed".into()),
+    }
 }
 
 /// Parses `KEY=VALUE` and checks that a bundle can store it.

@@ -57,7 +57,7 @@ struct Choices {
     /// Epochs [default: 15].
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
-    /// Images per step [default: 128].
+    /// Images per step [default: 128; all images when there are fewer].
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Learning-rate schedule: one-cycle:PEAK, cosine:RATE or step:RATE,EPOCHS,FACTOR; the last two accept
@@ -92,9 +92,11 @@ struct Choices {
 }
 
 impl Pretrain {
-    fn recipe(&self) -> crate::Result<Recipe> {
+    fn recipe(&self) -> anyhow::Result<Recipe> {
         let choices = &self.choices;
-        let mut recipe = Recipe::new(self.arch, self.size.unwrap_or(self.arch.native_size()));
+        let size = self.size.unwrap_or(self.arch.native_size());
+        self.arch.plan(size, size, 2).with_context(|| format!("--arch {}", self.arch))?;
+        let mut recipe = Recipe::new(self.arch, size);
         recipe.epochs = choices.epochs.unwrap_or(recipe.epochs);
         recipe.batch = choices.batch.unwrap_or(recipe.batch);
         recipe.schedule = choices.rate.unwrap_or(recipe.schedule);
@@ -114,7 +116,7 @@ impl Pretrain {
     }
 
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let recipe = self.recipe().with_context(|| format!("--arch {}", self.arch))?;
+        let recipe = self.recipe()?;
         let device = self.on.open()?;
         let found = data::find(&self.data)?;
         let counts = found.counts();
@@ -122,7 +124,9 @@ impl Pretrain {
             let want = "the data has a val/ of its own: remove either that folder or the option";
             return Err(crate::Error::config(format!("--validation {fraction}"), want).into());
         }
-        counts.check_batch(recipe.batch, recipe.validation)?;
+        if let Some(batch) = self.choices.batch {
+            counts.check_batch(batch, recipe.validation)?;
+        }
         counts.check_division(recipe.validation)?;
         let name = task_name("--data", &self.data)?;
         if let Some(out) = &self.out {

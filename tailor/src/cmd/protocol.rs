@@ -24,7 +24,9 @@ use std::path::{Path, PathBuf};
 
 /// Runs one of the paper's experiments on your own backbone and images.
 ///
-/// Each ends in the paper's kind of table and figure: on stdout, in WORK/protocol.json and as SVG in WORK.
+/// Networks are trained as by `fit`, so not with the published recipe unless asked for (`--schedule paper
+/// --complexity paper`). Each experiment ends in the paper's kind of table and figure: on stdout, in
+/// WORK/protocol.json and as SVG in WORK.
 /// `tailor report WORK` turns them into a page. An interrupted run resumes; finished networks are reused.
 #[derive(Debug, clap::Args)]
 #[command(

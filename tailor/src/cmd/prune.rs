@@ -97,7 +97,7 @@ fn without_sweep(args: Vec<String>) -> Vec<String> {
 }
 
 /// `arg` quoted as one shell word.
-fn quoted(arg: &OsStr) -> String {
+pub(super) fn quoted(arg: &OsStr) -> String {
     let text = arg.to_string_lossy();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);
     match !text.is_empty() && text.chars().all(is_plain) {

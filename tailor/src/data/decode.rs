@@ -117,7 +117,11 @@ pub struct Photo {
 /// # Errors
 /// [`Error::Data`] naming the file.
 pub fn read_photo(path: &Path) -> Result<Photo> {
-    read_file(path).and_then(|bytes| photo(&bytes)).map_err(|why| refusal(path.display(), &why))
+    let read = read_file(path).and_then(|bytes| photo(&bytes));
+    read.map_err(|why| match path.try_exists() {
+        Ok(false) => Error::data(path.display(), why, "check the path"),
+        _ => refusal(path.display(), &why),
+    })
 }
 
 /// Decodes one image file.

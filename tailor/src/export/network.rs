@@ -1,6 +1,7 @@
 //! A network with its weights, read from bundles.
 
-use crate::pack::check_backbone;
+use crate::pack::{check_backbone, check_kind};
+use crate::precision::File;
 use crate::{Error, Result};
 use bundles::container::{Bundle, Dtype, Kind, Layout, Preprocess};
 use bundles::plan::{Op, Owner, Plan};
@@ -34,30 +35,33 @@ impl Network {
     /// The network of a task bundle, on the kernels of its backbone.
     ///
     /// # Errors
-    /// [`Error::Bundle`]: `Incompatible` if the task was made for another backbone or the kernels are packed
-    /// for a device, `HashMismatch` for damaged bytes; [`Error::Import`] if the two bundles are swapped.
-    pub fn task(task: &Bundle<'_>, backbone: &Bundle<'_>) -> Result<Network> {
-        expect(backbone, Kind::Backbone)?;
-        expect(task, Kind::Task)?;
-        check_backbone(task.manifest(), &backbone.manifest().backbone.id)?;
-        Network::read(task, backbone, true)
+    /// [`Error::Container`], naming the file: `Incompatible` if the task was made for another backbone or
+    /// either is packed in int8 or for a device, `HashMismatch` for damaged bytes; [`Error::Config`] if the two
+    /// are swapped.
+    pub fn task(task: File<'_>, backbone: File<'_>) -> Result<Network> {
+        let backbone = Opened::of(backbone, Kind::Backbone)?;
+        let task = Opened::of(task, Kind::Task)?;
+        let id = &backbone.bundle.manifest().backbone.id;
+        check_backbone(task.bundle.manifest(), id).map_err(Error::container(task.file))?;
+        Network::read(&task, &backbone, true)
     }
 
     /// A backbone's own network, without its classifier if the file has none.
     ///
     /// # Errors
     /// As [`Network::task`].
-    pub fn backbone(backbone: &Bundle<'_>) -> Result<Network> {
-        expect(backbone, Kind::Backbone)?;
-        let classifier = match backbone.manifest().plan.head.last() {
-            Some(last @ Op::Linear(_)) => last.tensors().iter().all(|t| backbone.section(&t.name).is_ok()),
+    pub fn backbone(backbone: File<'_>) -> Result<Network> {
+        let backbone = Opened::of(backbone, Kind::Backbone)?;
+        let bundle = &backbone.bundle;
+        let classifier = match bundle.manifest().plan.head.last() {
+            Some(last @ Op::Linear(_)) => last.tensors().iter().all(|t| bundle.section(&t.name).is_ok()),
             _ => true,
         };
-        Network::read(backbone, backbone, classifier)
+        Network::read(&backbone, &backbone, classifier)
     }
 
-    fn read(own: &Bundle<'_>, backbone: &Bundle<'_>, classifier: bool) -> Result<Network> {
-        let manifest = own.manifest();
+    fn read(own: &Opened<'_>, backbone: &Opened<'_>, classifier: bool) -> Result<Network> {
+        let manifest = own.bundle.manifest();
         let plan = manifest.plan.clone();
         let dropped: Vec<_> = match plan.head.last() {
             Some(last) if !classifier => last.tensors().into_iter().map(|t| t.name).collect(),
@@ -66,20 +70,7 @@ impl Network {
         let mut tensors = HashMap::new();
         for spec in plan.tensors().into_iter().filter(|spec| !dropped.contains(&spec.name)) {
             let bundle = if spec.owner == Owner::Backbone { backbone } else { own };
-            let section = bundle.section(&spec.name)?;
-            if section.layout != Layout::Canonical || !matches!(section.dtype, Dtype::F32 | Dtype::F16) {
-                let file = &bundle.manifest().name;
-                return Err(Error::Bundle(bundles::Error::Incompatible {
-                    what: format!("tensor `{}` of `{file}`, which is packed for a device", spec.name),
-                    want: "the backbone as `tailor import` wrote it, and the task as `tailor fit` did".into(),
-                    got: format!("{:?} in {:?} order", section.dtype, section.layout),
-                }));
-            }
-            if section.shape != spec.shape {
-                let (want, got) = (spec.shape, section.shape.clone());
-                return Err(Error::TensorShape { name: spec.name, want, got });
-            }
-            let values = bundle.decode_f32(&spec.name)?;
+            let values = bundle.values(&spec.name, &spec.shape).map_err(Error::container(bundle.file))?;
             tensors.insert(spec.name, values);
         }
         Ok(Network {
@@ -105,11 +96,41 @@ impl Network {
     }
 }
 
-fn expect(bundle: &Bundle<'_>, want: Kind) -> Result<()> {
-    let manifest = bundle.manifest();
-    if manifest.kind == want {
-        return Ok(());
+/// A bundle and the name of its file in messages.
+struct Opened<'a> {
+    file: &'a str,
+    bundle: Bundle<'a>,
+}
+
+impl<'a> Opened<'a> {
+    fn of(file: File<'a>, kind: Kind) -> Result<Opened<'a>> {
+        let bundle = file.parse()?;
+        check_kind(file.name, bundle.manifest(), kind)?;
+        Ok(Opened { file: file.name, bundle })
     }
-    let (found, want) = (format!("a {}", manifest.kind.word()), format!("a {} is needed here", want.word()));
-    Err(Error::import(format!("`{}`", manifest.name), found, want))
+
+    /// The values of the tensor `name`, which the plan gives this `shape`.
+    fn values(&self, name: &str, shape: &[usize]) -> bundles::Result<Vec<f32>> {
+        let section = self.bundle.section(name)?;
+        let packed = match (section.dtype, section.layout) {
+            (Dtype::F32 | Dtype::F16, Layout::Canonical) => None,
+            (Dtype::F32 | Dtype::F16, Layout::Blocked { isa, .. }) => Some(format!("for {}", isa.word())),
+            _ => Some("in int8".into()),
+        };
+        if let Some(packed) = packed {
+            return Err(bundles::Error::Incompatible {
+                what: "export".into(),
+                want: "f32 files, as `tailor import` and `tailor fit` write them".into(),
+                got: format!("tensor `{name}` packed {packed}"),
+            });
+        }
+        if section.shape != shape {
+            return Err(bundles::Error::ShapeMismatch {
+                place: format!("tensor `{name}`"),
+                want: format!("{shape:?}"),
+                got: format!("{:?}", section.shape),
+            });
+        }
+        self.bundle.decode_f32(name)
+    }
 }

@@ -1,5 +1,6 @@
 //! Locks that keep two runs from working in the same folder.
 
+use super::work::create;
 use crate::{Error, Result};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ impl Claim {
     /// Creates `folder` if needed and locks it exclusively.
     ///
     /// # Errors
-    /// [`Error::Training`] if another run holds it; [`Error::Io`].
+    /// [`Error::Training`] if another run holds it; [`Error::Config`] if it is a file; [`Error::Io`].
     pub fn alone(folder: &Path) -> Result<Claim> {
         Claim::open(folder, FILE)?.keep(File::try_lock)
     }
@@ -30,7 +31,8 @@ impl Claim {
     /// can run side by side.
     ///
     /// # Errors
-    /// [`Error::Training`] if a run holds it [exclusively](Claim::alone); [`Error::Io`].
+    /// [`Error::Training`] if a run holds it [exclusively](Claim::alone); [`Error::Config`] if it is a file;
+    /// [`Error::Io`].
     pub fn shared(folder: &Path) -> Result<Claim> {
         Claim::open(folder, FILE)?.keep(File::try_lock_shared)
     }
@@ -61,7 +63,7 @@ impl Claim {
     }
 
     fn open(folder: &Path, name: &str) -> Result<Claim> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        create(folder)?;
         let path = folder.join(name);
         // Network file systems require write access for an exclusive lock.
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -83,6 +85,7 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::Work;
 
     #[test]
     fn a_folder_admits_one_run_or_several_candidates() {
@@ -108,5 +111,16 @@ mod tests {
         let shared = alone.share().unwrap();
         drop((Claim::shared(&folder).unwrap(), shared));
         Claim::alone(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_not_a_folder_to_work_in() {
+        let outside = tempfile::tempdir().unwrap();
+        let file = outside.path().join("run");
+        std::fs::write(&file, "text").unwrap();
+        for error in [Claim::alone(&file).unwrap_err(), Work::open(&file).unwrap_err()] {
+            assert_eq!(error.exit_code(), 2);
+            assert_eq!(error.to_string(), format!("{}: must be a folder; this is a file", file.display()));
+        }
     }
 }

@@ -149,7 +149,7 @@ impl Recipe {
     }
 
     /// The paper's recipe (224 px): step drops every 20 epochs, frozen norms, local matching, single-shot
-    /// pruning.
+    /// pruning. Complexity is the product all the same: equation 9 as printed can be negative.
     pub fn paper() -> Recipe {
         let step = |rate| Schedule::Step { rate, every: 20, factor: 0.1, warm_up: 0 };
         Recipe {
@@ -311,6 +311,7 @@ mod tests {
         assert_eq!((paper.gamma1, paper.gamma2, paper.distill), (0.3, 10.0, 0.0));
         assert_eq!((paper.momentum, paper.decay, paper.theta), (0.9, 5e-4, 0.05));
         assert!(paper.local_matching && !paper.free_norms && paper.finish == 0);
+        assert_eq!(paper.formula, Formula::Product);
         assert_eq!((paper.search, paper.judge), (Search::Sweep, Judge::Answers));
     }
 

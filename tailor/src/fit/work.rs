@@ -15,10 +15,10 @@ impl Work {
     /// Opens `folder`, creating it if needed.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Config`] if it is a file; [`Error::Io`].
     pub fn open(folder: impl Into<PathBuf>) -> Result<Work> {
         let folder = folder.into();
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        create(&folder)?;
         Ok(Work { folder })
     }
 
@@ -80,4 +80,15 @@ impl Work {
     pub fn drawing(&self) -> PathBuf {
         self.folder.join("architecture.svg")
     }
+}
+
+/// Creates `folder` if needed.
+///
+/// # Errors
+/// [`Error::Config`] if it is a file; [`Error::Io`].
+pub(super) fn create(folder: &Path) -> Result<()> {
+    if folder.exists() && !folder.is_dir() {
+        return Err(Error::config(folder.display().to_string(), "must be a folder; this is a file"));
+    }
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))
 }

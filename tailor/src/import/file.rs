@@ -84,23 +84,21 @@ fn write_norm<'t>(
 /// Reads a backbone file written by [`write_backbone`], verifying every section's hash, and its id.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Container`] if the file is damaged; [`Error::Import`] if it is not a backbone, or
-/// packed for a device without the norms needed for training.
+/// [`Error::Io`]; [`Error::Container`] if the file is damaged or no bundle; [`Error::Config`] if it is a task;
+/// [`Error::Import`] if it is packed for a device without the norms needed for training.
 pub fn read_backbone(path: &Path) -> Result<(Imported, [u8; 32])> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
     let damaged = || Error::container(path.display().to_string());
-    let needed = "a backbone file, as `tailor import` writes it, is needed";
-    let bundle = match Bundle::parse(&bytes) {
-        Err(bundles::Error::BadMagic { got, .. }) => {
-            let found = format!("not a bundle (it starts with {got})");
-            return Err(Error::import(path.display(), found, needed));
-        }
-        bundle => bundle.map_err(damaged())?,
-    };
+    // Most likely weights that are still to be imported.
+    let hint = "a backbone file, as `tailor import` writes it, is needed";
+    let bundle = Bundle::parse(&bytes).map_err(|error| match error {
+        bundles::Error::BadMagic { got, .. } => damaged()(bundles::Error::BadMagic { got, hint }),
+        error => damaged()(error),
+    })?;
     let manifest = bundle.manifest();
     let packed = "a backbone packed for a device cannot be trained on; use the imported one";
     if manifest.kind != Kind::Backbone {
-        return Err(Error::import(path.display(), format!("a {}", manifest.kind.word()), needed));
+        return Err(Error::config(path.display().to_string(), format!("a {}; {hint}", manifest.kind.word())));
     }
     let mut tensors = BTreeMap::new();
     let mut take = |section: &str, name: String| -> Result<bool> {

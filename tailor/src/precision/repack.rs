@@ -122,12 +122,18 @@ pub fn source_task(backbone: File<'_>) -> Result<Option<Vec<u8>>> {
     Ok(Some(writer.finish(&[])?))
 }
 
-/// `file` with these facts, replacing its own with the same keys, and the security counter if given. Its
-/// signatures are dropped, as they do not cover the new bytes.
+/// `file` with these facts, replacing its own with the same keys, and the security counter if given. Signed
+/// with `signers`, or with the development key if there are none: its own signatures do not cover the new
+/// bytes.
 ///
 /// # Errors
 /// Errors in the file, or a fact no bundle can hold.
-pub fn restated(file: File<'_>, facts: &[(String, String)], counter: Option<u64>) -> Result<Vec<u8>> {
+pub fn restated(
+    file: File<'_>,
+    facts: &[(String, String)],
+    counter: Option<u64>,
+    signers: &[SigningKey],
+) -> Result<Vec<u8>> {
     let mut writer = Writer::of(&file.parse()?).map_err(Error::container(file.name))?;
     for (key, value) in facts {
         writer.set_fact(key, value);
@@ -135,7 +141,7 @@ pub fn restated(file: File<'_>, facts: &[(String, String)], counter: Option<u64>
     if let Some(counter) = counter {
         writer.security_counter(counter);
     }
-    Ok(writer.finish(&[])?)
+    Ok(writer.finish(signers)?)
 }
 
 /// Whether f16 can hold all values, [rounded](rounded) or not.

@@ -83,7 +83,8 @@ impl Job<'_> {
         };
         let plan = recipe.arch.plan(recipe.size, recipe.size, classes.len())?;
         let mut params = Params::from_scratch(&plan, recipe.seed, self.device)?;
-        let loader = Loader::new(&train, mean, std, recipe.batch, self.device)?.balanced(recipe.balance);
+        let batch = recipe.batch.min(train.len());
+        let loader = Loader::new(&train, mean, std, batch, self.device)?.balanced(recipe.balance);
         let score = |params: &Params, split: &Split| -> Result<Score> {
             let loader = Loader::new(split, mean, std, EVAL_BATCH, self.device)?;
             evaluate(&Net { plan: &plan, params }, self.progress.interrupt().watch(loader.eval()))

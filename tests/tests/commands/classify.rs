@@ -48,13 +48,17 @@ fn new_photographs_are_answered_as_on_the_device() {
         pictures.push(new.join(format!("today/{i}.png")));
         colour.save(&pictures[4 + i]).unwrap();
     }
+    let deep = new.join("today/deep.png");
+    let wide = |x: u32, y: u32| image::Rgb([(x * 1149) as u16, (y * 1637) as u16, (x * y * 28 + 200) as u16]);
+    image::ImageBuffer::from_fn(57, 40, wide).save(&deep).unwrap();
+    pictures.push(deep);
     let images: Vec<&str> = pictures.iter().map(|picture| text(picture)).collect();
     for (backbone, task) in &tasks {
         let on = ["--backbone", text(backbone), "--task", text(task), "--json"];
         let device = stdout("edge-runtime", &[&["run"], &on[..], &images].concat());
         let host = stdout("tailor", &[&["classify", "--top", "9"], &on[..], &images].concat());
         let (device, host) = (objects(device.as_bytes()), objects(host.as_bytes()));
-        assert_eq!((device.len(), host.len()), (6, 6));
+        assert_eq!((device.len(), host.len()), (7, 7));
         for (device, host) in device.iter().zip(&host) {
             assert_eq!((&host["file"], &host["label"]), (&device["file"], &device["label"]));
             assert_eq!(host["probability"], device["score"], "{}: {host}", task.display());
@@ -90,6 +94,7 @@ fn new_photographs_are_answered_as_on_the_device() {
         "today/1.png",
         "today/2.jpg",
         "today/2.png",
+        "today/deep.png",
         "today/film.webp",
     ];
     assert_eq!(files, names.map(|name| text(&new.join(name)).to_owned()));
@@ -103,6 +108,12 @@ fn new_photographs_are_answered_as_on_the_device() {
         ["missing.png: cannot be read", "bad.png: cannot be decoded", "film.webp", "first `notes.txt`"]
     {
         assert_eq!(said.matches(words).count(), 1, "{words}: {said}");
+    }
+    // What cannot be decoded is to be replaced; what is not there cannot be.
+    for (name, remedy) in [("missing.png", "; check the path"), ("bad.png", "; replace or remove this file")]
+    {
+        let line = said.lines().find(|line| line.contains(name)).unwrap();
+        assert!(line.contains(remedy), "{line}");
     }
 
     // In words: a line for each, tabs between.

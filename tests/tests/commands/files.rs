@@ -230,10 +230,19 @@ fn outputs_never_overwrite_their_inputs() {
         (vec!["sign", net, "--key", key, "--out", key], "another file than"),
         (vec!["keygen", "--out", text(&nowhere)], "none is not one"),
         (vec!["keygen", "--out", key], "never overwritten"),
-        (vec!["pack", net, "--out", "x"], "--target"),
+        (vec!["pack", net, "--out", "x"], "give another, or the --target"),
         (vec!["pack", net, neon[0], neon[1], "--out", "x", "--data", "y"], "--data"),
         (vec!["pack", net, neon[0], neon[1], "--out", "x", "--bits", "7"], "--bits 7"),
-        (vec!["sign", net], "--key"),
+        (vec!["pack", net, neon[0], neon[1], "--out", "x", "--backbone", "y"], "--backbone y: only applies"),
+        (
+            vec!["pack", net, neon[0], neon[1], "--out", "x", "--calibrate", "4"],
+            "--calibrate 4: only applies",
+        ),
+        (vec!["pack", net, neon[0], neon[1], "--out", "x", "--max-drop", "0"], "--max-drop 0: has no effect"),
+        (vec!["pack", net, "--precision", "int8", "--out", "x", "--calibrate", "4"], "without --data"),
+        (vec!["pack", net, "--precision", "int8", "--out", "x", "--max-drop", "nan"], "from -100"),
+        (vec!["pack", net, "--precision", "int8", "--out", "x", "--max-drop", "101"], "from -100"),
+        (vec!["sign", net], "--key <FILE>|--remove <KEYID>"),
         (vec!["pack", net, neon[0], neon[1], "--out", "x", "--fact", "no value"], "--fact"),
     ];
     for (command, word) in cases {
@@ -362,4 +371,49 @@ fn facts_and_counter_are_set_and_kept() {
         (&shown["facts"], &shown["security_counter"]),
         (&before["facts"], &before["security_counter"])
     );
+}
+
+#[test]
+fn an_f32_file_is_released_as_it_is() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let (key, task, out) = (at("release.key"), at("source.task"), at("released"));
+    std::fs::write(&task, source_task(&bench)).unwrap();
+    let made = json(&["keygen", "--out", text(&key)]);
+    let facts = ["--fact", "build=1.4", "--counter", "7", "--out", text(&out)];
+    for file in [&bench.backbone, &task] {
+        let before = json(&["inspect", text(file)]);
+        let pack = [&["pack", text(file)], &facts[..]].concat();
+        let said = json(&[&pack[..], &["--key", text(&key)]].concat());
+        assert_eq!(said["bytes"].as_u64(), Some(std::fs::metadata(&out).unwrap().len()));
+        let after = json(&["inspect", text(&out)]);
+        assert_eq!((&after["facts"]["build"], after["security_counter"].as_u64()), (&"1.4".into(), Some(7)));
+        assert_eq!(after["signers"], serde_json::json!([made["key"]]));
+        for kept in ["kind", "precision", "backbone", "tensors", "stored", "golden"] {
+            assert_eq!(after[kept], before[kept], "{kept}");
+        }
+        let tensors = [file, &out].map(|file| {
+            let bytes = std::fs::read(file).unwrap();
+            let bundle = Bundle::parse(&bytes).unwrap();
+            let names = bundle.manifest().sections.iter().map(|section| &section.name);
+            names.map(|name| bundle.decode_f32(name).unwrap()).collect::<Vec<_>>()
+        });
+        assert!(tensors[0] == tensors[1], "the numbers of {}", file.display());
+        stdout("tailor", &pack);
+        assert!(stdout("tailor", &["verify", text(&out)]).contains("development key"));
+    }
+
+    std::fs::remove_file(&out).unwrap();
+    let refused: [(&[&str], &str); 6] = [
+        (&[], "--precision f32: the task is f32 already: give another, or a --fact"),
+        (&["--counter", "1", "--target", "x86-avx2"], "--target x86-avx2: only applies to backbones"),
+        (&["--counter", "1", "--backbone", "y"], "--backbone y: not with f32"),
+        (&["--counter", "1", "--data", "y"], "--data y: not with f32"),
+        (&["--precision", "f16", "--target", "x86-avx2"], "--target x86-avx2: only applies to backbones"),
+        (&["--precision", "f16", "--calibrate", "3"], "--calibrate 3: only applies to --precision int8"),
+    ];
+    for (more, words) in refused {
+        let (code, why) = failure("tailor", &[&["pack", text(&task), "--out", text(&out)], more].concat());
+        assert!(code == 2 && why.contains(words) && !out.exists(), "{more:?}: {code}, {why}");
+    }
 }

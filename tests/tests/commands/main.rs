@@ -101,6 +101,12 @@ fn bench() -> Bench {
     Bench { folder, backbone, images }
 }
 
+/// The source network of `bench` as a task bundle, which takes no training.
+fn source_task(bench: &Bench) -> Vec<u8> {
+    let backbone = tailor::precision::Loaded::read(&bench.backbone).unwrap();
+    tailor::precision::source_task(backbone.file()).unwrap().unwrap()
+}
+
 const QUICK: [&str; 8] =
     ["--epochs", "2,2,1", "--search", "bisect", "--validation", "0.34", "--teach-rate", "one-cycle:0.02"];
 
@@ -197,9 +203,9 @@ fn a_task_in_fewer_bits_keeps_its_accuracy_or_is_not_packed() {
         let tested = stdout("edge-runtime", &device);
         assert!(tested.contains("halves"), "{tested}");
 
-        // No loss can be this small.
+        // No gain can be this large.
         std::fs::remove_file(&out).unwrap();
-        let (code, why) = failure("tailor", &[&pack[..], &["--max-drop=-101"]].concat());
+        let (code, why) = failure("tailor", &[&pack[..], &["--max-drop=-100"]].concat());
         assert_eq!(code, 1, "{why}");
         assert!(
             why.contains("not packed") && why.contains("--max-drop") && why.contains("12 images"),
@@ -213,7 +219,7 @@ fn a_task_in_fewer_bits_keeps_its_accuracy_or_is_not_packed() {
     assert_eq!(code, 4, "{why}");
     assert!(why.contains("holds no scales of int8 maps"), "{why}");
     let whole = ["pack", text(&bench.backbone), "--precision", "int8", "--bits", "7", "--out", "x"];
-    assert!(failure("tailor", &whole).1.contains("--bits: only applies to tasks"));
+    assert!(failure("tailor", &whole).1.contains("--bits 7: only applies to tasks"));
     let (_, why) = failure("tailor", &["pack", text(&task), "--precision", "int8", "--out", "x"]);
     assert!(why.contains("--backbone"), "{why}");
 }
@@ -230,7 +236,8 @@ fn pretrain<'a>(bench: &'a Bench, work: &'a Path, extra: &[&'a str]) -> Vec<&'a 
 fn signatures_are_made_checked_and_required() {
     let bench = bench();
     let (key, other) = (bench.folder.path().join("release.key"), bench.folder.path().join("other.key"));
-    stdout("tailor", &["keygen", "--out", text(&key), "--name", "release"]);
+    let made = stdout("tailor", &["keygen", "--out", text(&key), "--name", "release"]);
+    let (_, id) = made.trim_end().trim_end_matches(')').rsplit_once("key ").unwrap();
     stdout("tailor", &["keygen", "--out", text(&other)]);
     let (_, why) = failure("tailor", &["keygen", "--out", text(&key)]);
     assert!(why.contains("never overwritten"), "{why}");
@@ -246,9 +253,21 @@ fn signatures_are_made_checked_and_required() {
     let mut bytes = std::fs::read(&bench.backbone).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    std::fs::write(&bench.backbone, bytes).unwrap();
-    let (code, why) = failure("tailor", &["verify", file]);
-    assert_eq!(code, 3, "{why}");
+    std::fs::write(&bench.backbone, &bytes).unwrap();
+    // No signature vouches for a damaged file, and no copy hides the damage.
+    let out = bench.folder.path().join("out.backbone");
+    let commands: [&[&str]; 5] = [
+        &["verify", file],
+        &["sign", file, "--key", text(&other)],
+        &["sign", file, "--remove", id],
+        &["pack", file, "--counter", "1", "--out", text(&out)],
+        &["pack", file, "--target", "jetson-orin-nano", "--out", text(&out)],
+    ];
+    for command in commands {
+        let (code, why) = failure("tailor", command);
+        assert!(code == 3 && why.contains("hash mismatch"), "{command:?}: {code}, {why}");
+        assert!(std::fs::read(&bench.backbone).unwrap() == bytes && !out.exists(), "{command:?}");
+    }
 }
 
 #[test]
@@ -273,10 +292,14 @@ fn a_backbone_is_exported_whole_or_not_at_all() {
     stdout("tailor", &pack);
     let (code, why) = failure("tailor", &["export", "--backbone", text(&packed), "--onnx", text(&model)]);
     assert_eq!(code, 4, "{why}");
-    assert!(why.contains("packed.backbone") && why.contains("tailor import"), "{why}");
-    let as_task = [&export[..], &["--task", text(&bench.backbone)]].concat();
-    let (_, why) = failure("tailor", &as_task);
-    assert!(why.contains("a task is needed here"), "{why}");
+    assert!(why.contains("packed.backbone: export: needs f32 files, as `tailor import`"), "{why}");
+    assert!(why.contains("packed for neon\n"), "{why}");
+    // With a task, too, the file at fault is named: not the task's.
+    let student = bench.folder.path().join("student.task");
+    std::fs::write(&student, source_task(&bench)).unwrap();
+    let both = ["export", "--backbone", text(&packed), "--task", text(&student), "--onnx", text(&model)];
+    let (code, why) = failure("tailor", &both);
+    assert!(code == 4 && why.contains("packed.backbone: export") && !why.contains("student"), "{why}");
     assert_eq!(std::fs::read(&model).unwrap(), bytes);
 }
 
@@ -335,10 +358,16 @@ fn bad_data_and_bad_options_are_reported_before_any_work() {
     let (code, why) = fit(&["--validation", "0.2"]);
     assert!(code == 2 && why.contains("val/ of its own"), "{why}");
     std::fs::remove_dir_all(bench.images.join("val")).unwrap();
-    for options in [["--batch", "64"], ["--std", "1,1,1"], ["--rate", "step:0.1,15,0.1"], ["--crop", "9"]] {
+    for options in [["--epochs", "0"], ["--std", "1,1,1"], ["--rate", "step:0.1,15,0.1"], ["--crop", "9"]] {
         let (code, why) = failure("tailor", &pretrain(&bench, &work, &options));
-        assert!(code == 2 && why.contains(options[0]), "{options:?}: {code}, {why}");
+        let blamed = why.starts_with(&format!("tailor: {}", options[0]));
+        assert!(code == 2 && blamed, "{options:?}: {code}, {why}");
     }
+    let bare = ["pretrain", "--data", text(&bench.images), "--work", text(&work)];
+    let (code, why) = failure("tailor", &[&bare[..], &["--batch", "64"]].concat());
+    assert!(code == 2 && why.starts_with("tailor: --batch 64: at most 43"), "{why}");
+    let (_, why) = failure("tailor", &[&bare[..], &["--arch", "resnet18", "--size", "0"]].concat());
+    assert!(why.starts_with("tailor: --arch resnet18: "), "{why}");
     assert!(!work.exists());
     std::fs::write(&spoilt, picture).unwrap();
     let (_, why) =

@@ -89,39 +89,47 @@ fn a_backbone_of_another_normalisation_is_another() {
     assert!(why.contains("teach.safetensors") && why.contains("other options or images"), "{why}");
 }
 
+/// A command that works in the folder `at`.
+fn in_it<'a>(bench: &'a Bench, at: &'a Path, command: &[&'a str]) -> Vec<&'a str> {
+    let of = ["--backbone", text(&bench.backbone), "--data", text(&bench.images), "--work", text(at)];
+    [command, &of, &["--epochs", "1,1,1", "--validation", "0.34"]].concat()
+}
+
+/// One of each.
+fn all_in_it<'a>(bench: &'a Bench, at: &'a Path) -> [Vec<&'a str>; 6] {
+    [
+        in_it(bench, at, &["fit"]),
+        in_it(bench, at, &["prune", "--drop", "1"]),
+        in_it(bench, at, &["compare", "--methods", "fine-tune"]),
+        in_it(bench, at, &["protocol", "teacher"]),
+        pretrain(bench, at, &[]),
+        vec!["demo", "--out", text(at)],
+    ]
+}
+
+#[test]
+fn a_file_is_not_taken_for_a_work_folder() {
+    let bench = bench();
+    let work = bench.folder.path().join("run");
+    std::fs::write(&work, "notes").unwrap();
+    // Found before any image is read: a broken one would be reported instead.
+    std::fs::write(bench.images.join("train/above/3.png"), "no picture").unwrap();
+    let want = format!("tailor: {}: must be a folder; this is a file\n", text(&work));
+    for command in all_in_it(&bench, &work) {
+        let (code, why) = failure("tailor", &command);
+        assert!(code == 2 && why == want, "{command:?}: {code}, {why}");
+    }
+    assert_eq!(std::fs::read(&work).unwrap(), b"notes");
+}
+
 #[test]
 fn two_runs_never_share_a_folder() {
     let bench = bench();
     let work = bench.folder.path().join("run");
     std::fs::create_dir(&work).unwrap();
-    let (backbone, images, at) = (text(&bench.backbone), text(&bench.images), text(&work));
-    let in_it = |command: &[&'static str]| {
-        let of = ["--backbone", backbone, "--data", images, "--work", at, "--epochs", "1,1,1"];
-        [command, &of, &["--validation", "0.34"]].concat()
-    };
-    let commands = [
-        in_it(&["fit"]),
-        in_it(&["prune", "--drop", "1"]),
-        in_it(&["compare", "--methods", "fine-tune"]),
-        in_it(&["protocol", "teacher"]),
-        vec![
-            "pretrain",
-            "--data",
-            images,
-            "--work",
-            at,
-            "--arch",
-            "cifar-resnet8-b",
-            "--size",
-            "12",
-            "--batch",
-            "8",
-        ],
-        vec!["demo", "--out", at],
-    ];
     let other = std::fs::File::create(work.join(".lock")).unwrap();
     other.lock().unwrap();
-    for command in commands {
+    for command in all_in_it(&bench, &work) {
         let (_, why) = failure("tailor", &command);
         assert!(why.contains("another run is at work in this folder"), "{command:?}: {why}");
         assert_eq!(std::fs::read_dir(&work).unwrap().count(), 1, "{command:?}: the lock alone");
@@ -129,12 +137,54 @@ fn two_runs_never_share_a_folder() {
     // Candidates of a sweep may run concurrently once their common student exists.
     other.unlock().unwrap();
     other.lock_shared().unwrap();
-    let (_, why) = failure("tailor", &in_it(&["prune", "--drop", "1"]));
+    let (_, why) = failure("tailor", &in_it(&bench, &work, &["prune", "--drop", "1"]));
     assert!(why.contains("another run is at work in this folder"), "{why}");
     other.unlock().unwrap();
-    stdout("tailor", &in_it(&["prune", "--drop", "1"]));
+    stdout("tailor", &in_it(&bench, &work, &["prune", "--drop", "1"]));
     other.lock_shared().unwrap();
-    stdout("tailor", &in_it(&["prune", "--drop", "0"]));
+    stdout("tailor", &in_it(&bench, &work, &["prune", "--drop", "0"]));
+}
+
+#[test]
+fn every_command_gives_the_same_code_for_the_same_mistake() {
+    let bench = bench();
+    let at = |name: &str| bench.folder.path().join(name);
+    let (task, junk, out, work) = (at("source.task"), at("junk"), at("out"), at("run"));
+    std::fs::write(&task, source_task(&bench)).unwrap();
+    std::fs::write(&junk, "nothing at all").unwrap();
+    let (net, task, junk, images) = (text(&bench.backbone), text(&task), text(&junk), text(&bench.images));
+    let (out, work) = (text(&out), text(&work));
+    let both = |backbone, task| {
+        [
+            vec!["classify", "--backbone", backbone, "--task", task, "nowhere.png"],
+            vec!["eval", "--backbone", backbone, "--task", task, "--data", images],
+            vec!["export", "--backbone", backbone, "--task", task, "--onnx", out],
+            vec!["pack", task, "--precision", "f16", "--backbone", backbone, "--data", images, "--out", out],
+        ]
+    };
+    let alone = |backbone| {
+        let words = ["--backbone", backbone, "--data", images, "--work", work];
+        let train = |command: &[&'static str]| [command, &words].concat();
+        [
+            train(&["fit"]),
+            train(&["prune", "--drop", "0"]),
+            train(&["compare"]),
+            train(&["protocol", "skips"]),
+            vec!["eval", "--backbone", backbone, "--data", images],
+            vec!["export", "--backbone", backbone, "--onnx", out],
+        ]
+    };
+    let wrong_kind = both(task, task).into_iter().chain(alone(task)).chain(both(net, net));
+    let no_bundle = both(junk, task).into_iter().chain(both(net, junk)).chain(alone(junk)).chain([
+        vec!["inspect", junk],
+        vec!["verify", junk],
+        vec!["sign", junk, "--remove", "0123456789abcdef"],
+    ]);
+    let wrong_kind = wrong_kind.map(|command| (command, 2, [task, net]));
+    for (command, want, blamed) in wrong_kind.chain(no_bundle.map(|command| (command, 3, [junk; 2]))) {
+        let (code, why) = failure("tailor", &command);
+        assert!(code == want && blamed.iter().any(|file| why.contains(file)), "{command:?}: {code}, {why}");
+    }
 }
 
 #[test]

@@ -37,6 +37,20 @@ fn a_backbone_from_scratch_goes_straight_into_eval_fit_and_the_runtime() {
     assert!(why.contains("above, under") && why.contains("above, below"), "{why}");
 }
 
+#[test]
+fn few_images_make_one_batch_unless_its_size_is_given() {
+    let bench = bench();
+    let work = bench.folder.path().join("source");
+    let mut args = vec!["pretrain", "--data", text(&bench.images), "--work", text(&work), "--size", "16"];
+    args.extend(["--arch", "cifar-resnet8-b", "--validation", "0.25", "--epochs", "2", "--json"]);
+    // 36 of them are left to train on.
+    let (code, why) = failure("tailor", &[&args[..], &["--batch", "128"]].concat());
+    assert!(code == 2 && why.starts_with("tailor: --batch 128: at most 36, "), "{why}");
+    assert_eq!(number(&stdout("tailor", &args), "epochs"), 2.0);
+    let lines = std::fs::read_to_string(work.join("metrics.csv")).unwrap();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+}
+
 /// Starts `tailor`, stops it with `stop` once its stderr contains `word`, and returns (exit code, stderr).
 fn stopped(args: &[&str], word: &str, stop: &dyn Fn(&mut Child)) -> (Option<i32>, String) {
     let mut child =

@@ -18,10 +18,15 @@ use edge_runtime::{Backbone, Frame, Packing, Runtime, pack_backbone};
 use interpreter::{Value, read, run};
 use random::Rng;
 use tailor::export::{Network, Options, onnx};
+use tailor::precision::File;
 
 /// Maximum difference, relative to the largest score. Both sides compute in f64; only an alpha folded into a
 /// norm is rounded once more.
 const TOLERANCE: f64 = 1e-5;
+
+fn file<'a>(name: &'a str, bytes: &'a [u8]) -> File<'a> {
+    File { name, bytes }
+}
 
 fn network(plan: &Plan, tensors: &naive::Tensors) -> Network {
     Network {
@@ -123,10 +128,9 @@ fn a_network_without_classifier_ends_in_its_features() {
 #[test]
 fn bundles_keep_their_scores_and_say_what_they_are() {
     let packed = store::packed("cifar-resnet20-a", 12, 4);
-    let backbone = Bundle::parse(&packed.backbone).unwrap();
+    let (backbone, net) = (Bundle::parse(&packed.backbone).unwrap(), file("net.backbone", &packed.backbone));
     for (name, bytes, plan, tensors) in &packed.tasks {
-        let task = Bundle::parse(bytes).unwrap();
-        let network = Network::task(&task, &backbone).unwrap();
+        let network = Network::task(file(name, bytes), net).unwrap();
         assert_eq!((&network.plan, &network.tensors), (plan, tensors), "{name}");
         assert_agreement(&network, &mut Rng::new(9));
         let model = read(&onnx(&network, Options::default()).unwrap().bytes);
@@ -141,44 +145,57 @@ fn bundles_keep_their_scores_and_say_what_they_are() {
         assert_eq!((model.producer_name.as_str(), model.opset_import[0].version), ("tailor", 13));
     }
     // The backbone of these files has no norms or classifier of its own.
-    let missing = Network::backbone(&backbone).unwrap_err();
-    assert!(missing.to_string().contains("bn1.scale"), "{missing}");
+    let missing = Network::backbone(net).unwrap_err();
+    let said = missing.to_string();
+    assert!(said.starts_with("net.backbone: ") && said.contains("bn1.scale"), "{said}");
     assert_eq!(missing.exit_code(), 4);
 }
 
 #[test]
 fn a_task_of_another_backbone_and_swapped_bundles_are_refused() {
     let (one, other) = (store::packed("wrn16-1", 12, 1), store::packed("wrn16-1", 12, 2));
-    let (task, backbone) = (Bundle::parse(&one.tasks[0].1).unwrap(), Bundle::parse(&other.backbone).unwrap());
-    let error = Network::task(&task, &backbone).unwrap_err();
+    let (task, backbone) = (file("one.task", &one.tasks[0].1), file("other.backbone", &other.backbone));
+    let error = Network::task(task, backbone).unwrap_err();
     assert_eq!(error.exit_code(), 4);
-    let ids = [&task, &backbone]
-        .map(|b| b.manifest().backbone.id[..8].iter().map(|b| format!("{b:02x}")).collect());
+    let ids = [task, backbone].map(|file| {
+        let id = file.parse().unwrap().manifest().backbone.id;
+        id[..8].iter().map(|b| format!("{b:02x}")).collect()
+    });
     assert!(ids.iter().all(|id: &String| error.to_string().contains(id)), "{error}");
-    for error in [Network::task(&backbone, &task).unwrap_err(), Network::backbone(&task).unwrap_err()] {
-        assert!(error.to_string().contains("is needed here"), "{error}");
+    for (error, blamed) in [
+        (Network::task(backbone, task).unwrap_err(), "one.task: a task; a backbone"),
+        (Network::task(backbone, backbone).unwrap_err(), "other.backbone: a backbone; a task"),
+        (Network::backbone(task).unwrap_err(), "one.task: a task; a backbone"),
+    ] {
+        assert_eq!(error.exit_code(), 2);
+        assert_eq!(error.to_string(), format!("{blamed} is needed here"));
     }
 
-    for packing in [Packing::For(Isa::Portable), Packing::Int8] {
+    for (packing, how) in [
+        (Packing::For(Isa::Neon), "for neon"),
+        (Packing::For(Isa::NeonFp16), "for neon-fp16"),
+        (Packing::Int8, "in int8"),
+    ] {
         let packed = pack_backbone("one", &one.backbone, packing, &[]).unwrap();
-        let error = Network::task(&task, &Bundle::parse(&packed).unwrap()).unwrap_err();
+        let error = Network::task(task, file("packed.backbone", &packed)).unwrap_err();
         let said = error.to_string();
         assert_eq!(error.exit_code(), 4);
-        assert!(said.contains("packed for a device") && said.contains("tailor import"), "{said}");
+        // The file at fault, and which ones to give instead.
+        assert!(said.starts_with("packed.backbone: ") && said.contains("tailor import"), "{said}");
+        assert!(said.ends_with(&format!("tensor `conv1.weight` packed {how}")), "{said}");
     }
     // f16 values are exported like any others.
     let packed = pack_backbone("one", &one.backbone, Packing::F16, &[]).unwrap();
-    assert_agreement(&Network::task(&task, &Bundle::parse(&packed).unwrap()).unwrap(), &mut Rng::new(3));
+    assert_agreement(&Network::task(task, file("packed", &packed)).unwrap(), &mut Rng::new(3));
 }
 
 #[test]
 fn a_model_with_preprocessing_takes_the_pixels_that_the_runtime_takes() {
     let packed = store::packed("cifar-resnet20-b", 12, 6);
-    let bundle = Bundle::parse(&packed.backbone).unwrap();
     let backbone = Backbone::from_bytes("net", packed.backbone.clone(), &Default::default()).unwrap();
     let mut runtime = Runtime::new(backbone, 1);
     for (i, (name, bytes, ..)) in packed.tasks.iter().enumerate() {
-        let network = Network::task(&Bundle::parse(bytes).unwrap(), &bundle).unwrap();
+        let network = Network::task(file(name, bytes), file("net", &packed.backbone)).unwrap();
         let channels = if network.preprocess.grey { 1 } else { 3 };
         assert_eq!(network.preprocess.grey, i == 1, "one of them is grey");
         let pixels: Vec<u8> = (0..144 * channels).map(|i| (i * 37 + i / 7 * 11) as u8).collect();

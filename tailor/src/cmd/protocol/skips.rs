@@ -23,8 +23,8 @@ pub struct Skips {
     /// Images, as for `fit`; one or more.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     data: Vec<PathBuf>,
-    /// How far back proxies reach, comma-separated: numbers, or `dense`.
-    #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = REACHES)]
+    /// How far back proxies reach, comma-separated: numbers, or `dense` [default: 1,3,5,dense].
+    #[arg(long, value_name = "K,…", value_delimiter = ',', default_values_t = REACHES, hide_default_value = true)]
     reach: Vec<plan::Skips>,
     #[command(flatten)]
     setting: Setting,
@@ -61,5 +61,31 @@ impl Skips {
             all.push(skips::on(&lab, &source, &task, &self.reach)?);
         }
         Ok(setting.end(&skips::findings(&source, &all)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory, Parser};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        skips: Skips,
+    }
+
+    #[test]
+    fn the_reaches_that_help_shows_as_default_can_be_typed() {
+        let line = Line::command();
+        let option = line.get_arguments().find(|option| option.get_long() == Some("reach")).unwrap();
+        let help = option.get_help().unwrap().to_string();
+        let (_, shown) = help.split_once("[default: ").unwrap();
+        let (shown, _) = shown.split_once(']').unwrap();
+        let reach = |more: &[&str]| {
+            let words = ["tailor", "--backbone", "b", "--work", "w", "--data", "d"];
+            Line::try_parse_from(words.iter().chain(more)).unwrap().skips.reach
+        };
+        assert_eq!(reach(&["--reach", shown]), reach(&[]));
     }
 }

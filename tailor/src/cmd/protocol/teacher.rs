@@ -40,8 +40,9 @@ impl Teacher {
         let found = setting.find(&self.data, &recipe, std::slice::from_ref(&source))?;
         let data = task_name("--data", &self.data)?;
         let progress = progress()?;
+        let lab = setting.lab(&device, &progress)?;
         let task = setting.task(&data, found, &source, &progress)?;
-        let both = teacher::on(&setting.lab(&device, &progress)?, &source, &task)?;
+        let both = teacher::on(&lab, &source, &task)?;
         Ok(setting.end(&teacher::findings(&source, &data, &both))?)
     }
 }
