@@ -1,7 +1,8 @@
 //! Parses and validates command-line options.
 
+use super::usage;
+use edge_runtime::Result;
 use edge_runtime::kernels::Isa;
-use edge_runtime::{Error, Result};
 
 /// An option of a command.
 pub struct Spec {
@@ -46,18 +47,18 @@ impl Args {
             };
             let Some(spec) = specs.iter().find(|spec| spec.name == name) else {
                 let names: Vec<_> = specs.iter().map(|spec| spec.name).collect();
-                return Err(Error::Usage { got: format!("unknown option `{name}`"), want: names.join(", ") });
+                return Err(usage(format!("unknown option `{name}`"), &names.join(", ")));
             };
             let value = match (spec.value, given) {
                 (None, None) => String::new(),
                 (None, Some(_)) => {
-                    return Err(Error::Usage { got: format!("a value for `{name}`"), want: "none".into() });
+                    return Err(usage(format!("a value for `{name}`"), "none"));
                 }
                 (Some(_), Some(value)) => value,
-                (Some(kind), None) => words.next().cloned().ok_or_else(|| Error::Usage {
-                    got: format!("`{name}` without a value"),
-                    want: format!("{name} {kind}"),
-                })?,
+                (Some(kind), None) => words
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| usage(format!("`{name}` without a value"), &format!("{name} {kind}")))?,
             };
             args.options.push((spec.name, value));
         }
@@ -86,10 +87,8 @@ impl Args {
     pub fn number(&self, name: &str, most: usize) -> Result<Option<usize>> {
         let Some(value) = self.value(name) else { return Ok(None) };
         let number = value.parse().ok().filter(|n| (1..=most).contains(n));
-        number.map(Some).ok_or_else(|| Error::Usage {
-            got: format!("{name} {value}"),
-            want: format!("a whole number from 1 to {most}"),
-        })
+        let want = || format!("a whole number from 1 to {most}");
+        number.map(Some).ok_or_else(|| usage(format!("{name} {value}"), &want()))
     }
 
     /// `--isa`; `None` if it was not given (see [`Options::isa`](edge_runtime::Options::isa)).
@@ -101,7 +100,7 @@ impl Args {
         let isa = name.parse().ok().filter(|isa: &Isa| isa.runs_here());
         isa.map(Some).ok_or_else(|| {
             let names: Vec<_> = Isa::supported().map(Isa::name).collect();
-            Error::Usage { got: format!("--isa {name}"), want: names.join(", ") }
+            usage(format!("--isa {name}"), &names.join(", "))
         })
     }
 }

@@ -26,15 +26,12 @@ pub const COMMAND: Command = Command {
         spec("--json", None, "one JSON document; with --layers one object per line"),
     ],
     files: None,
-    help: "Shows medians over all frames (cold switches: 15, --blocks: 5 x 31) and, for noisy machines, minima.\n\
+    help: "Shows medians over all frames (cold switches: 15, --blocks: 101) and, for noisy machines, minima.\n\
            A cold switch loads an evicted task whose signatures were verified before.\n\n\
            --layers prints one line per kernel call: node, time, GFLOP/s, shapes, tensors.\n\
-           --blocks measures the student with all its proxies and writes one row per block and proxy,\n\
-           and for what they share: `proxies` is what the call that computes a node's proxies takes, however\n\
-           many there are, `pool` a source pooled for every node of one size, `sum` adding up a node. JSON:\n\
-           {\"arch\", \"size\", \"isa\", \"precision\", \"threads\", \"rows\": [ROW, …]},\n\
-           where each row has \"node\", \"source\" (or null), \"role\" and \"us\", microseconds.\n\
-           On an int8 backbone, int8 tasks are measured.\n\n\
+           --blocks measures the student (on an int8 backbone, in int8): {\"arch\", \"size\", \"isa\", \"precision\",\n\
+           \"threads\", \"rows\": [{\"node\", \"source\", \"role\", \"us\"}]}. Roles are block, proxy, stem, head and what\n\
+           paths share: pool (a source, for all nodes of one size), proxies (a node's call), sum (of a node).\n\n\
            Examples:\n  edge-runtime bench --store store/ --json\n  \
            edge-runtime bench --store store/ --task digits --layers\n  \
            edge-runtime bench --backbone net.backbone --blocks latency.json\n",
@@ -115,12 +112,14 @@ fn run(args: &Args) -> Result<()> {
     let text = if args.flag("--json") {
         let tasks: Vec<String> = figures.iter().map(Figures::json).collect();
         let cost = backbone.repacked();
-        let of_backbone = json::Object::new()
+        let mut of_backbone = json::Object::new();
+        of_backbone
             .number("bytes", backbone.file_bytes() as f64)
             .number("open_ms", millis(opened))
             .number("repacked_bytes", cost.bytes as f64)
             .number("repack_ms", millis(cost.time));
-        let object = json::Object::new()
+        let mut object = json::Object::new();
+        object
             .text("isa", backbone.isa().name())
             .number("threads", threads as f64)
             .raw("backbone", &of_backbone.end())
@@ -244,7 +243,8 @@ fn layers(task: &Task, threads: usize, frames: usize, as_json: bool) -> Result<(
         let rate = 2.0 * layer.macs as f64 / time.as_nanos().max(1) as f64;
         let (node, name) = (layer.node, &layer.name);
         if as_json {
-            let object = json::Object::new()
+            let mut object = json::Object::new();
+            object
                 .text("task", task.name())
                 .number("node", node as f64)
                 .text("layer", name)

@@ -1,18 +1,15 @@
 //! `bench --blocks`: the latency table that `tailor --cost latency` reads.
 
 use super::args::Args;
-use super::json;
+use super::{json, usage};
 use bundles::container::golden_input;
 use bundles::plan::{Arch, Plan, Role, Skips};
 use edge_runtime::kernels::int8::Grid;
 use edge_runtime::{Backbone, Error, Layer, Result, Session, Task, Tensors};
 use std::sync::Arc;
 
-/// Frames per round.
-const FRAMES: usize = 31;
-
-/// Rounds in which the two students are timed in turn, so that a drifting clock reaches both.
-const ROUNDS: usize = 5;
+/// Frames per median.
+const FRAMES: usize = 101;
 
 /// Task-owned parameters without effect: identity norms, small weights. Time does not depend on the values.
 struct Neutral;
@@ -33,73 +30,57 @@ impl Tensors for Neutral {
     }
 }
 
-/// The calls of a student with their times in microseconds.
-struct Student {
-    task: Task,
-    layers: Vec<Layer>,
-    /// Of each layer, the median of every round.
-    rounds: Vec<Vec<f64>>,
+/// The calls of the student with these proxies, and the median time of each in microseconds.
+fn timed(
+    backbone: &Arc<Backbone>,
+    session: &mut Session,
+    plan: &Plan,
+    skips: Skips,
+) -> Result<Vec<(Layer, f64)>> {
+    let failed = |source| Error::Container { file: plan.arch.clone(), source };
+    let arch: Arch = plan.arch.parse().map_err(failed)?;
+    let student = plan.with_proxies(skips, arch.proxy_form()).map_err(failed)?.folded();
+    let task = if backbone.is_int8() {
+        let middle = |relu| if relu { 0 } else { 128 };
+        let maps = student.maps().into_iter();
+        let grids: Vec<Grid> = maps.map(|map| Grid { scale: 1.0 / 64.0, zero: middle(map.relu) }).collect();
+        Task::from_tensors_int8(backbone, "student", &student, &Neutral, &grids)?
+    } else {
+        Task::from_tensors(backbone, "student", &student, &Neutral)?
+    };
+    let mut input = vec![0.0; task.input().len()];
+    golden_input(1, &mut input);
+    let times = session.time_layers(&task, &input, FRAMES)?;
+    let mut timed = Vec::new();
+    for (layer, time) in task.layers().into_iter().zip(times) {
+        timed.push((layer, time.as_secs_f64() * 1e6));
+    }
+    Ok(timed)
 }
 
-impl Student {
-    fn new(backbone: &Arc<Backbone>, plan: &Plan, arch: Arch, skips: Skips) -> Result<Student> {
-        let failed = |source| Error::Container { file: plan.arch.clone(), source };
-        let student = plan.with_proxies(skips, arch.proxy_form()).map_err(failed)?.folded();
-        let task = if backbone.is_int8() {
-            let middle = |relu| if relu { 0 } else { 128 };
-            let maps = student.maps().into_iter();
-            let grids: Vec<Grid> =
-                maps.map(|map| Grid { scale: 1.0 / 64.0, zero: middle(map.relu) }).collect();
-            Task::from_tensors_int8(backbone, "student", &student, &Neutral, &grids)?
-        } else {
-            Task::from_tensors(backbone, "student", &student, &Neutral)?
-        };
-        let layers = task.layers();
-        Ok(Student { rounds: vec![Vec::with_capacity(ROUNDS); layers.len()], layers, task })
-    }
-
-    fn round(&mut self, session: &mut Session, input: &[f32]) -> Result<()> {
-        let times = session.time_layers(&self.task, input, FRAMES)?;
-        for (rounds, time) in self.rounds.iter_mut().zip(times) {
-            rounds.push(time.as_secs_f64() * 1e6);
-        }
-        Ok(())
-    }
-
-    fn timed(&self) -> impl DoubleEndedIterator<Item = (&Layer, f64)> {
-        let median = |rounds: &Vec<f64>| {
-            let mut rounds = rounds.clone();
-            rounds.sort_unstable_by(f64::total_cmp);
-            rounds.get(rounds.len() / 2).copied().unwrap_or_default()
-        };
-        self.layers.iter().zip(&self.rounds).map(move |(layer, rounds)| (layer, median(rounds)))
-    }
-
-    /// Multiply-adds and time of the call that ends the only proxy of `node`.
-    fn lone(&self, node: usize) -> Option<(u64, f64)> {
-        let is_lone = |layer: &Layer| {
-            layer.node == node && layer.macs > 0 && matches!(layer.gates[..], [(Role::Proxy, ..)])
-        };
-        self.timed().rev().find(|(layer, _)| is_lone(layer)).map(|(layer, us)| (layer.macs, us))
-    }
+/// Multiply-adds and time of the call that ends the only proxy of `node`.
+fn lone(student: &[(Layer, f64)], node: usize) -> Option<(u64, f64)> {
+    let is_lone = |layer: &Layer| {
+        layer.node == node && layer.macs > 0 && matches!(layer.gates[..], [(Role::Proxy, ..)])
+    };
+    student.iter().rev().find(|(layer, _)| is_lone(layer)).map(|(layer, us)| (layer.macs, *us))
 }
 
 /// Node, source, role, microseconds.
 type Row = (usize, Option<usize>, &'static str, f64);
 
-/// The table of the student `all`, ordered by node and source. What a call of several proxies takes however
+/// The table of the student `all`, by node. What a call of several proxies takes however
 /// many there are is told apart with the help of the student `one`, which has one proxy per node.
-fn table(all: &Student, one: &Student, last: usize) -> Vec<Row> {
+fn table(all: &[(Layer, f64)], one: &[(Layer, f64)], last: usize) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut add = |node, source, role, us| {
-        let key = (node, source, role);
-        // An ordered list: a map would noticeably increase the size of the program.
-        match rows.binary_search_by(|row| (row.0, row.1, row.2).cmp(&key)) {
-            Ok(at) => rows[at].3 += us,
-            Err(at) => rows.insert(at, (node, source, role, us)),
+        // A list: a map would noticeably increase the size of the program.
+        match rows.iter_mut().find(|row| (row.0, row.1, row.2) == (node, source, role)) {
+            Some(row) => row.3 += us,
+            None => rows.push((node, source, role, us)),
         }
     };
-    for (layer, us) in all.timed() {
+    for &(ref layer, us) in all {
         let node = layer.node;
         match layer.gates[..] {
             [] if node == 0 => add(node, None, "stem", us),
@@ -110,7 +91,7 @@ fn table(all: &Student, one: &Student, last: usize) -> Vec<Row> {
             [(_, source, 0)] => add(node, Some(source), "pool", us),
             [(_, source, _)] => add(node, Some(source), "proxy", us),
             ref gates => {
-                let call = one.lone(node).map_or(0.0, |lone| call_alone((layer.macs, us), lone));
+                let call = lone(one, node).map_or(0.0, |lone| call_alone((layer.macs, us), lone));
                 add(node, None, "proxies", call);
                 for &(_, source, macs) in gates {
                     add(node, Some(source), "proxy", (us - call) * macs as f64 / layer.macs.max(1) as f64);
@@ -126,7 +107,7 @@ fn table(all: &Student, one: &Student, last: usize) -> Vec<Row> {
 fn call_alone((macs, us): (u64, f64), (fewer, less): (u64, f64)) -> f64 {
     let slope = (us - less) / macs.saturating_sub(fewer).max(1) as f64;
     // Two noisy times can give more than either, or less than nothing.
-    (less - slope * fewer as f64).clamp(0.0, less.min(us))
+    (less - slope * fewer as f64).min(less).min(us).max(0.0)
 }
 
 /// Measures every block and proxy of the backbone's student and writes the table to `place`.
@@ -143,25 +124,17 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
     let Some(manifest) = backbone.manifest() else {
         return Err(Error::Internal { what: "a backbone without a manifest".into() });
     };
-    let failed = |source| Error::Container { file: manifest.name.clone(), source };
-    let arch: Arch = manifest.plan.arch.parse().map_err(failed)?;
     let skips = args.value("--skips").unwrap_or("3");
-    let skips: Skips = skips.parse().map_err(|_| Error::Usage {
-        got: format!("--skips {skips}"),
-        want: "a number from 1, or `dense`".into(),
-    })?;
-    let mut all = Student::new(backbone, &manifest.plan, arch, skips)?;
-    let mut one = Student::new(backbone, &manifest.plan, arch, Skips::Nearest(1))?;
-    let mut input = vec![0.0; all.task.input().len()];
-    golden_input(1, &mut input);
-    for _ in 0..ROUNDS {
-        all.round(session, &input)?;
-        one.round(session, &input)?;
-    }
+    let skips: Skips =
+        skips.parse().map_err(|_| usage(format!("--skips {skips}"), "a number from 1, or `dense`"))?;
+    let all = timed(backbone, session, &manifest.plan, skips)?;
+    let one = timed(backbone, session, &manifest.plan, Skips::Nearest(1))?;
     let mut lines = Vec::new();
     for (node, source, role, us) in table(&all, &one, manifest.plan.cells.len() + 1) {
-        let from = source.map_or("null".to_owned(), |source| source.to_string());
-        let object = json::Object::new().number("node", node as f64).raw("source", &from);
+        // No number is null.
+        let source = source.map_or(f64::NAN, |source| source as f64);
+        let mut object = json::Object::new();
+        object.number("node", node as f64).number("source", source);
         lines.push(object.text("role", role).number("us", (us * 1000.0).round() / 1000.0).end());
     }
     let precision = match (backbone.is_int8(), backbone.isa().is_half()) {
@@ -169,7 +142,8 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
         (_, true) => "f16",
         _ => "f32",
     };
-    let object = json::Object::new()
+    let mut object = json::Object::new();
+    object
         .text("arch", &manifest.plan.arch)
         .raw("size", &format!("[{},{}]", manifest.plan.input.h, manifest.plan.input.w))
         .text("isa", backbone.isa().name())

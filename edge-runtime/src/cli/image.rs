@@ -1,5 +1,6 @@
 //! Frames from files and streams: raw bytes, PGM and PPM (P5, P6), PNG with the `png` feature.
 
+use super::usage;
 use bundles::preprocess::{MAX_AREA, MAX_SIDE};
 use edge_runtime::{Error, Frame, Result};
 use std::fs::File;
@@ -23,9 +24,11 @@ impl Raw {
     /// # Errors
     /// [`Error::Usage`] for anything but three valid frame dimensions.
     pub fn parse(text: &str) -> Result<Raw> {
-        let wrong = || Error::Usage {
-            got: format!("--raw {text}"),
-            want: "WxHxC, such as 640x480x3: sides up to 32768, 2^26 pixels, C 1 (grey) or 3 (RGB)".into(),
+        let wrong = || {
+            usage(
+                format!("--raw {text}"),
+                "WxHxC, such as 640x480x3: sides up to 32768, 2^26 pixels, C 1 (grey) or 3 (RGB)",
+            )
         };
         let numbers: Vec<usize> =
             text.split('x').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
@@ -74,7 +77,7 @@ impl Frames {
             let file = File::open(name).map_err(failed)?;
             if file.metadata().is_ok_and(|is| is.is_dir()) {
                 let want = format!("image files, such as {}/*.png", name.trim_end_matches('/'));
-                return Err(Error::Usage { got: format!("{name} is a directory"), want });
+                return Err(usage(format!("{name} is a directory"), &want));
             }
             Box::new(BufReader::new(file))
         };

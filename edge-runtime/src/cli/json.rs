@@ -45,14 +45,15 @@ impl Object {
 
     /// Adds a string.
     #[inline(never)] // A dozen copies would add to the program's size.
-    pub fn text(mut self, key: &str, value: &str) -> Object {
+    pub fn text(&mut self, key: &str, value: &str) -> &mut Object {
         self.key(key);
         quote(&mut self.0, value);
         self
     }
 
     /// Adds a number; a value JSON cannot represent becomes null.
-    pub fn number(mut self, key: &str, value: f64) -> Object {
+    #[inline(never)] // As `text`.
+    pub fn number(&mut self, key: &str, value: f64) -> &mut Object {
         self.key(key);
         // Writing to a String cannot fail.
         let _ = if value.is_finite() { write!(self.0, "{value}") } else { write!(self.0, "null") };
@@ -60,20 +61,23 @@ impl Object {
     }
 
     /// Adds a value that is already JSON.
-    pub fn raw(mut self, key: &str, json: &str) -> Object {
+    #[inline(never)] // As `text`.
+    pub fn raw(&mut self, key: &str, json: &str) -> &mut Object {
         self.key(key);
         self.0.push_str(json);
         self
     }
 
     /// The complete object.
-    pub fn end(self) -> String {
-        if self.0.is_empty() { "{}".into() } else { self.0 + "}" }
+    #[inline(never)] // As `text`.
+    pub fn end(&mut self) -> String {
+        let start = if self.0.is_empty() { "{" } else { "" };
+        std::mem::take(&mut self.0) + start + "}"
     }
 
     /// The complete object on a line of its own.
     #[inline(never)] // As `text`.
-    pub fn line(self) -> String {
+    pub fn line(&mut self) -> String {
         self.end() + "\n"
     }
 
@@ -85,8 +89,14 @@ impl Object {
 }
 
 /// A JSON array of encoded values.
+#[inline(never)] // As `text`.
 pub fn array(values: &[String]) -> String {
-    format!("[{}]", values.join(","))
+    let mut out = String::from("[");
+    for value in values {
+        out.push_str(if out.len() > 1 { "," } else { "" });
+        out.push_str(value);
+    }
+    out + "]"
 }
 
 fn quote(out: &mut String, text: &str) {

@@ -51,6 +51,12 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(FIRST.load(Ordering::Relaxed))
 }
 
+/// An error of the command line: what was given, and what was expected.
+#[inline(never)] // Two dozen copies would add to the program's size.
+pub fn usage(got: String, want: &str) -> Error {
+    Error::Usage { got, want: want.into() }
+}
+
 /// Exit code of the first error, 0 if there was none.
 static FIRST: AtomicU8 = AtomicU8::new(0);
 
@@ -73,14 +79,14 @@ fn dispatch(words: &[String]) -> Result<()> {
     }
     let Some(command) = COMMANDS.iter().find(|command| command.name == first) else {
         let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
-        return Err(Error::Usage { got: format!("unknown command `{first}`"), want: names.join(", ") });
+        return Err(usage(format!("unknown command `{first}`"), &names.join(", ")));
     };
     if rest.iter().any(|word| word == "-h" || word == "--help") {
         return json::print(&help(command));
     }
     let args = Args::parse(command.options, rest)?;
     if let (None, Some(word)) = (command.files, args.files.first()) {
-        return Err(Error::Usage { got: format!("`{word}`"), want: "options only".into() });
+        return Err(usage(format!("`{word}`"), "options only"));
     }
     (command.run)(&args)
 }

@@ -21,7 +21,8 @@ fn run(args: &Args) -> Result<()> {
     let (isa, half) = (Isa::detect(), Isa::detect_half());
     if args.flag("--json") {
         let names: Vec<String> = available.iter().map(|name| format!("\"{name}\"")).collect();
-        let object = json::Object::new()
+        let mut object = json::Object::new();
+        object
             .text("arch", std::env::consts::ARCH)
             .text("os", std::env::consts::OS)
             .text("isa", isa.name())

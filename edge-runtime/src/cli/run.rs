@@ -2,7 +2,7 @@
 
 use super::args::{Args, spec};
 use super::image::{Frames, Image, Raw};
-use super::{Command, complain, json, store};
+use super::{Command, complain, json, store, usage};
 use edge_runtime::pool::MOST_THREADS;
 use edge_runtime::{Error, Result, Runtime, Scores, TaskId};
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ pub const COMMAND: Command = Command {
     files: Some(" FILE..."),
     help: "Files are PNG, PPM or PGM; `-` reads one PNG image, or a stream of PPM and PGM, from standard input.\n\
            The first task answers, unless --alternate, --script or --each is given.\n\n\
-           With --deadline-ms, the line of a frame that took longer ends in `late` (--json: \"late\":true);\n\
-           --metrics counts these frames in edge_runtime_missed_deadlines_total.\n\n\
+           Lines of frames that missed --deadline-ms end in `late`; the metrics count them as\n\
+           edge_runtime_missed_deadlines_total.\n\n\
            Examples:\n  \
            edge-runtime run --store store/ --alternate --json frame1.png frame2.png\n  \
            camera | edge-runtime run --backbone b.backbone --task signs.task --raw 640x480x3 -\n  \
@@ -60,10 +60,7 @@ fn run(args: &Args) -> Result<()> {
     let raw = args.value("--raw").map(Raw::parse).transpose()?;
     let deadline = args.value("--deadline-ms").map(milliseconds).transpose()?;
     if args.files.is_empty() {
-        return Err(Error::Usage {
-            got: "no frames".into(),
-            want: "image files, or `-` for standard input".into(),
-        });
+        return Err(usage("no frames".into(), "image files, or `-` for standard input"));
     }
     let threads = args.number("--threads", MOST_THREADS)?.unwrap_or(1);
     let mut runtime = Runtime::new(files.open(args.isa()?)?, threads);
@@ -166,10 +163,8 @@ fn milliseconds(text: &str) -> Result<Duration> {
     let digits = format!("{whole}{fraction:0<6}");
     let plain = fraction.len() <= 6 && digits.bytes().all(|digit| digit.is_ascii_digit());
     let time = digits.parse().ok().filter(|_| plain).map(Duration::from_nanos);
-    time.filter(|time| !time.is_zero()).ok_or_else(|| Error::Usage {
-        got: format!("--deadline-ms {text}"),
-        want: "a positive number of milliseconds".into(),
-    })
+    time.filter(|time| !time.is_zero())
+        .ok_or_else(|| usage(format!("--deadline-ms {text}"), "a positive number of milliseconds"))
 }
 
 fn order(args: &Args, runtime: &Runtime, loaded: Vec<(TaskId, PathBuf)>) -> Result<Order> {
@@ -184,7 +179,7 @@ fn order(args: &Args, runtime: &Runtime, loaded: Vec<(TaskId, PathBuf)>) -> Resu
             (None, _) => runtime.find(name).and_then(|id| loaded.iter().find(|(own, _)| *own == id)),
             (found, None) => found,
         };
-        found.cloned().ok_or_else(|| Error::Usage { got: format!("task `{name}`"), want: known() })
+        found.cloned().ok_or_else(|| usage(format!("task `{name}`"), &known()))
     });
     Ok(Order { tasks: named.collect::<Result<_>>()?, stream, step, each })
 }
@@ -240,7 +235,8 @@ fn refused(error: Error) -> bool {
 fn line(as_json: bool, file: &str, scores: &Scores<'_>, time: Duration) -> String {
     let us = time.as_secs_f64() * 1e6;
     if as_json {
-        let object = json::Object::new()
+        let mut object = json::Object::new();
+        object
             .text("label", scores.label)
             .number("score", f64::from(scores.score))
             .text("task", scores.task)

@@ -80,7 +80,8 @@ fn line(as_json: bool, replayed: Replayed<'_>) -> String {
     let Replayed { task, golden, distance, tolerance, passed } = replayed;
     let (name, isa, seed) = (task.name(), task.backbone().isa(), golden.seed);
     if as_json {
-        let object = json::Object::new()
+        let mut object = json::Object::new();
+        object
             .text("task", name)
             .text("isa", isa.name())
             .raw("seed", &seed.to_string())

@@ -1,6 +1,7 @@
 //! Selects the backbone and tasks a command works on.
 
 use super::args::{Args, Spec, spec};
+use super::usage;
 use bundles::container::{Bundle, TrustedKey};
 use edge_runtime::kernels::Isa;
 use edge_runtime::{Backbone, Error, Options, Result, TaskId, trusted_key};
@@ -48,16 +49,16 @@ impl Files {
                 match (&found[..], store) {
                     ([one], _) => one.clone(),
                     (_, None) => {
-                        return Err(Error::Usage {
-                            got: "no backbone".into(),
-                            want: "--store DIR, or --backbone FILE with --task FILE".into(),
-                        });
+                        return Err(usage(
+                            "no backbone".into(),
+                            "--store DIR, or --backbone FILE with --task FILE",
+                        ));
                     }
                     (many, Some(store)) => {
-                        return Err(Error::Usage {
-                            got: format!("{} *.backbone files in {}", many.len(), store.display()),
-                            want: "exactly one, or --backbone FILE".into(),
-                        });
+                        return Err(usage(
+                            format!("{} *.backbone files in {}", many.len(), store.display()),
+                            "exactly one, or --backbone FILE",
+                        ));
                     }
                 }
             }
@@ -86,21 +87,21 @@ impl Files {
     /// # Errors
     /// [`Error::Usage`].
     pub fn check_output(&self, args: &Args, option: &str) -> Result<()> {
-        let Some(place) = args.value(option).filter(|place| Path::new(place).is_file()) else {
+        let Some(place) = args.value(option) else { return Ok(()) };
+        let Ok(there) = std::fs::canonicalize(place) else { return Ok(()) };
+        if !there.is_file() {
             return Ok(());
-        };
-        let real = |path: &Path| path.canonicalize().ok();
-        let there = real(Path::new(place));
-        let own = self.tasks.iter().chain([&self.backbone]).map(PathBuf::as_path);
-        let others = args.values("--trust").chain(args.files.iter().map(String::as_str)).map(Path::new);
-        let what = if is_container(Path::new(place)) {
-            "a backbone or task"
-        } else if there.is_some() && own.chain(others).any(|input| real(input) == there) {
-            "a file that this command reads"
-        } else {
-            return Ok(());
-        };
-        Err(Error::Usage { got: format!("{option} {place}, which is {what}"), want: "another file".into() })
+        }
+        // Backbones and tasks are known by their first bytes.
+        let mut is_read = is_container(&there);
+        for input in args.values("--trust").chain(args.files.iter().map(String::as_str)) {
+            is_read |= std::fs::canonicalize(input).is_ok_and(|input| input == there);
+        }
+        if is_read {
+            let got = format!("{option} {place}, which is read or holds a backbone or task");
+            return Err(usage(got, "another file"));
+        }
+        Ok(())
     }
 
     /// Opens the backbone for `isa`, or without one as [`Options::isa`] says, and reports on standard error what
@@ -137,10 +138,7 @@ impl Files {
     /// [`Error::Usage`] if there are no tasks.
     pub fn some_tasks(&self) -> Result<&[PathBuf]> {
         match &self.tasks[..] {
-            [] => Err(Error::Usage {
-                got: "no task".into(),
-                want: "--task FILE, or a store with *.task files".into(),
-            }),
+            [] => Err(usage("no task".into(), "--task FILE, or a store with *.task files")),
             tasks => Ok(tasks),
         }
     }
@@ -162,30 +160,29 @@ pub fn is_named(path: &Path, name: &str) -> bool {
 /// # Errors
 /// [`Error::Usage`] for none, or more than one.
 fn holding(files: &[PathBuf], name: &str) -> Result<PathBuf> {
-    let is_it = |path: &&PathBuf| {
+    let mut found: Option<&PathBuf> = None;
+    for path in files {
         let bytes = std::fs::read(path).unwrap_or_default();
-        Bundle::parse(&bytes).is_ok_and(|bundle| bundle.manifest().name == name)
-    };
-    let mut found = files.iter().filter(is_it);
-    match (found.next(), found.next()) {
-        (Some(one), None) => Ok(one.clone()),
-        (Some(one), Some(other)) => Err(ambiguous(name, one, other)),
-        (None, _) => {
-            let names: Vec<_> = files.iter().filter_map(|path| path.file_stem()).collect();
-            Err(Error::Usage {
-                got: format!("no task `{name}` in the store"),
-                want: format!("one of {names:?}, or the path of a bundle"),
-            })
+        if Bundle::parse(&bytes).is_ok_and(|bundle| bundle.manifest().name == name) {
+            if let Some(other) = found {
+                return Err(ambiguous(name, other, path));
+            }
+            found = Some(path);
         }
     }
+    found.cloned().ok_or_else(|| {
+        let names: Vec<_> = files.iter().filter_map(|path| path.file_stem()).collect();
+        let want = format!("one of {names:?}, or the path of a bundle");
+        usage(format!("no task `{name}` in the store"), &want)
+    })
 }
 
 /// The error for a name that two files have, or their tasks.
 pub fn ambiguous(name: &str, one: &Path, other: &Path) -> Error {
-    Error::Usage {
-        got: format!("task `{name}`, which may be {} or {}", one.display(), other.display()),
-        want: "a name that only one of them has".into(),
-    }
+    usage(
+        format!("task `{name}`, which may be {} or {}", one.display(), other.display()),
+        "a name that only one of them has",
+    )
 }
 
 /// Refuses two files with a task of the same name, as there is one slot per name.
@@ -195,10 +192,10 @@ pub fn ambiguous(name: &str, one: &Path, other: &Path) -> Error {
 pub fn check_distinct(loaded: &[(TaskId, PathBuf)]) -> Result<()> {
     for (i, (id, path)) in loaded.iter().enumerate() {
         if let Some((_, before)) = loaded[..i].iter().find(|(other, _)| other == id) {
-            return Err(Error::Usage {
-                got: format!("one task twice, in {} and {}", before.display(), path.display()),
-                want: "one of them".into(),
-            });
+            return Err(usage(
+                format!("one task twice, in {} and {}", before.display(), path.display()),
+                "one of them",
+            ));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! `tasks`: lists the contents of a store without running anything.
 
 use super::args::{Args, Spec, spec};
-use super::{Command, complain, json, store};
+use super::{Command, complain, json, store, usage};
 use bundles::container::{Bundle, Kind, TrustedKey, hex};
 use edge_runtime::{Error, Result, trusted_key};
 use std::path::{Path, PathBuf};
@@ -36,10 +36,7 @@ fn run(args: &Args) -> Result<()> {
         }
     }
     if files.is_empty() && args.value("--store").is_none() && args.files.is_empty() {
-        return Err(Error::Usage {
-            got: "no files".into(),
-            want: "--store DIR, or files and directories".into(),
-        });
+        return Err(usage("no files".into(), "--store DIR, or files and directories"));
     }
     let trusted = args.values("--trust").map(trusted_key).collect::<Result<Vec<_>>>()?;
     let mut text = String::new();
@@ -68,17 +65,15 @@ fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
     let bundle = Bundle::parse(&bytes).map_err(failed)?;
     let manifest = bundle.manifest();
     if manifest.kind != Kind::Task {
-        return Err(Error::Usage {
-            got: format!("{file} is a {}", manifest.kind.word()),
-            want: "a task".into(),
-        });
+        return Err(usage(format!("{file} is a {}", manifest.kind.word()), "a task"));
     }
     let trust = bundle.verify_sections().and_then(|()| bundle.verify(trusted)).map_err(failed)?;
     let digest = hex(&bundle.digest());
     let (blocks, proxies) = (manifest.plan.blocks(), manifest.plan.proxies());
     let (cells, input) = (manifest.plan.cells.len(), manifest.plan.input);
     if as_json {
-        let object = json::Object::new()
+        let mut object = json::Object::new();
+        object
             .text("name", &manifest.name)
             .text("file", &file)
             .number("classes", manifest.labels.len() as f64)

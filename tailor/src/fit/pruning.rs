@@ -303,7 +303,12 @@ impl Tailoring<'_> {
                     "no network fits the budget; the leanest one tried takes {}",
                     self.recipe.cost.say(cost)
                 ),
-                "raise --budget, or let proxies reach further with --skips",
+                match self.recipe.search {
+                    Search::Iterative => "raise --budget, or let proxies reach further with --skips",
+                    Search::Sweep | Search::Bisect => {
+                        "raise --budget, or use --search iterative, which drops proxies as well"
+                    }
+                },
             ),
             None => Error::training(
                 "prune",
