@@ -352,6 +352,11 @@ mod tests {
         let wide = student("cifar-resnet20-b".parse().unwrap(), 3);
         let table = LatencyTable::of(&[(4, Some(3), "pool", 8.0), (7, Some(3), "pool", 64.0)]);
         assert_eq!(table.shared(&wide), 8.0);
+        // It is there as long as one of them reads it, whichever that is.
+        let first =
+            wide.cells[3].gates.iter().position(|gate| (gate.source, gate.role) == (3, Proxy)).unwrap();
+        let less = wide.without(&[GateId { node: 4, gate: first }].into_iter().collect()).unwrap();
+        assert_eq!(table.shared(&less), 8.0);
     }
 
     /// A block that is slow on the device is penalised most, however few its multiply-adds.
