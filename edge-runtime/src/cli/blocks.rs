@@ -69,8 +69,8 @@ fn lone(student: &[(Layer, f64)], node: usize) -> Option<(u64, f64)> {
 /// Node, source, role, microseconds.
 type Row = (usize, Option<usize>, &'static str, f64);
 
-/// The table of the student `all`, by node. What a call of several proxies takes however
-/// many there are is told apart with the help of the student `one`, which has one proxy per node.
+/// The table of the student `all`, by node. What a call of several proxies takes, however many there are, is
+/// told apart with the help of the student `one`, which has one proxy per node.
 fn table(all: &[(Layer, f64)], one: &[(Layer, f64)], last: usize) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut add = |node, source, role, us| {
@@ -112,14 +112,14 @@ fn call_alone((macs, us): (u64, f64), (fewer, less): (u64, f64)) -> f64 {
 
 /// Measures every block and proxy of the backbone's student and writes the table to `place`.
 ///
-/// One row per gate: `node`, `source`, `role` (`block` or `proxy`), microseconds. What gates share has rows of its
-/// own: `pool` for a source that is pooled for the proxies of one or more nodes (`node` is the first), `proxies` for
-/// the call that computes a node's proxies, whatever their number, and `sum` for adding up a node, the last two without
-/// `source`. So have `stem` and `head`.
+/// One row per gate: `node`, `source`, `role` (`block` or `proxy`), microseconds. What gates share has rows of
+/// its own: `pool` for a source that is pooled for the proxies of one or more nodes (`node` is the first),
+/// `proxies` for the call that computes a node's proxies, whatever their number, and `sum` for adding up a
+/// node. Like `stem` and `head`, the last two have no source.
 ///
 /// # Errors
-/// [`Error::Usage`] if `place` is a file that the command reads, or for `--skips`; [`Error::Container`] if the
-/// backbone's architecture is unknown; [`Error::File`].
+/// [`Error::Usage`] for `--skips`; [`Error::Container`] if the backbone's architecture is unknown;
+/// [`Error::File`].
 pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place: &str) -> Result<()> {
     let Some(manifest) = backbone.manifest() else {
         return Err(Error::Internal { what: "a backbone without a manifest".into() });

@@ -159,10 +159,10 @@ impl Pack {
         if !self.repacks() && !self.restates() {
             let want = match kind {
                 Kind::Backbone => {
-                    "the backbone is f32 already: give another, or the --target to reorder its kernels for \
+                    "the backbone is f32 already: give f16 or int8, or the --target to reorder its kernels for \
                      (`tailor targets`), or a --fact or --counter to record"
                 }
-                Kind::Task => "the task is f32 already: give another, or a --fact or --counter to record",
+                Kind::Task => "the task is f32 already: give f16 or int8, or a --fact or --counter to record",
             };
             return Err(Error::config("--precision f32", want));
         }

@@ -7,6 +7,7 @@ mod images;
 mod method;
 mod mixed_up;
 mod protocol;
+mod release;
 mod report;
 mod training;
 
@@ -230,44 +231,6 @@ fn pretrain<'a>(bench: &'a Bench, work: &'a Path, extra: &[&'a str]) -> Vec<&'a 
     args.extend(["--arch", "cifar-resnet8-b", "--batch", "8", "--validation", "0.25", "--json"]);
     args.extend(extra);
     args
-}
-
-#[test]
-fn signatures_are_made_checked_and_required() {
-    let bench = bench();
-    let (key, other) = (bench.folder.path().join("release.key"), bench.folder.path().join("other.key"));
-    let made = stdout("tailor", &["keygen", "--out", text(&key), "--name", "release"]);
-    let (_, id) = made.trim_end().trim_end_matches(')').rsplit_once("key ").unwrap();
-    stdout("tailor", &["keygen", "--out", text(&other)]);
-    let (_, why) = failure("tailor", &["keygen", "--out", text(&key)]);
-    assert!(why.contains("never overwritten"), "{why}");
-    let public = |key: &Path| format!("{}.pub", text(key));
-    let file = text(&bench.backbone);
-
-    assert!(stdout("tailor", &["verify", file]).contains("development key"));
-    assert_eq!(failure("tailor", &["verify", file, "--key", &public(&key)]).0, 3);
-    stdout("tailor", &["sign", file, "--key", text(&key)]);
-    assert!(stdout("tailor", &["verify", file, "--key", &public(&key)]).contains("signed by release"));
-    assert_eq!(failure("tailor", &["verify", file, "--key", &public(&other)]).0, 3);
-
-    let mut bytes = std::fs::read(&bench.backbone).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&bench.backbone, &bytes).unwrap();
-    // No signature vouches for a damaged file, and no copy hides the damage.
-    let out = bench.folder.path().join("out.backbone");
-    let commands: [&[&str]; 5] = [
-        &["verify", file],
-        &["sign", file, "--key", text(&other)],
-        &["sign", file, "--remove", id],
-        &["pack", file, "--counter", "1", "--out", text(&out)],
-        &["pack", file, "--target", "jetson-orin-nano", "--out", text(&out)],
-    ];
-    for command in commands {
-        let (code, why) = failure("tailor", command);
-        assert!(code == 3 && why.contains("hash mismatch"), "{command:?}: {code}, {why}");
-        assert!(std::fs::read(&bench.backbone).unwrap() == bytes && !out.exists(), "{command:?}");
-    }
 }
 
 #[test]
