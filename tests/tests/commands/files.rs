@@ -228,7 +228,7 @@ fn outputs_never_overwrite_their_inputs() {
         (vec!["sign", net, "--key", key, "--out", key], "another file than"),
         (vec!["keygen", "--out", text(&nowhere)], "none is not one"),
         (vec!["keygen", "--out", key], "never overwritten"),
-        (vec!["pack", net, "--out", "x"], "give another, or the --target"),
+        (vec!["pack", net, "--out", "x"], "give f16 or int8, or the --target"),
         (vec!["pack", net, neon[0], neon[1], "--out", "x", "--data", "y"], "--data"),
         (vec!["pack", net, neon[0], neon[1], "--out", "x", "--bits", "7"], "--bits 7"),
         (vec!["pack", net, neon[0], neon[1], "--out", "x", "--backbone", "y"], "--backbone y: only applies"),
