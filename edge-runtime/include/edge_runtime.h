@@ -134,7 +134,8 @@ int edge_runtime_settle(edge_runtime *runtime);
  * evicted. SIZE_MAX: no limit. Not included are the workspace shared by frames, as large as the largest
  * task's (edge_runtime_workspace_bytes in the metrics), and the buffers kept by loads: at most 11 MiB,
  * usually less than 2, and kernels of a generic backbone that tasks of other image sizes need in another
- * form. A load allocates its memory before other tasks are evicted. */
+ * form; nor the buffers in which images are resized and normalised, which the metrics leave out, too. A load
+ * allocates its memory before other tasks are evicted. */
 int edge_runtime_set_budget(edge_runtime *runtime, size_t bytes);
 
 /* Sets the time limit of a frame, 0: none. A later answer is marked late and counted; a frame whose task is

@@ -7,6 +7,8 @@ use bundles::container::{
     Bundle, Decoder, Dtype, Kind, Layout, Manifest, RUNTIME_ABI, Section, Trust, TrustedKey,
 };
 use std::cell::RefCell;
+use std::fs::File;
+use std::io::Read;
 
 /// The keys whose files are accepted.
 #[derive(Debug, Default)]
@@ -39,8 +41,18 @@ impl Trusting {
 /// [`Error::File`]; [`Error::Container`] if the file is not a key.
 pub fn trusted_key(path: impl AsRef<std::path::Path>) -> Result<TrustedKey> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(Error::file(path, "read"))?;
-    TrustedKey::from_bytes(&bytes).map_err(Error::container(&path.display().to_string()))
+    // Keys are short; a device may have no end.
+    let (mut bytes, mut len) = ([0; 4096], 0);
+    let read = File::open(path).and_then(|mut file| {
+        loop {
+            match file.read(&mut bytes[len..])? {
+                0 => return Ok(()),
+                more => len += more,
+            }
+        }
+    });
+    read.map_err(Error::file(path, "read"))?;
+    TrustedKey::from_bytes(&bytes[..len]).map_err(Error::container(&path.display().to_string()))
 }
 
 /// Refuses containers of another kind or for another runtime.

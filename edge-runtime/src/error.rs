@@ -172,16 +172,22 @@ impl Error {
         }
     }
 
-    /// For `map_err` on a file operation.
-    pub(crate) fn file(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
-        let path = path.display().to_string();
-        move |error| Error::File { path, action, kind: error.kind() }
+    /// For `map_err` on a file operation: [`Error::File`] with the kind of the system's error.
+    pub fn file<P: AsRef<Path> + ?Sized>(path: &P, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |error| of_file(path.as_ref(), action, error)
     }
 
     /// For `map_err` on container parsing.
     pub(crate) fn container(file: &str) -> impl FnOnce(bundles::Error) -> Error {
         move |source| Error::Container { file: file.into(), source }
     }
+}
+
+/// [`Error::File`]. Never inlined: twenty copies would add to the program's size.
+#[cold]
+#[inline(never)]
+fn of_file(path: &Path, action: &'static str, error: io::Error) -> Error {
+    Error::File { path: path.display().to_string(), action, kind: error.kind() }
 }
 
 impl fmt::Display for Error {

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, bundle};
 use bundles::container::{Preprocess, Resize};
-use bundles::preprocess::{MAX_AREA, MAX_SIDE, Normaliser, Resizer, Size, luma};
+use bundles::preprocess::{LIMITS, Normaliser, Resizer, Size, luma};
 
 /// An image in memory: `u8` in `(height, width, channels)` order, 1 channel (grey) or 3 (red, green, blue).
 ///
@@ -22,18 +22,16 @@ pub struct Frame<'a> {
 impl Frame<'_> {
     fn check(&self) -> Result<()> {
         let Frame { width, height, channels, pixels } = *self;
-        let sides = [width, height].iter().all(|side| (1..=MAX_SIDE).contains(side));
-        let area = width.saturating_mul(height);
-        if sides && area <= MAX_AREA && matches!(channels, 1 | 3) && pixels.len() == area * channels {
+        let size = Size { height, width };
+        let want = if !size.is_within_limits() {
+            LIMITS
+        } else if !matches!(channels, 1 | 3) || pixels.len() != size.area() * channels {
+            "width x height x channels bytes, 1 or 3 channels"
+        } else {
             return Ok(());
-        }
-        Err(Error::Input {
-            got: format!("a frame of {width}x{height}x{channels} in {} bytes", pixels.len()),
-            want: format!(
-                "width x height x channels bytes, sides from 1 to {MAX_SIDE}, at most {MAX_AREA} pixels, 1 or 3 \
-                 channels"
-            ),
-        })
+        };
+        let got = format!("a frame of {width}x{height}x{channels} in {} bytes", pixels.len());
+        Err(Error::Input { got, want: want.into() })
     }
 }
 
@@ -48,14 +46,19 @@ pub(crate) struct Preparation {
 
 impl Preparation {
     /// # Errors
-    /// [`Error::Container`] for a filter that this runtime does not support, or an invalid normalisation.
+    /// [`Error::Container`] for a filter or a size that this runtime does not support, or an invalid
+    /// normalisation.
     pub fn new(file: &str, preprocess: &Preprocess) -> Result<Preparation> {
         if preprocess.resize != Resize::Bilinear {
             let got = format!("{:?}", preprocess.resize);
             return Err(bundle::unsupported(file, "filter of resizing", "Bilinear".into(), got));
         }
-        let normaliser = Normaliser::new(preprocess.mean, preprocess.std).map_err(Error::container(file))?;
         let to = Size { height: preprocess.height, width: preprocess.width };
+        if !to.is_within_limits() {
+            let got = format!("{}x{}", to.width, to.height);
+            return Err(bundle::unsupported(file, "size of images", LIMITS.into(), got));
+        }
+        let normaliser = Normaliser::new(preprocess.mean, preprocess.std).map_err(Error::container(file))?;
         Ok(Preparation { to, channels: preprocess.channels, grey: preprocess.grey, normaliser })
     }
 }
@@ -159,6 +162,19 @@ mod tests {
             for (plane, want) in input.chunks(8).zip(want) {
                 assert!(plane.iter().all(|x| (x - want).abs() < 1e-6), "{plane:?} {want}");
             }
+        }
+    }
+
+    #[test]
+    fn sizes_that_frames_cannot_be_resized_to_are_refused() {
+        for (width, height, is_fine) in [(32_768, 2048, true), (32_769, 1, false), (32_768, 2049, false)] {
+            let preprocess = Preprocess::new(3, width, height, Resize::Bilinear, [0.5; 3], [0.5; 3]);
+            let made = Preparation::new("x.task", &preprocess);
+            assert_eq!(made.is_ok(), is_fine, "{width}x{height}");
+            let Err(error) = made else { continue };
+            assert!(matches!(error, Error::Container { .. }) && error.exit_code() == 4, "{error}");
+            let words = error.to_string();
+            assert!(words.starts_with("x.task: ") && words.contains(&format!("{width}x{height}")), "{words}");
         }
     }
 

@@ -197,11 +197,7 @@ impl Loader {
             }
         };
         let thread = std::thread::Builder::new().name("edge-loader".into()).spawn(work);
-        let thread = thread.map_err(|error| Error::File {
-            path: "loader thread".into(),
-            action: "start",
-            kind: error.kind(),
-        })?;
+        let thread = thread.map_err(Error::file("loader thread", "start"))?;
         Ok(Loader { jobs: Some(jobs), done, ready, thread: Some(thread) })
     }
 

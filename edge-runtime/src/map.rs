@@ -28,10 +28,10 @@ impl Map {
             // Mapping it would fail without a reason.
             return Err(Error::file(path, "read")(ErrorKind::IsADirectory.into()));
         }
-        // SAFETY: the map is private to this process and never written through. The store's contract is that
-        // a backbone file is immutable: installing writes a new file and renames it, so neither length nor
-        // contents of this inode change. Breaking that contract from outside results in a bus error or wrong
-        // scores, as with any mapped file.
+        // SAFETY: the map is read-only, and this process does not write to the file. It shows what others
+        // write to it, but the store's contract is that a backbone file is immutable: installing writes a new
+        // file and renames it, so neither length nor contents of this inode change. Breaking that contract
+        // from outside results in a bus error or wrong scores, as with any mapped file.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::file(path, "map"))?;
         Ok(Map { bytes: Bytes::File(map) })
     }

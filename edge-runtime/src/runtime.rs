@@ -72,7 +72,7 @@ pub struct Runtime {
     deadline: Option<Duration>,
     stream_from: usize,
     switcher: Switcher,
-    /// A switch requested through a [`Switcher`] whose task is still being loaded.
+    /// The task of a switch that is under way or, requested through a [`Switcher`], waits for its load.
     wanted: Option<usize>,
     /// Error of the last switch that a [`Switcher`] requested to a slot that does not exist.
     refused: Option<Error>,
@@ -113,7 +113,9 @@ impl Runtime {
     /// Not counted are caches for later loads: memory of the last evicted task (at most 1 MiB), headers and
     /// compiled plans of evicted tasks (up to 512 KiB), the buffers of two readers (up to 4.25 MiB each,
     /// usually a tenth of that) and a file buffer (up to 256 KiB); nor kernels of a generic backbone that
-    /// tasks of other image sizes need in another form, which are repacked in addition to the first ones.
+    /// tasks of other image sizes need in another form, which are repacked in addition to the first ones; nor
+    /// the workspace, nor the buffers in which frames are prepared (grey, resized and as the network's input,
+    /// and resized in one direction for four pairs of sizes).
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget = bytes;
         self.tell();
@@ -255,8 +257,10 @@ impl Runtime {
     /// # Errors
     /// [`Error::NotResident`], or why its load failed.
     pub fn switch(&mut self, id: TaskId) -> Result<()> {
+        // Taking in loads must not evict it.
+        let before = self.wanted.replace(id.0);
         self.collect();
-        self.change(id)
+        self.change(id).inspect_err(|_| self.wanted = before)
     }
 
     /// [`switch`](Runtime::switch) without taking in the loader's results.
@@ -368,7 +372,8 @@ impl Runtime {
         (0..self.slots.len()).map(|slot| self.bytes_in(slot)).sum()
     }
 
-    /// Bytes of the arena and scratch that all tasks share.
+    /// Bytes of the arena and scratch that all tasks share, excluding the buffers in which frames are
+    /// prepared.
     pub fn workspace_bytes(&self) -> usize {
         4 * (self.session.cpu.space.arena.len() + self.session.cpu.space.scratch.len())
     }

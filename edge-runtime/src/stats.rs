@@ -72,7 +72,7 @@ impl Stats {
 
     /// Prometheus text exposition.
     pub(crate) fn prometheus(&self, gauges: Gauges, tasks: impl Iterator<Item = Resident>) -> String {
-        let counters = [
+        let rows = [
             ("frames_total", "Frames answered.", self.frames),
             ("failed_frames_total", "Frames that ended in an error.", self.failed_frames),
             ("missed_deadlines_total", "Frames that missed their deadline.", self.missed_deadlines),
@@ -82,24 +82,19 @@ impl Stats {
             ("cancelled_loads_total", "Loads cancelled before they finished.", self.cancelled_loads),
             ("failed_switches_total", "Switches requested to tasks not resident.", self.failed_switches),
             ("evictions_total", "Tasks evicted from memory.", self.evictions),
+            ("resident_tasks", "Tasks in memory.", gauges.tasks as u64),
+            ("resident_task_bytes", "Memory held by resident tasks.", gauges.task_bytes as u64),
+            ("workspace_bytes", "Arena and scratch shared by all tasks.", gauges.workspace_bytes as u64),
+            ("backbone_bytes", "Backbone file and kernels repacked from it.", gauges.backbone_bytes as u64),
         ];
         let mut text = String::new();
-        // Writing to a String cannot fail.
-        for (name, help, value) in counters {
+        for (name, help, value) in rows {
+            // By Prometheus's convention, this end is the counters'.
+            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+            // Writing to a String cannot fail.
             let _ = write!(
                 text,
-                "# HELP edge_runtime_{name} {help}\n# TYPE edge_runtime_{name} counter\nedge_runtime_{name} {value}\n"
-            );
-        }
-        for (name, help, value) in [
-            ("resident_tasks", "Tasks in memory.", gauges.tasks),
-            ("resident_task_bytes", "Memory held by resident tasks.", gauges.task_bytes),
-            ("workspace_bytes", "Arena and scratch shared by all tasks.", gauges.workspace_bytes),
-            ("backbone_bytes", "Backbone file and kernels repacked from it.", gauges.backbone_bytes),
-        ] {
-            let _ = write!(
-                text,
-                "# HELP edge_runtime_{name} {help}\n# TYPE edge_runtime_{name} gauge\nedge_runtime_{name} {value}\n"
+                "# HELP edge_runtime_{name} {help}\n# TYPE edge_runtime_{name} {kind}\nedge_runtime_{name} {value}\n"
             );
         }
         let name = "edge_runtime_task_running";
@@ -174,6 +169,8 @@ mod tests {
             "edge_runtime_resident_tasks 3",
             "edge_runtime_resident_task_bytes 77",
             "# TYPE edge_runtime_workspace_bytes gauge",
+            "# TYPE edge_runtime_evictions_total counter",
+            "edge_runtime_backbone_bytes 9",
             "edge_runtime_task_running{task=\"digits\",digest=\"0a\"} 1",
             "edge_runtime_task_running{task=\"a \\\"b\\\\\\nc\",digest=\"\"} 0",
         ] {

@@ -47,10 +47,10 @@ pub(super) fn unpacker() -> Result<Decompressor<'static>> {
     Decompressor::new().map_err(Error::io("a zstd decoder", "make it"))
 }
 
-/// Fills `out` from a frame of exactly that length. Never writes more, whatever the frame states.
+/// Fills `out` from what decompresses to exactly that length. Never writes more, whatever it states.
 ///
 /// # Errors
-/// `Corrupt` if it is not such a frame.
+/// `Corrupt` if it does not.
 pub(super) fn unpack(
     decoder: &mut Decompressor<'_>,
     what: impl Fn() -> String,

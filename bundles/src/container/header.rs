@@ -57,13 +57,15 @@ impl Header {
             bytes.get(range).ok_or(Error::Truncated { what: "the bundle's header".into(), need, have })
         };
         let slots = part(end + DIGEST..fixed_end)?;
-        let header = part(0..end)?;
-        let digest = digest(header);
+        // A copy, because a mapped file can be written to: what is verified is what is decoded.
+        let header = part(0..end)?.to_vec();
+        let digest = digest(&header);
         if part(end..end + DIGEST)? != digest {
             return Err(Error::HashMismatch { what: "header of the bundle".into() });
         }
-        let signers = signature::check(header, slots)?;
-        let manifest = Manifest::from_bytes(&unpacked(part(PREAMBLE..end)?, preamble.raw_manifest, zstd)?)?;
+        let signers = signature::check(&header, slots)?;
+        let packed = header.get(PREAMBLE..).unwrap_or_default();
+        let manifest = Manifest::from_bytes(&unpacked(packed, preamble.raw_manifest, zstd)?)?;
         let by_name = rules::check(&manifest)?;
 
         let group = rules::group_start(manifest.kind, fixed_end)?;

@@ -1,5 +1,6 @@
 //! The fixed 36-byte preamble: file type, lengths, and whether this reader supports the file.
 
+use super::hex;
 use crate::wire::{Cursor, at_most, corrupt};
 use crate::{Error, Result};
 
@@ -111,7 +112,7 @@ fn check_magic(file: &[u8]) -> Result<()> {
         }
         _ => {
             let start = file.get(..MAGIC.len()).unwrap_or(file);
-            let got = start.iter().map(|b| format!("{b:02x} ")).collect::<String>().trim_end().to_owned();
+            let got = hex(start);
             let is = |bytes: &[u8]| file.starts_with(bytes);
             let hint = if is(b"\x89TLR\n\x1a\n") || is(b"\x89TLR\r\n\x1a\r\n") || is(b"\x89TLR\r\r\n") {
                 "line endings were converted in transit; copy it again in binary mode"

@@ -30,6 +30,9 @@ pub const MAX_SIDE: usize = 1 << 15;
 /// Maximum number of pixels in one image.
 pub const MAX_AREA: usize = 1 << 26;
 
+/// [`MAX_SIDE`] and [`MAX_AREA`] in words, for messages.
+pub const LIMITS: &str = "sides of 1 to 32768 pixels, 2^26 pixels in all";
+
 /// Height and width in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Size {
@@ -45,15 +48,18 @@ impl Size {
         self.height.saturating_mul(self.width)
     }
 
-    fn check(self, what: &str) -> Result<()> {
+    /// Whether images may have this size: 1 to [`MAX_SIDE`] pixels a side, at most [`MAX_AREA`] in all.
+    pub fn is_within_limits(self) -> bool {
         let sides = [self.height, self.width].iter().all(|side| (1..=MAX_SIDE).contains(side));
-        if sides && self.area() <= MAX_AREA {
+        sides && self.area() <= MAX_AREA
+    }
+
+    fn check(self, what: &str) -> Result<()> {
+        if self.is_within_limits() {
             return Ok(());
         }
-        Err(Error::BadRequest {
-            what: format!("{what} of {}x{} pixels", self.width, self.height),
-            want: format!("each side must have 1 to {MAX_SIDE} pixels, {MAX_AREA} together at most"),
-        })
+        let what = format!("{what} of {}x{} pixels", self.width, self.height);
+        Err(Error::BadRequest { what, want: LIMITS.into() })
     }
 }
 

@@ -126,6 +126,8 @@ fn impossible_sizes_and_lengths_are_refused() {
         assert!(Resizer::new(bad, good, 3).is_err());
         assert!(Resizer::new(good, bad, 3).is_err());
     }
+    let words = format!("sides of 1 to {MAX_SIDE} pixels, 2^{} pixels in all", MAX_AREA.ilog2());
+    assert_eq!((LIMITS, 1 << MAX_AREA.ilog2()), (&*words, MAX_AREA));
     for channels in [0, 2, 4] {
         assert!(Resizer::new(good, good, channels).is_err());
     }

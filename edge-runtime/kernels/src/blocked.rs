@@ -1,4 +1,4 @@
-//! Conversion to and from the blocked layout, and operations that only copy.
+//! Conversion to the blocked layout, and operations that only copy.
 
 use super::isa::{Isa, KernelError, take, take_mut};
 use crate::pool::Pool;
@@ -33,29 +33,6 @@ pub fn to_blocked(isa: Isa, x: Shape, nchw: &[f32], out: &mut [f32], pool: &Pool
                 let channel = block * cb + c;
                 *v = if channel < x.c { nchw[channel * pixels + p] } else { 0.0 };
             }
-        }
-    });
-    Ok(())
-}
-
-/// Converts the blocked layout to plain `(c, h, w)`.
-///
-/// # Errors
-/// If a slice is shorter than its shape requires.
-pub fn from_blocked(
-    isa: Isa,
-    x: Shape,
-    blocked: &[f32],
-    out: &mut [f32],
-    pool: &Pool,
-) -> Result<(), KernelError> {
-    let blocked = take("input", blocked, checked_len(isa, x)?)?;
-    let out = take_mut("output", out, x.len())?;
-    let (cb, pixels) = (isa.block(), x.h * x.w);
-    pool.for_each_chunk(out, pixels, &|channel, out| {
-        let block = &blocked[channel / cb * pixels * cb..][..pixels * cb];
-        for (v, pixel) in out.iter_mut().zip(block.chunks_exact(cb)) {
-            *v = pixel[channel % cb];
         }
     });
     Ok(())

@@ -1,4 +1,4 @@
-//! Elementwise kernels: affine, ReLU, scaled sums.
+//! Elementwise kernels: affine and scaled sums, each followed by ReLU if asked for.
 #![allow(unsafe_code)]
 
 use super::blocked::checked_len;
@@ -56,30 +56,6 @@ impl ChunkWork for Affine<'_> {
                 let t = shift.fma(load(input, at), scale);
                 store(if self.relu { t.max(V::splat(0.0)) } else { t }, out, at);
             }
-        }
-    }
-}
-
-/// `max(x, 0)` in place; the length need not be a multiple of the channel block.
-///
-/// # Errors
-/// If this machine does not support `isa`.
-pub fn relu(isa: Isa, data: &mut [f32], pool: &Pool) -> Result<(), KernelError> {
-    run_chunks(isa, data, CHUNK, &Relu, pool)
-}
-
-struct Relu;
-
-impl ChunkWork for Relu {
-    #[inline(always)]
-    unsafe fn chunk<V: Simd>(&self, _index: usize, out: &mut [f32]) {
-        let whole = out.len() / V::LANES * V::LANES;
-        for at in (0..whole).step_by(V::LANES) {
-            // SAFETY: the caller guarantees the CPU features.
-            unsafe { store(load::<V>(out, at).max(V::splat(0.0)), out, at) };
-        }
-        for x in &mut out[whole..] {
-            *x = x.max(0.0);
         }
     }
 }

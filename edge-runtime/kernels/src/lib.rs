@@ -28,11 +28,11 @@ mod tests;
 mod tile;
 mod winograd;
 
-pub use blocked::{blocked_len, from_blocked, pad_channels, subsample, to_blocked};
+pub use blocked::{blocked_len, pad_channels, subsample, to_blocked};
 pub use conv::{
     ConvShape, Epilogue, accepts, conv, holds_halves, pack, pack_run, packed_len, run, scratch_len,
 };
-pub use elementwise::{add_scaled, affine, relu};
+pub use elementwise::{add_scaled, affine};
 pub use floats::{Floats, Reserved, bytes, bytes_mut, signed, signed_mut};
 pub use isa::{Isa, KernelError};
 pub use linear::linear;

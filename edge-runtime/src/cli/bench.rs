@@ -51,7 +51,8 @@ const COLD: usize = 15;
 struct Figures {
     name: String,
     frame: Spread,
-    warm_switch: Duration,
+    /// `None` if there is no other task to switch from.
+    warm_switch: Option<Duration>,
     cold_switch: Spread,
     cold_first_frame: Spread,
     resident: usize,
@@ -133,11 +134,11 @@ fn run(args: &Args) -> Result<()> {
             "task\tframe\tleast\twarm switch\tcold switch\tcold switch + first frame\tresident\n".to_owned();
         for f in &figures {
             text += &format!(
-                "{}\t{:.3} ms\t{:.3} ms\t{} ns\t{:.2} ms\t{:.2} ms\t{} KiB\n",
+                "{}\t{:.3} ms\t{:.3} ms\t{}\t{:.2} ms\t{:.2} ms\t{} KiB\n",
                 f.name,
                 millis(f.frame.median),
                 millis(f.frame.least),
-                f.warm_switch.as_nanos(),
+                f.warm_switch.map_or("-".into(), |time| format!("{:.0} ns", time.as_secs_f64() * 1e9)),
                 millis(f.cold_switch.median),
                 millis(f.cold_first_frame.median),
                 f.resident / 1024
@@ -174,13 +175,15 @@ fn one(runtime: &mut Runtime, id: TaskId, all: &[TaskId], frames: usize) -> Resu
             times.push(start.elapsed());
         }
     }
-    let other = all.iter().copied().find(|other| *other != id).unwrap_or(id);
-    let start = Instant::now();
-    for _ in 0..SWITCHES / 2 {
-        runtime.switch(other)?;
-        runtime.switch(id)?;
+    let mut warm_switch = None;
+    if let Some(&other) = all.iter().find(|other| **other != id) {
+        let start = Instant::now();
+        for _ in 0..SWITCHES / 2 {
+            runtime.switch(other)?;
+            runtime.switch(id)?;
+        }
+        warm_switch = Some(start.elapsed() / SWITCHES);
     }
-    let warm_switch = start.elapsed() / SWITCHES;
     let zero = spread(Vec::new());
     Ok(Figures {
         name,
@@ -269,7 +272,7 @@ impl Figures {
             .text("name", &self.name)
             .number("frame_ms", millis(self.frame.median))
             .number("frame_min_ms", millis(self.frame.least))
-            .number("warm_switch_us", self.warm_switch.as_secs_f64() * 1e6)
+            .number("warm_switch_us", self.warm_switch.map_or(f64::NAN, |time| time.as_secs_f64() * 1e6))
             .number("cold_switch_ms", millis(self.cold_switch.median))
             .number("cold_first_frame_ms", millis(self.cold_first_frame.median))
             .number("resident_bytes", self.resident as f64)

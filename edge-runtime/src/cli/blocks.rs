@@ -150,11 +150,7 @@ pub fn write(args: &Args, backbone: &Arc<Backbone>, session: &mut Session, place
         .text("precision", precision)
         .number("threads", session.threads() as f64)
         .raw("rows", &json::array(&lines));
-    std::fs::write(place, object.line()).map_err(|error| Error::File {
-        path: place.into(),
-        action: "write",
-        kind: error.kind(),
-    })?;
+    std::fs::write(place, object.line()).map_err(Error::file(place, "write"))?;
     eprintln!("{place}: {} rows for {} on {}", lines.len(), manifest.plan.arch, backbone.isa());
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Frames from files and streams: raw bytes, PGM and PPM (P5, P6), PNG with the `png` feature.
 
 use super::usage;
-use bundles::preprocess::{MAX_AREA, MAX_SIDE};
+use bundles::preprocess::{LIMITS, Size};
 use edge_runtime::{Error, Frame, Result};
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -9,7 +9,8 @@ use std::io::{BufRead, BufReader, ErrorKind, Read};
 /// Maximum length of a PNM header field.
 const DIGITS: usize = 9;
 
-/// Maximum size of a frame, in bytes.
+/// Maximum size of a PNG file, and of what its decoder allocates, in bytes.
+#[cfg(feature = "png")]
 const MAX_BYTES: usize = 1 << 28;
 
 /// Shape of raw frames, `--raw WxHxC`.
@@ -24,21 +25,15 @@ impl Raw {
     /// # Errors
     /// [`Error::Usage`] for anything but three valid frame dimensions.
     pub fn parse(text: &str) -> Result<Raw> {
-        let wrong = || {
-            usage(
-                format!("--raw {text}"),
-                "WxHxC, such as 640x480x3: sides up to 32768, 2^26 pixels, C 1 (grey) or 3 (RGB)",
-            )
+        // Zero, which is no valid dimension, stands for what is not a number.
+        let numbers: Vec<usize> = text.split('x').map(|number| number.parse().unwrap_or(0)).collect();
+        let want = match numbers[..] {
+            // Frames no task accepts would be refused one by one, endlessly.
+            [width, height, 1 | 3] if !(Size { height, width }).is_within_limits() => LIMITS,
+            [width, height, channels @ (1 | 3)] => return Ok(Raw { width, height, channels }),
+            _ => "WxHxC, such as 640x480x3, with C 1 (grey) or 3 (RGB)",
         };
-        let numbers: Vec<usize> =
-            text.split('x').map(str::parse).collect::<Result<_, _>>().map_err(|_| wrong())?;
-        let &[width, height, channels] = &numbers[..] else { return Err(wrong()) };
-        let sides = [width, height].iter().all(|side| (1..=MAX_SIDE).contains(side));
-        // Frames no task accepts would be refused one by one, endlessly.
-        if sides && width * height <= MAX_AREA && matches!(channels, 1 | 3) {
-            return Ok(Raw { width, height, channels });
-        }
-        Err(wrong())
+        Err(usage(format!("--raw {text}"), want))
     }
 }
 
@@ -72,9 +67,7 @@ impl Frames {
         let from: Box<dyn BufRead> = if name == "-" {
             Box::new(std::io::stdin().lock())
         } else {
-            let failed =
-                |error: std::io::Error| Error::File { path: name.into(), action: "open", kind: error.kind() };
-            let file = File::open(name).map_err(failed)?;
+            let file = File::open(name).map_err(Error::file(name, "open"))?;
             if file.metadata().is_ok_and(|is| is.is_dir()) {
                 let want = format!("image files, such as {}/*.png", name.trim_end_matches('/'));
                 return Err(usage(format!("{name} is a directory"), &want));
@@ -122,12 +115,16 @@ impl Frames {
         if max != 255 {
             return Err(self.wrong(&format!("a PNM image with values up to {max}"), "255"));
         }
-        let size = image.width.saturating_mul(image.height).saturating_mul(image.channels);
-        if !(1..=MAX_BYTES).contains(&size) {
-            let found = format!("an image of {}x{} pixels", image.width, image.height);
-            return Err(self.wrong(&found, &format!("1 to {MAX_BYTES} bytes")));
-        }
+        self.check(Size { height: image.height, width: image.width })?;
         self.pixels(image)
+    }
+
+    /// Refuses sizes that no task accepts.
+    fn check(&self, size: Size) -> Result<()> {
+        if size.is_within_limits() {
+            return Ok(());
+        }
+        Err(self.wrong(&format!("an image of {}x{} pixels", size.width, size.height), LIMITS))
     }
 
     /// A number of a PNM header with any preceding white space and comments, and the one character after it.
@@ -179,10 +176,13 @@ impl Frames {
         let wrong = |error: png::DecodingError| self.wrong(&error.to_string(), "a PNG image");
         let mut reader = decoder.read_info().map_err(wrong)?;
         let is_wide = reader.output_color_type().1 == BitDepth::Sixteen;
-        let most = if is_wide { 2 * MAX_BYTES } else { MAX_BYTES };
-        let size = reader.output_buffer_size().filter(|size| *size <= most);
-        let size = size.ok_or_else(|| self.wrong("a PNG image that is too large", "a smaller one"))?;
-        image.pixels.resize(size, 0);
+        let header = reader.info();
+        self.check(Size { height: header.height as usize, width: header.width as usize })?;
+        // `read_info` has checked that there is a size.
+        let size = reader.output_buffer_size().unwrap_or(0);
+        // A new buffer takes memory only where pixels are written to it, however large the header says it is.
+        image.pixels = Vec::new();
+        image.pixels = vec![0; size];
         let info = reader.next_frame(&mut image.pixels).map_err(wrong)?;
         (image.width, image.height) = (info.width as usize, info.height as usize);
         let (from, keep) = match info.color_type {
@@ -220,7 +220,7 @@ impl Frames {
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
-        Error::File { path: self.name.clone(), action: "read", kind: error.kind() }
+        Error::file(&self.name, "read")(error)
     }
 
     fn wrong(&self, got: &str, want: &str) -> Error {
@@ -297,6 +297,29 @@ mod tests {
             assert_eq!((got.width, got.height, got.channels), (64, 32, kept), "{color:?}");
             assert!(got.pixels == want, "{color:?}");
         }
+    }
+
+    #[test]
+    #[cfg(feature = "png")]
+    fn a_header_alone_takes_no_memory() {
+        use crate::cli::memory::resident;
+        let file = |width, height| {
+            let mut file = Vec::new();
+            let mut encoder = png::Encoder::new(&mut file, width, height);
+            encoder.set_color(png::ColorType::Rgba);
+            encoder.set_depth(png::BitDepth::Sixteen);
+            encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, b"").unwrap();
+            file
+        };
+        let mut image = Image::default();
+        let before = resident();
+        // 512 MiB of samples.
+        let error = frames(&file(8192, 8192), None).next(&mut image).unwrap_err();
+        let taken = resident().unwrap_or(0).saturating_sub(before.unwrap_or(0));
+        assert!(matches!(error, Error::Input { .. }) && taken < 128 << 20, "{error}, {taken} bytes");
+        assert_eq!(image.pixels.len(), 512 << 20);
+        let error = frames(&file(8193, 8192), None).next(&mut image).unwrap_err();
+        assert!(error.to_string().contains("8193x8192"), "{error}");
     }
 
     #[test]

@@ -27,9 +27,7 @@ pub fn print(text: &str) -> Result<()> {
             CLOSED.store(true, Ordering::Relaxed);
             Ok(())
         }
-        Err(error) => {
-            Err(Error::File { path: "standard output".into(), action: "write", kind: error.kind() })
-        }
+        Err(error) => Err(Error::file("standard output", "write")(error)),
         Ok(()) => Ok(()),
     }
 }

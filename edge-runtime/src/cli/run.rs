@@ -83,6 +83,12 @@ fn run(args: &Args) -> Result<()> {
         let order = order(args, &runtime, loaded)?;
         switch(&mut runtime, &order, 0)?;
         outcome = frames(args, &mut runtime, &order, raw, &mut metrics);
+        // Bundles whose turn never came may be damaged, too.
+        let mut rest = runtime.settle();
+        while let Err(error) = rest {
+            complain(&error);
+            rest = runtime.poll();
+        }
     }
     metrics.write(&runtime);
     outcome
@@ -92,8 +98,8 @@ fn run(args: &Args) -> Result<()> {
 /// signal.
 struct Metrics<'a> {
     place: Option<&'a str>,
-    /// Whether it is a regular file, which is replaced; others (standard output, a device, a pipe) are
-    /// written once, at the end.
+    /// Whether it is a regular file, which is replaced; others (standard output, a device, a pipe, what a
+    /// link leads to) are written once, at the end.
     is_file: bool,
     written: Option<Instant>,
     /// Whether a write error has been reported.
@@ -103,7 +109,7 @@ struct Metrics<'a> {
 impl<'a> Metrics<'a> {
     fn new(place: Option<&'a str>) -> Metrics<'a> {
         let is_file =
-            |place| place != "stdout" && std::fs::metadata(place).map_or(true, |there| there.is_file());
+            |place| place != "stdout" && std::fs::symlink_metadata(place).map_or(true, |is| is.is_file());
         Metrics { place, is_file: place.is_some_and(is_file), written: None, failed: false }
     }
 
@@ -136,7 +142,7 @@ impl<'a> Metrics<'a> {
         } else {
             std::fs::write(place, text)
         };
-        write.map_err(|error| Error::File { path: place.into(), action: "write", kind: error.kind() })
+        write.map_err(Error::file(place, "write"))
     }
 }
 

@@ -144,10 +144,28 @@ impl Files {
     }
 }
 
+/// What backbones and tasks begin with.
+const START: &[u8; 4] = b"\x89TLR";
+
 /// Whether the file at `path` begins as backbones and tasks do.
 fn is_container(path: &Path) -> bool {
     let mut start = [0; 4];
-    File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == *b"\x89TLR"
+    File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == *START
+}
+
+/// The bytes of a backbone or task; of anything else only the first ones, as a device may have no end.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; 16];
+    let read = File::open(path).and_then(|mut file| {
+        let first = file.read(&mut bytes)?;
+        bytes.truncate(first);
+        if bytes.starts_with(START) { file.read_to_end(&mut bytes) } else { Ok(first) }
+    });
+    read.map_err(Error::file(path, "read"))?;
+    Ok(bytes)
 }
 
 /// Whether the file at `path` has this name, which is without folder and extension.
@@ -162,7 +180,7 @@ pub fn is_named(path: &Path, name: &str) -> bool {
 fn holding(files: &[PathBuf], name: &str) -> Result<PathBuf> {
     let mut found: Option<&PathBuf> = None;
     for path in files {
-        let bytes = std::fs::read(path).unwrap_or_default();
+        let bytes = read(path).unwrap_or_default();
         if Bundle::parse(&bytes).is_ok_and(|bundle| bundle.manifest().name == name) {
             if let Some(other) = found {
                 return Err(ambiguous(name, other, path));
@@ -201,17 +219,14 @@ pub fn check_distinct(loaded: &[(TaskId, PathBuf)]) -> Result<()> {
     Ok(())
 }
 
-/// Files with this extension, sorted by name.
+/// Files with this extension, sorted by name. Pipes and devices are left out, as opening or reading one may
+/// never end; folders and broken links are not, so that whoever reads them says what is wrong.
 pub fn list(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    let failed = |error: std::io::Error| Error::File {
-        path: directory.display().to_string(),
-        action: "list",
-        kind: error.kind(),
-    };
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|own| own == extension) {
+    for entry in std::fs::read_dir(directory).map_err(Error::file(directory, "list"))? {
+        let path = entry.map_err(Error::file(directory, "list"))?.path();
+        let has_end = |is: std::fs::Metadata| is.is_file() || is.is_dir();
+        if path.extension().is_some_and(|own| own == extension) && path.metadata().map_or(true, has_end) {
             found.push(path);
         }
     }

@@ -56,11 +56,7 @@ fn run(args: &Args) -> Result<()> {
 /// The output for one bundle.
 fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
     let file = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| Error::File {
-        path: file.clone(),
-        action: "read",
-        kind: error.kind(),
-    })?;
+    let bytes = store::read(path)?;
     let failed = |source| Error::Container { file: file.clone(), source };
     let bundle = Bundle::parse(&bytes).map_err(failed)?;
     let manifest = bundle.manifest();
@@ -83,6 +79,7 @@ fn line(path: &Path, trusted: &[TrustedKey], as_json: bool) -> Result<String> {
             .text("input", &input.to_string())
             .number("bytes", bytes.len() as f64)
             .text("digest", &digest)
+            .text("trust", trust.word())
             .text("signature", &trust.to_string());
         return Ok(object.line());
     }

@@ -89,8 +89,9 @@ impl Runtime {
 
     /// Follows a [`Switcher`]'s request if it can be done without waiting.
     fn obey(&mut self) {
-        let asked = self.switcher.take();
-        let Some(slot) = asked.or(self.wanted.take()) else { return };
+        let Some(slot) = self.switcher.take().or(self.wanted) else { return };
+        // Taking in loads must not evict it.
+        self.wanted = Some(slot);
         // Finished loads are taken in between frames (`poll`), unless this switch needs one.
         if self.slots.get(slot).is_some_and(|slot| slot.loading.is_some()) {
             self.collect();
@@ -101,8 +102,10 @@ impl Runtime {
             slot.loading.is_some() && !is_there
         };
         if self.slots.get(slot).is_some_and(loading) {
-            self.wanted = Some(slot);
-        } else if let Err(error) = self.change(TaskId(slot)) {
+            return;
+        }
+        if let Err(error) = self.change(TaskId(slot)) {
+            self.wanted = None;
             self.stats.failed_switches += 1;
             *self.slots.get_mut(slot).map_or(&mut self.refused, |slot| &mut slot.error) = Some(error);
         }

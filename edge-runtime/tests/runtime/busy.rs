@@ -99,6 +99,36 @@ fn a_task_that_was_asked_for_is_not_evicted_before_its_turn() {
 }
 
 #[test]
+fn a_switch_evicts_others_rather_than_its_own_task() {
+    let packed = store::packed(ARCH, SIZE, 66);
+    let directory = store::directory(&packed);
+    let path = |name: &str| directory.path().join(name).with_extension("task");
+    for is_requested in [false, true] {
+        let mut runtime = Runtime::new(backbone(&packed), 1);
+        let ids = store::NAMES.map(|name| runtime.load(path(name)).unwrap());
+        runtime.switch(ids[0]).unwrap();
+        let all = runtime.resident_bytes();
+        for (id, name) in ids.into_iter().zip(store::NAMES).skip(1) {
+            runtime.evict(id).unwrap();
+            assert_eq!(runtime.prefetch(path(name)).unwrap(), id);
+        }
+        let gate = Gate::before(&mut runtime, directory.path());
+        // Both are loaded but not taken in, and there is room for one of them beside the running task.
+        runtime.set_budget(all - 1);
+        match is_requested {
+            true => runtime.switcher().switch(ids[1]),
+            false => runtime.switch(ids[1]).unwrap(),
+        }
+        frame(&mut runtime).unwrap();
+        assert_eq!(runtime.current().unwrap().0, ids[1]);
+        assert_eq!(runtime.stats().failed_switches, 0);
+        assert!(matches!(runtime.poll(), Err(Error::TooLarge { .. })), "the other one");
+        assert!(runtime.resident().all(|(id, _)| id != ids[2]));
+        gate.open(&mut runtime);
+    }
+}
+
+#[test]
 fn a_load_outlives_an_older_prefetch_of_the_same_file() {
     let packed = store::packed(ARCH, SIZE, 72);
     let directory = store::directory(&packed);

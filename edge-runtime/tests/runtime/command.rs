@@ -108,6 +108,7 @@ fn tasks_self_test_probe_and_bench_report() {
     let digests = out.lines().skip(1).map(|line| line.split('\t').nth(6).unwrap_or_default());
     let all = ok(&["tasks", "--store", at, "--json"], b"");
     assert!(digests.clone().all(|digest| digest.len() == 16 && all.contains(digest)), "{out}\n{all}");
+    assert_eq!(all.matches("\"trust\":\"development\",\"signature\":\"signed with").count(), 3, "{all}");
     let out = ok(&["self-test", "--store", at], b"");
     assert!(out.lines().count() > 3 && out.lines().skip(1).all(|line| line.ends_with("\tok")), "{out}");
     assert!(out.contains("portable"), "{out}");
@@ -123,7 +124,14 @@ fn tasks_self_test_probe_and_bench_report() {
     ] {
         assert!(out.contains(key), "{key}: {out}");
     }
-    let out = ok(&["bench", "--store", at, "--task", "digits", "--frames", "3", "--layers"], b"");
+    assert!(!out.contains("null"), "{out}");
+    // There is nothing to switch to.
+    let alone = ["bench", "--store", at, "--task", "digits", "--frames", "3"];
+    let out = ok(&[&alone[..], &["--json"]].concat(), b"");
+    assert!(out.contains("\"warm_switch_us\":null,"), "{out}");
+    let out = ok(&alone, b"");
+    assert_eq!(out.lines().nth(1).and_then(|line| line.split('\t').nth(3)), Some("-"), "{out}");
+    let out = ok(&[&alone[..], &["--layers"]].concat(), b"");
     assert!(out.contains("layer1.0.conv1 + layer1.0.bn1 + relu"), "{out}");
 }
 
@@ -330,6 +338,22 @@ fn one_bad_bundle_does_not_hide_the_others() {
         b"",
     );
     assert_eq!((output.status.code(), output.stdout.len()), (Some(3), 0));
+}
+
+#[test]
+fn a_damaged_bundle_is_reported_even_if_its_turn_never_comes() {
+    let packed = store::packed("cifar-resnet56-b", 8, 30);
+    let directory = store::directory(&packed);
+    let damaged = store::damaged(&packed.tasks[2].1);
+    assert!(damaged.len() >= 256 * 1024, "{} bytes are not streamed", damaged.len());
+    std::fs::write(directory.path().join("signs.task"), damaged).unwrap();
+    let at = directory.path().to_str().unwrap();
+    let run = ["run", "--store", at, "--stream", "--metrics", "stdout", "-"];
+    let output = edge_runtime(&run, b"P6 1 1 255\nabc");
+    let (out, err) = text(&output);
+    assert_eq!(output.status.code(), Some(3), "{err}");
+    assert!(out.starts_with("-\tdigits\t") && out.contains("edge_runtime_failed_loads_total 1\n"), "{out}");
+    assert_eq!(err.matches("signs.task").count(), 1, "{err}");
 }
 
 #[test]

@@ -122,6 +122,31 @@ fn folders_are_told_from_files() {
 }
 
 #[test]
+fn what_has_no_end_is_not_read_to_it() {
+    let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 96));
+    let at = directory.path().to_str().unwrap();
+    std::os::unix::fs::symlink("/dev/zero", directory.path().join("zero.task")).unwrap();
+    let pipe = directory.path().join("pipe.task");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    ok(&["run", "--store", at, "-"], FRAME);
+    assert_eq!(ok(&["tasks", "--store", at], b"").lines().count(), 4);
+    std::os::unix::fs::symlink("nowhere", directory.path().join("broken.task")).unwrap();
+    std::fs::create_dir(directory.path().join("folder.task")).unwrap();
+    let cases: [(&[&str], i32, &str); 4] = [
+        (&["tasks", "/dev/zero"], 3, "/dev/zero: not a bundle"),
+        (&["tasks", "/dev/zero", "--trust", "/dev/zero"], 3, "/dev/zero: key"),
+        (&["run", "--store", at, "-"], 1, "broken.task: cannot open it: "),
+        (&["tasks", "--store", at], 1, "folder.task: cannot read it: is a directory"),
+    ];
+    for (words, code, hint) in cases {
+        let output = edge_runtime(words, FRAME);
+        let err = text(&output).1;
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {err}");
+        assert!(err.contains(hint), "{words:?}: {err}");
+    }
+}
+
+#[test]
 fn the_help_names_the_code_of_a_file_that_is_no_image() {
     let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 95));
     let at = directory.path().to_str().unwrap();

@@ -75,6 +75,12 @@ fn metrics_are_written_while_frames_run() {
     let out = ok(&["run", "--store", arguments[2], "--metrics", device.to_str().unwrap(), "-"], &frames);
     assert!(std::fs::symlink_metadata(&device).unwrap().is_symlink());
     assert_eq!(out.matches("\nedge_runtime_frames_total ").count(), 1, "{out}");
+    // Nor is a link: what it leads to is written.
+    let link = directory.path().join("link.prom");
+    std::os::unix::fs::symlink(&place, &link).unwrap();
+    ok(&["run", "--store", arguments[2], "--metrics", link.to_str().unwrap(), "-"], &frames);
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(&place).unwrap().contains("edge_runtime_frames_total 3\n"));
     // An unwritable path does not stop frames, and is reported once, before the stream ends.
     let nowhere = directory.path().join("gone/m.prom");
     let images = directory.path().join("frames.ppm");
