@@ -55,7 +55,8 @@ impl Place {
                  each data set), and there is no dropout."
             }
             Place::Parallel => {
-                "Rebuffi, Bilen & Vedaldi, CVPR 2018. Here adapters start at zero; 1x1 kernels have none. \
+                "Rebuffi, Bilen & Vedaldi, CVPR 2018. Adapters are counted as layers, although they too could be \
+                 added to their kernels at a switch. Here they start at zero; 1x1 kernels have none. \
                  Weight decay is the run's (there chosen for each data set), and there is no dropout."
             }
         }

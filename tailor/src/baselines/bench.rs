@@ -24,6 +24,8 @@ pub struct Bench<'a> {
     pub work: &'a Work,
     /// The network as earlier tasks left it, for a sequential method.
     pub packed: Option<&'a Packed>,
+    /// Whether no task follows, for which a sequential method would have to leave room.
+    pub is_last: bool,
     /// The device to compute on.
     pub device: &'a Device,
     /// Progress shown to the user.

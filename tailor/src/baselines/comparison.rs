@@ -19,6 +19,8 @@ pub struct Comparison {
     pub source: Source,
     /// Optimiser, schedules, augmentation and seed of the current task.
     pub recipe: Recipe,
+    /// Whether the current task is the last one.
+    pub is_last: bool,
     /// Learning rates of methods that override their own.
     pub rates: HashMap<Method, Schedule>,
     /// The device to compute on.
@@ -39,7 +41,7 @@ impl Comparison {
         progress: Progress,
     ) -> Comparison {
         let rates = rates.iter().copied().collect();
-        Comparison { source, recipe, rates, device, progress, packed: HashMap::new() }
+        Comparison { source, recipe, is_last: true, rates, device, progress, packed: HashMap::new() }
     }
 
     /// Refuses what an earlier comparison left in `folder` with another backbone, other classes or other
@@ -62,7 +64,7 @@ impl Comparison {
             if let Some(known) = Outcome::read(&result)? {
                 // This run's images have not been read: those of the result stand for them.
                 let images = images_of(&known.run, &format!("{method} on {about}"));
-                known.check(&result, &self.identity(method, &format!("{about}{images}")))?;
+                known.check(&result, &self.identity(method, &format!("{about}{images}"), false))?;
             } else if matches!(method, Method::FineTune | Method::Tailor) && folder.is_dir() {
                 refuse_others(&Work::open(folder)?, &self.source, size, classes, &self.recipe)?;
             }
@@ -89,8 +91,11 @@ impl Comparison {
         let shape = ground.train.images.size();
         let mut runs = Vec::new();
         for &method in methods {
-            let (folder, run) = (folder.join(method.name()), self.identity(method, &ground.identity));
+            let identity = |is_last| self.identity(method, &ground.identity, is_last);
+            let (folder, run) = (folder.join(method.name()), identity(self.is_last));
+            // A task that was the last one, or is now, is trained again.
             let known = Outcome::read(&result_in(&folder))?;
+            let known = known.filter(|known| known.run == run || known.run != identity(!self.is_last));
             known.iter().try_for_each(|known| known.check(&result_in(&folder), &run))?;
             runs.push((method, folder, run, known));
         }
@@ -155,15 +160,17 @@ impl Comparison {
         }
     }
 
-    /// Everything that shapes a result, as text; of the task, [`Ground::identity`].
-    fn identity(&self, method: Method, task: &str) -> String {
+    /// Everything that shapes a result, as text; of the task, [`Ground::identity`]. Only a sequential method's
+    /// depends on whether the task is the last one.
+    fn identity(&self, method: Method, task: &str, is_last: bool) -> String {
         let how = match method {
             Method::Tailor => self.recipe.identity(),
             _ => format!("schedule {} {}", self.schedule(method), self.recipe.teacher_fingerprint()),
         };
         let after =
             self.packed.get(&method).map_or(String::new(), |packed| format!(" after {:?}", packed.tasks()));
-        format!("{method} on {task}{after} | {how}")
+        let last = if is_last && method.is_sequential() { " last" } else { "" };
+        format!("{method} on {task}{after}{last} | {how}")
     }
 
     fn baseline(
@@ -181,6 +188,7 @@ impl Comparison {
             schedule: self.schedule(method),
             work,
             packed: self.packed.get(&method),
+            is_last: self.is_last,
             device: &self.device,
             progress: &progress,
         };

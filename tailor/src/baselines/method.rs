@@ -83,12 +83,12 @@ impl Method {
         }
     }
 
-    /// Epochs of each stage that uses the method's [rate](Method::peak).
+    /// Epochs of each stage that uses, or may use, the method's [rate](Method::peak).
     pub fn stages(self, recipe: &Recipe) -> Vec<usize> {
         let epochs = recipe.teach.epochs;
         match self {
             Method::Features => vec![features::epochs(recipe)],
-            Method::PackNet50 | Method::PackNet75 => packnet::stages(epochs).to_vec(),
+            Method::PackNet50 | Method::PackNet75 => [&packnet::stages(epochs)[..], &[epochs]].concat(),
             Method::Lwf => vec![lwf::stages(epochs)[1]],
             _ => vec![epochs],
         }

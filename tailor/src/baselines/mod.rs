@@ -1,4 +1,4 @@
-//! The methods NetTailor is compared with, each on the same backbone, images, epochs and optimiser.
+//! The methods NetTailor is compared with, each on the same backbone and images.
 //!
 //! | name | method | what it changes of the backbone |
 //! |---|---|---|
@@ -12,10 +12,12 @@
 //! | `tailor` | NetTailor, by this project's own `fit` | drops whole blocks, adds proxies |
 //!
 //! Each file starts with the paper it follows, and holds what users are told of its deviations
-//! ([`Method::published`]). Shared by all: SGD with the recipe's momentum and weight decay, the teacher's
-//! number of epochs and batch size, the run's augmentation, a one-cycle schedule with a peak rate per method
+//! ([`Method::published`]). Shared by the published methods: SGD with the recipe's momentum and weight
+//! decay (Piggyback's masks: Adam), the teacher's number of epochs (features without augmentation: ten times
+//! that) and batch size, the run's augmentation, a one-cycle schedule with a peak rate per method
 //! ([`Method::peak`]), and norms trained for the task wherever the method allows it, as in this project's
-//! students (where a published method freezes them, that is a deviation in its favour).
+//! students (where a published method freezes them, that is a deviation in its favour). Tailoring follows its
+//! own recipe and trains several times as long.
 
 mod adapters;
 mod bench;

@@ -3,13 +3,12 @@
 //! Mallya & Lazebnik, "PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning" (CVPR 2018).
 //! For each task in sequence, the free weights (all zero) are trained, while all earlier ones are used but
 //! fixed; of the trained weights, the smallest 75 % of each layer are freed again; the remaining ones are
-//! retrained. Norms are fixed after the first task.
+//! retrained. The last task is not pruned and keeps all that were free. Norms are fixed after the first task.
 //!
 //! Deviations are in [`PUBLISHED`]. The reason is that the backbone's source images are not available: its
 //! own weights are pruned per layer and by magnitude, by 50 % (`packnet-50`) or 75 % (`packnet-75`), and what
 //! that does to the norms' statistics is left to the first task of the sequence. A third of the teacher's
-//! epochs is used for retraining, the rest for training; both follow the run's schedule (there: two rates,
-//! ten times smaller for retraining).
+//! epochs is used for retraining, the rest for training; both follow the run's schedule.
 
 use super::bench::{Bench, Trained};
 use super::kernels::{convs, weight};
@@ -23,9 +22,10 @@ use std::collections::BTreeMap;
 /// What users are told of it.
 pub(super) const PUBLISHED: &str = "Mallya & Lazebnik, CVPR 2018. Here the backbone is pruned in one shot, \
                                     by half or three quarters, without retraining it, and norms are trained \
-                                    with the first task (there with the source task). A switch reads the \
-                                    task's mask and classifier only: the weights of all tasks are in the one \
-                                    network.";
+                                    with the first task (there with the source task). Pruned tasks are \
+                                    retrained at the rate of their training (there a tenth of it); the last \
+                                    data set's is not pruned, as there. A switch reads the task's mask and \
+                                    classifier only: the weights of all tasks are in the one network.";
 
 /// Fraction of a task's weights that its pruning frees.
 const PRUNED: f64 = 0.75;
@@ -45,7 +45,8 @@ pub struct Packed {
     tasks: Vec<String>,
 }
 
-/// Epochs of training and of retraining after pruning, given the teacher's `epochs`.
+/// Epochs of training and of retraining after pruning, given the teacher's `epochs`. The last task, which is not
+/// pruned, trains for all of them.
 pub(super) fn stages(epochs: usize) -> [usize; 2] {
     let retrain = (epochs / 3).max(1);
     [epochs.saturating_sub(retrain).max(1), retrain]
@@ -62,10 +63,15 @@ pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> 
     let [train, retrain] = stages(bench.epochs());
     let run = format!("pruned {backbone_pruned} {PRUNED} after {:?}", before.tasks);
     let mut params = before.open(&plan, bench)?;
-    bench.fit(("packnet", &run), train, &plan, &mut params, pass, &kernel)?;
-    prune(&plan, &mut params)?;
-    let (params, validation) =
-        bench.fit(("packnet-kept", &run), retrain, &plan, &mut params, pass, &kernel)?;
+    let fit =
+        |stage, epochs, params: &mut Params| bench.fit((stage, &run), epochs, &plan, params, pass, &kernel);
+    let (params, validation) = if bench.is_last {
+        fit("packnet-last", bench.epochs(), &mut params)?
+    } else {
+        fit("packnet", train, &mut params)?;
+        prune(&plan, &mut params)?;
+        fit("packnet-kept", retrain, &mut params)?
+    };
 
     let packed = before.close(&plan, &params, &bench.ground.identity)?;
     let parts = Parts::of(&plan)?;

@@ -10,6 +10,9 @@ use bundles::plan::Skips;
 use clap::ValueEnum;
 use std::path::PathBuf;
 
+/// Default of `--tolerance`, in percentage points.
+const TOLERANCE: f64 = 0.5;
+
 /// Choices of the recipe.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Recipe")]
@@ -60,11 +63,12 @@ pub(super) struct Choices {
     theta: Option<f32>,
     /// Largest accepted loss relative to the teacher on validation, in percentage points of the --judge
     /// metric.
-    #[arg(long, value_name = "POINTS", default_value_t = 0.5)]
+    #[arg(long, value_name = "POINTS", default_value_t = TOLERANCE)]
     tolerance: f64,
     /// Metric that compares a pruned network with its teacher: accuracy (`answers`), or the mean probability
     /// of the correct class (`probability`), which has about half the sampling error on the same few hundred
-    /// images [default: probability; answers in a sweep, as in the paper].
+    /// images, but also depends on how sure a network is [default: probability; answers in a sweep, as in the
+    /// paper].
     #[arg(long, value_enum)]
     judge: Option<Judge>,
     /// Safety margin, in standard errors of the difference from the teacher: a network must stay this far
@@ -85,7 +89,7 @@ pub(super) struct Choices {
     table: Option<PathBuf>,
     /// Upper bound on the cost of the tailored network: 15M or 100k (multiply-adds or parameters, see
     /// --cost), 1.5ms, or 40% of the backbone. Replaces --gamma1. The most accurate network within the budget
-    /// is kept; the iterative search keeps the first one it reaches.
+    /// is kept, finished (--finish) or not; the iterative search goes no further than the first one it reaches.
     #[arg(long, value_name = "AMOUNT")]
     budget: Option<Budget>,
     /// How gate values follow from their logits.
@@ -233,6 +237,33 @@ impl Choices {
             (CostArg::Macs, None) => Ok(Measure::Macs),
             (CostArg::Params, None) => Ok(Measure::Params),
         }
+    }
+
+    /// The first option given that only matters to tailoring, for commands that may train other methods alone.
+    pub(super) fn of_tailoring(&self) -> Option<&'static str> {
+        let given = [
+            ("--finish", self.finish.is_some()),
+            ("--train-rate", self.train_rate.is_some()),
+            ("--retrain-rate", self.retrain_rate.is_some()),
+            ("--skips", self.skips.is_some()),
+            ("--gamma1", self.gamma1.is_some()),
+            ("--gamma2", self.gamma2.is_some()),
+            ("--distill", self.distill.is_some()),
+            ("--theta", self.theta.is_some()),
+            ("--tolerance", self.tolerance != TOLERANCE),
+            ("--judge", self.judge.is_some()),
+            ("--caution", self.caution != 0.0),
+            ("--looks", self.looks != 1),
+            ("--cost", self.cost != CostArg::Macs),
+            ("--table", self.table.is_some()),
+            ("--budget", self.budget.is_some()),
+            ("--gates", self.gates != Gating::Softmax),
+            ("--complexity", self.complexity.is_some()),
+            ("--matching", self.matching.is_some()),
+            ("--free-norms", self.free_norms.is_some()),
+            ("--search", self.search.is_some()),
+        ];
+        given.into_iter().find_map(|(option, is_given)| is_given.then_some(option))
     }
 
     /// Rejects options that would have no effect.

@@ -4,7 +4,7 @@ mod table;
 
 use crate::baselines::{Comparison, Gap, Method, Outcome};
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, read_images, task_names, warn_of_uncertain_gap};
+use crate::cmd::{On, read_images, task_names, training, warn_of_uncertain_gap};
 use crate::data::{self, Found, Size};
 use crate::fit::{BackboneSize, Claim};
 use crate::interrupt::Interrupt;
@@ -34,7 +34,7 @@ pub struct Compare {
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
     /// Images, as for `fit`; one or more data sets. Methods that share one network between tasks learn them
-    /// in this order.
+    /// in this order, and the last one keeps all that is left of it.
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     pub(super) data: Vec<PathBuf>,
     /// Folder for METHOD/result.json, checkpoints and metrics (DATA/METHOD/ with several data sets).
@@ -43,7 +43,7 @@ pub struct Compare {
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', help = METHODS, long_help = all_methods())]
     methods: Vec<Method>,
     /// Learning-rate schedule of one method, METHOD=SCHEDULE; may be repeated. (fine-tune and tailor use
-    /// --teach-rate and so on.)
+    /// --teach-rate and so on; the warm-up of lwf's classifier keeps its own.)
     #[arg(long = "rate", value_name = "METHOD=SCHEDULE", value_parser = rate)]
     rates: Vec<(Method, Schedule)>,
     /// Skip the test images, for experiments on validation.
@@ -52,6 +52,8 @@ pub struct Compare {
     /// Image height and width [default: the backbone's].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
+    #[command(flatten)]
+    memory: training::Memory,
     #[command(flatten)]
     on: On,
     /// Print one line of JSON on stdout instead of tables.
@@ -119,7 +121,8 @@ impl Compare {
         recipe.augment.check(size)?;
         self.choices.check_augment(&recipe)?;
         let names = task_names("--data", &self.data)?;
-        let found: Vec<Found> = self.data.iter().map(|path| data::find(path)).collect::<Result<_>>()?;
+        let find = |path: &PathBuf| Ok(data::find(path)?.within(self.memory.allowed()));
+        let found: Vec<Found> = self.data.iter().map(find).collect::<Result<_>>()?;
         for found in &found {
             self.choices.check_data(&recipe, found.counts())?;
             recipe.check_cost(source.arch, size, found.classes().len())?;
@@ -141,8 +144,9 @@ impl Compare {
             comparison.refuse_others(&methods, shape, found.classes(), &folder(data))?;
         }
         let mut outcomes: Vec<Outcome> = Vec::new();
-        for (data, found) in names.iter().zip(found) {
+        for (n, (data, found)) in names.iter().zip(found).enumerate() {
             comparison.recipe = self.choices.recipe_for(found.counts())?;
+            comparison.is_last = n + 1 == names.len();
             let mut dataset = read_images(found, size, &comparison.progress)?;
             if self.without_test {
                 dataset.test = None;
@@ -180,6 +184,9 @@ impl Compare {
             let want = "lwf preserves the responses of the source classifier, which this backbone lacks: \
                         import one that has it, or omit lwf";
             return Err(Error::config("--methods lwf", want));
+        }
+        if let Some(option) = self.choices.of_tailoring().filter(|_| !methods.contains(&Method::Tailor)) {
+            return Err(Error::config(option, "has no effect: tailor is not in --methods"));
         }
         for (method, schedule) in &self.rates {
             let option = format!("--rate {method}={schedule}");

@@ -19,9 +19,10 @@ fn changes(augment: Augment) -> Option<Augment> {
 pub enum Judge {
     /// Fraction of correct answers, as in the paper: accuracy. Half a point is four of 750 images.
     Answers,
-    /// Mean probability of the correct class, i.e. the accuracy to expect on images like these. Every image
-    /// contributes to it, not only those near a decision boundary, so it depends less on which images the
-    /// split happens to contain.
+    /// Mean probability of the correct class: the expected accuracy of a network that is as sure as it is
+    /// right (calibrated). Every image contributes to it, not only those near a decision boundary, so it
+    /// depends less on which images the split happens to contain; but a network that is right less surely
+    /// than its teacher counts as behind it.
     Probability,
 }
 
@@ -90,14 +91,14 @@ pub(crate) fn margin_of_gap(error: f64, images: usize) -> f64 {
 }
 
 /// Approximate number of images that would tell the gap to within `tolerance`, rounded up to two digits; `None`
-/// if `images`, over which it has this standard error, suffice.
+/// if `images`, over which it has this standard error, suffice. The [margin](margin_of_gap) is taken to shrink
+/// with the root of their number.
 pub(crate) fn images_for_gap(error: f64, images: usize, tolerance: f64) -> Option<usize> {
-    if margin_of_gap(error, images) <= tolerance || tolerance <= 0.0 {
+    let margin = margin_of_gap(error, images);
+    if margin <= tolerance || tolerance <= 0.0 {
         return None;
     }
-    // The n for which variance / n + 2 / n^2 is the square of the standard error wanted.
-    let (variance, wanted) = (error * error * images as f64, (tolerance / 1.96).powi(2));
-    let needed = ((variance + (variance * variance + 8.0 * wanted).sqrt()) / (2.0 * wanted)).ceil() as usize;
+    let needed = (images as f64 * (margin / tolerance).powi(2)).ceil() as usize;
     let unit = 10usize.pow(needed.max(1).ilog10().saturating_sub(1));
     Some(needed.div_ceil(unit).saturating_mul(unit))
 }
@@ -184,8 +185,9 @@ mod tests {
         // 5.6; by ours, 2.8 and 1 + 3.4.
         assert!((margin_of_gap(0.0, 400) - 1.96 * 2f64.sqrt() / 400.0).abs() < 1e-12);
         assert!((margin_of_gap(1.0 / 400.0, 400) - 1.96 * 3f64.sqrt() / 400.0).abs() < 1e-12);
-        assert_eq!(images_for_gap(0.0, 400, 0.005), Some(560));
-        assert_eq!(images_for_gap(0.0, 560, 0.005), None);
+        assert_eq!(images_for_gap(0.0, 400, 0.005), Some(770));
+        assert_eq!(images_for_gap(0.0, 770, 0.005), None);
+        assert_eq!(images_for_gap(0.0, 50, 0.005), Some(6200));
         assert_eq!(points(0.0, 0.0, 400, "answers"), "0.00 ± 0.69 by answers");
     }
 

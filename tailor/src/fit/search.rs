@@ -25,8 +25,8 @@ pub fn sweep(
 }
 
 /// Bisects these numbers of dropped blocks, assuming that dropping more never improves accuracy, for the most
-/// that stay within tolerance or [near](Goal::slack) it. With a budget, the first network that fits it is
-/// then the best one, and the only one retrained.
+/// that stay within tolerance or [near](Goal::slack) it. With a budget, the first network that fits it and
+/// whose training does not diverge is then the best one; no more are retrained.
 ///
 /// # Errors
 /// Any error of `attempt`.
@@ -41,7 +41,7 @@ pub fn bisect(
     let mut attempts = Vec::new();
     for dropped in numbers {
         attempts.push(attempt(dropped)?);
-        if !matches!(attempts.last(), Some(Attempt::Over { .. })) {
+        if let Some(Attempt::Trained(_) | Attempt::Refused { .. }) = attempts.last() {
             break;
         }
     }

@@ -124,14 +124,16 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Selects among all attempts; if any candidate has been fine-tuned for long, only among those.
+    /// Selects among all attempts. Without a budget, if any candidate has been fine-tuned for long, only among
+    /// those: of all others, some would be within tolerance by chance. Within a budget, where accuracy alone
+    /// decides, the long fine-tuning may also have made a network worse.
     pub fn of(mut attempts: Vec<Attempt>, goal: &Goal) -> Selection {
         attempts.sort_by_key(Attempt::dropped);
         let affordable = |attempt: &Attempt| attempt.trained().is_some_and(|c| goal.affords(c) && c.finished);
         let finished = attempts.iter().any(affordable);
         let trained = || {
             let all = attempts.iter().enumerate().filter_map(|(i, a)| Some((i, a.trained()?)));
-            all.filter(move |(_, c)| c.finished == finished && goal.affords(c))
+            all.filter(move |(_, c)| goal.affords(c) && (c.finished == finished || goal.budget.is_some()))
         };
         let accurate = || {
             trained().max_by(|(_, a), (_, b)| {
@@ -213,6 +215,14 @@ pub(super) mod tests {
         assert_eq!(keeps(vec![]), (4, false, true));
         assert_eq!(keeps(vec![finished(2, 985), finished(3, 979)]), (2, true, true));
         assert_eq!(keeps(vec![finished(2, 970), finished(1, 975)]), (1, true, false));
+        let within_budget = |right| {
+            let goal = Goal { budget: Some(998.0), ..goal(0.98) };
+            let selection = Selection::of(short().chain([finished(3, right)]).collect(), &goal);
+            let won = selection.winner().unwrap();
+            (won.dropped, won.finished)
+        };
+        assert_eq!(within_budget(991), (3, true));
+        assert_eq!(within_budget(989), (4, false), "no more accurate for it; the leanest of equals");
     }
 
     #[test]

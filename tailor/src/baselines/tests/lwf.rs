@@ -86,6 +86,7 @@ fn training_starts_from_the_warmed_up_classifier_and_the_sources_own() {
         schedule: Schedule::OneCycle { peak: 1e-20 },
         work,
         packed: None,
+        is_last: true,
         device: &Device::Cpu,
         progress: &progress,
     };

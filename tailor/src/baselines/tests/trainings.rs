@@ -20,6 +20,15 @@ fn recipe() -> Recipe {
 }
 
 fn train(method: Method, ground: &Ground, packed: Option<&Packed>) -> crate::Result<Trained> {
+    train_on(method, ground, packed, true)
+}
+
+fn train_on(
+    method: Method,
+    ground: &Ground,
+    packed: Option<&Packed>,
+    is_last: bool,
+) -> crate::Result<Trained> {
     let folder = tempfile::tempdir().unwrap();
     let (recipe, work) = (recipe(), Work::open(folder.path()).unwrap());
     method.train(&Bench {
@@ -28,6 +37,7 @@ fn train(method: Method, ground: &Ground, packed: Option<&Packed>) -> crate::Res
         schedule: Schedule::OneCycle { peak: 0.05 },
         work: &work,
         packed,
+        is_last,
         device: &Device::Cpu,
         progress: &Progress::hidden(),
     })
@@ -96,15 +106,16 @@ fn packnet_keeps_earlier_tasks_to_the_bit() {
     let source = &grounds[0].source;
     let (mut packed, mut seen): (Option<Packed>, Vec<Vec<u32>>) = (None, Vec::new());
     for (done, ground) in grounds.iter().enumerate() {
-        let trained = train(Method::PackNet50, ground, packed.as_ref()).unwrap();
+        let is_last = done + 1 == grounds.len();
+        let trained = train_on(Method::PackNet50, ground, packed.as_ref(), is_last).unwrap();
         let now = trained.packed.unwrap();
         let (plan, task) = (&trained.plan, done + 1);
         // A switch transfers the mask and the classifier; the weights of all tasks are in the one network.
         let parts = Parts::of(plan).unwrap();
         assert_eq!(trained.size.swap_bytes, parts.kernels / 8 + 4 * parts.head);
-        // A quarter of what is free (9,590, then 7,192 and 5,394), the classifier, the mask and, with the
-        // first task, the norms.
-        assert_eq!(trained.size.task_params, [12_855, 9_785, 7_987][done]);
+        // A quarter of what is free (9,590, then 7,192) or, as the last one, all of it (21,578), the classifier,
+        // the mask and, with the first task, the norms.
+        assert_eq!(trained.size.task_params, [12_855, 9_785, 24_171][done]);
         for (earlier, want) in seen.iter().enumerate() {
             let again = features(plan, &now.of_task(earlier + 1).unwrap());
             assert!(&again == want, "task {} after task {task}", earlier + 1);
@@ -115,14 +126,16 @@ fn packnet_keeps_earlier_tasks_to_the_bit() {
         assert!(seen.iter().all(|other| other != &own), "task {task} changes nothing");
         seen.push(own);
 
-        // Half of each layer belongs to the backbone; each task keeps a quarter of the weights it found free.
+        // Half of each layer belongs to the backbone; each task keeps a quarter of the weights it found free,
+        // the last one all of them.
         let total: u64 = convs(plan).map(|c| (c.c_out * c.c_in * c.kernel * c.kernel) as u64).sum();
         let mut free = total;
         free -= now.count(1.0);
         assert!(free.abs_diff(total / 2) <= 10, "{free} of {total}");
         for earlier in 1..=task {
             let kept = now.count(1.0 + earlier as f32);
-            assert!(kept.abs_diff(free / 4) <= 10, "task {earlier} keeps {kept} of {free}");
+            let want = if earlier == grounds.len() { free } else { free / 4 };
+            assert!(kept.abs_diff(want) <= 10, "task {earlier} keeps {kept} of {free}");
             free -= kept;
         }
         packed = Some(now);
@@ -170,9 +183,9 @@ fn what_a_method_reads_owns_computes_and_swaps_is_counted() {
         (Method::Series, [76_720 + 11_875, 867 + 11_008, 1_770_240 + 258_048, 4 * 11_875]),
         // 3 x 16 + 2 x 16^2 + 16 x 32 + 32^2 + 32 x 64 + 64^2 of them.
         (Method::Parallel, [76_720 + 9_107, 867 + 8_240, 1_770_240 + 191_232, 4 * 9_107]),
-        // Norms, classifier, mask, and a quarter of the half or three quarters that are free.
-        (Method::PackNet50, [77_587 + 2_398, 867 + 2_398 + 9_590, 1_770_240, 4 * 195 + 9_590]),
-        (Method::PackNet75, [77_587 + 2_398, 867 + 2_398 + 14_385, 1_770_240, 4 * 195 + 9_590]),
+        // Norms, classifier, mask, and the half or three quarters that are free.
+        (Method::PackNet50, [77_587 + 2_398, 867 + 2_398 + 38_360, 1_770_240, 4 * 195 + 9_590]),
+        (Method::PackNet75, [77_587 + 2_398, 867 + 2_398 + 57_540, 1_770_240, 4 * 195 + 9_590]),
     ];
     assert_eq!(cases.len() + 1, Method::ALL.len(), "all but tailor");
     for (method, want) in cases {
@@ -194,6 +207,7 @@ fn an_interrupted_method_ends_as_if_nothing_had_happened() {
             schedule: Schedule::OneCycle { peak: 0.05 },
             work: &Work::open(folder).unwrap(),
             packed: None,
+            is_last: false,
             device: &Device::Cpu,
             progress,
         })

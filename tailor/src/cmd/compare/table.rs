@@ -5,8 +5,8 @@ use crate::fit::{BackboneSize, count};
 use crate::protocols::Table;
 use crate::train::Score;
 
-const HEADINGS: [&str; 7] =
-    ["", "validation", "test", "parameters", "task-owned", "multiply-adds", "bytes per switch"];
+const HEADINGS: [&str; 8] =
+    ["", "validation", "test", "parameters", "task-owned", "multiply-adds", "training", "bytes per switch"];
 
 /// One line per method, on one task.
 pub fn of_task(data: &str, outcomes: &[Outcome], backbone: &BackboneSize) -> String {
@@ -17,6 +17,7 @@ pub fn of_task(data: &str, outcomes: &[Outcome], backbone: &BackboneSize) -> Str
             outcome.method,
             [percent(outcome.val), outcome.test.map_or_else(|| "-".into(), percent)],
             [size.params, size.task_params, size.macs, size.swap_bytes],
+            outcome.seconds,
             backbone,
         )
     });
@@ -52,7 +53,8 @@ pub fn average(methods: &[Method], outcomes: &[Outcome], backbone: &BackboneSize
                 mean(|o| o.size.macs),
                 mean(|o| o.size.swap_bytes),
             ];
-            row(method, scores, costs, backbone)
+            let seconds = of.iter().map(|o| o.seconds).sum::<f64>() / of.len().max(1) as f64;
+            row(method, scores, costs, seconds, backbone)
         })
         .collect();
     aligned(&format!("average of {tasks} tasks"), rows.into_iter())
@@ -61,22 +63,30 @@ pub fn average(methods: &[Method], outcomes: &[Outcome], backbone: &BackboneSize
 /// What the figures are, and what each of `methods` is published as; a line each.
 pub fn notes(methods: &[Method]) -> String {
     let figures = "Percentages of parameters and multiply-adds are of the backbone's stem and blocks. Bytes per \
-                   switch are what a device must read to change to the task.";
+                   switch are what a device must read to change to the task. Training is the time that training \
+                   steps took on this machine, for tailor its teacher's and all candidates'.";
     let mut lines = vec![figures.to_string()];
     lines.extend(Method::described(methods));
     lines.join("\n") + "\n"
 }
 
-fn row(method: Method, [val, test]: [String; 2], costs: [u64; 4], backbone: &BackboneSize) -> [String; 7] {
+fn row(
+    method: Method,
+    [val, test]: [String; 2],
+    costs: [u64; 4],
+    seconds: f64,
+    backbone: &BackboneSize,
+) -> [String; 8] {
     let [params, own, macs, bytes] = costs;
     let of = |n: u64, whole: u64| format!("{} ({:.0} %)", count(n), 100.0 * n as f64 / whole.max(1) as f64);
     let bytes = format!("{:.1} KiB", bytes as f64 / 1024.0);
     let (params, own) = (of(params, backbone.params), of(own, backbone.params));
-    [method.name().into(), val, test, params, own, of(macs, backbone.macs), bytes]
+    let time = if seconds < 100.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) };
+    [method.name().into(), val, test, params, own, of(macs, backbone.macs), time, bytes]
 }
 
 /// An aligned table with `title` as its first heading.
-fn aligned(title: &str, rows: impl Iterator<Item = [String; 7]>) -> String {
+fn aligned(title: &str, rows: impl Iterator<Item = [String; 8]>) -> String {
     let mut table = Table::new(title, HEADINGS);
     table.columns[0] = title.into();
     rows.for_each(|row| table.row(row));

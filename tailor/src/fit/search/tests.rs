@@ -94,11 +94,11 @@ fn a_gallop_in_vain_returns_to_what_it_skipped() {
 fn within_a_budget_the_most_accurate_wins_whatever_its_cost() {
     let goal = Goal { budget: Some(998.0), ..goal(0.98) };
     let accuracies = [990, 985, 970, 975, 900];
-    let mut trained = Vec::new();
-    let mut of = |dropped: usize| match 1000.0 - dropped as f64 {
+    let trained = std::cell::RefCell::new(Vec::new());
+    let of = |dropped: usize| match 1000.0 - dropped as f64 {
         cost if cost > 998.0 => Attempt::Over { dropped, cost, why: "too much".into() },
         _ => {
-            trained.push(dropped);
+            trained.borrow_mut().push(dropped);
             attempt(dropped, Some(accuracies[dropped]))
         }
     };
@@ -107,7 +107,15 @@ fn within_a_budget_the_most_accurate_wins_whatever_its_cost() {
     assert_eq!((chosen(&swept), swept.within), (3, false));
     let halved = Selection::of(bisect(0..=4, &goal, |dropped| Ok(of(dropped))).unwrap(), &goal);
     assert_eq!(chosen(&halved), 2);
-    assert_eq!(trained, [2, 3, 4, 2], "the sweep retrains all that fit, bisection only one of them");
+    assert_eq!(trained.take(), [2, 3, 4, 2], "the sweep retrains all that fit, bisection only one of them");
+    // One that diverges is not the last.
+    let tried = bisect(0..=4, &goal, |dropped| {
+        Ok(match of(dropped) {
+            Attempt::Trained(_) if dropped == 2 => Attempt::Diverged { dropped, why: "not finite".into() },
+            outcome => outcome,
+        })
+    });
+    assert_eq!(tried.unwrap().iter().map(Attempt::dropped).collect::<Vec<_>>(), [0, 1, 2, 3]);
     let nothing = Selection::of(vec![Attempt::Over { dropped: 0, cost: 1.0, why: "x".into() }], &goal);
     assert!(nothing.winner().is_none());
     // On the way to the budget, networks that exceed it are retrained too; they are reported but never
