@@ -21,6 +21,7 @@ pub mod progress;
 pub mod protocols;
 pub mod random;
 pub mod report;
+mod shell;
 pub mod source;
 pub mod startup;
 pub mod train;

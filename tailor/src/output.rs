@@ -2,9 +2,10 @@
 //!
 //! `println!` and `eprintln!` panic if the reader has gone away, which must not end work that took hours.
 
+use std::collections::BTreeSet;
 use std::fmt::Arguments;
 use std::io::{Error, ErrorKind, Write};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Why writing to stdout has been given up.
 static FAILURE: OnceLock<Error> = OnceLock::new();
@@ -41,6 +42,14 @@ pub(crate) fn text(text: &str) {
 /// Writes `line` and a newline to stderr; errors are ignored, as there is nowhere to report them.
 pub(crate) fn aside(line: Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Prints `line` to stderr unless it was printed before: some work is prepared more than once.
+pub(crate) fn note_once(line: String) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(line.clone()) {
+        aside(format_args!("{line}"));
+    }
 }
 
 /// Whether stdout takes no more results.

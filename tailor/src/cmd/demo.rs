@@ -3,7 +3,6 @@
 mod device;
 mod samples;
 
-use crate::cmd::prune::quoted;
 use crate::cmd::{On, load_images};
 use crate::data::Augment;
 use crate::fit::{BackboneSize, Claim, Job, Recipe, Report, Stage, Work};
@@ -11,6 +10,7 @@ use crate::import::{self, Request};
 use crate::interrupt::Interrupt;
 use crate::output::out;
 use crate::progress::Progress;
+use crate::shell::quoted;
 use crate::source::Source;
 use crate::train::Schedule;
 use device::Timing;

@@ -71,8 +71,7 @@ impl Eval {
         let classes = found.classes().to_vec();
         check_classes(&self.data, &classes, wanted.classes, &wanted.labels)?;
         found.oddities().iter().for_each(|odd| note!("tailor: {odd}"));
-        let options = data::Options::new(wanted.size.height, wanted.size.width);
-        let read = |done: &dyn Fn(usize, usize)| found.read_parts([self.split], &options, done);
+        let read = |done: &dyn Fn(usize, usize)| found.read_parts([self.split], wanted.size, done);
         let [Some(split)] = with_bar(&Progress::visible(), "", read)? else {
             let want = format!("not in {}; --split train always exists", self.data.display());
             return Err(Error::config(format!("--split {}", word(self.split)), want).into());

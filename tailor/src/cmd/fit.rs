@@ -2,9 +2,11 @@
 
 use crate::Error;
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, check_name, keys, prune, read_images, stem, task_name, warn_of_uncertain_gap};
+use crate::cmd::{
+    On, check_name, keys, prune, read_images, stem, task_name, training, warn_of_uncertain_gap,
+};
 use crate::data::{self, Dataset, Found, Size};
-use crate::fit::{BackboneSize, Claim, Job, Measure, Recipe, Report, Search, Work, refuse_others};
+use crate::fit::{BackboneSize, Claim, Job, Measure, Recipe, Report, Work, refuse_others};
 use crate::interrupt::Interrupt;
 use crate::output::{note, out};
 use crate::progress::Progress;
@@ -38,9 +40,10 @@ pub struct Fit {
     /// Secret key to sign the bundle with [default: the development key].
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Sweep candidates to retrain in parallel [default: one per core; one on a GPU].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    jobs: training::Jobs,
+    #[command(flatten)]
+    memory: training::Memory,
     /// Stop after this stage.
     #[arg(long, value_enum, default_value = "pack")]
     until: Until,
@@ -98,13 +101,14 @@ impl Fit {
         out!("{:<22} {}", "bundle file", begun.work.bundle(&begun.name).display());
         out!("{:<22} {}", "drawing", begun.work.drawing().display());
         if !report.within_tolerance {
-            let kept = match begun.recipe.budget {
-                Some(_) => "within the budget",
-                None => "overall",
+            let what = match (begun.recipe.budget, begun.recipe.finish) {
+                (Some(_), _) => "network within the budget",
+                (None, 0) => "pruned network",
+                (None, _) => "finished network",
             };
             note!(
-                "tailor: no pruned network stayed within {} points of the teacher on validation; the most accurate \
-                 one {kept} was packed. More epochs (--epochs) or images, or a larger --tolerance, may help",
+                "tailor: no {what} is within {} points of the teacher on validation; the most accurate one was \
+                 packed. More epochs (--epochs) or images, or a larger --tolerance, may help",
                 self.choices.tolerance()
             );
         }
@@ -158,19 +162,22 @@ impl Fit {
         Ok(name.clone())
     }
 
+    /// The recipe, once all options suit one another.
+    pub(super) fn recipe(&self) -> Result<Recipe, Error> {
+        let recipe = self.choices.recipe()?;
+        self.jobs.check(&recipe)?;
+        Ok(recipe)
+    }
+
     /// Checks every option against the backbone and the data before any image is read. Returns the images
     /// found and the size to read them at.
     fn check(&self, source: &Source) -> anyhow::Result<(Found, usize)> {
-        let recipe = self.choices.recipe()?;
-        if let Some(jobs) = self.jobs.filter(|_| recipe.search != Search::Sweep) {
-            let want = "has no effect unless --search sweep retrains several candidates at a time";
-            return Err(Error::config(format!("--jobs {jobs}"), want).into());
-        }
+        let recipe = self.recipe()?;
         let size = self.size.unwrap_or(source.size());
         source.arch.plan(size, size, 2).with_context(|| format!("--size {size}"))?;
         recipe.augment.check(size)?;
         self.choices.check_augment(&recipe)?;
-        let found = data::find(&self.data)?;
+        let found = data::find(&self.data)?.within(self.memory.allowed());
         recipe.check_cost(source.arch, size, found.classes().len())?;
         self.choices.check_data(&recipe, found.counts())?;
         Ok((found, size))
@@ -203,7 +210,7 @@ impl Fit {
         let dataset = read_images(found, size, &progress)?;
         // The folder is created only once there is something to put into it.
         let (claim, work) = begun.map_or_else(work, Ok)?;
-        let jobs = self.jobs.map(usize::from);
+        let jobs = self.jobs.count();
         Ok(Begun { name, data_name, source, dataset, recipe, work, claim, signers, device, jobs, progress })
     }
 }

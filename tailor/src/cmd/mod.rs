@@ -20,18 +20,16 @@ mod targets;
 mod training;
 mod verify;
 
-use crate::data::{self, Dataset, Found, Overlap};
+use crate::data::{self, Dataset, Found, Size};
 use crate::device::Choice;
 use crate::fit::{Judge, images_for_gap, margin_of_gap};
-use crate::output::{self, note};
+use crate::output::{self, note, note_once};
 use crate::progress::Progress;
 use candle_core::Device;
 use clap::{Parser, Subcommand};
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
 
 /// Exit code of errors without a code of their own.
 const FAILED: u8 = 1;
@@ -164,23 +162,10 @@ fn read(found: Found, holds_out: bool, size: usize, progress: &Progress) -> crat
     found.oddities().into_iter().for_each(|odd| note_once(format!("tailor: {odd}")));
     let place = found.place().to_owned();
     let dataset = with_bar(progress, &format!("{classes} classes"), |done| {
-        found.read(&data::Options::new(size, size), done)
+        found.read(Size { height: size, width: size }, done)
     })?;
-    for Overlap { split, other, count, of, first, twin } in dataset.overlaps() {
-        note_once(format!(
-            "tailor: {place}: {count} of {of} images of {split} also occur in {other}, the first {first} \
-             (as {twin}): accuracy on them says little about new images"
-        ));
-    }
+    dataset.overlaps().iter().for_each(|overlap| note_once(format!("tailor: {place}: {overlap}")));
     Ok(dataset)
-}
-
-/// Prints `line` to stderr unless it was printed before: some commands read their images more than once.
-fn note_once(line: String) {
-    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(line.clone()) {
-        note!("{line}");
-    }
 }
 
 /// Rejects images whose classes differ from the network's in number or, if the network names them, in name.

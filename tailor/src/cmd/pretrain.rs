@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
                   tailor fit --backbone run/parts/parts.backbone --data bolts/ --work run/bolts")]
 pub struct Pretrain {
     /// Images: a folder with train/CLASS/… (optional val/, test/), a .zip of one, or a folder of IDX files
-    /// (train-images-idx3-ubyte and so on, or .gz; classes.txt may name the classes).
+    /// (train-images-idx3-ubyte and so on, or .gz; classes.txt may name the classes). A test/ with images but no
+    /// class folders, as in a challenge's archive, is ignored.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Folder for the checkpoint, metrics and backbone.
@@ -41,6 +42,8 @@ pub struct Pretrain {
     /// Image height and width [default: the architecture's].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
+    #[command(flatten)]
+    memory: training::Memory,
     #[command(flatten)]
     on: On,
     /// Print the report as JSON instead of text.
@@ -118,7 +121,7 @@ impl Pretrain {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let recipe = self.recipe()?;
         let device = self.on.open()?;
-        let found = data::find(&self.data)?;
+        let found = data::find_skipping_unlabelled(&self.data)?.within(self.memory.allowed());
         let counts = found.counts();
         if let Some(fraction) = self.choices.validation.filter(|_| counts.val > 0) {
             let want = "the data has a val/ of its own: remove either that folder or the option";

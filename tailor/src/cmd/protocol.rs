@@ -1,5 +1,5 @@
-//! `tailor protocol`: the paper's experiments as commands, each ending in the paper's kind of table and
-//! figure.
+//! `tailor protocol`: the paper's experiments as commands, each ending in the paper's kind of table and, where
+//! the paper has one, figure.
 
 mod datasets;
 mod decathlon;
@@ -9,7 +9,7 @@ mod teacher;
 
 use crate::Result;
 use crate::cmd::choices::Choices;
-use crate::cmd::{On, read_images};
+use crate::cmd::{On, read_images, training};
 use crate::data::{self, Found};
 use crate::fit::{Claim, Recipe};
 use crate::interrupt::Interrupt;
@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 /// Runs one of the paper's experiments on your own backbone and images.
 ///
 /// Networks are trained as by `fit`, so not with the published recipe unless asked for (`--schedule paper
-/// --complexity paper`). Each experiment ends in the paper's kind of table and figure: on stdout, in
-/// WORK/protocol.json and as SVG in WORK.
+/// --complexity paper`). Each experiment ends in the paper's kind of table and, where the paper has one, figure:
+/// on stdout, in WORK/protocol.json and as SVG in WORK.
 /// `tailor report WORK` turns them into a page. An interrupted run resumes; finished networks are reused.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -67,9 +67,10 @@ struct Setting {
     /// Image height and width [default: the backbone's].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
-    /// Sweep candidates to retrain in parallel [default: one per core; one on a GPU].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    jobs: training::Jobs,
+    #[command(flatten)]
+    memory: training::Memory,
     #[command(flatten)]
     on: On,
     /// Print one line of JSON on stdout instead of tables.
@@ -80,6 +81,13 @@ struct Setting {
 }
 
 impl Setting {
+    /// The recipe, once all options suit one another.
+    fn recipe(&self) -> Result<Recipe> {
+        let recipe = self.choices.recipe()?;
+        self.jobs.check(&recipe)?;
+        Ok(recipe)
+    }
+
     /// Opens a backbone and rejects options that do not suit it.
     fn source(&self, backbone: &Path, recipe: &Recipe, device: &Device) -> anyhow::Result<Source> {
         let source = Source::open(backbone, device)?;
@@ -91,7 +99,7 @@ impl Setting {
 
     /// Finds images and rejects options that do not suit them on any of these backbones.
     fn find(&self, path: &Path, recipe: &Recipe, sources: &[Source]) -> Result<Found> {
-        let found = data::find(path)?;
+        let found = data::find(path)?.within(self.memory.allowed());
         for source in sources {
             self.check_cost(recipe, source, &found)?;
         }
@@ -114,7 +122,7 @@ impl Setting {
 
     fn lab<'a>(&'a self, device: &'a Device, progress: &'a Progress) -> Result<Lab<'a>> {
         let claim = Claim::alone(&self.work)?;
-        Ok(Lab { work: &self.work, device, jobs: self.jobs.map(usize::from), progress, claim })
+        Ok(Lab { work: &self.work, device, jobs: self.jobs.count(), progress, claim })
     }
 
     fn end(&self, findings: &Findings) -> Result<()> {

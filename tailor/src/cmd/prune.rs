@@ -4,8 +4,8 @@ use crate::Error;
 use crate::cmd::fit::Fit;
 use crate::fit::Attempt;
 use crate::output::text;
+use crate::shell::quoted;
 use clap::ValueEnum;
-use std::ffi::OsStr;
 use std::fmt::Write;
 
 /// Retrains pruned candidates of a `fit`: one (--drop) or all of a sweep (--sweep), here or on a cluster.
@@ -81,7 +81,8 @@ pub(super) fn say(attempt: &Attempt) -> String {
     }
 }
 
-/// The command line of the `fit` this sweep belongs to.
+/// The command line of the `fit` this sweep belongs to, without what makes it a sweep: each job adds that in its
+/// own way.
 fn without_sweep(args: Vec<String>) -> Vec<String> {
     let mut kept = Vec::new();
     let mut args = args.into_iter().skip_while(|arg| arg != "prune").skip(1);
@@ -94,16 +95,6 @@ fn without_sweep(args: Vec<String>) -> Vec<String> {
         }
     }
     kept
-}
-
-/// `arg` quoted as one shell word.
-pub(super) fn quoted(arg: &OsStr) -> String {
-    let text = arg.to_string_lossy();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:%+@".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.into_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
 }
 
 /// A script that submits three jobs, each waiting for the one before. Logs go to the work folder.
@@ -136,7 +127,9 @@ fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str, sb
              export RAYON_NUM_THREADS=${{SLURM_CPUS_PER_TASK:-${{SLURM_CPUS_ON_NODE:-1}}}}\n{command}\nJOB\n)\n{variable}=${{{variable}%%;*}}\n"
         );
     };
-    submit("student", "student", "", &format!("exec {program} fit {options} --until train"));
+    // The search shapes neither teacher nor student, but other options may need it.
+    let begin = format!("exec {program} fit {options} --search sweep --until train");
+    submit("student", "student", "", &begin);
     let array = format!("--array=0-{blocks} --dependency=afterok:$student --kill-on-invalid-dep=yes ");
     submit(
         "sweep",
@@ -153,15 +146,6 @@ fn slurm(name: &str, work: &str, blocks: usize, program: &str, options: &str, sb
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shell_words_are_quoted() {
-        for (arg, want) in
-            [("--work", "--work"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("$HOME", "'$HOME'"), ("", "''")]
-        {
-            assert_eq!(quoted(arg.as_ref()), want);
-        }
-    }
 
     #[test]
     fn drop_and_emit_are_mutually_exclusive() {
@@ -181,5 +165,26 @@ mod tests {
              --sbatch=--nodelist=n[1-2]";
         let kept = without_sweep(args.split(' ').map(String::from).collect());
         assert_eq!(kept, ["--data", "x.zip", "--seed", "3"]);
+    }
+
+    #[test]
+    fn every_job_has_options_that_its_command_accepts() {
+        use crate::cmd::{Cli, Command};
+        use clap::Parser;
+        let typed = "prune --backbone b --data d --work w --sweep --emit slurm --jobs 2 --memory 9 --judge answers \
+                     --seed 3";
+        let options = without_sweep(typed.split(' ').map(String::from).collect()).join(" ");
+        let script = slurm("d", "w", 9, "tailor", &options, &[]);
+        let jobs = script.lines().filter_map(|line| line.strip_prefix("exec "));
+        let jobs: Vec<String> = jobs.map(|job| job.replace("\"$SLURM_ARRAY_TASK_ID\"", "4")).collect();
+        assert_eq!(jobs.len(), 3, "{script}");
+        for job in &jobs {
+            let recipe = match Cli::try_parse_from(job.split(' ')).unwrap().command {
+                Command::Fit(fit) => fit.recipe().unwrap(),
+                Command::Prune(prune) => prune.fit.sweeping("--drop").unwrap().recipe().unwrap(),
+                _ => panic!("{job}"),
+            };
+            assert_eq!((recipe.search, recipe.seed), (crate::fit::Search::Sweep, 3), "{job}");
+        }
     }
 }

@@ -132,7 +132,7 @@ fn unread(error: impl std::fmt::Display) -> String {
 }
 
 /// `path`, or the only folder in it that contains `train`.
-fn directory_root(path: &Path) -> Result<PathBuf> {
+pub(super) fn directory_root(path: &Path) -> Result<PathBuf> {
     if path.join("train").is_dir() {
         return Ok(path.to_owned());
     }

@@ -1,9 +1,9 @@
 //! A set of images found on disk: classes and counts are known and checked, but no pixels are read yet.
 
 use super::decode::{self, Broken};
-use super::folder::Source;
-use super::listing::{Entry, Listing, SPLITS, SplitNames};
-use super::{Dataset, Options, Split, hold_out, idx};
+use super::folder::{Source, directory_root};
+use super::listing::{Entry, Listing, SPLITS, SplitNames, Tally};
+use super::{Dataset, Memory, Size, Split, digest_of_files, hold_out, idx, images_below};
 use crate::{Error, Result};
 use std::{collections::BTreeSet, path::Path};
 
@@ -15,6 +15,10 @@ pub struct Found {
     per_class: Vec<usize>,
     pub(super) form: Form,
     place: String,
+    /// The most memory that decoded images may take.
+    memory: Memory,
+    /// Images of a `test/` that was left out because they are in no class folder.
+    pub(super) unlabelled: Option<Tally>,
 }
 
 /// A split of a set.
@@ -71,7 +75,8 @@ impl Counts {
     }
 
     /// Rejects a batch larger than what is left to train on if, without a `val`, the fraction `validation` is
-    /// held out. The number [`hold_out`](super::hold_out()) takes may differ by half an image per class.
+    /// held out. The number [`hold_out`](super::hold_out()) takes may differ by half an image per class, or more
+    /// if there are copies.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -108,6 +113,27 @@ pub fn find_labelled(path: &Path) -> Result<Found> {
     find_splits(path, labelled)
 }
 
+/// Like [`find`], but leaves out a `test/` whose images are in no class folder, as challenges distribute them.
+/// [`Found::oddities`] says so.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_skipping_unlabelled(path: &Path) -> Result<Found> {
+    match unlabelled_test(path) {
+        None => find(path),
+        unlabelled => Ok(Found { unlabelled, ..find_labelled(path)? }),
+    }
+}
+
+/// The images of `test/` in the folder `path`, if all of them lie directly in it. What is wrong with anything else
+/// is for [`find`] to say.
+fn unlabelled_test(path: &Path) -> Option<Tally> {
+    let files = images_below(&directory_root(path).ok()?, "test").ok()?;
+    let are_direct = files.iter().all(|file| file.split('/').count() == 2);
+    let first = files.first().filter(|_| are_direct)?;
+    Some(Tally { count: files.len(), first: first.clone() })
+}
+
 fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
     if let Some(set) = idx::find(path)? {
         let per_class = tally(set.classes.len(), set.train.labels.iter().map(|&label| label as usize));
@@ -119,7 +145,15 @@ fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
             lone: lone.map(|i| set.train.place(i)),
         };
         let place = path.display().to_string();
-        return Ok(Found { classes: set.classes.clone(), counts, per_class, form: Form::Idx(set), place });
+        return Ok(Found {
+            classes: set.classes.clone(),
+            counts,
+            per_class,
+            form: Form::Idx(set),
+            place,
+            memory: Memory::default(),
+            unlabelled: None,
+        });
     }
     let (source, listing) = Source::open(path, splits)?;
     let classes = listing.classes.clone();
@@ -136,7 +170,8 @@ fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
         lone: lone.map(|entry| source.place(&entry.file)),
     };
     let place = path.display().to_string();
-    Ok(Found { classes, counts, per_class, form: Form::Folder(source, listing), place })
+    let (form, memory) = (Form::Folder(source, listing), Memory::default());
+    Ok(Found { classes, counts, per_class, form, place, memory, unlabelled: None })
 }
 
 /// Counts `labels` by class.
@@ -167,30 +202,55 @@ impl Found {
         &self.per_class
     }
 
-    /// Decodes and resizes every image. `progress` is called with (images done, images in total).
+    /// The same set, whose decoded images may take this much memory.
+    #[must_use]
+    pub fn within(self, memory: Memory) -> Found {
+        Found { memory, ..self }
+    }
+
+    /// Rejects `parts` that would take more memory at `size` than they may, as reading them does.
     ///
     /// # Errors
-    /// [`Error::Data`] naming broken or oversized images, or too much for [`Options::memory`].
-    pub fn read(self, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
+    /// [`Error::Data`].
+    pub fn check_memory(&self, parts: &[Part], size: Size) -> Result<()> {
+        let images = parts.iter().map(|&part| self.counts.of(part)).sum();
+        self.memory.check(self.place(), images, size)
+    }
+
+    /// A digest of the paths and lengths of the files of `parts`; `None` if they are not files in a folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn digest_of(&self, parts: &[Part]) -> Result<Option<String>> {
+        let Form::Folder(Source::Directory(root), listing) = &self.form else { return Ok(None) };
+        let entries = parts.iter().flat_map(|&part| listing.of(part));
+        digest_of_files(root, entries.map(|entry| entry.file.as_str())).map(Some)
+    }
+
+    /// Decodes every image and resizes it to `size`. `progress` is called with (images done, images in total).
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming broken or oversized images, or more than [may be held](Found::within) in memory.
+    pub fn read(self, size: Size, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
         let (classes, place) = (self.classes.clone(), self.place.clone());
-        let [train, val, test] = self.read_parts([Part::Train, Part::Val, Part::Test], options, progress)?;
+        let [train, val, test] = self.read_parts([Part::Train, Part::Val, Part::Test], size, progress)?;
         // `find` has seen an image of every class.
         let train = train.ok_or_else(|| Error::data(place, "no training image", "add some"))?;
         Ok(Dataset { classes, train, val, test })
     }
 
-    /// Decodes and resizes only these `parts`; `None` for absent ones.
+    /// Decodes only these `parts`, resized to `size`; `None` for absent ones.
     ///
     /// # Errors
     /// As [`read`](Found::read).
     pub fn read_parts<const N: usize>(
         mut self,
         parts: [Part; N],
-        options: &Options,
+        size: Size,
         progress: &dyn Fn(usize, usize),
     ) -> Result<[Option<Split>; N]> {
-        let total = parts.iter().map(|&part| self.counts.of(part)).sum();
-        options.check_memory(&self.place, total)?;
+        self.check_memory(&parts, size)?;
+        let total: usize = parts.iter().map(|&part| self.counts.of(part)).sum();
         let mut done = 0;
         let mut count = |n| {
             done += n;
@@ -200,15 +260,13 @@ impl Found {
         for part in parts {
             splits.push(match &mut self.form {
                 Form::Idx(set) => match part {
-                    Part::Train => Some(set.train.read(options.size, &mut count)?),
+                    Part::Train => Some(set.train.read(size, &mut count)?),
                     Part::Val => None,
-                    Part::Test => {
-                        set.test.as_ref().map(|test| test.read(options.size, &mut count)).transpose()?
-                    }
+                    Part::Test => set.test.as_ref().map(|test| test.read(size, &mut count)).transpose()?,
                 },
                 Form::Folder(source, listing) => {
                     let entries = listing.of(part);
-                    read_split(source, &self.classes, entries, options, &mut broken, &mut count)?
+                    read_split(source, &self.classes, entries, size, &mut broken, &mut count)?
                 }
             });
         }
@@ -223,7 +281,7 @@ fn read_split(
     source: &mut Source,
     classes: &[String],
     entries: &[Entry],
-    options: &Options,
+    size: Size,
     broken: &mut Broken,
     count: &mut dyn FnMut(usize),
 ) -> Result<Option<Split>> {
@@ -233,7 +291,7 @@ fn read_split(
     let label = |entry: &Entry| classes.binary_search(&entry.class).map_or(u32::MAX, |i| i as u32);
     let labels = entries.iter().map(label).collect();
     let files: Vec<String> = entries.iter().map(|entry| entry.file.clone()).collect();
-    let images = decode::decode(source, &files, options.size, broken, count)?;
+    let images = decode::decode(source, &files, size, broken, count)?;
     Ok(Some(Split { images, labels, files }))
 }
 

@@ -1,18 +1,32 @@
 //! A validation split held out of the training images.
 
-use super::Split;
+use super::overlap::{Hash, hashes, overlap};
+use super::{Overlap, Split};
 use crate::{Error, Result, random::Random};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-/// Splits `train` into (remaining, held out). Holds out `fraction` of every class, rounded, but at least one
-/// image of every class stays on each side. The choice is a function of `seed` and the files' order.
+/// Training images divided into two.
+#[derive(Debug)]
+pub struct HeldOut {
+    /// The images that remain.
+    pub train: Split,
+    /// The images held out.
+    pub val: Split,
+    /// Held-out images that also occur among those that remain, which is possible only under another class or
+    /// where all images of a class are the same.
+    pub overlap: Option<Overlap>,
+}
+
+/// Holds out `fraction` of every class of `train`, rounded, but at least one image of every class stays on each
+/// side. Identical images of a class stay together, so that more than the fraction may be held out. The choice
+/// is a function of `seed` and the files' order.
 ///
 /// Images are drawn at random within a class. If several images show the same object (frames of one track),
 /// put whole tracks into `val/` instead, or validation will be optimistic.
 ///
 /// # Errors
 /// [`Error::Config`] for a fraction outside 0..1, [`Error::Data`] for a class with a single image.
-pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<(Split, Split)> {
+pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<HeldOut> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::config(format!("--validation {fraction}"), "must be between 0 and 1, exclusive"));
     }
@@ -20,6 +34,7 @@ pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<(Split, Split)
     for (i, &label) in train.labels.iter().enumerate() {
         members.entry(label).or_default().push(i);
     }
+    let hashes = hashes(&train);
     let (mut kept, mut held) = (Vec::new(), Vec::new());
     for (label, mut indices) in members {
         if let [only] = indices[..] {
@@ -27,12 +42,44 @@ pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<(Split, Split)
         }
         Random::new(&[seed, HOLD_OUT, u64::from(label)]).shuffle(&mut indices);
         let count = ((indices.len() as f64 * fraction).round() as usize).clamp(1, indices.len() - 1);
+        let (indices, count) = together(indices, count, &hashes);
         held.extend_from_slice(&indices[..count]);
         kept.extend_from_slice(&indices[count..]);
     }
     kept.sort_unstable();
     held.sort_unstable();
-    Ok((train.gather(&kept), train.gather(&held)))
+    let of = |indices: &[usize]| indices.iter().map(|&i| hashes[i]).collect::<Vec<Hash>>();
+    let (val, rest) = (train.gather(&held), train.gather(&kept));
+    let overlap =
+        overlap(&("the held-out part of train", &val, of(&held)), &("the rest of it", &rest, of(&kept)));
+    Ok(HeldOut { train: rest, val, overlap })
+}
+
+/// Moves identical images next to each other, in order of first appearance, and returns how many of `indices`
+/// to hold out so that they are at least `count` and none is on both sides, if that can be done and leaves
+/// any. Where no two images are the same, this changes nothing.
+fn together(indices: Vec<usize>, count: usize, hashes: &[Hash]) -> (Vec<usize>, usize) {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut known: HashMap<Hash, usize> = HashMap::new();
+    for i in indices {
+        let group = *known.entry(hashes[i]).or_insert(groups.len());
+        match groups.get_mut(group) {
+            Some(group) => group.push(i),
+            None => groups.push(vec![i]),
+        }
+    }
+    let [before @ .., _] = &groups[..] else { return (Vec::new(), 0) };
+    if before.is_empty() {
+        return (groups.concat(), count);
+    }
+    let mut held = 0;
+    for group in before {
+        if held >= count {
+            break;
+        }
+        held += group.len();
+    }
+    (groups.concat(), held)
 }
 
 /// The error for a class whose only image is at `place`.

@@ -188,7 +188,7 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Options, find as find_set, load, statistics};
+    use super::super::{Size, find as find_set, load, statistics};
     use super::*;
     use flate2::{Compression, write::GzEncoder};
     use std::io::Write;
@@ -238,7 +238,7 @@ mod tests {
         let directory = directory(&good());
         let counts = find_set(directory.path()).unwrap().counts();
         assert_eq!((counts.train, counts.val, counts.test), (4, 0, 2));
-        let set = load(directory.path(), &Options::new(4, 5), &|_, _| {}).unwrap();
+        let set = load(directory.path(), Size { height: 4, width: 5 }, &|_, _| {}).unwrap();
         assert_eq!(set.classes, ["3", "7", "9"]);
         assert_eq!(set.train.labels, [1, 0, 0, 2]);
         assert_eq!(set.train.files[3], "train-images-idx3-ubyte.gz#3");
@@ -289,7 +289,8 @@ mod tests {
             let mut files = good();
             files[at].1 = bytes;
             let directory = directory(&files);
-            let message = load(directory.path(), &Options::new(2, 3), &|_, _| {}).unwrap_err().to_string();
+            let message =
+                load(directory.path(), Size { height: 2, width: 3 }, &|_, _| {}).unwrap_err().to_string();
             assert!(message.contains(what) && message.contains("-ubyte"), "{what}: {message}");
         }
         let mut files = good();

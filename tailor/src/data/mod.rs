@@ -14,6 +14,7 @@ mod hold_out;
 mod idx;
 mod listing;
 mod loader;
+mod memory;
 mod missing;
 mod overlap;
 mod summary;
@@ -24,13 +25,14 @@ mod unlabelled;
 pub use augment::{Augment, Jitter, Padding, Policy};
 pub use bundles::preprocess::Size;
 pub use decode::{Photo, read_photo};
-pub use found::{Counts, Found, Part, find, find_labelled};
-pub use hold_out::hold_out;
+pub use found::{Counts, Found, Part, find, find_labelled, find_skipping_unlabelled};
+pub use hold_out::{HeldOut, hold_out};
 pub use listing::Tally;
 pub use loader::{Batch, Batches, Loader};
+pub use memory::Memory;
 pub use overlap::Overlap;
 pub(crate) use summary::passed_over;
-pub use unlabelled::{images_below, photos_in, read_images};
+pub use unlabelled::{digest_of_files, images_below, photos_in, read_images};
 
 use crate::{Error, Result};
 use std::{path::Path, sync::Arc};
@@ -193,38 +195,8 @@ pub struct Dataset {
     pub test: Option<Split>,
 }
 
-/// How images are kept in memory.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Every image is resized to this, ignoring its aspect ratio.
-    pub size: Size,
-    /// Most bytes decoded images may take.
-    pub memory: usize,
-}
-
-impl Options {
-    /// Images of `height` x `width` pixels, at most 8 GiB of them.
-    pub fn new(height: usize, width: usize) -> Options {
-        Options { size: Size { height, width }, memory: 8 << 30 }
-    }
-
-    /// Rejects more images than fit in the allowed memory.
-    fn check_memory(&self, place: &str, images: usize) -> Result<()> {
-        let Size { height, width } = self.size;
-        let bytes = images.saturating_mul(self.size.area()).saturating_mul(3);
-        if bytes <= self.memory {
-            return Ok(());
-        }
-        let found = format!(
-            "{images} images of {width}x{height} pixels take {} MiB decoded, more than the {} MiB allowed",
-            bytes >> 20,
-            self.memory >> 20
-        );
-        Err(Error::data(place, found, "use a smaller image size or fewer images"))
-    }
-}
-
-/// Reads, checks, decodes and resizes a set of labelled images, in one of two forms.
+/// Reads, checks and decodes a set of labelled images in one of two forms, and resizes every image to `size`,
+/// ignoring its aspect ratio.
 ///
 /// An ImageFolder: a directory, or a .zip of one, with `train/CLASS/`, optionally `val/CLASS/` and
 /// `test/CLASS/`, of PNG and JPEG images, grey or RGB, of any size. A single folder around `train/` is
@@ -238,10 +210,10 @@ impl Options {
 ///
 /// # Errors
 /// [`Error::Data`] naming the file or folder at fault: no `train`, fewer than two classes, an empty class,
-/// classes that differ between splits, broken or oversized images, an unsafe zip entry, too much for
-/// [`Options::memory`]; [`Error::Io`] if `path` cannot be opened.
-pub fn load(path: &Path, options: &Options, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
-    find(path)?.read(options, progress)
+/// classes that differ between splits, broken or oversized images, an unsafe zip entry, more than 8 GiB of
+/// decoded images; [`Error::Io`] if `path` cannot be opened.
+pub fn load(path: &Path, size: Size, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
+    find(path)?.read(size, progress)
 }
 
 /// Mean and standard deviation of each channel of `images`, for pixels scaled to 0..1.

@@ -27,6 +27,9 @@ impl Found {
             of(counts.val, val),
             of(counts.test, test),
         ];
+        if self.unlabelled.is_some() {
+            parts[2] = "test/ without labels".into();
+        }
         if counts.val == 0 && holds_out {
             parts[1] += " (the --validation fraction is held out)";
         }
@@ -57,6 +60,12 @@ impl Found {
     pub fn oddities(&self) -> Vec<String> {
         let place = self.place();
         let mut odd = Vec::new();
+        if let Some(Tally { count, first }) = &self.unlabelled {
+            odd.push(format!(
+                "{place}: ignoring test/, whose images are in no class folder and so have no labels: {count}, \
+                 the first `{first}`"
+            ));
+        }
         if let Form::Folder(_, listing) = &self.form {
             if let Some(Tally { count, first }) = &listing.passed_over {
                 odd.push(format!("{place}: {}", passed_over(*count, first)));

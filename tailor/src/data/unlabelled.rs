@@ -3,15 +3,15 @@
 use super::decode::{self, Broken};
 use super::folder::{Source, walk};
 use super::listing::{Kind, Tally, Unread};
-use super::{Images, Options};
-use crate::Result;
+use super::{Images, Memory, Size, digest};
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 /// Every image file below folder `below` of `root`, at any depth, as paths from `root` sorted by name. Empty
 /// if there is no such folder.
 ///
 /// # Errors
-/// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8 and unsupported formats.
+/// [`Error::Io`]; [`Error::Data`] for names that are not UTF-8 and unsupported formats.
 pub fn images_below(root: &Path, below: &str) -> Result<Vec<String>> {
     let (mut files, mut unread) = (Vec::new(), Unread::default());
     for file in files_below(root, below)? {
@@ -29,7 +29,7 @@ pub fn images_below(root: &Path, below: &str) -> Result<Vec<String>> {
 /// unsupported formats are included, so that the caller reports an error for each.
 ///
 /// # Errors
-/// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8.
+/// [`Error::Io`]; [`Error::Data`] for names that are not UTF-8.
 pub fn photos_in(folder: &Path) -> Result<(Vec<PathBuf>, Option<Tally>)> {
     let (mut photos, mut passed_over) = (Vec::new(), None);
     for file in files_below(folder, "")? {
@@ -52,25 +52,41 @@ fn files_below(root: &Path, below: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Decodes and resizes `files` of `root`, in order. `progress` is called with (images done, images in total).
+/// A digest of the paths and lengths of `files` in the folder `root`, by which images are taken to be the same
+/// without reading them.
 ///
 /// # Errors
-/// [`crate::Error::Data`] naming broken or oversized images, or too much for [`Options::memory`].
+/// [`Error::Io`] if there is no such file.
+pub fn digest_of_files<'a>(root: &Path, files: impl Iterator<Item = &'a str>) -> Result<String> {
+    let described = |file: &str| -> Result<String> {
+        let path = root.join(file);
+        let length = std::fs::metadata(&path).map_err(Error::io(&path))?.len();
+        Ok(format!("{length} {file}"))
+    };
+    let all: Vec<String> = files.map(described).collect::<Result<_>>()?;
+    Ok(digest(all.iter().map(String::as_bytes)))
+}
+
+/// Decodes `files` of `root`, in order, and resizes them to `size`. `progress` is called with (images done, images in total).
+///
+/// # Errors
+/// [`Error::Data`] naming broken or oversized images, or too much for `memory`.
 pub fn read_images(
     root: &Path,
     files: &[String],
-    options: &Options,
+    size: Size,
+    memory: Memory,
     progress: &dyn Fn(usize, usize),
 ) -> Result<Images> {
     let place = root.display().to_string();
-    options.check_memory(&place, files.len())?;
+    memory.check(&place, files.len(), size)?;
     let mut done = 0;
     let mut count = |n| {
         done += n;
         progress(done, files.len());
     };
     let (mut source, mut broken) = (Source::Directory(root.to_path_buf()), Broken::default());
-    let images = decode::decode(&mut source, files, options.size, &mut broken, &mut count)?;
+    let images = decode::decode(&mut source, files, size, &mut broken, &mut count)?;
     broken.check(&place)?;
     Ok(images)
 }
@@ -98,8 +114,8 @@ mod tests {
         assert!(refused.contains("outside any class"), "{refused}");
         let found = find_labelled(root).unwrap();
         assert_eq!((found.counts().train, found.counts().val, found.counts().test), (2, 2, 0));
-        let options = Options::new(2, 2);
-        let [val, test] = found.read_parts([Part::Val, Part::Test], &options, &|_, _| {}).unwrap();
+        let size = Size { height: 2, width: 2 };
+        let [val, test] = found.read_parts([Part::Val, Part::Test], size, &|_, _| {}).unwrap();
         let val = val.unwrap();
         assert_eq!((val.labels, val.images.get(0)[0], val.images.get(1)[0]), (vec![0, 1], 3, 2));
         assert!(test.is_none());
@@ -108,11 +124,12 @@ mod tests {
         assert_eq!(files, ["test/10.png", "test/2.png", "test/deeper/5.png"]);
         assert!(images_below(root, "nowhere").unwrap().is_empty());
         let seen = std::cell::Cell::new((0, 0));
-        let images = read_images(root, &files, &options, &|done, total| seen.set((done, total))).unwrap();
+        let count = |done, total| seen.set((done, total));
+        let images = read_images(root, &files, size, Memory::default(), &count).unwrap();
         assert_eq!([0, 1, 2].map(|i| images.get(i)[0]), [4, 6, 5]);
         assert_eq!(seen.get(), (3, 3));
-        let little = Options { memory: 20, ..options };
-        let refused = read_images(root, &files, &little, &|_, _| {}).unwrap_err().to_string();
+        let little = Memory { bytes: 20, is_option: false };
+        let refused = read_images(root, &files, size, little, &|_, _| {}).unwrap_err().to_string();
         assert!(refused.contains("3 images of 2x2 pixels"), "{refused}");
     }
 }

@@ -4,6 +4,7 @@ use super::begun::about;
 use super::{Losses, Recipe, Tailoring, Work};
 use crate::Result;
 use crate::data::{Dataset, Loader, Split, hold_out, spread};
+use crate::output::note_once;
 use crate::progress::Progress;
 use crate::source::Source;
 use candle_core::Device;
@@ -31,7 +32,8 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Splits off validation images if the data has none, and calibrates a folded backbone.
+    /// Splits off validation images if the data has none, and calibrates a folded backbone. Says on stderr if
+    /// images held out also occur among the others.
     ///
     /// # Errors
     /// If the splits cannot be made or the images do not fit the backbone.
@@ -39,7 +41,11 @@ impl Ground {
         let Dataset { classes, train, val, test } = dataset;
         let (train, val) = match val {
             Some(val) => (train, val),
-            None => hold_out(train, recipe.validation, recipe.seed)?,
+            None => {
+                let held_out = hold_out(train, recipe.validation, recipe.seed)?;
+                held_out.overlap.iter().for_each(|overlap| note_once(format!("tailor: {overlap}")));
+                (held_out.train, held_out.val)
+            }
         };
         if source.folded {
             let sample = Loader::new(&train, source.mean, source.std, CALIBRATION, device)?;

@@ -8,6 +8,7 @@ use crate::data::{Dataset, Loader, Split, digest_of, hold_out, statistics};
 use crate::fit::Work;
 use crate::import::{Imported, NamedValues, write_backbone};
 use crate::net::{Net, Params, training_tensors};
+use crate::output::note_once;
 use crate::progress::Progress;
 use crate::train::{Checkpoint, Course, Score, Train, evaluate, teacher_loss};
 use crate::{Error, Result};
@@ -75,7 +76,11 @@ impl Job<'_> {
         let (train, val) = match val {
             Some(val) => (train, Some(val)),
             None if recipe.validation == 0.0 => (train, None),
-            None => hold_out(train, recipe.validation, recipe.seed).map(|(train, val)| (train, Some(val)))?,
+            None => {
+                let held_out = hold_out(train, recipe.validation, recipe.seed)?;
+                held_out.overlap.iter().for_each(|overlap| note_once(format!("tailor: {overlap}")));
+                (held_out.train, Some(held_out.val))
+            }
         };
         let (mean, std) = match (recipe.mean, recipe.std) {
             (Some(mean), Some(std)) => (mean, std),

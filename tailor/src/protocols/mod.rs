@@ -1,5 +1,5 @@
-//! The paper's experiments on the user's own backbone and images, each producing a table and figure like the
-//! paper's.
+//! The paper's experiments on the user's own backbone and images, each producing a table and, where the paper has
+//! one, a figure like the paper's.
 //!
 //! | protocol | of the paper (Morgado & Vasconcelos, CVPR 2019) | question |
 //! |---|---|---|
@@ -107,7 +107,7 @@ fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item =
             ));
         }
     }
-    let mark = "* no pruned network stayed within tolerance of the teacher: the most accurate one is shown.";
+    let mark = "* no network was within tolerance of the teacher in the end: the most accurate one is shown.";
     if trials.into_iter().any(|trial| !trial.within) && notes.iter().all(|note| note != mark) {
         notes.push(mark.into());
     }

@@ -123,11 +123,20 @@ impl Lab<'_> {
         }
         let size = task.dataset.train.images.size();
         let backbone = source.arch.plan(size.height, size.width, task.dataset.classes.len())?;
-        Trial::read(&work, &backbone)
+        let trial = Trial::read(&work, &backbone)?;
+        // The run may have been finished when there still was a test split.
+        let has_test = task.dataset.test.is_some();
+        Ok(if has_test { trial } else { trial.untested() })
     }
 }
 
 impl Trial {
+    /// The same trial without its accuracies on test images.
+    fn untested(self) -> Trial {
+        let untested = |network: Network| Network { test: None, ..network };
+        Trial { teacher: untested(self.teacher), tailored: untested(self.tailored), ..self }
+    }
+
     /// Reads the results of a finished run in `work`; `backbone` is the teacher's plan.
     fn read(work: &Work, backbone: &Plan) -> Result<Trial> {
         let path = work.report();

@@ -15,6 +15,7 @@ pub use run::Run;
 
 use crate::draw::escape;
 use crate::fit::count;
+use crate::shell::quoted;
 use html::{cell, figure, head, picture, table, words};
 use serde_json::Value;
 
@@ -122,7 +123,8 @@ fn facts(run: &Run) -> String {
         )
     });
     let command = report["command"].as_array().map(|words| {
-        let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+        let words = words.iter().filter_map(Value::as_str);
+        let words: Vec<String> = words.map(|word| quoted(word.as_ref())).collect();
         format!("<code>{}</code>", escape(&words.join(" ")))
     });
     let blocks = report["task"]["blocks"].as_u64().map(|blocks| {
@@ -266,6 +268,7 @@ mod tests {
     fn a_page_shows_costs_bytes_and_budget_overruns() {
         let report = serde_json::json!({
             "name": "signs",
+            "command": ["tailor", "fit", "--data", "my photos & more/", "--crop", "2"],
             "classes": ["a", "b"],
             "images": { "train": 5, "val": "<b>", "test": null },
             "size": ["<b>"],
@@ -296,6 +299,7 @@ mod tests {
             "<td>87.5 %</td>",
             "<dt>epochs</dt><dd>1,2,3</dd>",
             "<dt>clip</dt><dd>off</dd>",
+            "<code>tailor fit --data &#39;my photos &amp; more/&#39; --crop 2</code>",
         ] {
             assert!(page.contains(part), "{part}");
         }

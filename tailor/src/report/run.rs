@@ -129,8 +129,8 @@ impl Run {
         }))
     }
 
-    /// Results of other methods on the same images with the same backbone, size and seed, as far as they
-    /// record these. The tailored network itself is not included.
+    /// Results of other methods on the same data and test images with the same backbone, size and seed, as far
+    /// as they record these. The tailored network itself is not included.
     pub fn others<'a>(&self, results: impl Iterator<Item = &'a Value>) -> Vec<&'a Value> {
         let report = &self.report;
         let same = |ours: &Value, theirs: &Value| ours.is_null() || theirs.is_null() || ours == theirs;
@@ -140,6 +140,7 @@ impl Run {
                 && same(&report["backbone"]["arch"], &result["arch"])
                 && same(&report["backbone"]["id"], &result["backbone"])
                 && same(&report["size"], &result["pixels"])
+                && same(&report["test_images"], &result["test_images"])
                 && result["method"] != TAILORED
         };
         results.filter(is_other).collect()
@@ -272,6 +273,20 @@ mod tests {
             2,
             "each is shown, with or without its picture"
         );
+    }
+
+    #[test]
+    fn results_on_other_test_images_are_not_beside_a_run() {
+        let others = |ours: Value, theirs: Value| {
+            let report = serde_json::json!({ "data": "signs", "seed": 1, "test_images": ours });
+            let result = serde_json::json!({ "method": "dan", "data": "signs", "test_images": theirs });
+            Run { report, ..Run::default() }.others(std::iter::once(&result)).len()
+        };
+        assert_eq!(others("0011".into(), "0011".into()), 1);
+        assert_eq!(others("0011".into(), "0022".into()), 0);
+        // Not recorded: by an earlier version, or because there was no test.
+        assert_eq!(others("0011".into(), Value::Null), 1);
+        assert_eq!(others(Value::Null, "0011".into()), 1);
     }
 
     #[test]

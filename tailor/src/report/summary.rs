@@ -76,7 +76,8 @@ fn rows(run: &Run) -> Vec<Row> {
         let recipe = &report["recipe"];
         // Without them, as in what a bundle alone tells, nobody knows whether only the seed differs.
         let is_known = [backbone, size, recipe].iter().all(|value| !value.is_null());
-        is_known.then(|| format!("{method}\n{data}\n{backbone}\n{size}\n{classes}\n{recipe}"))
+        let images = images(report);
+        is_known.then(|| format!("{method}\n{data}\n{backbone}\n{size}\n{classes}\n{recipe}\n{images}"))
     };
     let mut rows = Vec::new();
     if !report.is_null() {
@@ -126,7 +127,12 @@ fn rows(run: &Run) -> Vec<Row> {
         Row {
             folder: run.folder.clone(),
             seed: result["seed"].as_u64(),
-            group: Some(format!("{method}\n{data}\n{}\n{}", result["arch"], setting(&result["run"]))),
+            group: Some(format!(
+                "{method}\n{data}\n{}\n{}\n{}",
+                result["arch"],
+                setting(&result["run"]),
+                result["test_images"]
+            )),
             val: score("val"),
             test: score("test"),
             params: number(&result["params"]),
@@ -140,6 +146,14 @@ fn rows(run: &Run) -> Vec<Row> {
         }
     }));
     rows
+}
+
+/// What a run's images have in common with those of other seeds, as far as it is recorded: their number, not how
+/// it is divided into training and validation, which may depend on the seed; and which images the test has.
+fn images(report: &Value) -> String {
+    let count = |split: &str| report["images"][split].as_u64();
+    let chosen_by = count("train").zip(count("val")).map(|(train, val)| train + val);
+    format!("{chosen_by:?} {:?} {}", count("test"), report["test_images"])
 }
 
 /// What a result of `compare` shares with those of other seeds: everything that shaped it, except the seed
@@ -284,6 +298,39 @@ mod tests {
             "size": [32, 32], "backbone": { "id": "00ff" }, "recipe": { "skips": "3" },
         });
         assert!(of(&known).contains("50.00 ± 0.00"), "{}", of(&known));
+    }
+
+    #[test]
+    fn runs_on_other_images_are_not_averaged() {
+        let report = |seed: u64, images: Value, test: Value| {
+            let report = serde_json::json!({
+                "data": "signs", "seed": seed, "size": [32, 32], "backbone": { "id": "00ff" }, "task": { "val": 0.5 },
+                "recipe": { "skips": "3" }, "images": images, "test_images": test,
+            });
+            Run { report, ..Run::default() }
+        };
+        let counts = |train: u64, val: u64| serde_json::json!({ "train": train, "val": val, "test": 9 });
+        let first = report(1, counts(80, 20), "0011".into());
+        let is_averaged = |second: Run| {
+            let runs = [first.clone(), second];
+            !means(&runs.iter().flat_map(rows).collect::<Vec<_>>()).is_empty()
+        };
+        assert!(is_averaged(report(2, counts(80, 20), "0011".into())));
+        // Copies of an image stay together, so that the number held out depends on the seed.
+        assert!(is_averaged(report(2, counts(79, 21), "0011".into())));
+        assert!(!is_averaged(report(2, counts(90, 20), "0011".into())));
+        assert!(!is_averaged(report(2, counts(80, 20), "0022".into())));
+        // A report of an earlier version, which may be of any images.
+        assert!(!is_averaged(report(2, Value::Null, Value::Null)));
+
+        let compared = |seed, test: &str| {
+            let mut run = compared("resnet20", 0.5, Recipe { seed, ..Recipe::small() });
+            run.baselines[0]["test_images"] = test.into();
+            run
+        };
+        let means = |runs: &[Run]| means(&runs.iter().flat_map(rows).collect::<Vec<_>>());
+        assert_ne!(means(&[compared(1, "0011"), compared(2, "0011")]), "");
+        assert_eq!(means(&[compared(1, "0011"), compared(2, "0022")]), "");
     }
 
     #[test]

@@ -57,6 +57,22 @@ fn what_was_found_is_said_once() {
 }
 
 #[test]
+fn an_image_held_out_of_one_class_and_kept_in_another_is_named_once() {
+    let bench = bench();
+    // Nearly half of such images are divided.
+    for i in 0..24 {
+        let twin = bench.images.join(format!("train/below/twin-{i}.png"));
+        std::fs::copy(bench.images.join(format!("train/above/{i}.png")), twin).unwrap();
+    }
+    let (code, said) = fit(&bench, &bench.images);
+    assert_eq!(code, 0, "{said}");
+    let lines: Vec<&str> =
+        said.lines().filter(|line| line.contains("of the held-out part of train also occur in")).collect();
+    let [line] = lines[..] else { panic!("{said}") };
+    assert!(line.starts_with("tailor: ") && line.contains(" the rest of it, the first train/"), "{line}");
+}
+
+#[test]
 fn images_that_lie_otherwise_are_told_where_to_go() {
     let bench = bench();
     let train = bench.images.join("train");

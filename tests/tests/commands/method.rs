@@ -141,7 +141,7 @@ fn a_sweep_is_the_same_on_one_core_on_two_and_on_a_cluster() {
         "tailor",
         &[
             &["prune", "--sweep", "--emit", "slurm", "--sbatch=--cpus-per-task=2"],
-            &fit(&bench, &cluster, &["--theta", "0.01"])[..],
+            &fit(&bench, &cluster, &["--theta", "0.01", "--jobs", "2"])[..],
         ]
         .concat(),
     );

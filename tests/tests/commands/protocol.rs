@@ -116,6 +116,20 @@ fn skips_differ_in_their_reach_alone_and_share_a_teacher() {
     let headed = |at: &str| html.matches(&format!("<small>{}</small></h2>", text(&folder(at)))).count();
     assert_eq!(["skips-1", "skips-dense", "teacher"].map(headed), [1, 1, 0], "the teacher was borrowed");
     assert!(html.contains("Every network of every folder") && !html.contains("Missing in"), "{html}");
+
+    let (code, why) = failure("tailor", &[&args[..], &["--jobs", "2"]].concat());
+    assert!(code == 2 && why.contains("--jobs 2: has no effect unless --search sweep"), "{why}");
+    // Once the test images are gone, no accuracy on them is reported.
+    assert_ne!(cell(&found, 0, "images, fine-tune", "test %"), "-");
+    fs::remove_dir_all(bench.images.join("test")).unwrap();
+    let untested = findings(&args);
+    assert_eq!(cell(&untested, 0, "images, fine-tune", "test %"), "-");
+    for (trial, before) in untested["results"].as_array().unwrap().iter().zip(trials) {
+        for network in ["teacher", "tailored"] {
+            assert!(trial[network]["test"].is_null() && !before[network]["test"].is_null(), "{trial}");
+            assert_eq!(trial[network]["val"], before[network]["val"]);
+        }
+    }
 }
 
 #[test]

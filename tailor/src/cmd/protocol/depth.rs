@@ -30,7 +30,7 @@ impl Depth {
     pub(super) fn run(mut self) -> anyhow::Result<()> {
         self.setting.choices.sweep("this protocol, which sweeps")?;
         let setting = &self.setting;
-        let recipe = setting.choices.recipe()?;
+        let recipe = setting.recipe()?;
         let device = setting.on.open()?;
         let names = names("--backbone", &self.backbone)?;
         let mut sources = Vec::new();

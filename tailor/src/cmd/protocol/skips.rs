@@ -41,7 +41,7 @@ impl Skips {
             plan::Skips::Dense => usize::MAX,
         });
         self.reach.dedup();
-        let recipe = setting.choices.recipe()?;
+        let recipe = setting.recipe()?;
         let device = setting.on.open()?;
         let source = setting.source(&self.backbone, &recipe, &device)?;
         let names = task_names("--data", &self.data)?;

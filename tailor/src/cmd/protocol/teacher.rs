@@ -29,7 +29,7 @@ impl Teacher {
     pub(super) fn run(mut self) -> anyhow::Result<()> {
         self.setting.choices.sweep("this protocol, which sweeps")?;
         let setting = &self.setting;
-        let recipe = setting.choices.recipe()?;
+        let recipe = setting.recipe()?;
         if !recipe.has_teacher() {
             let want = "this protocol compares training with and without a teacher: --gamma2 or --distill must \
                         be above 0";

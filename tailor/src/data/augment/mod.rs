@@ -32,7 +32,8 @@ pub struct Augment {
     pub policy: Policy,
     /// Changes of brightness, contrast and saturation, in random order.
     pub jitter: Jitter,
-    /// Probability of replacing a rectangle with noise (Zhong et al., "Random Erasing", AAAI 2020).
+    /// Probability of replacing a rectangle with noise (Zhong et al., "Random Erasing", AAAI 2020), with areas and
+    /// aspect ratios drawn as in torchvision.
     pub erase: f32,
 }
 
@@ -109,7 +110,8 @@ impl Augment {
     }
 }
 
-/// Fractions of the image an erased rectangle may cover, and its aspect ratios (height over width).
+/// Fractions of the image an erased rectangle may cover, and its aspect ratios (height over width): torchvision's,
+/// which draws the logarithm of the ratio uniformly. The paper erases up to 0.4 of the image.
 const ERASED_AREA: (f64, f64) = (0.02, 0.33);
 const ERASED_ASPECT: (f64, f64) = (0.3, 3.3);
 /// Attempts to fit a rectangle before leaving the image unchanged.

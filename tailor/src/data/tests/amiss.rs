@@ -42,6 +42,48 @@ fn a_split_skipped_on_purpose_is_not_reported_as_ignored() {
 }
 
 #[test]
+fn a_test_without_labels_is_left_out_where_asked_for_and_said_so() {
+    let mut tree: Tree = good().into_iter().filter(|(name, _)| !name.starts_with("test")).collect();
+    tree.extend(["test/2.png", "test/10.png", "test/list.txt"].map(|name| (name.into(), png(1, 1, 1))));
+    let dir = directory(&tree);
+    let refused = find(dir.path()).err().unwrap().to_string();
+    assert!(refused.contains("test/10.png: an image outside any class folder"), "{refused}");
+    let found = find_skipping_unlabelled(dir.path()).unwrap();
+    assert_eq!((found.counts().train, found.counts().test), (8, 0));
+    assert!(found.summary(true).ends_with("; test/ without labels"), "{}", found.summary(true));
+    let odd = found.oddities();
+    assert!(odd.len() == 1 && odd[0].ends_with("no labels: 2, the first `test/10.png`"), "{odd:?}");
+
+    // A single image in a class folder makes it a test that somebody has to sort.
+    tree.push(("test/cat/0.png".into(), png(1, 1, 1)));
+    let refused = find_skipping_unlabelled(directory(&tree).path()).err().unwrap().to_string();
+    assert!(refused.contains("test/10.png: an image outside any class folder"), "{refused}");
+    // What has labels is read as ever, in a folder or not.
+    let (labelled, (_keep, zip)) = (directory(&good()), zipped(&good()));
+    for path in [labelled.path(), &zip] {
+        let found = find_skipping_unlabelled(path).unwrap();
+        assert!(found.counts().test == 4 && found.oddities().is_empty());
+    }
+}
+
+#[test]
+fn files_are_known_by_their_paths_and_lengths() {
+    let tree = good();
+    let dir = directory(&tree);
+    let digest = |parts: &[Part]| find(dir.path()).unwrap().digest_of(parts).unwrap().unwrap();
+    let (train, test) = (digest(&[Part::Train]), digest(&[Part::Test]));
+    assert_ne!(train, test);
+    assert_ne!(digest(&[Part::Train, Part::Test]), train);
+    std::fs::write(dir.path().join("train/cat/0.png"), "longer or shorter").unwrap();
+    assert_ne!(digest(&[Part::Train]), train);
+    assert_eq!(digest(&[Part::Test]), test);
+    std::fs::rename(dir.path().join("test/cat/0.png"), dir.path().join("test/cat/00.png")).unwrap();
+    assert_ne!(digest(&[Part::Test]), test);
+    let (_keep, zip) = zipped(&tree);
+    assert_eq!(find(&zip).unwrap().digest_of(&[Part::Train]).unwrap(), None);
+}
+
+#[test]
 fn a_class_with_one_image_is_known_from_the_listing() {
     let tree = with(&[("train/bird/x.png", b"no image".to_vec()), ("test/bird/x.png", png(1, 1, 1))]);
     let dir = directory(&tree);

@@ -18,7 +18,9 @@ fn numbered(n: usize, classes: usize) -> Split {
 #[test]
 fn holding_out_is_stratified_seeded_and_loses_nothing() {
     for (n, classes, fraction) in [(40, 4, 0.25), (40, 4, 0.01), (40, 4, 0.99), (11, 5, 0.5)] {
-        let (kept, held) = hold_out(numbered(n, classes), fraction, 3).unwrap();
+        let HeldOut { train: kept, val: held, overlap } =
+            hold_out(numbered(n, classes), fraction, 3).unwrap();
+        assert_eq!(overlap, None);
         let mut files: Vec<_> = kept.files.iter().chain(&held.files).cloned().collect();
         files.sort();
         let mut all = numbered(n, classes).files;
@@ -31,15 +33,86 @@ fn holding_out_is_stratified_seeded_and_loses_nothing() {
                 assert!(file.ends_with(&format!("/{}.png", side.images.get(i)[0])));
             }
         }
-        assert_eq!(hold_out(numbered(n, classes), fraction, 3).unwrap().1.files, held.files);
+        assert_eq!(hold_out(numbered(n, classes), fraction, 3).unwrap().val.files, held.files);
     }
-    let (_, held) = hold_out(numbered(40, 4), 0.25, 3).unwrap();
-    // A quarter of ten, rounded half away from zero.
-    assert_eq!(held.len(), 12);
-    assert_ne!(hold_out(numbered(40, 4), 0.25, 4).unwrap().1.files, held.files);
+    // A quarter of ten, rounded half away from zero: three of each class. Finished work is known by this choice.
+    let held = |seed| numbers(&hold_out(numbered(40, 4), 0.25, seed).unwrap().val);
+    assert_eq!(held(3), [0, 2, 3, 4, 5, 7, 19, 21, 22, 24, 37, 38]);
+    assert_eq!(held(4), [1, 6, 11, 12, 14, 19, 20, 29, 31, 32, 33, 38]);
     let message = hold_out(numbered(5, 4), 0.5, 0).unwrap_err().to_string();
     assert!(message.contains("train/1/1.png"), "{message}");
     assert!(hold_out(numbered(8, 4), 1.0, 0).is_err());
+}
+
+/// The numbers that the images of `split` are filled with.
+fn numbers(split: &Split) -> Vec<u8> {
+    (0..split.len()).map(|i| split.images.get(i)[0]).collect()
+}
+
+/// Images of 4x4 pixels filled with these numbers, by class.
+fn filled(classes: &[&[u8]]) -> Split {
+    let all = classes.iter().zip(0..).flat_map(|(class, label)| class.iter().map(move |&n| (n, label)));
+    let all: Vec<(u8, u32)> = all.collect();
+    let pixels = all.iter().flat_map(|&(n, _)| [n; 48]).collect();
+    Split {
+        images: Images::new(pixels, Size { height: 4, width: 4 }).unwrap(),
+        labels: all.iter().map(|&(_, label)| label).collect(),
+        files: all.iter().enumerate().map(|(i, (_, label))| format!("train/{label}/{i}.png")).collect(),
+    }
+}
+
+#[test]
+fn copies_of_an_image_are_not_divided() {
+    // All images of the first class are there three times; the second has one, four times; one of the third is
+    // there twice.
+    let copied = [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4];
+    let set = filled(&[&copied, &[9; 4], &[11, 12, 13, 14, 15, 11]]);
+    let mut together = 0;
+    for seed in 0..20 {
+        let HeldOut { train, val, overlap } = hold_out(set.clone(), 0.3, seed).unwrap();
+        let of = |split: &Split, class: u32| -> Vec<u8> {
+            let all = numbers(split).into_iter().zip(&split.labels);
+            all.filter(|(_, label)| **label == class).map(|(n, _)| n).collect()
+        };
+        // Three tenths of twelve are four, rounded: all copies of two images.
+        assert_eq!((of(&train, 0).len(), of(&val, 0).len()), (6, 6), "{seed}");
+        for class in [0, 2] {
+            let (kept, held) = (of(&train, class), of(&val, class));
+            assert!(!kept.is_empty() && kept.iter().all(|n| !held.contains(n)), "{seed}: {kept:?} {held:?}");
+        }
+        let held = of(&val, 2);
+        assert!([2, 3].contains(&held.len()), "{held:?}");
+        together += usize::from(held.iter().filter(|&&n| n == 11).count() == 2);
+        // Copies of one image are divided like different ones: three tenths of four are one, rounded.
+        assert_eq!((of(&train, 1).len(), of(&val, 1).len()), (3, 1), "{seed}");
+        let overlap = overlap.unwrap();
+        assert_eq!((overlap.count, overlap.of), (1, val.len()), "{seed}: {overlap}");
+    }
+    assert!((1..20).contains(&together), "{together}");
+}
+
+#[test]
+fn images_of_two_classes_on_both_sides_are_named() {
+    let set = filled(&[&[5, 1, 2, 3], &[6, 5, 7, 8]]);
+    let mut divided = 0;
+    for seed in 0..20 {
+        let HeldOut { val, overlap, .. } = hold_out(set.clone(), 0.5, seed).unwrap();
+        let is_held = |file: &&str| val.files.iter().any(|held| held == file);
+        let held: Vec<&str> = ["train/0/0.png", "train/1/5.png"].into_iter().filter(is_held).collect();
+        match held[..] {
+            [held] => {
+                let other = if held == "train/0/0.png" { "train/1/5.png" } else { "train/0/0.png" };
+                let said = format!(
+                    "1 of 4 images of the held-out part of train also occur in the rest of it, the first {held} \
+                     (as {other}): "
+                );
+                assert!(overlap.unwrap().to_string().starts_with(&said), "{seed}: {said}");
+                divided += 1;
+            }
+            _ => assert_eq!(overlap, None, "{seed}"),
+        }
+    }
+    assert!((1..20).contains(&divided), "{divided}");
 }
 
 fn loader(n: usize, batch: usize) -> Loader {

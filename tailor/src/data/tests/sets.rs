@@ -68,7 +68,7 @@ pub(super) fn zipped(tree: &Tree) -> (TempDir, PathBuf) {
 }
 
 pub(super) fn read(path: &Path) -> Result<Dataset> {
-    load(path, &Options::new(8, 8), &|_, _| {})
+    load(path, Size { height: 8, width: 8 }, &|_, _| {})
 }
 
 #[test]
@@ -207,11 +207,13 @@ fn parts_can_be_read_alone() {
     let found = find(dir.path()).unwrap();
     assert!(found.oddities().is_empty());
     let seen = std::cell::Cell::new((0, 0));
-    let options = Options { memory: 1000, ..Options::new(8, 8) };
-    let parts = found.read_parts([Part::Test, Part::Val], &options, &|done, all| seen.set((done, all)));
+    let (size, little) = (Size { height: 8, width: 8 }, Memory { bytes: 1000, is_option: false });
+    let count = |done, all| seen.set((done, all));
+    let parts = found.within(little).read_parts([Part::Test, Part::Val], size, &count);
     let [Some(test), None] = parts.unwrap() else { panic!("a test and no validation split") };
     assert_eq!((test.labels, seen.get()), (vec![0, 0, 1, 1], (4, 4)));
-    let broken = find(dir.path()).unwrap().read_parts([Part::Train], &Options::new(8, 8), &|_, _| {});
+    let broken =
+        find(dir.path()).unwrap().read_parts([Part::Train], Size { height: 8, width: 8 }, &|_, _| {});
     assert!(broken.unwrap_err().to_string().contains("train/dog/x.png"));
 }
 
@@ -245,8 +247,11 @@ fn files_that_are_not_a_set_are_rejected() {
 #[test]
 fn too_many_pixels_are_rejected_before_decoding() {
     let dir = directory(&good());
-    let options = Options { memory: 1000, ..Options::new(64, 64) };
-    let message = load(dir.path(), &options, &|_, _| panic!("decoded")).unwrap_err().to_string();
+    let found = find(dir.path()).unwrap().within(Memory { bytes: 1000, is_option: false });
+    let size = Size { height: 64, width: 64 };
+    let message = found.check_memory(&[Part::Test, Part::Val], size).unwrap_err().to_string();
+    assert!(message.contains("4 images of 64x64"), "{message}");
+    let message = found.read(size, &|_, _| panic!("decoded")).unwrap_err().to_string();
     assert!(message.contains("12 images of 64x64"), "{message}");
 }
 

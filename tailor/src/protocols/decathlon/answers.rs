@@ -1,18 +1,28 @@
-//! Predictions for unlabelled test images, and the file for the challenge's server.
+//! Predictions for unlabelled test images, and the form in which the challenge's server takes them.
 
+use super::kept::{kept_or, malformed, read};
 use super::tree::BELONGING;
 use super::{Annotations, Event};
 use crate::data::{Images, Loader, Split};
 use crate::protocols::Lab;
 use crate::source::Source;
 use crate::{Error, Result};
-use bundles::container::write_atomically;
 use candle_core::{D, Tensor};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Images per batch.
 const BATCH: usize = 100;
+
+/// A task's unlabelled test images, which are decoded only if they have to be classified.
+pub struct Hidden<'a> {
+    /// Images, as paths below the task's folder.
+    pub files: &'a [String],
+    /// A digest of these files, by which the predictions of an earlier run are known to be for them.
+    pub digest: String,
+    /// Decodes them.
+    pub read: &'a dyn Fn() -> Result<Images>,
+}
 
 /// A network's predictions for a task's test images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +59,43 @@ pub fn ask(
 }
 
 impl Answers {
-    /// Writes the predictions to `path`, with classes by name.
+    /// Where the predictions for a task are kept in the protocol's work folder.
+    pub fn path(work: &Path, event: &Event) -> PathBuf {
+        work.join(event.name).join("answers.json")
+    }
+
+    /// The predictions kept at `path`, if `from` describes the network and images they were made from; otherwise
+    /// those of `ask`, which are then kept there.
     ///
     /// # Errors
-    /// [`Error::Io`].
-    pub fn leave(&self, path: &Path) -> Result<()> {
+    /// Any error of `ask`, [`Error::Data`] if the file holds something else, [`Error::Io`].
+    pub fn kept_or(path: &Path, from: &str, ask: impl FnOnce() -> Result<Answers>) -> Result<Answers> {
+        let json = kept_or(path, from, || Ok(ask()?.json()))?;
+        Answers::of(&json).ok_or_else(|| malformed(path))
+    }
+
+    /// The predictions kept at `path`; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if the file holds something else; [`Error::Io`].
+    pub fn read(path: &Path) -> Result<Option<Answers>> {
+        let Some(json) = read(path)? else { return Ok(None) };
+        Answers::of(&json).map(Some).ok_or_else(|| malformed(path))
+    }
+
+    fn json(&self) -> Value {
         let answers = self.files.iter().zip(&self.classes);
         let list: Vec<Value> = answers.map(|(file, class)| json!({ "file": file, "class": class })).collect();
-        Ok(write_atomically(path, format!("{}\n", json!(list)).as_bytes())?)
+        json!({ "answers": list })
+    }
+
+    fn of(json: &Value) -> Option<Answers> {
+        // Earlier versions kept the list alone.
+        let list = json.get("answers").unwrap_or(json).as_array()?;
+        let word = |answer: &Value, key: &str| answer[key].as_str().map(str::to_string);
+        let answers = list.iter().map(|answer| Some((word(answer, "file")?, word(answer, "class")?)));
+        let (files, classes) = answers.collect::<Option<Vec<_>>>()?.into_iter().unzip();
+        Some(Answers { files, classes })
     }
 
     /// The predictions in the challenge's format, `{"image_id": …, "category_id": …}` each.

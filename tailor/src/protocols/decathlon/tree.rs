@@ -81,18 +81,29 @@ impl Tree {
     /// The test images of a task with the given classes.
     ///
     /// # Errors
-    /// If the folder cannot be listed.
+    /// [`Error::Data`] if only some of them are in a class's folder; if the folder cannot be listed.
     pub fn tests(&self, event: &Event, classes: &[String]) -> Result<Tests> {
-        let files = images_below(&self.folder(event)?, "test")?;
+        let folder = self.folder(event)?;
+        let files = images_below(&folder, "test")?;
         let classes: HashSet<&str> = classes.iter().map(String::as_str).collect();
         let is_labelled = |file: &String| {
             let parts: Vec<&str> = file.split('/').collect();
             matches!(parts[..], [_, class, _, ..] if classes.contains(class))
         };
-        Ok(match files {
-            files if files.is_empty() => Tests::None,
-            files if files.iter().all(is_labelled) => Tests::Labelled,
-            files => Tests::Hidden(files),
+        let (labelled, stray): (Vec<String>, Vec<String>) = files.into_iter().partition(is_labelled);
+        if let (false, Some(first)) = (labelled.is_empty(), stray.first()) {
+            let found = format!(
+                "the first of {} test images that are in no class's folder, while {} are in one",
+                stray.len(),
+                labelled.len()
+            );
+            let want = "sort all of them by class, or none if the test is unlabelled";
+            return Err(Error::data(folder.join(first).display(), found, want));
+        }
+        Ok(match (labelled.is_empty(), stray.is_empty()) {
+            (true, true) => Tests::None,
+            (false, _) => Tests::Labelled,
+            (true, false) => Tests::Hidden(stray),
         })
     }
 
@@ -199,8 +210,17 @@ mod tests {
         assert_eq!(tests().unwrap(), Tests::None);
         touch(root.join("dtd/test/banded/1.jpg"));
         assert_eq!(tests().unwrap(), Tests::Labelled);
+        // A misplaced image does not make it an unlabelled test.
+        touch(root.join("dtd/test/dotted/1.jpg"));
         touch(root.join("dtd/test/2.jpg"));
-        assert_eq!(tests().unwrap(), Tests::Hidden(vec!["test/2.jpg".into(), "test/banded/1.jpg".into()]));
+        touch(root.join("dtd/test/doted/3.jpg"));
+        let refused = tests().unwrap_err().to_string();
+        let words = ["dtd/test/2.jpg: ", "first of 2 test images", "while 2 are in one"];
+        assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+        std::fs::remove_dir_all(root.join("dtd/test")).unwrap();
+        touch(root.join("dtd/test/2.jpg"));
+        touch(root.join("dtd/test/10.jpg"));
+        assert_eq!(tests().unwrap(), Tests::Hidden(vec!["test/10.jpg".into(), "test/2.jpg".into()]));
         // The layout that some dataset readers expect.
         std::fs::remove_dir_all(root.join("dtd/test")).unwrap();
         touch(root.join("dtd/test/all/3.jpg"));
