@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod by_name;
 pub mod container;
 mod error;
 pub mod plan;

@@ -42,17 +42,10 @@ impl Trusting {
 pub fn trusted_key(path: impl AsRef<std::path::Path>) -> Result<TrustedKey> {
     let path = path.as_ref();
     // Keys are short; a device may have no end.
-    let (mut bytes, mut len) = ([0; 4096], 0);
-    let read = File::open(path).and_then(|mut file| {
-        loop {
-            match file.read(&mut bytes[len..])? {
-                0 => return Ok(()),
-                more => len += more,
-            }
-        }
-    });
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(4096).read_to_end(&mut bytes));
     read.map_err(Error::file(path, "read"))?;
-    TrustedKey::from_bytes(&bytes[..len]).map_err(Error::container(&path.display().to_string()))
+    TrustedKey::from_bytes(&bytes).map_err(Error::container(&path.display().to_string()))
 }
 
 /// Refuses containers of another kind or for another runtime.

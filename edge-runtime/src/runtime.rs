@@ -72,8 +72,10 @@ pub struct Runtime {
     deadline: Option<Duration>,
     stream_from: usize,
     switcher: Switcher,
-    /// The task of a switch that is under way or, requested through a [`Switcher`], waits for its load.
+    /// A switch requested through a [`Switcher`] whose task is still being loaded.
     wanted: Option<usize>,
+    /// The task of a switch under way, which taking in loads must not evict.
+    switching: Option<usize>,
     /// Error of the last switch that a [`Switcher`] requested to a slot that does not exist.
     refused: Option<Error>,
     clock: u64,
@@ -97,6 +99,7 @@ impl Runtime {
             stream_from: STREAM_FROM,
             switcher: Switcher::default(),
             wanted: None,
+            switching: None,
             refused: None,
             clock: 0,
             room: Arc::default(),
@@ -257,10 +260,10 @@ impl Runtime {
     /// # Errors
     /// [`Error::NotResident`], or why its load failed.
     pub fn switch(&mut self, id: TaskId) -> Result<()> {
-        // Taking in loads must not evict it.
-        let before = self.wanted.replace(id.0);
+        self.switching = Some(id.0);
         self.collect();
-        self.change(id).inspect_err(|_| self.wanted = before)
+        self.switching = None;
+        self.change(id)
     }
 
     /// [`switch`](Runtime::switch) without taking in the loader's results.
@@ -325,7 +328,7 @@ impl Runtime {
         errors.find_map(Option::take).map_or(Ok(()), Err)
     }
 
-    /// Waits until nothing is being loaded.
+    /// Waits until nothing is being loaded. Returns the first failure; the others are returned by further calls.
     ///
     /// # Errors
     /// Why a load failed.
@@ -333,43 +336,13 @@ impl Runtime {
         while self.slots.iter().any(|slot| slot.loading.is_some()) {
             match self.loader.as_ref().and_then(Loader::wait) {
                 Some(done) => self.take_in(done),
-                None => return Err(Error::Internal { what: "the loader thread is gone".into() }),
+                None => {
+                    self.slots.iter_mut().for_each(|slot| slot.loading = None);
+                    return Err(Error::Internal { what: "the loader thread is gone".into() });
+                }
             }
         }
         self.poll()
-    }
-
-    /// True while the task in this slot is being loaded or streamed in, until a [`poll`](Runtime::poll) or a
-    /// switch takes it in.
-    pub fn is_loading(&self, id: TaskId) -> bool {
-        self.slots.get(id.0).is_some_and(|slot| slot.loading.is_some())
-    }
-
-    /// The slot of a task by name; if two have it, the one that was loaded or used last.
-    pub fn find(&self, name: &str) -> Option<TaskId> {
-        let named = (0..self.slots.len()).filter(|&slot| self.slots[slot].name == name);
-        named.max_by_key(|&slot| (self.slots[slot].task.is_some(), self.slots[slot].used)).map(TaskId)
-    }
-
-    /// Resident tasks.
-    pub fn resident(&self) -> impl Iterator<Item = (TaskId, &Task)> {
-        self.slots.iter().enumerate().filter_map(|(i, slot)| Some((TaskId(i), slot.task.as_deref()?)))
-    }
-
-    /// The running task.
-    pub fn current(&self) -> Option<(TaskId, &Task)> {
-        let id = self.current?;
-        Some((TaskId(id), self.task_in(id)?))
-    }
-
-    fn task_in(&self, slot: usize) -> Option<&Task> {
-        self.slots.get(slot)?.task.as_deref()
-    }
-
-    /// Bytes of resident tasks, and of predecessors kept until their streamed successors are complete;
-    /// excluding the backbone and the arena.
-    pub fn resident_bytes(&self) -> usize {
-        (0..self.slots.len()).map(|slot| self.bytes_in(slot)).sum()
     }
 
     /// Bytes of the arena and scratch that all tasks share, excluding the buffers in which frames are

@@ -4,6 +4,7 @@ use super::manifest_codec::MAX_NAME;
 use super::section::{align_up, group_alignment};
 use super::{Block, Codec, Kind, Layout, Manifest, Section, contents};
 use crate::Result;
+use crate::by_name::by_name;
 use crate::plan::Owner;
 use crate::wire::{Sink, Text, at_most, corrupt, uncountable};
 
@@ -135,8 +136,7 @@ fn check_block(kind: Kind, index: usize, block: &Block) -> Result<()> {
 /// The indices of `names`, sorted by name, which must be distinct.
 fn distinct(names: &[&str], what: &str) -> Result<Vec<usize>> {
     let name = |&i: &usize| names.get(i).copied();
-    let mut order: Vec<usize> = (0..names.len()).collect();
-    order.sort_unstable_by_key(name);
+    let order = by_name(names);
     match order.windows(2).find(|pair| pair.first().and_then(name) == pair.last().and_then(name)) {
         Some(pair) => {
             let pair: Vec<&str> = pair.iter().filter_map(name).collect();

@@ -1,6 +1,7 @@
 //! Validates a plan before anything is allocated for it.
 
 use super::{Affine, Conv, Linear, Op, Owner, Plan, Role, Shape};
+use crate::by_name::by_name;
 use crate::{Error, Result};
 
 /// Maximum size of a feature map or tensor, in elements. Bounds what a plan from a hostile file can make a
@@ -124,9 +125,8 @@ impl Plan {
         }
         self.head.iter().for_each(|op| op.push_tensors(&mut all));
 
-        let mut order: Vec<usize> = (0..all.len()).collect();
         // Among equal names, the first in execution order comes first.
-        order.sort_unstable_by_key(|&at| (&all[at].name, at));
+        let order = by_name(&all.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>());
         let mut again = vec![false; all.len()];
         for pair in order.windows(2) {
             let (first, second) = (&all[pair[0]], &all[pair[1]]);

@@ -25,12 +25,11 @@ impl Raw {
     /// # Errors
     /// [`Error::Usage`] for anything but three valid frame dimensions.
     pub fn parse(text: &str) -> Result<Raw> {
-        // Zero, which is no valid dimension, stands for what is not a number.
-        let numbers: Vec<usize> = text.split('x').map(|number| number.parse().unwrap_or(0)).collect();
-        let want = match numbers[..] {
+        let numbers: Option<Vec<usize>> = text.split('x').map(|number| number.parse().ok()).collect();
+        let want = match numbers.as_deref() {
             // Frames no task accepts would be refused one by one, endlessly.
-            [width, height, 1 | 3] if !(Size { height, width }).is_within_limits() => LIMITS,
-            [width, height, channels @ (1 | 3)] => return Ok(Raw { width, height, channels }),
+            Some(&[width, height, 1 | 3]) if !(Size { height, width }).is_within_limits() => LIMITS,
+            Some(&[width, height, channels @ (1 | 3)]) => return Ok(Raw { width, height, channels }),
             _ => "WxHxC, such as 640x480x3, with C 1 (grey) or 3 (RGB)",
         };
         Err(usage(format!("--raw {text}"), want))
@@ -182,6 +181,9 @@ impl Frames {
         let size = reader.output_buffer_size().unwrap_or(0);
         // A new buffer takes memory only where pixels are written to it, however large the header says it is.
         image.pixels = Vec::new();
+        if image.pixels.try_reserve_exact(size).is_err() {
+            return Err(self.wrong("a PNG image too large for this machine's memory", "a smaller one"));
+        }
         image.pixels = vec![0; size];
         let info = reader.next_frame(&mut image.pixels).map_err(wrong)?;
         (image.width, image.height) = (info.width as usize, info.height as usize);

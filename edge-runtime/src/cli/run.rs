@@ -78,39 +78,46 @@ fn run(args: &Args) -> Result<()> {
     }
     store::check_distinct(&loaded)?;
     let mut metrics = Metrics::new(args.value("--metrics"));
-    let mut outcome = Ok(());
     if !loaded.is_empty() {
         let order = order(args, &runtime, loaded)?;
-        switch(&mut runtime, &order, 0)?;
-        outcome = frames(args, &mut runtime, &order, raw, &mut metrics);
+        let switched = switch(&mut runtime, &order, 0);
+        let done = switched.and_then(|()| frames(args, &mut runtime, &order, raw, &mut metrics));
+        done.unwrap_or_else(|error| complain(&error));
         // Bundles whose turn never came may be damaged, too.
-        let mut rest = runtime.settle();
-        while let Err(error) = rest {
+        while let Err(error) = runtime.settle() {
             complain(&error);
-            rest = runtime.poll();
         }
     }
     metrics.write(&runtime);
-    outcome
+    Ok(())
 }
 
 /// Where metrics are written while frames run, so that collectors need not wait for the end, which may be a
 /// signal.
-struct Metrics<'a> {
-    place: Option<&'a str>,
-    /// Whether it is a regular file, which is replaced; others (standard output, a device, a pipe, what a
-    /// link leads to) are written once, at the end.
+struct Metrics {
+    /// A file, not a link to it; `stdout` under whatever name.
+    place: Option<String>,
+    /// Whether it is a regular file, which is replaced; others (standard output, a device, a pipe) are written
+    /// once, at the end.
     is_file: bool,
     written: Option<Instant>,
     /// Whether a write error has been reported.
     failed: bool,
 }
 
-impl<'a> Metrics<'a> {
-    fn new(place: Option<&'a str>) -> Metrics<'a> {
+impl Metrics {
+    fn new(place: Option<&str>) -> Metrics {
+        let place = place.map(|place| {
+            let there = std::fs::canonicalize(place).ok();
+            // Where answers go, whatever it is: writing to it as a file would overwrite them.
+            if there.is_some() && there == std::fs::canonicalize("/dev/stdout").ok() {
+                return "stdout".into();
+            }
+            there.and_then(|there| there.into_os_string().into_string().ok()).unwrap_or(place.into())
+        });
         let is_file =
-            |place| place != "stdout" && std::fs::symlink_metadata(place).map_or(true, |is| is.is_file());
-        Metrics { place, is_file: place.is_some_and(is_file), written: None, failed: false }
+            |place: &String| place != "stdout" && std::fs::metadata(place).map_or(true, |is| is.is_file());
+        Metrics { is_file: place.as_ref().is_some_and(is_file), place, written: None, failed: false }
     }
 
     /// Updates the file after a frame if a second has passed.
@@ -122,7 +129,7 @@ impl<'a> Metrics<'a> {
 
     /// Write errors do not stop frames. Only the first is reported, and at once: a stream may be endless.
     fn write(&mut self, runtime: &Runtime) {
-        let Some(place) = self.place else { return };
+        let Some(place) = &self.place else { return };
         self.written = Some(Instant::now());
         if let Err(error) = self.put(place, &runtime.metrics())
             && !std::mem::replace(&mut self.failed, true)
@@ -195,7 +202,7 @@ fn frames(
     runtime: &mut Runtime,
     order: &Order,
     raw: Option<Raw>,
-    metrics: &mut Metrics<'_>,
+    metrics: &mut Metrics,
 ) -> Result<()> {
     let mut image = Image::default();
     let mut turn = 0;
@@ -224,6 +231,12 @@ fn frames(
                     Err(error @ Error::Deadline { .. }) => eprintln!("{name}: {error}"),
                     Err(error) => complain(&error),
                     Ok(scores) => json::print(&line(args.flag("--json"), name, &scores, start.elapsed()))?,
+                }
+                // With steps, each switch says what is wrong with its task.
+                if !order.step && !order.each {
+                    while let Err(error) = runtime.poll() {
+                        complain(&error);
+                    }
                 }
                 metrics.renew(runtime);
             }

@@ -158,10 +158,9 @@ fn is_container(path: &Path) -> bool {
 /// # Errors
 /// [`Error::File`].
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; 16];
+    let mut bytes = Vec::new();
     let read = File::open(path).and_then(|mut file| {
-        let first = file.read(&mut bytes)?;
-        bytes.truncate(first);
+        let first = file.by_ref().take(16).read_to_end(&mut bytes)?;
         if bytes.starts_with(START) { file.read_to_end(&mut bytes) } else { Ok(first) }
     });
     read.map_err(Error::file(path, "read"))?;

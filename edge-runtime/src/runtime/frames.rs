@@ -90,7 +90,6 @@ impl Runtime {
     /// Follows a [`Switcher`]'s request if it can be done without waiting.
     fn obey(&mut self) {
         let Some(slot) = self.switcher.take().or(self.wanted) else { return };
-        // Taking in loads must not evict it.
         self.wanted = Some(slot);
         // Finished loads are taken in between frames (`poll`), unless this switch needs one.
         if self.slots.get(slot).is_some_and(|slot| slot.loading.is_some()) {

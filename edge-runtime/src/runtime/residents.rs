@@ -144,17 +144,50 @@ impl Runtime {
         Ok(TaskId(slot))
     }
 
+    /// True while the task in this slot is being loaded or streamed in, until a [`poll`](Runtime::poll) or a
+    /// switch takes it in.
+    pub fn is_loading(&self, id: TaskId) -> bool {
+        self.slots.get(id.0).is_some_and(|slot| slot.loading.is_some())
+    }
+
+    /// The slot of a task by name; if two have it, the one that was loaded or used last.
+    pub fn find(&self, name: &str) -> Option<TaskId> {
+        let named = (0..self.slots.len()).filter(|&slot| self.slots[slot].name == name);
+        named.max_by_key(|&slot| (self.slots[slot].task.is_some(), self.slots[slot].used)).map(TaskId)
+    }
+
+    /// Resident tasks.
+    pub fn resident(&self) -> impl Iterator<Item = (TaskId, &Task)> {
+        self.slots.iter().enumerate().filter_map(|(i, slot)| Some((TaskId(i), slot.task.as_deref()?)))
+    }
+
+    /// The running task.
+    pub fn current(&self) -> Option<(TaskId, &Task)> {
+        let id = self.current?;
+        Some((TaskId(id), self.task_in(id)?))
+    }
+
+    pub(super) fn task_in(&self, slot: usize) -> Option<&Task> {
+        self.slots.get(slot)?.task.as_deref()
+    }
+
+    /// Bytes of resident tasks, and of predecessors kept until their streamed successors are complete;
+    /// excluding the backbone and the arena.
+    pub fn resident_bytes(&self) -> usize {
+        (0..self.slots.len()).map(|slot| self.bytes_in(slot)).sum()
+    }
+
     /// Bytes of the task in this slot and of its predecessor, if that is still there.
     pub(super) fn bytes_in(&self, slot: usize) -> usize {
         let Some(Slot { task, before, .. }) = self.slots.get(slot) else { return 0 };
         [task, before].into_iter().flatten().map(|task| task.resident_bytes()).sum()
     }
 
-    /// Slots that must not be evicted: the running task's, the requested one's, and, while the running task
-    /// is still arriving, that of the task to fall back to.
-    fn kept(&self) -> [Option<usize>; 3] {
+    /// Slots that must not be evicted: the running task's, those it is to be switched to, and, while the running
+    /// task is still arriving, that of the task to fall back to.
+    fn kept(&self) -> [Option<usize>; 4] {
         let arriving = self.current().is_some_and(|(_, task)| !task.is_complete());
-        [self.current, self.wanted, self.fallback.filter(|_| arriving)]
+        [self.current, self.wanted, self.switching, self.fallback.filter(|_| arriving)]
     }
 
     /// Bytes in slot `slot` that stay when `task` is admitted: those of a complete, needed task until its
@@ -174,7 +207,7 @@ impl Runtime {
         let need = least.saturating_add(self.stays_beside(slot, task)).saturating_add(task.resident_bytes());
         if need > self.budget {
             return Err(Error::TooLarge {
-                what: format!("task `{}` beside the running one, in bytes", task.name()),
+                what: format!("task `{}` beside those that must stay, in bytes", task.name()),
                 need,
                 limit: self.budget,
             });

@@ -3,8 +3,9 @@
 use super::store;
 use edge_runtime::kernels::Isa;
 use edge_runtime::{Packing, pack_backbone};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 pub fn edge_runtime(arguments: &[&str], stdin: &[u8]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
@@ -354,6 +355,26 @@ fn a_damaged_bundle_is_reported_even_if_its_turn_never_comes() {
     assert_eq!(output.status.code(), Some(3), "{err}");
     assert!(out.starts_with("-\tdigits\t") && out.contains("edge_runtime_failed_loads_total 1\n"), "{out}");
     assert_eq!(err.matches("signs.task").count(), 1, "{err}");
+    // While the frames have not ended, too.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+    command.args(["run", "--store", at, "--stream", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let mut camera = child.stdin.take().unwrap();
+    let errors = BufReader::new(child.stderr.take().unwrap());
+    let reader =
+        std::thread::spawn(move || errors.lines().find(|line| line.as_ref().unwrap().contains("signs.task")));
+    while !reader.is_finished() {
+        camera.write_all(b"P6 1 1 255\nabc").unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it ended");
+    assert!(reader.join().unwrap().is_some());
+    drop(camera);
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    // A task that runs is reported once, by its frames.
+    let words = ["run", "--store", at, "--task", "signs", "--stream", "-"];
+    let (out, err) = text(&edge_runtime(&words, b"P6 1 1 255\nabc"));
+    assert!(out.is_empty() && err.matches("signs.task").count() == 1, "{out}{err}");
 }
 
 #[test]

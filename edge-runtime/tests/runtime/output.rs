@@ -31,9 +31,12 @@ fn a_closed_pipe_changes_neither_exit_codes_nor_metrics() {
 #[test]
 fn metrics_are_written_while_frames_run() {
     let directory = store::directory(&store::packed("cifar-resnet20-b", 12, 29));
-    let place = directory.path().join("m.prom");
+    // Through a link, which stays.
+    let (place, link) = (directory.path().join("m.prom"), directory.path().join("link.prom"));
+    std::fs::write(&place, "").unwrap();
+    std::os::unix::fs::symlink(&place, &link).unwrap();
     let arguments =
-        ["run", "--store", directory.path().to_str().unwrap(), "--metrics", place.to_str().unwrap(), "-"];
+        ["run", "--store", directory.path().to_str().unwrap(), "--metrics", link.to_str().unwrap(), "-"];
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
     let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut camera = child.stdin.take().unwrap();
@@ -68,6 +71,7 @@ fn metrics_are_written_while_frames_run() {
     assert!(child.try_wait().unwrap().is_none(), "it still runs, and {told} frames are told");
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     // A device is written to, not replaced, and once, after the frames.
     let device = directory.path().join("device");
     std::os::unix::fs::symlink("/dev/stdout", &device).unwrap();
@@ -75,12 +79,17 @@ fn metrics_are_written_while_frames_run() {
     let out = ok(&["run", "--store", arguments[2], "--metrics", device.to_str().unwrap(), "-"], &frames);
     assert!(std::fs::symlink_metadata(&device).unwrap().is_symlink());
     assert_eq!(out.matches("\nedge_runtime_frames_total ").count(), 1, "{out}");
-    // Nor is a link: what it leads to is written.
-    let link = directory.path().join("link.prom");
-    std::os::unix::fs::symlink(&place, &link).unwrap();
-    ok(&["run", "--store", arguments[2], "--metrics", link.to_str().unwrap(), "-"], &frames);
-    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
-    assert!(std::fs::read_to_string(&place).unwrap().contains("edge_runtime_frames_total 3\n"));
+    // Nor is standard output, if that is a file: it gets both, answers and metrics.
+    for name in ["/dev/stdout", "both"] {
+        let both = directory.path().join("both");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
+        command.current_dir(directory.path()).args(["run", "--store", ".", "--metrics", name, "frames.ppm"]);
+        std::fs::write(directory.path().join("frames.ppm"), &frames).unwrap();
+        assert!(command.stdout(std::fs::File::create(&both).unwrap()).status().unwrap().success(), "{name}");
+        let both = std::fs::read_to_string(both).unwrap();
+        let answers = both.lines().filter(|line| line.starts_with("frames.ppm\tdigits\t")).count();
+        assert!(answers == 3 && both.contains("edge_runtime_frames_total 3\n"), "{name}: {both}");
+    }
     // An unwritable path does not stop frames, and is reported once, before the stream ends.
     let nowhere = directory.path().join("gone/m.prom");
     let images = directory.path().join("frames.ppm");
