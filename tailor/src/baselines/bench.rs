@@ -3,11 +3,11 @@
 use super::Size;
 use super::kernels::{Kernel, derived, settled};
 use super::packnet::Packed;
-use crate::Result;
 use crate::fit::{Ground, Recipe, Stage, Tailoring, Work};
 use crate::net::{Params, Pass};
 use crate::progress::Progress;
 use crate::train::{Schedule, Score, label_loss};
+use crate::{Error, Result};
 use bundles::plan::Plan;
 use candle_core::Device;
 
@@ -88,6 +88,16 @@ impl<'a> Bench<'a> {
             &|params| tailoring.score(plan, &settled(plan, params, kernel)?, &self.ground.val),
         )?;
         Ok((settled(plan, params, kernel)?, validation))
+    }
+
+    /// Removes the checkpoint of a stage that is no longer part of the method's run, and what was recorded of it.
+    pub(super) fn forget(&self, stage: &str) -> Result<()> {
+        let path = self.work.checkpoint(stage);
+        if !path.exists() {
+            return Ok(());
+        }
+        self.work.log().rewind(stage, 0)?;
+        std::fs::remove_file(&path).map_err(Error::io(&path))
     }
 
     /// Accuracy on the test images, if there are any.

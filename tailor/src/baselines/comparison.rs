@@ -2,12 +2,12 @@
 //! from there.
 
 use super::{Bench, Gap, Method, Outcome, Packed, Size};
-use crate::Result;
 use crate::data::{self, Dataset, Split};
-use crate::fit::{Ground, Job, Recipe, Work, about, refuse_others};
+use crate::fit::{Claim, Ground, Job, Recipe, Work, about, refuse_others};
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::{Schedule, Score, images_of};
+use crate::{Error, Result};
 use bundles::container::hex;
 use candle_core::Device;
 use std::collections::HashMap;
@@ -44,8 +44,8 @@ impl Comparison {
         Comparison { source, recipe, is_last: true, rates, device, progress, packed: HashMap::new() }
     }
 
-    /// Refuses what an earlier comparison left in `folder` with another backbone, other classes or other
-    /// options: the results of `methods`, and the checkpoints that fine-tuning and tailoring would continue.
+    /// Refuses what an earlier comparison left in `folder`: any result on another backbone; with other classes or
+    /// options, the results of `methods`, and the checkpoints that fine-tuning and tailoring would continue.
     /// No image is read; whether the images match is checked by [`on`](Self::on).
     ///
     /// # Errors
@@ -58,6 +58,17 @@ impl Comparison {
         folder: &Path,
     ) -> Result<()> {
         let about = about(&self.source, size, classes);
+        let id = hex(&self.source.id);
+        for method in Method::ALL {
+            // A table has one backbone. Results of earlier versions do not name theirs.
+            let result = result_in(&folder.join(method.name()));
+            let other =
+                Outcome::read(&result)?.filter(|known| known.backbone != id && !known.backbone.is_empty());
+            if let Some(known) = other {
+                let found = format!("made on backbone {}, not on {}", short(&known.backbone), short(&id));
+                return Err(Error::training(result.display(), found, "choose another work folder"));
+            }
+        }
         for &method in methods {
             let folder = folder.join(method.name());
             let result = result_in(&folder);
@@ -100,6 +111,7 @@ impl Comparison {
             runs.push((method, folder, run, known));
         }
         for (method, own, run, known) in runs {
+            let _mine = Claim::alone(&own)?;
             let (result, work) = (result_in(&own), Work::open(own)?);
             // A test that was left out may be requested later, and with other images.
             let tested = ground.test.as_ref().map(Split::digest);
@@ -217,6 +229,11 @@ impl Comparison {
         let gap = Gap { judge: report.judge, error: report.behind.error };
         Ok(((report.val, report.test, Size::tailored(&report)), gap))
     }
+}
+
+/// The beginning of a backbone's id, for messages.
+fn short(id: &str) -> &str {
+    id.get(..16).unwrap_or(id)
 }
 
 /// The file of a method's result in its folder.

@@ -29,6 +29,11 @@ pub(super) const PUBLISHED: &str = "Mallya & Lazebnik, CVPR 2018. Here the backb
 
 /// Fraction of a task's weights that its pruning frees.
 const PRUNED: f64 = 0.75;
+/// Stages of a task that others follow: before and after it is pruned.
+const TRAINED: &str = "packnet";
+const KEPT: &str = "packnet-kept";
+/// The stage of the last task.
+const LAST: &str = "packnet-last";
 /// Owner of unused weights.
 const FREE: f32 = 0.0;
 /// Owner of the backbone's weights; tasks are numbered after it.
@@ -62,15 +67,18 @@ pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> 
     let pass = if first { Pass::Train } else { Pass::Infer };
     let [train, retrain] = stages(bench.epochs());
     let run = format!("pruned {backbone_pruned} {PRUNED} after {:?}", before.tasks);
+    // A task that was the last one, or is now, has been trained otherwise.
+    let others: &[&str] = if bench.is_last { &[TRAINED, KEPT] } else { &[LAST] };
+    others.iter().try_for_each(|stage| bench.forget(stage))?;
     let mut params = before.open(&plan, bench)?;
     let fit =
         |stage, epochs, params: &mut Params| bench.fit((stage, &run), epochs, &plan, params, pass, &kernel);
     let (params, validation) = if bench.is_last {
-        fit("packnet-last", bench.epochs(), &mut params)?
+        fit(LAST, bench.epochs(), &mut params)?
     } else {
-        fit("packnet", train, &mut params)?;
+        fit(TRAINED, train, &mut params)?;
         prune(&plan, &mut params)?;
-        fit("packnet-kept", retrain, &mut params)?
+        fit(KEPT, retrain, &mut params)?
     };
 
     let packed = before.close(&plan, &params, &bench.ground.identity)?;

@@ -15,7 +15,7 @@ use crate::train::Schedule;
 use crate::{Error, Result};
 use anyhow::Context;
 use bundles::plan::Plan;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Trains NetTailor and the published methods it is compared with on the same images, and prints a table.
 ///
@@ -136,6 +136,7 @@ impl Compare {
         let backbone = BackboneSize::of(&source, shape)?;
         let folder = |data: &str| if self.data.len() > 1 { self.work.join(data) } else { self.work.clone() };
         let _claim = Claim::alone(&self.work)?;
+        self.refuse_other_layout()?;
         let progress = Progress::visible().stopped_by(Interrupt::by_signal()?);
         let plan = source.plan.clone();
         let mut comparison = Comparison::new(source, recipe, &self.rates, device, progress);
@@ -158,6 +159,28 @@ impl Compare {
             outcomes.extend(of_data);
         }
         Ok(Compared { plan, backbone, methods, outcomes })
+    }
+
+    /// Refuses a work folder whose networks lie elsewhere than this run would look for them and leave its own:
+    /// directly in it with one data set, in folders named after the data with several.
+    fn refuse_other_layout(&self) -> Result<()> {
+        let is_method = |path: &Path| Method::ALL.iter().any(|method| path.ends_with(method.name()));
+        let folders = |path: &Path| -> Result<Vec<PathBuf>> {
+            let entries = path.read_dir().map_err(Error::io(path))?.flatten().map(|entry| entry.path());
+            Ok(entries.filter(|path| path.is_dir()).collect())
+        };
+        let (methods, others): (Vec<_>, Vec<_>) =
+            folders(&self.work)?.into_iter().partition(|path| is_method(path));
+        let mut of_several = false;
+        for other in others {
+            of_several |= folders(&other)?.iter().any(|path| is_method(path));
+        }
+        let there = match self.data.len() {
+            1 if of_several => "networks for several data sets, in a folder for each",
+            2.. if !methods.is_empty() => "networks for one data set, without a folder for it",
+            _ => return Ok(()),
+        };
+        Err(Error::training(self.work.display(), format!("holds {there}"), "choose another work folder"))
     }
 
     /// Warns if tailoring selected by too few images.

@@ -5,7 +5,7 @@ use crate::cmd::choices::Choices;
 use crate::cmd::{
     On, check_name, keys, prune, read_images, stem, task_name, training, warn_of_uncertain_gap,
 };
-use crate::data::{self, Dataset, Found, Size};
+use crate::data::{self, Dataset, Found, Part, Size};
 use crate::fit::{BackboneSize, Claim, Job, Measure, Recipe, Report, Work, refuse_others};
 use crate::interrupt::Interrupt;
 use crate::output::{note, out};
@@ -151,9 +151,15 @@ impl Fit {
     /// Task name, work folder and number of blocks, for a sweep script. The device is that of its jobs, which
     /// this machine need not have.
     pub(super) fn about_sweep(&self) -> anyhow::Result<(String, String, usize)> {
+        self.signers()?;
         let source = Source::open(&self.backbone, &Device::Cpu)?;
-        self.check(&source)?;
+        let (found, size) = self.check(&source)?;
+        found.check_memory(&[Part::Train, Part::Val, Part::Test], Size { height: size, width: size })?;
         Ok((self.name()?, self.work.display().to_string(), source.plan.cells.len()))
+    }
+
+    fn signers(&self) -> anyhow::Result<Vec<SigningKey>> {
+        self.key.iter().map(|path| keys::read_key(path)).collect()
     }
 
     fn name(&self) -> Result<String, Error> {
@@ -185,10 +191,7 @@ impl Fit {
 
     /// Checks every option, claims the work folder with `claim`, then reads the images.
     fn begin(&self, claim: fn(&Path) -> crate::Result<Claim>) -> anyhow::Result<Begun> {
-        let signers = match &self.key {
-            Some(path) => vec![keys::read_key(path)?],
-            None => Vec::new(),
-        };
+        let signers = self.signers()?;
         let device = self.on.open()?;
         let source = Source::open(&self.backbone, &device)?;
         let name = self.name()?;

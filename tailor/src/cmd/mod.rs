@@ -254,7 +254,7 @@ fn names(option: &str, paths: &[PathBuf]) -> crate::Result<Vec<String>> {
     match (1..names.len()).find(|&i| names[..i].contains(&names[i])) {
         None => Ok(names),
         Some(twice) => {
-            let want = "each needs a name of its own, because results are stored by name";
+            let want = "each needs a name of its own, because results are stored by name: rename one";
             Err(crate::Error::config(format!("{option} {}", paths[twice].display()), want))
         }
     }

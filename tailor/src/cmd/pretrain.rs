@@ -98,7 +98,10 @@ impl Pretrain {
     fn recipe(&self) -> anyhow::Result<Recipe> {
         let choices = &self.choices;
         let size = self.size.unwrap_or(self.arch.native_size());
-        self.arch.plan(size, size, 2).with_context(|| format!("--arch {}", self.arch))?;
+        self.arch.plan(size, size, 2).with_context(|| match self.size {
+            Some(size) => format!("--size {size}"),
+            None => format!("--arch {}", self.arch),
+        })?;
         let mut recipe = Recipe::new(self.arch, size);
         recipe.epochs = choices.epochs.unwrap_or(recipe.epochs);
         recipe.batch = choices.batch.unwrap_or(recipe.batch);

@@ -32,7 +32,13 @@ pub struct Prune {
     emit: Option<Scheduler>,
     /// Option of `sbatch` for all jobs of --emit slurm, such as --sbatch=--cpus-per-task=4; may be repeated.
     /// A job uses the cores that it is given.
-    #[arg(long, value_name = "OPTION", requires = "emit", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "OPTION",
+        requires = "emit",
+        conflicts_with = "drop",
+        allow_hyphen_values = true
+    )]
     sbatch: Vec<String>,
     #[command(flatten)]
     fit: Fit,
@@ -155,8 +161,10 @@ mod tests {
             crate::cmd::Cli::try_parse_from(fit.iter().chain(more)).map(|_| ()).map_err(|error| error.kind())
         };
         assert_eq!(prune(&["--sweep", "--emit", "slurm"]), Ok(()));
-        let refused = prune(&["--drop", "1", "--emit", "slurm"]);
-        assert_eq!(refused, Err(clap::error::ErrorKind::ArgumentConflict));
+        for with in [["--emit", "slurm"], ["--sbatch", "--mem=4G"]] {
+            let refused = prune(&["--drop", "1", with[0], with[1]]);
+            assert_eq!(refused, Err(clap::error::ErrorKind::ArgumentConflict), "{with:?}");
+        }
     }
 
     #[test]

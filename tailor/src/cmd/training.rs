@@ -101,9 +101,13 @@ pub(super) struct Memory {
         long,
         value_name = "GIB",
         default_value_t = data::Memory::DEFAULT,
-        value_parser = clap::value_parser!(u16).range(1..)
+        value_parser = gib
     )]
     memory: u16,
+}
+
+fn gib(text: &str) -> Result<u16, String> {
+    text.parse().ok().filter(|gib| *gib > 0).ok_or_else(|| "a whole number of GiB, at least 1".into())
 }
 
 impl Memory {

@@ -1,9 +1,9 @@
 //! A set of images found on disk: classes and counts are known and checked, but no pixels are read yet.
 
 use super::decode::{self, Broken};
-use super::folder::{Source, directory_root};
-use super::listing::{Entry, Listing, SPLITS, SplitNames, Tally};
-use super::{Dataset, Memory, Size, Split, digest_of_files, hold_out, idx, images_below};
+use super::folder::Source;
+use super::listing::{Entry, Listing, SPLITS, SplitNames, Tally, outside_class};
+use super::{Dataset, Memory, Size, Split, digest_of_files, hold_out, idx};
 use crate::{Error, Result};
 use std::{collections::BTreeSet, path::Path};
 
@@ -101,7 +101,11 @@ pub(super) enum Form {
 /// # Errors
 /// As [`load`](super::load), except for errors inside images.
 pub fn find(path: &Path) -> Result<Found> {
-    find_splits(path, &SPLITS)
+    let found = find_skipping_unlabelled(path)?;
+    match (&found.form, &found.unlabelled) {
+        (Form::Folder(source, _), Some(Tally { first, .. })) => Err(outside_class(source.place(first))),
+        _ => Ok(found),
+    }
 }
 
 /// Like [`find`], but ignores `test/`, whose images may be unlabelled.
@@ -119,19 +123,7 @@ pub fn find_labelled(path: &Path) -> Result<Found> {
 /// # Errors
 /// As [`find`].
 pub fn find_skipping_unlabelled(path: &Path) -> Result<Found> {
-    match unlabelled_test(path) {
-        None => find(path),
-        unlabelled => Ok(Found { unlabelled, ..find_labelled(path)? }),
-    }
-}
-
-/// The images of `test/` in the folder `path`, if all of them lie directly in it. What is wrong with anything else
-/// is for [`find`] to say.
-fn unlabelled_test(path: &Path) -> Option<Tally> {
-    let files = images_below(&directory_root(path).ok()?, "test").ok()?;
-    let are_direct = files.iter().all(|file| file.split('/').count() == 2);
-    let first = files.first().filter(|_| are_direct)?;
-    Some(Tally { count: files.len(), first: first.clone() })
+    find_splits(path, &SPLITS)
 }
 
 fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
@@ -155,7 +147,7 @@ fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
             unlabelled: None,
         });
     }
-    let (source, listing) = Source::open(path, splits)?;
+    let (source, mut listing) = Source::open(path, splits)?;
     let classes = listing.classes.clone();
     check_classes(&source, &classes, &listing.train)?;
     check_same_classes(&source, &classes, "val", &listing.val)?;
@@ -169,9 +161,9 @@ fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
         test: listing.test.len(),
         lone: lone.map(|entry| source.place(&entry.file)),
     };
-    let place = path.display().to_string();
+    let (place, unlabelled) = (path.display().to_string(), listing.unlabelled.take());
     let (form, memory) = (Form::Folder(source, listing), Memory::default());
-    Ok(Found { classes, counts, per_class, form, place, memory, unlabelled: None })
+    Ok(Found { classes, counts, per_class, form, place, memory, unlabelled })
 }
 
 /// Counts `labels` by class.
@@ -232,11 +224,11 @@ impl Found {
     /// # Errors
     /// [`Error::Data`] naming broken or oversized images, or more than [may be held](Found::within) in memory.
     pub fn read(self, size: Size, progress: &dyn Fn(usize, usize)) -> Result<Dataset> {
-        let (classes, place) = (self.classes.clone(), self.place.clone());
+        let (classes, place) = (self.classes.clone(), self.place().to_owned());
         let [train, val, test] = self.read_parts([Part::Train, Part::Val, Part::Test], size, progress)?;
         // `find` has seen an image of every class.
-        let train = train.ok_or_else(|| Error::data(place, "no training image", "add some"))?;
-        Ok(Dataset { classes, train, val, test })
+        let train = train.ok_or_else(|| Error::data(&place, "no training image", "add some"))?;
+        Ok(Dataset { place, classes, train, val, test })
     }
 
     /// Decodes only these `parts`, resized to `size`; `None` for absent ones.
@@ -333,5 +325,44 @@ fn check_same_classes(source: &Source, classes: &[String], split: &str, entries:
             let want = format!("`train` and `{split}` must have the same class folders");
             Err(Error::data(source.place(split), found, want))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{DynamicImage, ImageFormat};
+    use std::{
+        fs::File,
+        io::{Cursor, Write},
+    };
+
+    #[test]
+    fn a_test_without_labels_is_left_out_of_an_archive_too() {
+        let mut picture = Cursor::new(Vec::new());
+        DynamicImage::new_luma8(2, 2).write_to(&mut picture, ImageFormat::Png).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let archive = |name: &str, tests: &[&str]| {
+            let path = folder.path().join(name);
+            let mut zip = zip::ZipWriter::new(File::create(&path).unwrap());
+            for file in ["train/a/1.png", "train/b/1.png"].iter().chain(tests) {
+                let file = format!("set/{file}");
+                zip.start_file(file.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
+                zip.write_all(picture.get_ref()).unwrap();
+            }
+            zip.finish().unwrap();
+            path
+        };
+        let flat = archive("flat.zip", &["test/2.png", "test/10.png", "test/.hidden.png", "test/list.txt"]);
+        let found = find_skipping_unlabelled(&flat).unwrap();
+        assert_eq!((found.counts().train, found.counts().test), (2, 0));
+        assert_eq!(found.unlabelled, Some(Tally { count: 2, first: "test/10.png".into() }));
+        let refused = find(&flat).err().unwrap().to_string();
+        let words = ["flat.zip: set/test/10.png: an image outside any class folder", "folder of its class"];
+        assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+        // A single image in a class folder makes it a test that somebody has to sort.
+        let mixed = archive("mixed.zip", &["test/2.png", "test/a/1.png"]);
+        let refused = find_skipping_unlabelled(&mixed).err().unwrap().to_string();
+        assert!(refused.contains("test/2.png: an image outside any class folder"), "{refused}");
     }
 }

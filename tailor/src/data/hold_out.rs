@@ -18,8 +18,8 @@ pub struct HeldOut {
 }
 
 /// Holds out `fraction` of every class of `train`, rounded, but at least one image of every class stays on each
-/// side. Identical images of a class stay together, so that more than the fraction may be held out. The choice
-/// is a function of `seed` and the files' order.
+/// side. Identical images of a class stay together, so that fewer may be held out, or more if there are that many
+/// of each. The choice is a function of `seed` and the files' order.
 ///
 /// Images are drawn at random within a class. If several images show the same object (frames of one track),
 /// put whole tracks into `val/` instead, or validation will be optimistic.
@@ -42,9 +42,9 @@ pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<HeldOut> {
         }
         Random::new(&[seed, HOLD_OUT, u64::from(label)]).shuffle(&mut indices);
         let count = ((indices.len() as f64 * fraction).round() as usize).clamp(1, indices.len() - 1);
-        let (indices, count) = together(indices, count, &hashes);
-        held.extend_from_slice(&indices[..count]);
-        kept.extend_from_slice(&indices[count..]);
+        let (some, others) = sides(indices, count, &hashes);
+        held.extend(some);
+        kept.extend(others);
     }
     kept.sort_unstable();
     held.sort_unstable();
@@ -55,31 +55,36 @@ pub fn hold_out(train: Split, fraction: f64, seed: u64) -> Result<HeldOut> {
     Ok(HeldOut { train: rest, val, overlap })
 }
 
-/// Moves identical images next to each other, in order of first appearance, and returns how many of `indices`
-/// to hold out so that they are at least `count` and none is on both sides, if that can be done and leaves
-/// any. Where no two images are the same, this changes nothing.
-fn together(indices: Vec<usize>, count: usize, hashes: &[Hash]) -> (Vec<usize>, usize) {
+/// Divides `indices` into `count`, the first ones, and the others. Identical images stay on one side: they are
+/// held out only if all of them fit into `count`, or if nothing else does. If all are identical, they are
+/// divided as if they were not.
+fn sides(indices: Vec<usize>, count: usize, hashes: &[Hash]) -> (Vec<usize>, Vec<usize>) {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut known: HashMap<Hash, usize> = HashMap::new();
-    for i in indices {
+    for &i in &indices {
         let group = *known.entry(hashes[i]).or_insert(groups.len());
         match groups.get_mut(group) {
             Some(group) => group.push(i),
             None => groups.push(vec![i]),
         }
     }
-    let [before @ .., _] = &groups[..] else { return (Vec::new(), 0) };
-    if before.is_empty() {
-        return (groups.concat(), count);
+    if groups.len() == 1 {
+        let (some, others) = indices.split_at(count);
+        return (some.to_vec(), others.to_vec());
     }
-    let mut held = 0;
-    for group in before {
-        if held >= count {
-            break;
+    let (mut some, mut others) = (Vec::new(), Vec::new());
+    for group in groups {
+        match some.len() + group.len() <= count {
+            true => some.extend(group),
+            false => others.push(group),
         }
-        held += group.len();
     }
-    (groups.concat(), held)
+    if some.is_empty()
+        && let Some(smallest) = (0..others.len()).min_by_key(|&i| others[i].len())
+    {
+        some = others.swap_remove(smallest);
+    }
+    (some, others.concat())
 }
 
 /// The error for a class whose only image is at `place`.

@@ -3,6 +3,7 @@
 use super::Part;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 
 /// Extensions of unsupported image formats: ignoring them would silently shrink a class.
@@ -45,6 +46,8 @@ pub(super) struct Listing {
     pub nested: Option<Tally>,
     /// Ignored folders beside `train`.
     pub beside: BTreeSet<String>,
+    /// The images of a `test` without class folders, which is left out.
+    pub unlabelled: Option<Tally>,
 }
 
 impl Listing {
@@ -140,15 +143,19 @@ impl Unread {
     }
 }
 
-/// Sorts the files found into splits and classes.
+/// Sorts the files found into splits and classes. A `test` whose images have no labels is counted and left out.
 pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitNames]) -> Result<Listing> {
     found.sort();
+    let is_wanted = splits.iter().any(|(split, _)| *split == "test");
+    let unlabelled = if is_wanted { unlabelled_test(&found) } else { None };
+    let left_out = |split: &str| split == "test" && unlabelled.is_some();
     let mut listing = Listing::default();
     let (mut classes, mut unread) = (BTreeSet::new(), Unread::default());
     let (mut names, mut holding_out) = (Vec::new(), [false; 2]);
     for (file, is_dir) in found {
         let parts: Vec<&str> = file.split('/').collect();
-        let Some((split, _)) = splits.iter().find(|(_, names)| names.contains(&parts[0])) else {
+        let of = splits.iter().find(|(split, names)| names.contains(&parts[0]) && !left_out(split));
+        let Some((split, _)) = of else {
             if is_dir || parts.len() > 1 {
                 check_case(root, parts[0], splits)?;
                 // Do not report a split that is ignored on purpose.
@@ -198,8 +205,7 @@ pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitN
             Kind::Leftover => continue,
         }
         let [_, class, _, ..] = parts[..] else {
-            let want = "move it into the folder of its class";
-            return Err(Error::data(root.join(&file).display(), "an image outside any class folder", want));
+            return Err(outside_class(root.join(&file).display()));
         };
         if parts.len() > 3 {
             Tally::add(&mut listing.nested, &file);
@@ -223,7 +229,30 @@ pub(super) fn sort(mut found: Vec<(String, bool)>, root: &Path, splits: &[SplitN
     }
     classes.iter().try_for_each(|class| check_class(root, class))?;
     listing.classes = classes.into_iter().collect();
+    listing.unlabelled = unlabelled;
     Ok(listing)
+}
+
+/// The images of `test` in any format, if all of them lie directly in it, as challenges distribute them.
+fn unlabelled_test(found: &[(String, bool)]) -> Option<Tally> {
+    let mut unlabelled = None;
+    for (file, is_dir) in found {
+        let parts: Vec<&str> = file.split('/').collect();
+        let is_image = !is_dir && matches!(Kind::of(file), Kind::Image | Kind::Unread(_));
+        if parts[0] != "test" || !is_image || parts.iter().any(|part| part.starts_with('.')) {
+            continue;
+        }
+        if parts.len() != 2 {
+            return None;
+        }
+        Tally::add(&mut unlabelled, file);
+    }
+    unlabelled
+}
+
+/// The error for an image at `place`, which is in no class folder.
+pub(super) fn outside_class(place: impl fmt::Display) -> Error {
+    Error::data(place, "an image outside any class folder", "move it into the folder of its class")
 }
 
 /// Rejects a class name that no bundle can hold, before hours of training.

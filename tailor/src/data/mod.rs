@@ -8,6 +8,8 @@
 
 mod augment;
 mod decode;
+mod digest;
+mod divide;
 mod folder;
 mod found;
 mod hold_out;
@@ -25,6 +27,9 @@ mod unlabelled;
 pub use augment::{Augment, Jitter, Padding, Policy};
 pub use bundles::preprocess::Size;
 pub use decode::{Photo, read_photo};
+pub(crate) use digest::digest_of;
+pub use digest::digest_of_files;
+pub(crate) use divide::divide;
 pub use found::{Counts, Found, Part, find, find_labelled, find_skipping_unlabelled};
 pub use hold_out::{HeldOut, hold_out};
 pub use listing::Tally;
@@ -32,7 +37,7 @@ pub use loader::{Batch, Batches, Loader};
 pub use memory::Memory;
 pub use overlap::Overlap;
 pub(crate) use summary::passed_over;
-pub use unlabelled::{digest_of_files, images_below, photos_in, read_images};
+pub use unlabelled::{images_below, photos_in, read_images};
 
 use crate::{Error, Result};
 use std::{path::Path, sync::Arc};
@@ -126,28 +131,7 @@ pub struct Split {
     pub files: Vec<String>,
 }
 
-/// A short hexadecimal digest of `parts`, which identifies a set of images.
-fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
-    }
-    hasher.finalize().to_hex()[..12].to_string()
-}
-
-/// The [digest](Split::digest) of classes: their names, in the order of their labels.
-pub(crate) fn digest_of(classes: &[String]) -> String {
-    digest(classes.iter().map(String::as_bytes))
-}
-
 impl Split {
-    /// A digest that identifies these images and labels.
-    pub(crate) fn digest(&self) -> String {
-        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
-        let images = (0..self.len()).map(|i| self.images.get(i));
-        digest(std::iter::once(&labels[..]).chain(images))
-    }
-
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -185,6 +169,8 @@ pub(crate) fn spread(total: usize, most: usize) -> Vec<usize> {
 /// A set of labelled images in memory.
 #[derive(Debug, Clone)]
 pub struct Dataset {
+    /// How messages refer to the set: the path it was found at.
+    pub place: String,
     /// Class names in label order: an ImageFolder's are the folders' names, sorted as text.
     pub classes: Vec<String>,
     /// `train/`.

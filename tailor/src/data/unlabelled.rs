@@ -3,15 +3,15 @@
 use super::decode::{self, Broken};
 use super::folder::{Source, walk};
 use super::listing::{Kind, Tally, Unread};
-use super::{Images, Memory, Size, digest};
-use crate::{Error, Result};
+use super::{Images, Memory, Size};
+use crate::Result;
 use std::path::{Path, PathBuf};
 
 /// Every image file below folder `below` of `root`, at any depth, as paths from `root` sorted by name. Empty
 /// if there is no such folder.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Data`] for names that are not UTF-8 and unsupported formats.
+/// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8 and unsupported formats.
 pub fn images_below(root: &Path, below: &str) -> Result<Vec<String>> {
     let (mut files, mut unread) = (Vec::new(), Unread::default());
     for file in files_below(root, below)? {
@@ -29,7 +29,7 @@ pub fn images_below(root: &Path, below: &str) -> Result<Vec<String>> {
 /// unsupported formats are included, so that the caller reports an error for each.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Data`] for names that are not UTF-8.
+/// [`crate::Error::Io`]; [`crate::Error::Data`] for names that are not UTF-8.
 pub fn photos_in(folder: &Path) -> Result<(Vec<PathBuf>, Option<Tally>)> {
     let (mut photos, mut passed_over) = (Vec::new(), None);
     for file in files_below(folder, "")? {
@@ -52,25 +52,10 @@ fn files_below(root: &Path, below: &str) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// A digest of the paths and lengths of `files` in the folder `root`, by which images are taken to be the same
-/// without reading them.
-///
-/// # Errors
-/// [`Error::Io`] if there is no such file.
-pub fn digest_of_files<'a>(root: &Path, files: impl Iterator<Item = &'a str>) -> Result<String> {
-    let described = |file: &str| -> Result<String> {
-        let path = root.join(file);
-        let length = std::fs::metadata(&path).map_err(Error::io(&path))?.len();
-        Ok(format!("{length} {file}"))
-    };
-    let all: Vec<String> = files.map(described).collect::<Result<_>>()?;
-    Ok(digest(all.iter().map(String::as_bytes)))
-}
-
 /// Decodes `files` of `root`, in order, and resizes them to `size`. `progress` is called with (images done, images in total).
 ///
 /// # Errors
-/// [`Error::Data`] naming broken or oversized images, or too much for `memory`.
+/// [`crate::Error::Data`] naming broken or oversized images, or too much for `memory`.
 pub fn read_images(
     root: &Path,
     files: &[String],

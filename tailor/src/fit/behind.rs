@@ -82,6 +82,16 @@ impl Behind {
     }
 }
 
+impl Behind {
+    /// Whether the network certainly (95 %, McNemar) answers correctly less often than `tolerance` allows on
+    /// `images` unchanged images, whatever the metric says: a teacher that is right but unsure can be matched
+    /// in probability by a network that has learned nothing.
+    pub fn answers_fall_short(&self, images: usize, tolerance: f64) -> bool {
+        let (lost, won) = (self.lost as f64, self.won as f64);
+        lost - won - tolerance * images as f64 > 1.96 * (lost + won).sqrt()
+    }
+}
+
 /// Half-width of the 95 % confidence interval of a gap with this standard error over `images` images, as if
 /// there were two more images, of which each network alone answers one correctly (after Bonett & Price, J.
 /// Educ. Behav. Stat. 37, 2012): that two networks hardly differ on a few images is no proof yet.
@@ -167,6 +177,18 @@ mod tests {
         assert!((likely.gap - 0.15).abs() < 1e-12 && (likely.error - (0.09f64 / 5.0).sqrt()).abs() < 1e-12);
         let nothing = Behind::of(Judge::Answers, &[], &[]);
         assert_eq!((nothing.gap, nothing.error), (0.0, 0.0));
+    }
+
+    #[test]
+    fn answers_fall_short_only_beyond_chance() {
+        let behind = |lost, won| Behind { gap: -0.1, error: 0.0, lost, won };
+        assert!(behind(17, 0).answers_fall_short(40, 0.005));
+        assert!(!behind(17, 12).answers_fall_short(40, 0.005));
+        // Five of thousand are allowed, and 1.96 standard errors of three.
+        assert!(
+            behind(11, 0).answers_fall_short(1000, 0.0) && !behind(11, 0).answers_fall_short(1000, 0.005)
+        );
+        assert!(!behind(0, 30).answers_fall_short(40, 0.0));
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use super::begun::about;
 use super::{Losses, Recipe, Tailoring, Work};
 use crate::Result;
-use crate::data::{Dataset, Loader, Split, hold_out, spread};
-use crate::output::note_once;
+use crate::data::{Dataset, Loader, Split, divide, spread};
 use crate::progress::Progress;
 use crate::source::Source;
 use candle_core::Device;
@@ -38,14 +37,10 @@ impl Ground {
     /// # Errors
     /// If the splits cannot be made or the images do not fit the backbone.
     pub fn prepare(mut source: Source, dataset: Dataset, recipe: &Recipe, device: &Device) -> Result<Ground> {
-        let Dataset { classes, train, val, test } = dataset;
+        let Dataset { place, classes, train, val, test } = dataset;
         let (train, val) = match val {
             Some(val) => (train, val),
-            None => {
-                let held_out = hold_out(train, recipe.validation, recipe.seed)?;
-                held_out.overlap.iter().for_each(|overlap| note_once(format!("tailor: {overlap}")));
-                (held_out.train, held_out.val)
-            }
+            None => divide(&place, train, recipe.validation, recipe.seed)?,
         };
         if source.folded {
             let sample = Loader::new(&train, source.mean, source.std, CALIBRATION, device)?;

@@ -209,7 +209,8 @@ impl Job<'_> {
         tailoring.candidate(&teacher, &student, dropped)
     }
 
-    /// Whether this same job has already been finished in the work folder, with the same test images.
+    /// Whether this same job has already been finished in the work folder, with the same test images or, as now,
+    /// without any.
     ///
     /// # Errors
     /// [`Error::Training`] if a different job has been; [`Error::Io`].
@@ -230,11 +231,11 @@ impl Job<'_> {
         if found["run"] != run {
             return Err(made_otherwise(&path, found["run"].as_str().unwrap_or_default(), &run));
         }
-        // No training used the test images: with different ones, the existing networks are only evaluated
+        // No training used the test images: with different ones or none, the existing networks are only evaluated
         // again.
         let test = ground.test.as_ref().map(Split::digest);
-        let tested = test.is_none_or(|digest| found["test_images"] == digest);
-        Ok(tested && self.work.bundle(self.name).exists())
+        let is_same_test = found["test_images"].as_str() == test.as_deref();
+        Ok(is_same_test && self.work.bundle(self.name).exists())
     }
 
     /// Everything that shapes the result, as text.

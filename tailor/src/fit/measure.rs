@@ -161,8 +161,11 @@ impl Budget {
         let fixed = measure.fixed(backbone)?;
         if allowed <= fixed {
             let (fixed, whole) = (measure.say(fixed), measure.say(measure.total(backbone)?));
+            let units =
+                if self.unit == Unit::Count { "; 15M is fifteen million, 15% a share of it" } else { "" };
             return refuse(format!(
-                "more than {fixed}, which stem and classifier alone take (the whole backbone takes {whole})"
+                "must be more than {fixed}, which stem and classifier alone take (the whole backbone takes \
+                 {whole}){units}"
             ));
         }
         Ok(allowed)
@@ -282,7 +285,7 @@ mod tests {
         let cases = [
             (
                 "0.006ms",
-                "more than 0.006 ms, which stem and classifier alone take (the whole backbone takes 1.206 ms)",
+                "must be more than 0.006 ms, which stem and classifier alone take (the whole backbone takes 1.206 ms)",
             ),
             ("15M", "a time"),
         ];

@@ -188,7 +188,7 @@ impl Tailoring<'_> {
             |candidate| goal.is_within(candidate),
             |n| Ok(tries.keep(self.retrain(cuts[n].to_finish()?, &how, teacher)?)),
         )?;
-        // They count again if all that was finished has diverged.
+        // They count again if all that was finished has diverged; within a budget, they always count.
         cuts.into_iter().for_each(|cut| tries.put(cut));
         Ok(attempts)
     }
@@ -292,7 +292,7 @@ impl Tailoring<'_> {
             Some(cost) if refused > 0 => Error::training(
                 "prune",
                 format!(
-                    "no network fits the budget; the leanest connected one takes {}, and {refused} leaner ones are disconnected",
+                    "no network fits the budget; the leanest connected one takes {}, and leaner ones ({refused}) are disconnected",
                     self.recipe.cost.say(cost)
                 ),
                 format!("{} so that proxies stay open, or raise --budget", self.to_open_proxies()),

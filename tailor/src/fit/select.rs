@@ -99,14 +99,18 @@ impl Goal {
 
     /// Whether the candidate is within tolerance, by the safety margin.
     pub(super) fn is_within(&self, candidate: &Candidate) -> bool {
-        let behind = candidate.behind;
+        let Candidate { behind, validation, .. } = candidate;
         behind.gap <= (self.tolerance - self.caution * behind.error).max(0.0) + ROUNDING
+            && !behind.answers_fall_short(validation.n, self.tolerance)
     }
 
     /// Whether the candidate is within tolerance, or close enough that the long fine-tuning may bring it
     /// there.
     pub(super) fn is_near(&self, candidate: &Candidate) -> bool {
-        let beyond = self.slack > 0.0 && candidate.behind.gap <= self.tolerance + self.slack + ROUNDING;
+        let (allowed, Candidate { behind, validation, .. }) = (self.tolerance + self.slack, candidate);
+        let beyond = self.slack > 0.0
+            && behind.gap <= allowed + ROUNDING
+            && !behind.answers_fall_short(validation.n, allowed);
         self.is_within(candidate) || beyond
     }
 }
@@ -137,8 +141,10 @@ impl Selection {
         };
         let accurate = || {
             trained().max_by(|(_, a), (_, b)| {
+                let falls_short = |c: &Candidate| c.behind.answers_fall_short(c.validation.n, goal.tolerance);
+                let by_answers = falls_short(b).cmp(&falls_short(a));
                 let by_cost = b.cost.total_cmp(&a.cost);
-                b.behind.gap.total_cmp(&a.behind.gap).then(by_cost)
+                by_answers.then(b.behind.gap.total_cmp(&a.behind.gap)).then(by_cost)
             })
         };
         let lean = || {
@@ -226,11 +232,35 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn no_metric_makes_up_for_answers_that_fall_short() {
+        // By the metric, the leaner one is ahead of its teacher.
+        let likely = |dropped, right| match attempt(dropped, Some(right)) {
+            Attempt::Trained(c) => {
+                let behind = Behind { gap: 0.02 - dropped as f64 / 100.0, ..c.behind };
+                Attempt::Trained(Candidate { behind, ..c })
+            }
+            other => other,
+        };
+        for (tolerance, budget, want) in
+            [(0.02, None, (1, true)), (0.0, None, (1, false)), (0.0, Some(1e9), (1, false))]
+        {
+            let goal = Goal { tolerance, budget, ..goal(0.0) };
+            let selection = Selection::of(vec![likely(1, 997), likely(3, 600)], &goal);
+            assert_eq!((chosen(&selection), selection.within), want, "{goal:?}");
+        }
+        let Attempt::Trained(poor) = likely(3, 600) else { unreachable!() };
+        assert!(
+            !Goal { slack: 0.1, ..goal(0.9) }.is_near(&poor)
+                && Goal { slack: 0.3, ..goal(0.9) }.is_near(&poor)
+        );
+    }
+
+    #[test]
     fn the_safety_margin_applies_unless_there_is_no_gap() {
         let cautious = Goal { tolerance: 0.01, caution: 1.0, slack: 0.0, budget: None };
         let within = |goal: &Goal, gap, error| {
             let Attempt::Trained(candidate) = attempt(0, Some(0)) else { unreachable!() };
-            let behind = Behind { gap, error, ..candidate.behind };
+            let behind = Behind { gap, error, lost: 0, won: 0 };
             goal.is_within(&Candidate { behind, ..candidate })
         };
         for (gap, error, keeps) in
@@ -241,7 +271,7 @@ pub(super) mod tests {
         let near = Goal { slack: 0.002, ..cautious };
         let is_near = |goal: &Goal, gap| {
             let Attempt::Trained(candidate) = attempt(0, Some(0)) else { unreachable!() };
-            let behind = Behind { gap, error: 0.004, ..candidate.behind };
+            let behind = Behind { gap, error: 0.004, lost: 0, won: 0 };
             goal.is_near(&Candidate { behind, ..candidate })
         };
         assert!(is_near(&near, 0.012) && !is_near(&near, 0.013));

@@ -4,11 +4,10 @@ mod recipe;
 
 pub use recipe::Recipe;
 
-use crate::data::{Dataset, Loader, Split, digest_of, hold_out, statistics};
+use crate::data::{Dataset, Loader, Split, digest_of, divide, statistics};
 use crate::fit::Work;
 use crate::import::{Imported, NamedValues, write_backbone};
 use crate::net::{Net, Params, training_tensors};
-use crate::output::note_once;
 use crate::progress::Progress;
 use crate::train::{Checkpoint, Course, Score, Train, evaluate, teacher_loss};
 use crate::{Error, Result};
@@ -72,14 +71,13 @@ impl Job<'_> {
     /// Any error of data, training or disk.
     pub fn run(self) -> Result<Report> {
         let recipe = self.recipe;
-        let Dataset { classes, train, val, test } = self.dataset;
+        let Dataset { place, classes, train, val, test } = self.dataset;
         let (train, val) = match val {
             Some(val) => (train, Some(val)),
             None if recipe.validation == 0.0 => (train, None),
             None => {
-                let held_out = hold_out(train, recipe.validation, recipe.seed)?;
-                held_out.overlap.iter().for_each(|overlap| note_once(format!("tailor: {overlap}")));
-                (held_out.train, Some(held_out.val))
+                let (train, val) = divide(&place, train, recipe.validation, recipe.seed)?;
+                (train, Some(val))
             }
         };
         let (mean, std) = match (recipe.mean, recipe.std) {

@@ -94,9 +94,9 @@ pub struct Trial {
 }
 
 impl Lab<'_> {
-    /// Tailors `source` to `task` in folder `at` of the work folder, unless that has been done. The teacher
-    /// is trained in folder `teacher` of the work folder, unless it exists: trials that name the same folder
-    /// share it.
+    /// Tailors `source` to `task` in folder `at` of the work folder, unless that has been done. Where the test
+    /// images have changed or gone since, the networks are only evaluated and reported again. The teacher is
+    /// trained in folder `teacher` of the work folder, unless it exists: trials that name the same folder share it.
     ///
     /// # Errors
     /// [`Error::Training`] if the folder holds a run of other options; any error of a stage.
@@ -123,20 +123,11 @@ impl Lab<'_> {
         }
         let size = task.dataset.train.images.size();
         let backbone = source.arch.plan(size.height, size.width, task.dataset.classes.len())?;
-        let trial = Trial::read(&work, &backbone)?;
-        // The run may have been finished when there still was a test split.
-        let has_test = task.dataset.test.is_some();
-        Ok(if has_test { trial } else { trial.untested() })
+        Trial::read(&work, &backbone)
     }
 }
 
 impl Trial {
-    /// The same trial without its accuracies on test images.
-    fn untested(self) -> Trial {
-        let untested = |network: Network| Network { test: None, ..network };
-        Trial { teacher: untested(self.teacher), tailored: untested(self.tailored), ..self }
-    }
-
     /// Reads the results of a finished run in `work`; `backbone` is the teacher's plan.
     fn read(work: &Work, backbone: &Plan) -> Result<Trial> {
         let path = work.report();

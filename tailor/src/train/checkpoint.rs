@@ -161,7 +161,8 @@ pub(crate) fn differences(there: &str, here: &str) -> String {
     }
     let bare = |word: &str| word.trim_matches([',', '{', '}', ':', '(', ')']).to_owned();
     let told = differ.iter().take(TOLD).map(|&i| {
-        let what = i.checked_sub(1).map_or(String::new(), |before| format!("{} ", bare(one[before])));
+        let before = i.checked_sub(1).map(|before| bare(one[before])).filter(|word| word != "|");
+        let what = before.map_or(String::new(), |word| format!("{word} "));
         format!("{what}{} there, {} now", bare(one[i]), bare(other[i]))
     });
     let more = if differ.len() > TOLD { ", and more" } else { "" };

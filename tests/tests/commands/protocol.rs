@@ -2,7 +2,7 @@
 
 mod decathlon;
 
-use super::{Bench, bench, failure, picture, stdout, text};
+use super::{Bench, bench, failure, picture, run, stdout, text};
 use bundles::plan::Arch;
 use serde_json::Value;
 use std::fs;
@@ -119,15 +119,37 @@ fn skips_differ_in_their_reach_alone_and_share_a_teacher() {
 
     let (code, why) = failure("tailor", &[&args[..], &["--jobs", "2"]].concat());
     assert!(code == 2 && why.contains("--jobs 2: has no effect unless --search sweep"), "{why}");
-    // Once the test images are gone, no accuracy on them is reported.
+    // Once the test images are gone, no accuracy on them is reported, and nothing is trained for that.
+    let document = |reach: &str, name: &str| -> Value {
+        serde_json::from_slice(&fs::read(folder(reach).join(name)).unwrap()).unwrap()
+    };
+    let trained = || ["skips-1", "skips-dense"].map(|reach| metrics(&folder(reach), "matching"));
+    let before = trained();
     assert_ne!(cell(&found, 0, "images, fine-tune", "test %"), "-");
-    fs::remove_dir_all(bench.images.join("test")).unwrap();
+    let (test, aside) = (bench.images.join("test"), bench.folder.path().join("aside"));
+    fs::rename(&test, &aside).unwrap();
     let untested = findings(&args);
     assert_eq!(cell(&untested, 0, "images, fine-tune", "test %"), "-");
+    assert_eq!(trained(), before);
+    for reach in ["skips-1", "skips-dense"] {
+        let report = document(reach, "report.json");
+        let figures = ["teacher_test", "test", "test_n"].map(|key| &report["task"][key]);
+        assert!(figures.into_iter().chain([&report["test_images"]]).all(Value::is_null), "{report}");
+        assert_eq!(report["images"]["test"], 0);
+        assert_eq!(document(reach, "predictions.json")["split"], "val");
+    }
     for (trial, before) in untested["results"].as_array().unwrap().iter().zip(trials) {
         for network in ["teacher", "tailored"] {
             assert!(trial[network]["test"].is_null() && !before[network]["test"].is_null(), "{trial}");
             assert_eq!(trial[network]["val"], before[network]["val"]);
+        }
+    }
+    // When they are back, it is the same as before.
+    fs::rename(&aside, &test).unwrap();
+    let tested = findings(&args);
+    for (trial, before) in tested["results"].as_array().unwrap().iter().zip(trials) {
+        for network in ["teacher", "tailored"] {
+            assert_eq!(trial[network]["test"], before[network]["test"]);
         }
     }
 }
@@ -229,6 +251,13 @@ fn several_data_sets_count_the_backbone_once() {
             }
         }
     }
+    // Nearly half of the twins are held out of one class and kept in the other.
+    for (images, count) in [(&bench.images, 24), (&again, 9)] {
+        for i in 0..count {
+            let twin = images.join(format!("train/below/twin-{i}.png"));
+            fs::copy(images.join(format!("train/above/{i}.png")), twin).unwrap();
+        }
+    }
     let more = [text(&again), "--methods", "fine-tune,features,tailor", "--search", "bisect"];
     // `--data` takes several values: the other one directly follows the first.
     let mut args = protocol("datasets", &bench, &work, &[]);
@@ -260,6 +289,16 @@ fn several_data_sets_count_the_backbone_once() {
     assert_eq!(methods.len(), 3);
     let result = fs::read_to_string(work.join("protocol.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&result).unwrap()["results"], found["results"]);
+
+    // Read back, and each set's own twins are named.
+    let output = run("tailor", &args);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    for images in [&bench.images, &again] {
+        let of = format!("tailor: {}: ", text(images));
+        let is_named = |line: &&str| line.starts_with(&of) && line.contains("of the held-out part of train");
+        assert_eq!(said.lines().filter(is_named).count(), 1, "{of}{said}");
+    }
 
     let page = bench.folder.path().join("page.html");
     stdout("tailor", &["report", text(&work), "-o", text(&page)]);

@@ -16,7 +16,7 @@ fn comparison(ground: &Ground, seed: u64) -> Comparison {
 
 fn dataset(ground: &Ground) -> Dataset {
     let Ground { classes, train, val, .. } = ground.clone();
-    Dataset { classes, train, val: Some(val), test: None }
+    Dataset { place: "images".into(), classes, train, val: Some(val), test: None }
 }
 
 /// Whether the folder has anything of `method`.

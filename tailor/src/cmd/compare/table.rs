@@ -64,7 +64,7 @@ pub fn average(methods: &[Method], outcomes: &[Outcome], backbone: &BackboneSize
 pub fn notes(methods: &[Method]) -> String {
     let figures = "Percentages of parameters and multiply-adds are of the backbone's stem and blocks. Bytes per \
                    switch are what a device must read to change to the task. Training is the time that training \
-                   steps took on this machine, for tailor its teacher's and all candidates'.";
+                   steps took where they ran, for tailor its teacher's and all candidates'.";
     let mut lines = vec![figures.to_string()];
     lines.extend(Method::described(methods));
     lines.join("\n") + "\n"

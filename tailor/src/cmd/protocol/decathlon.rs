@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 /// ROOT/TASK/test (or all of that below ROOT/data). Answers for unlabelled test images go to
 /// WORK/TASK/answers.json and, if the development kit's annotations are present, to WORK/results.json. The
 /// challenge's server accepts that file once it has answers for all ten tasks; runs on some of them (--tasks)
-/// add to it. Images are resized to 72 pixels; each task uses the normalisation of its own images and suitable
-/// augmentation.
+/// add to it if backbone and --size are the same. Images are resized to 72 pixels; each task uses the
+/// normalisation of its own images and suitable augmentation.
 ///
 /// The backbone's own source task is not tailored: its classifier is evaluated as it is.
 #[derive(Debug, clap::Args)]

@@ -64,22 +64,33 @@ impl Answers {
         work.join(event.name).join("answers.json")
     }
 
-    /// The predictions kept at `path`, if `from` describes the network and images they were made from; otherwise
-    /// those of `ask`, which are then kept there.
+    /// The predictions kept at `path`, if `from` describes the network and images they were made from, and `setting`
+    /// the backbone and image size; otherwise those of `ask`, which are then kept there.
     ///
     /// # Errors
     /// Any error of `ask`, [`Error::Data`] if the file holds something else, [`Error::Io`].
-    pub fn kept_or(path: &Path, from: &str, ask: impl FnOnce() -> Result<Answers>) -> Result<Answers> {
-        let json = kept_or(path, from, || Ok(ask()?.json()))?;
+    pub fn kept_or(
+        path: &Path,
+        setting: &str,
+        from: &str,
+        ask: impl FnOnce() -> Result<Answers>,
+    ) -> Result<Answers> {
+        let json = kept_or(path, json!({ "setting": setting, "made": from }), || Ok(ask()?.json()))?;
         Answers::of(&json).ok_or_else(|| malformed(path))
     }
 
     /// The predictions kept at `path`; `None` if there is no such file.
     ///
     /// # Errors
-    /// [`Error::Data`] if the file holds something else; [`Error::Io`].
-    pub fn read(path: &Path) -> Result<Option<Answers>> {
+    /// [`Error::Data`] if they were made in another `setting`, or if the file holds something else; [`Error::Io`].
+    pub fn read(path: &Path, setting: &str) -> Result<Option<Answers>> {
         let Some(json) = read(path)? else { return Ok(None) };
+        let made_in = json["from"]["setting"].as_str();
+        if made_in != Some(setting) {
+            let found = format!("answers of {}", made_in.unwrap_or("a backbone that is not recorded"));
+            let want = format!("run the task with {setting} to add its answers");
+            return Err(Error::data(path.display(), found, want));
+        }
         Answers::of(&json).map(Some).ok_or_else(|| malformed(path))
     }
 
@@ -90,8 +101,7 @@ impl Answers {
     }
 
     fn of(json: &Value) -> Option<Answers> {
-        // Earlier versions kept the list alone.
-        let list = json.get("answers").unwrap_or(json).as_array()?;
+        let list = json["answers"].as_array()?;
         let word = |answer: &Value, key: &str| answer[key].as_str().map(str::to_string);
         let answers = list.iter().map(|answer| Some((word(answer, "file")?, word(answer, "class")?)));
         let (files, classes) = answers.collect::<Option<Vec<_>>>()?.into_iter().unzip();

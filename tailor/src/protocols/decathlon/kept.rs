@@ -1,25 +1,33 @@
 //! Results kept in the work folder together with what they were made from, so that later runs need not repeat
 //! them.
 
+use super::document;
 use crate::{Error, Result};
 use bundles::container::write_atomically;
 use serde_json::Value;
-use std::io::ErrorKind;
 use std::path::Path;
 
+/// What to do about a file that was changed since.
+const REMEDY: &str = "remove the file";
+
 /// The object kept at `path`, if it was made from the same, which `from` describes; otherwise the one that
-/// `compute` makes, which is then kept there.
+/// `compute` makes, which is then kept there with `from`.
 ///
 /// # Errors
 /// Any error of `compute`, [`Error::Data`] if the file is not JSON, [`Error::Io`].
-pub(super) fn kept_or(path: &Path, from: &str, compute: impl FnOnce() -> Result<Value>) -> Result<Value> {
+pub(super) fn kept_or(
+    path: &Path,
+    from: impl Into<Value>,
+    compute: impl FnOnce() -> Result<Value>,
+) -> Result<Value> {
+    let from: Value = from.into();
     if let Some(kept) = read(path)?
         && kept["from"] == from
     {
         return Ok(kept);
     }
     let mut made = compute()?;
-    made["from"] = from.into();
+    made["from"] = from;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     }
@@ -32,16 +40,12 @@ pub(super) fn kept_or(path: &Path, from: &str, compute: impl FnOnce() -> Result<
 /// # Errors
 /// [`Error::Data`] if it is not JSON; [`Error::Io`].
 pub(super) fn read(path: &Path) -> Result<Option<Value>> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| malformed(path)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(path)(error)),
-    }
+    document::read(path, REMEDY)
 }
 
 /// The error for a file that holds something else.
 pub(super) fn malformed(path: &Path) -> Error {
-    Error::data(path.display(), "not as an earlier run left it", "remove the file")
+    Error::data(path.display(), "not as an earlier run left it", REMEDY)
 }
 
 #[cfg(test)]

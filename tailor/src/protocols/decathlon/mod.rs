@@ -10,8 +10,10 @@
 //! the challenge's server has the labels of the test images.
 
 mod answers;
+mod document;
 mod events;
 mod kept;
+mod results;
 mod source_task;
 mod table;
 mod tree;
@@ -23,11 +25,11 @@ pub use table::findings;
 pub use tree::{Annotations, Tests, Tree};
 
 use super::{Lab, Network, Task, Trial};
-use crate::data::{Images, statistics};
+use crate::data::{Images, Size, statistics};
 use crate::pack::PackedTask;
 use crate::source::Source;
 use crate::{Error, Result};
-use bundles::container::Bundle;
+use bundles::container::{Bundle, hex};
 
 /// The result of one task.
 #[derive(Debug, Clone)]
@@ -57,6 +59,11 @@ pub fn normalised(source: &Source, train: &Images) -> Source {
     Source { mean, std, ..source.clone() }
 }
 
+/// What all tasks of one submission share, in words: the backbone, and the size of its images.
+fn setting(source: &Source, Size { height, width }: Size) -> String {
+    format!("backbone {} on images of {width}x{height} pixels", hex(&source.id[..8]))
+}
+
 /// Tailors to one task in its folder of the work folder, and classifies `hidden`, the unlabelled test images,
 /// unless an earlier run did both.
 ///
@@ -71,6 +78,7 @@ pub fn tailored(
 ) -> Result<Entry> {
     let source = normalised(source, &task.dataset.train.images);
     let trial = lab.trial(&source, &task, &format!("{event}/tailored"), &format!("{event}/teacher"))?;
+    let setting = setting(&source, task.dataset.train.images.size());
     let (bundle, classes) = (trial.bundle(&task.name), task.dataset.classes.clone());
     // Its images and the hidden ones need not be in memory at the same time.
     drop(task);
@@ -84,7 +92,7 @@ pub fn tailored(
                 let classify = |images: &_| packed.classify(images);
                 ask(lab, &source, (files, read()?), &classes, packed.preprocess.grey, classify)
             };
-            Some(Answers::kept_or(&Answers::path(lab.work, event), &from, ask)?)
+            Some(Answers::kept_or(&Answers::path(lab.work, event), &setting, &from, ask)?)
         }
     };
     let (network, blocks) = (trial.tailored, trial.blocks.0);

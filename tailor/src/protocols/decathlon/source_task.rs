@@ -1,7 +1,7 @@
 //! The task that the backbone was trained on: its own classifier is evaluated, and nothing is tailored.
 
 use super::kept::{kept_or, malformed};
-use super::{Answers, Entry, Event, Hidden, ask};
+use super::{Answers, Entry, Event, Hidden, ask, setting};
 use crate::data::{Loader, Size, Split};
 use crate::fit::{EVAL_BATCH, about};
 use crate::net::{Net, Pass};
@@ -53,7 +53,7 @@ pub fn of_source(
     let by = about(source, size, &classes);
     let path = lab.work.join(event.name).join("scores.json");
     let scores = match digest {
-        Some(digest) => kept_or(&path, &format!("{by} images {digest}"), measure)?,
+        Some(digest) => kept_or(&path, format!("{by} images {digest}"), measure)?,
         None => measure()?,
     };
     let score = |value: &Value| -> Option<Score> {
@@ -67,7 +67,8 @@ pub fn of_source(
             let path = Answers::path(lab.work, event);
             let classify = |images: &_| Ok(net.forward(images, Pass::Infer)?.logits);
             let ask = || ask(lab, source, (files, read()?), &classes, false, classify);
-            Some(Answers::kept_or(&path, &format!("{by} images {digest}"), ask)?)
+            let (setting, from) = (setting(source, size), format!("{by} images {digest}"));
+            Some(Answers::kept_or(&path, &setting, &from, ask)?)
         }
     };
     let network = whole(&plan, val, score(&scores["test"]))?;

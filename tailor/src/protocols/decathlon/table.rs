@@ -1,12 +1,12 @@
-//! The decathlon's tables, score and results file.
+//! The decathlon's tables and score.
 
-use super::{Answers, EVENTS, Entry, Event, SIZE, Tree};
+use super::results::submit;
+use super::{EVENTS, Entry, Event, SIZE, Tree, setting};
+use crate::Result;
+use crate::data::Size;
 use crate::protocols::{Findings, GFLOPS, Table, Trial, caveats, giga, maybe_percent, millions, percent};
 use crate::source::Source;
-use crate::{Error, Result};
-use bundles::container::write_atomically;
 use serde_json::json;
-use std::io::ErrorKind;
 use std::path::Path;
 
 /// Published results for all ten tasks on the 26-layer wide ResNet: score, mean accuracy and, where
@@ -31,11 +31,11 @@ fn at_published_size(macs: u64, size: usize) -> u64 {
     (macs as f64 * ratio * ratio).round() as u64
 }
 
-/// Writes all predictions that have annotations to `results.json` in the work folder, those of earlier runs too,
-/// and makes the tables. Networks were run on images of height and width `size`.
+/// Writes all predictions that have annotations to `results.json` in the work folder, those of earlier runs with the
+/// same backbone and size too, and makes the tables. Networks were run on images of height and width `size`.
 ///
 /// # Errors
-/// If annotations do not fit the images, or a file cannot be written.
+/// If annotations do not fit the images of `entries`, or a file cannot be written.
 pub fn findings(
     work: &Path,
     tree: &Tree,
@@ -44,7 +44,8 @@ pub fn findings(
     entries: &[Entry],
 ) -> Result<Findings> {
     let mut notes = notes(source, size, entries);
-    notes.extend(submit(work, tree, entries)?);
+    let setting = setting(source, Size { height: size, width: size });
+    notes.extend(submit(work, tree, &setting, entries)?);
     let mut table = Table::new(
         "Tasks",
         [
@@ -153,56 +154,6 @@ impl Total {
     }
 }
 
-/// Writes `results.json` in the challenge's format: the predictions of `entries` and, for the other tasks, those
-/// that earlier runs kept. Removes the file if there are none. Returns what readers need to know about it.
-fn submit(work: &Path, tree: &Tree, entries: &[Entry]) -> Result<Vec<String>> {
-    let (mut results, mut without, mut unannotated) = (Vec::new(), Vec::new(), Vec::new());
-    for event in &EVENTS {
-        let answers = match entries.iter().find(|entry| entry.event == event) {
-            Some(entry) => entry.answers.clone(),
-            None => Answers::read(&Answers::path(work, event))?,
-        };
-        let Some(answers) = answers else {
-            without.push(event.name);
-            continue;
-        };
-        match tree.annotations(event, &answers.classes)? {
-            Some(annotations) => results.extend(answers.results(event, &annotations)?),
-            None => {
-                without.push(event.name);
-                unannotated.push(event.name);
-            }
-        }
-    }
-    let (path, mut notes) = (work.join("results.json"), Vec::new());
-    if results.is_empty() {
-        remove(&path)?;
-    } else {
-        write_atomically(&path, json!(results).to_string().as_bytes())?;
-        notes.push(format!("{} answers for the challenge's server: {}", results.len(), path.display()));
-        if !without.is_empty() {
-            let missing = without.join(", ");
-            notes.push(format!("results.json has no answers for {missing}; the server wants all ten tasks."));
-        }
-    }
-    if !unannotated.is_empty() {
-        notes.push(format!(
-            "No annotations of {}: their answers are in TASK/answers.json but not in results.json, which needs the \
-             image ids from the development kit (--annotations).",
-            unannotated.join(", ")
-        ));
-    }
-    Ok(notes)
-}
-
-/// Removes the file `path`, if there is one.
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path)(error)),
-        _ => Ok(()),
-    }
-}
-
 fn notes(source: &Source, size: usize, entries: &[Entry]) -> Vec<String> {
     let mut notes = vec![
         "Points and mean use test accuracy where test images have labels, otherwise validation accuracy, by which networks were \
@@ -237,55 +188,7 @@ fn notes(source: &Source, size: usize, entries: &[Entry]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocols::Network;
-    use crate::train::Score;
     use bundles::plan::{Arch, Counter, Skips};
-    use serde_json::Value;
-
-    #[test]
-    fn answers_of_earlier_runs_are_submitted_too_and_none_leave_no_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let (root, work) = (folder.path().join("root"), folder.path().join("run"));
-        let annotations = root.join("annotations");
-        std::fs::create_dir_all(&annotations).unwrap();
-        for (task, id) in [("gtsrb", 7), ("svhn", 8)] {
-            let image = |id: u64, file: &str| json!({ "id": id, "file_name": format!("data/{task}/{file}") });
-            let tests = json!({ "images": [image(id, "test/1.png")] });
-            let labelled = [json!({ "image_id": 1, "category_id": 100 * id })];
-            let val = json!({ "images": [image(1, "val/stop/1.png")], "annotations": labelled });
-            for (split, json) in [("test_stripped", tests), ("val", val)] {
-                std::fs::write(annotations.join(format!("{task}_{split}.json")), json.to_string()).unwrap();
-            }
-        }
-        let tree = Tree::open(&root, None).unwrap();
-        let answers = Answers { files: vec!["test/1.png".into()], classes: vec!["stop".into()] };
-        let entry = |task: &str, answers: Option<Answers>| {
-            let val = Score { right: 1, n: 1 };
-            let network = Network { val, test: None, params: 0, own: 0, macs: 0, paper: 0 };
-            Entry { event: Event::named(task).unwrap(), network, trial: None, blocks: 0, answers }
-        };
-        // The ids of the images in the file, and the notes.
-        let submitted = |entries: &[Entry]| -> (Vec<u64>, String) {
-            let notes = submit(&work, &tree, entries).unwrap().join(" ");
-            let results = std::fs::read(work.join("results.json")).unwrap_or_else(|_| b"[]".to_vec());
-            let results: Vec<Value> = serde_json::from_slice(&results).unwrap();
-            (results.iter().map(|result| result["image_id"].as_u64().unwrap()).collect(), notes)
-        };
-        let gtsrb = Answers::path(&work, Event::named("gtsrb").unwrap());
-        Answers::kept_or(&gtsrb, "a bundle", || Ok(answers.clone())).unwrap();
-        let (ids, notes) = submitted(&[entry("svhn", Some(answers.clone()))]);
-        assert_eq!(ids, [7, 8]);
-        let missing = "imagenet12, aircraft, cifar100, daimlerpedcls, dtd, vgg-flowers, omniglot, ucf101";
-        assert!(notes.contains(&format!("no answers for {missing}; ")), "{notes}");
-        // Answers without annotations are no part of it.
-        let (ids, notes) = submitted(&[entry("dtd", Some(answers))]);
-        assert_eq!(ids, [7]);
-        let words = ["No annotations of dtd:", "daimlerpedcls, dtd, vgg-flowers, omniglot, svhn, ucf101; "];
-        assert!(words.iter().all(|word| notes.contains(word)), "{notes}");
-        // This time, gtsrb has no unlabelled test.
-        let (ids, notes) = submitted(&[entry("gtsrb", None)]);
-        assert!(ids.is_empty() && notes.is_empty() && !work.join("results.json").exists(), "{notes}");
-    }
 
     #[test]
     fn multiply_adds_are_scaled_to_those_of_the_published_size() {

@@ -4,7 +4,7 @@
 //! classes, `decathlon-1.0/data/TASK/test/*`. The development kit adds
 //! `decathlon-1.0/annotations/TASK_{train,val,test_stripped}.json` in COCO's format.
 
-use super::Event;
+use super::{Event, document};
 use crate::data::images_below;
 use crate::{Error, Result};
 use serde_json::Value;
@@ -174,17 +174,7 @@ fn images(json: &Value, path: &Path) -> Result<Vec<(u64, String)>> {
 }
 
 fn read(path: &Path) -> Result<Option<Value>> {
-    match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::data(
-                path.display(),
-                format!("not valid JSON ({error})"),
-                "unpack the development kit again",
-            )
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io(path)(error)),
-    }
+    document::read(path, "unpack the development kit again")
 }
 
 #[cfg(test)]
