@@ -19,6 +19,8 @@ pub struct Found {
     memory: Memory,
     /// Images of a `test/` that was left out because they are in no class folder.
     pub(super) unlabelled: Option<Tally>,
+    /// Number of images of a `test/` without labels that are read separately.
+    pub(super) separate: usize,
 }
 
 /// A split of a set.
@@ -108,7 +110,7 @@ pub fn find(path: &Path) -> Result<Found> {
     }
 }
 
-/// Like [`find`], but ignores `test/`, whose images may be unlabelled.
+/// Like [`find`], but ignores `test/`, whose images may be unlabelled: [`Found::beside`] has the summary count them.
 ///
 /// # Errors
 /// As [`find`].
@@ -145,6 +147,7 @@ fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
             place,
             memory: Memory::default(),
             unlabelled: None,
+            separate: 0,
         });
     }
     let (source, mut listing) = Source::open(path, splits)?;
@@ -163,7 +166,7 @@ fn find_splits(path: &Path, splits: &[SplitNames]) -> Result<Found> {
     };
     let (place, unlabelled) = (path.display().to_string(), listing.unlabelled.take());
     let (form, memory) = (Form::Folder(source, listing), Memory::default());
-    Ok(Found { classes, counts, per_class, form, place, memory, unlabelled })
+    Ok(Found { classes, counts, per_class, form, place, memory, unlabelled, separate: 0 })
 }
 
 /// Counts `labels` by class.
@@ -198,6 +201,13 @@ impl Found {
     #[must_use]
     pub fn within(self, memory: Memory) -> Found {
         Found { memory, ..self }
+    }
+
+    /// The same set, beside which the caller reads this many images of `test/` that have no labels.
+    /// [`Found::summary`] says so.
+    #[must_use]
+    pub fn beside(self, unlabelled: usize) -> Found {
+        Found { separate: unlabelled, ..self }
     }
 
     /// Rejects `parts` that would take more memory at `size` than they may, as reading them does.

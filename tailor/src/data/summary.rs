@@ -17,6 +17,7 @@ impl Found {
             _ if what.ends_with('/') => format!("{count} in {what}"),
             _ => format!("{count} {what}"),
         };
+        let without_labels = self.unlabelled.as_ref().map_or(self.separate, |tally| tally.count);
         let mut parts = vec![
             format!(
                 "{} classes, {} training images ({})",
@@ -25,11 +26,11 @@ impl Found {
                 self.balance()
             ),
             of(counts.val, val),
-            of(counts.test, test),
+            match without_labels {
+                0 => of(counts.test, test),
+                count => format!("{count} in test/, without labels"),
+            },
         ];
-        if self.unlabelled.is_some() {
-            parts[2] = "test/ without labels".into();
-        }
         if counts.val == 0 && holds_out {
             parts[1] += " (the --validation fraction is held out)";
         }

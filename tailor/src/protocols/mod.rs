@@ -85,8 +85,17 @@ fn known(task: &str, what: &str, val: Score, test: Option<Score>) -> String {
     format!("{task}: {} (95 % interval of {what}).", splits.join("; "))
 }
 
-/// Adds notes on trials of one task: confidence intervals of accuracies and gaps, where a search ended, and
-/// the meaning of the mark in tables, if it is used.
+/// Which blocks a network lacks, by their number.
+fn without(dropped: usize) -> String {
+    match dropped {
+        0 => "with all blocks".into(),
+        1 => "without 1 block".into(),
+        _ => format!("without {dropped} blocks"),
+    }
+}
+
+/// Adds notes on trials of one task: confidence intervals of accuracies and gaps, where a search ended and
+/// how it can go on, and the meaning of the mark in tables, if it is used.
 fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item = &'a Trial> + Clone) {
     if let Some(Trial { teacher, .. }) = trials.clone().next() {
         notes.push(known(task, "the teacher's accuracy", teacher.val, teacher.test));
@@ -98,17 +107,60 @@ fn caveats<'a>(notes: &mut Vec<String>, task: &str, trials: impl Iterator<Item =
     }
     for trial in trials.clone() {
         if let Some((dropped, why)) = &trial.refused {
-            notes.push(format!("{}: not without {dropped} blocks: {why}.", trial.folder.display()));
+            notes.push(format!("{}: not {}: {why}.", trial.folder.display(), without(*dropped)));
         }
         if let Some((dropped, why)) = &trial.over_budget {
-            notes.push(format!(
-                "{}: over the budget without {dropped} blocks: {why}.",
-                trial.folder.display()
-            ));
+            notes.push(format!("{}: over the budget {}: {why}.", trial.folder.display(), without(*dropped)));
         }
+    }
+    let remedy = "No path is left where too few proxies stay open: train longer or lower --theta; with hard-concrete \
+                  gates, lower --gamma1.";
+    if trials.clone().any(|trial| trial.refused.is_some()) && notes.iter().all(|note| note != remedy) {
+        notes.push(remedy.into());
     }
     let mark = "* no network was within tolerance of the teacher in the end: the most accurate one is shown.";
     if trials.into_iter().any(|trial| !trial.within) && notes.iter().all(|note| note != mark) {
         notes.push(mark.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    #[test]
+    fn notes_say_where_a_search_ended_and_how_it_can_go_on() {
+        let val = Score { right: 1, n: 2 };
+        let network = Network { val, test: None, params: 0, own: 0, macs: 0, paper: 0 };
+        let trial = |dropped: Option<usize>| Trial {
+            folder: PathBuf::from("run"),
+            teacher: network,
+            tailored: network,
+            within: true,
+            gap_margin: 0.0,
+            blocks: (3, 3),
+            proxies: 0,
+            candidates: Vec::new(),
+            dropped: 0,
+            refused: dropped.map(|dropped| (dropped, "no path".into())),
+            over_budget: dropped.map(|dropped| (dropped - 1, "9 of 8".into())),
+        };
+        let said = |trials: &[Trial]| {
+            let mut notes = Vec::new();
+            caveats(&mut notes, "images", trials.iter());
+            notes
+        };
+        let notes = said(&[trial(Some(1)), trial(Some(3))]);
+        for note in [
+            "run: not without 1 block: no path.",
+            "run: over the budget with all blocks: 9 of 8.",
+            "run: not without 3 blocks: no path.",
+            "run: over the budget without 2 blocks: 9 of 8.",
+        ] {
+            assert!(notes.iter().any(|said| said == note), "{note} {notes:?}");
+        }
+        assert_eq!(notes.iter().filter(|note| note.contains("lower --theta")).count(), 1, "{notes:?}");
+        assert!(said(&[trial(None)]).iter().all(|note| !note.contains("--theta")));
     }
 }

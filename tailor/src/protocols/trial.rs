@@ -96,12 +96,15 @@ pub struct Trial {
 impl Lab<'_> {
     /// Tailors `source` to `task` in folder `at` of the work folder, unless that has been done. Where the test
     /// images have changed or gone since, the networks are only evaluated and reported again. The teacher is
-    /// trained in folder `teacher` of the work folder, unless it exists: trials that name the same folder share it.
+    /// trained in folder `teacher` of the work folder, which is another one, unless it exists: trials that name the
+    /// same folder share it. While one works in these folders, other runs are kept out of them.
     ///
     /// # Errors
-    /// [`Error::Training`] if the folder holds a run of other options; any error of a stage.
+    /// [`Error::Training`] if the folder holds a run of other options, or if another run is at work in one of them;
+    /// any error of a stage.
     pub fn trial(&self, source: &Source, task: &Task, at: &str, teacher: &str) -> Result<Trial> {
-        let work = Work::open(self.work.join(at))?;
+        let folder = self.work.join(at);
+        let (_mine, work) = (Claim::alone(&folder)?, Work::open(folder)?);
         let job = |work, progress| Job {
             name: &task.name,
             source: source.clone(),
@@ -116,7 +119,8 @@ impl Lab<'_> {
         };
         let progress = self.progress.for_task(&format!("{at}:"));
         if !job(&work, &progress).is_finished()? {
-            let taught = Work::open(self.work.join(teacher))?;
+            let folder = self.work.join(teacher);
+            let (_lent, taught) = (Claim::alone(&folder)?, Work::open(folder)?);
             let teaching = self.progress.for_task(&format!("{teacher}:"));
             job(&taught, &teaching).begin(false)?;
             job(&work, &progress).run_after(taught.folder())?;
@@ -247,5 +251,42 @@ impl Network {
     /// Accuracy on test or, without a test split, on validation.
     pub fn shown(&self) -> Score {
         self.test.unwrap_or(self.val)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fit::testing;
+
+    #[test]
+    fn folders_in_which_another_run_is_at_work_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let progress = Progress::hidden();
+        let claim = Claim::alone(folder.path()).unwrap();
+        let lab =
+            Lab { work: folder.path(), device: &Device::Cpu, jobs: Some(1), progress: &progress, claim };
+        let ground = testing::ground(1, false);
+        let dataset = Dataset {
+            place: "images".into(),
+            classes: ground.classes,
+            train: ground.train,
+            val: Some(ground.val),
+            test: None,
+        };
+        let task = Task { name: "images".into(), dataset, recipe: Recipe::small() };
+        let folders = ["images/tailored", "images/teacher"];
+        let [at, teacher] = folders;
+        for busy in folders {
+            let other = Claim::alone(&folder.path().join(busy)).unwrap();
+            let refused = lab.trial(&ground.source, &task, at, teacher).unwrap_err().to_string();
+            let words = [busy, "another run is at work in this folder"];
+            assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+            drop(other);
+            // What was claimed is free again.
+            for free in folders {
+                Claim::alone(&folder.path().join(free)).unwrap();
+            }
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! The page about work folders: well-formed, consistent with `report.json`, and safe against markup in class
 //! names.
 
-use super::{Bench, QUICK, bench, failure, number, program, stdout, text};
+use super::{Bench, QUICK, bench, failure, number, pretrain, program, stdout, text};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A class name that careless escaping would turn into a tag.
@@ -113,7 +113,11 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
         assert_eq!(pictures, wrong);
         assert!(wrong >= 6 && html.contains(&format!("{wrong} images of the test split")), "{wrong}");
     }
-    assert!(html.contains("class=\"words\">Without, in turn</th>"), "over words that stand left");
+    let reports = [&one, &two].map(|work| fs::read_to_string(work.join("report.json")).unwrap());
+    let has_words = reports.iter().filter(|report| report.contains("\"finished\":true")).count();
+    let headed = html.matches("class=\"words\">Without, in turn</th>").count();
+    assert_eq!(headed, has_words, "over words that stand left, and not over nothing");
+    assert_eq!(html.matches(">Blocks dropped by choice</th>").count(), 2);
     let (_, means) = html.split_once("Mean ± standard deviation").unwrap();
     assert!(means.contains("<td>2</td>"), "two seeds of the same");
     assert_eq!(html.matches("role=\"img\"").count(), 8, "four plots of each");
@@ -146,8 +150,8 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
             && html.contains("Training</h3>")
     );
 
-    let (code, why) = failure("tailor", &["report", text(&bench.images), "-o", text(&page)]);
-    assert!(code == 1 && why.contains("not a work folder") && why.contains("images"), "{why}");
+    let (code, why) = failure("tailor", &["report", text(&one), text(&bench.images), "-o", text(&page)]);
+    assert!(code == 1 && why.contains(&format!("{}: not a work folder", text(&bench.images))), "{why}");
     let nowhere = at("gone").join("page.html");
     let (code, why) = failure("tailor", &["report", text(&one), "-o", text(&nowhere)]);
     assert!(
@@ -156,6 +160,22 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
             && why.contains(&format!("{} is not one", text(&at("gone")))),
         "{why}"
     );
+    // Only a page is replaced, or an empty file.
+    let is_bundle = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "task");
+    let bundle = fs::read_dir(&one).unwrap().map(|entry| entry.unwrap().path()).find(is_bundle).unwrap();
+    let others = ["report.json", "tuned/result.json", "architecture.svg", "metrics.jsonl"];
+    for file in others.map(|name| one.join(name)).into_iter().chain([bundle]) {
+        let before = fs::read(&file).unwrap();
+        let (code, why) = failure("tailor", &["report", text(&one), text(&two), "-o", text(&file)]);
+        assert!(code == 2 && why.contains(text(&file)) && why.contains("remove it first"), "{why}");
+        assert!(fs::read(&file).unwrap() == before, "{}", file.display());
+    }
+    fs::write(&page, "").unwrap();
+    for _ in 0..2 {
+        stdout("tailor", &["report", text(&one), "-o", text(&page)]);
+        assert_well_formed(&fs::read_to_string(&page).unwrap());
+    }
+
     fs::write(one.join("report.json"), "{").unwrap();
     let (_, why) = failure("tailor", &["report", text(&one)]);
     assert!(why.contains("report.json: not valid JSON"), "{why}");
@@ -166,4 +186,28 @@ fn work_folders_become_a_page_that_says_what_their_reports_say() {
     other.extend(["--work", text(&one), "--name", CLASS]);
     let (_, why) = failure("tailor", &other);
     assert!(why.contains("other options") && why.contains("teach.safetensors"), "{why}");
+}
+
+#[test]
+fn a_pretrained_backbone_is_shown_without_what_only_a_task_has() {
+    let bench = bench();
+    let (work, page) = (bench.folder.path().join("source"), bench.folder.path().join("page.html"));
+    let report = stdout("tailor", &pretrain(&bench, &work, &["--epochs", "2"]));
+    let val = format!("{:.1} %", 100.0 * number(&report, "val"));
+    let show = || {
+        stdout("tailor", &["report", text(&work), "-o", text(&page)]);
+        let html = fs::read_to_string(&page).unwrap();
+        assert_well_formed(&html);
+        assert!(html.contains(">pre-trained<br/>") && html.contains(&format!("<td>{val}</td>")), "{html}");
+        assert!(html.contains(&format!("<dt>Validation</dt><dd>{val}</dd>")), "{html}");
+        assert!(html.contains("<dt>Epochs</dt><dd>2</dd>") && html.contains("Training</h3>"), "{html}");
+        assert!(!html.contains("Missing") && !html.contains(">tailored<br/>"), "{html}");
+        html
+    };
+    let test = format!("<dt>Test</dt><dd>{:.1} %</dd>", 100.0 * number(&report, "test"));
+    let html = show();
+    assert!(html.contains(&test) && html.contains("<dt>Backbone</dt><dd>cifar-resnet8-b</dd>"), "{html}");
+    // As with `--out` elsewhere: the metrics alone are there.
+    fs::remove_file(work.join("images.backbone")).unwrap();
+    assert!(!show().contains(&test));
 }

@@ -118,7 +118,11 @@ impl Decathlon {
         {
             annotations.check(event, files)?;
         }
-        let found = if tests == Tests::Labelled { data::find(&folder)? } else { labelled };
+        let found = match &tests {
+            Tests::Labelled => data::find(&folder)?,
+            Tests::Hidden(files) => labelled.beside(files.len()),
+            Tests::None => labelled,
+        };
         let found = found.within(self.setting.memory.allowed());
         Ok(Ready { event, folder, found, tests, recipe: None })
     }

@@ -50,7 +50,12 @@ fn a_test_without_labels_is_left_out_where_asked_for_and_said_so() {
     assert!(refused.contains("test/10.png: an image outside any class folder"), "{refused}");
     let found = find_skipping_unlabelled(dir.path()).unwrap();
     assert_eq!((found.counts().train, found.counts().test), (8, 0));
-    assert!(found.summary(true).ends_with("; test/ without labels"), "{}", found.summary(true));
+    let said = found.summary(true);
+    assert!(said.ends_with("; 2 in test/, without labels"), "{said}");
+    // The same words where they are not left out but read separately.
+    let separate = find_labelled(dir.path()).unwrap().beside(2);
+    assert_eq!(separate.summary(true), said);
+    assert!(separate.oddities().is_empty(), "{:?}", separate.oddities());
     let odd = found.oddities();
     assert!(odd.len() == 1 && odd[0].ends_with("no labels: 2, the first `test/10.png`"), "{odd:?}");
 

@@ -44,7 +44,10 @@ pub(super) fn submit(work: &Path, tree: &Tree, setting: &str, entries: &[Entry])
     }
     let (path, mut notes) = (work.join("results.json"), Vec::new());
     if results.is_empty() {
-        remove(&path)?;
+        if remove(&path)? {
+            let path = path.display();
+            notes.push(format!("Removed {path}, of an earlier run: no answers belong there now."));
+        }
     } else {
         write_atomically(&path, json!(results).to_string().as_bytes())?;
         notes.push(format!("{} answers for the challenge's server: {}", results.len(), path.display()));
@@ -87,11 +90,12 @@ impl Form {
     }
 }
 
-/// Removes the file `path`, if there is one.
-fn remove(path: &Path) -> Result<()> {
+/// Removes the file `path`. False if there is none.
+fn remove(path: &Path) -> Result<bool> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path)(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(path)(error)),
     }
 }
 
@@ -174,8 +178,13 @@ mod tests {
         let words = ["No annotations of dtd:", "daimlerpedcls, dtd, vgg-flowers, omniglot, svhn, ucf101; "];
         assert!(words.iter().all(|word| notes.contains(word)), "{notes}");
         // This time, gtsrb has no unlabelled test.
+        let path = bench.work.join("results.json");
         let (ids, notes) = bench.submitted("gtsrb", None);
-        assert!(ids.is_empty() && notes.is_empty() && !bench.work.join("results.json").exists(), "{notes}");
+        assert!(ids.is_empty() && !path.exists(), "{notes}");
+        let removed = format!("Removed {}, of an earlier run: no answers belong there now.", path.display());
+        assert_eq!(notes, removed);
+        let (_, notes) = bench.submitted("gtsrb", None);
+        assert!(notes.is_empty(), "there was nothing to remove: {notes}");
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub fn findings(
         giga(total.paper),
         millions(total.together),
     ]);
-    if entries.len() == EVENTS.len() {
+    if is_whole(entries) {
         for (name, points, mean, params, macs) in PUBLISHED {
             score.row([name, points, mean, params, macs, "-"]);
         }
@@ -154,6 +154,11 @@ impl Total {
     }
 }
 
+/// Whether these are all tasks of the challenge, so that published results can be compared.
+fn is_whole(entries: &[Entry]) -> bool {
+    entries.len() == EVENTS.len()
+}
+
 fn notes(source: &Source, size: usize, entries: &[Entry]) -> Vec<String> {
     let mut notes = vec![
         "Points and mean use test accuracy where test images have labels, otherwise validation accuracy, by which networks were \
@@ -162,10 +167,14 @@ fn notes(source: &Source, size: usize, entries: &[Entry]) -> Vec<String> {
         GFLOPS.to_string(),
     ];
     if size != PUBLISHED_SIZE {
-        notes.push(format!(
-            "Published GFLOPs are of {PUBLISHED_SIZE}-pixel images; this run's beside them are scaled from {size} \
-             pixels."
-        ));
+        notes.push(if is_whole(entries) {
+            format!(
+                "Published GFLOPs are of {PUBLISHED_SIZE}-pixel images; this run's beside them are scaled from \
+                 {size} pixels."
+            )
+        } else {
+            format!("GFLOPs at {PUBLISHED_SIZE} px are scaled from {size} pixels.")
+        });
     }
     let names = |of: &dyn Fn(&Event) -> bool| -> Vec<&str> {
         EVENTS.iter().filter(|event| of(event)).map(|event| event.name).collect()
@@ -188,7 +197,24 @@ fn notes(source: &Source, size: usize, entries: &[Entry]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::testing;
+    use crate::protocols::Network;
+    use crate::train::Score;
     use bundles::plan::{Arch, Counter, Skips};
+
+    #[test]
+    fn published_figures_are_explained_only_where_they_are_shown() {
+        let source = testing::ground(1, false).source;
+        let network =
+            Network { val: Score { right: 1, n: 2 }, test: None, params: 0, own: 0, macs: 0, paper: 0 };
+        let entry = |event| Entry { event, network, trial: None, blocks: 0, answers: None };
+        let entries: Vec<Entry> = EVENTS.iter().map(entry).collect();
+        for (shown, is_whole) in [(&entries[..], true), (&entries[1..], false)] {
+            let notes = notes(&source, SIZE, shown).join(" ");
+            assert_eq!(notes.contains("Published GFLOPs are of 64-pixel images"), is_whole, "{notes}");
+            assert!(notes.contains("scaled from 72 pixels."), "{notes}");
+        }
+    }
 
     #[test]
     fn multiply_adds_are_scaled_to_those_of_the_published_size() {

@@ -110,7 +110,7 @@ impl Tree {
     /// The ids of a task's test images and classes; `None` if there are no annotations for it.
     ///
     /// # Errors
-    /// [`Error::Data`] if a file is malformed or a class has no image in it.
+    /// [`Error::Data`] if a file is malformed, those of labelled images are missing, or a class has no image in them.
     pub fn annotations(&self, event: &Event, classes: &[String]) -> Result<Option<Annotations>> {
         let Some(folder) = &self.annotations else { return Ok(None) };
         let file = |split: &str| folder.join(format!("{event}_{split}.json"));
@@ -119,10 +119,12 @@ impl Tree {
         for (id, name) in images(&tests, &file("test_stripped"))? {
             annotations.images.insert(below(&name, event), id);
         }
+        let mut searched = Vec::new();
         // Validation has far fewer images than training, and usually all classes.
         for split in ["val", "train"] {
             let path = file(split);
             let Some(json) = read(&path)? else { continue };
+            searched.push(format!("{event}_{split}.json"));
             let names: HashMap<u64, String> = images(&json, &path)?.into_iter().collect();
             for annotation in json["annotations"].as_array().into_iter().flatten() {
                 let (image, category) = (annotation["image_id"].as_u64(), annotation["category_id"].as_u64());
@@ -137,8 +139,14 @@ impl Tree {
                 return Ok(Some(annotations));
             }
         }
+        if searched.is_empty() {
+            let found = format!("neither {event}_val.json nor {event}_train.json");
+            let want = "add them from the development kit: they have the ids of the classes";
+            return Err(Error::data(folder.display(), found, want));
+        }
         let missing = classes.iter().find(|class| !annotations.categories.contains_key(*class));
-        let found = format!("no image of class `{}` in {event}'s", missing.map_or("", String::as_str));
+        let missing = missing.map_or("", String::as_str);
+        let found = format!("no image of class `{missing}` in {}", searched.join(" or "));
         Err(Error::data(folder.display(), found, BELONGING))
     }
 }
@@ -234,9 +242,15 @@ mod tests {
             let annotation = json!({ "image_id": id, "category_id": category });
             json!({ "images": [image(id, &format!("val/{class}/5.png"))], "annotations": [annotation] })
         };
+        let refused = || tree().annotations(event, &classes).unwrap_err().to_string();
+        let error = refused();
+        assert!(error.contains("annotations: neither svhn_val.json nor svhn_train.json; "), "{error}");
         write("val", of(3, "2", 80_000_001));
-        let error = tree().annotations(event, &classes).unwrap_err().to_string();
-        assert!(error.contains("class `1`") && error.contains("annotations"), "{error}");
+        let error = refused();
+        assert!(error.contains(&format!("no image of class `1` in svhn_val.json; {BELONGING}")), "{error}");
+        write("train", of(4, "2", 80_000_001));
+        let error = refused();
+        assert!(error.contains("no image of class `1` in svhn_val.json or svhn_train.json; "), "{error}");
         write("train", of(4, "1", 80_000_009));
         let annotations = tree().annotations(event, &classes).unwrap().unwrap();
         assert_eq!(annotations.images, HashMap::from([("test/000001.png".to_string(), 7)]));

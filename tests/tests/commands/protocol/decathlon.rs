@@ -84,6 +84,7 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_format() {
     let shown: f64 = cell(&found, 1, "cifar-resnet8-b", "paper's GFLOPs, 64 px").parse().unwrap();
     assert!((shown * 1e9 / mean - 16.0).abs() < 0.1, "{shown}, {mean}");
     assert!(found["notes"].to_string().contains("Without aircraft, cifar100, daimlerpedcls"));
+    assert!(!found["notes"].to_string().contains("Published GFLOPs"), "none are shown");
 
     // The kernels count once, plus what each task owns.
     let kernels = "cifar-resnet8-b".parse::<Arch>().unwrap().plan(16, 16, 2).unwrap().backbone_params();
@@ -173,6 +174,11 @@ fn tasks_are_scored_and_hidden_tests_answered_in_the_challenges_format() {
         fs::write(image, vec![0u8; length as usize]).unwrap();
     }
     assert_eq!(findings(&all)["results"], *results, "read back");
+    // Test images without labels are counted, not called missing or ignored: they are answered.
+    let output = run("tailor", &some("gtsrb"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && !said.contains("ignoring test/"), "{said}");
+    assert!(said.contains("; 16 in val/; 14 in test/, without labels\n"), "{said}");
     // A run on some of the tasks leaves the answers for the others in place.
     fs::remove_dir_all(root.join("data/dtd/test")).unwrap();
     let found = findings(&some("dtd"));
