@@ -123,10 +123,11 @@ impl Job<'_> {
         let drawing = architecture(Architecture {
             title: &format!("{} on {}", self.name, source.arch),
             subtitle: &format!(
-                "{} of {} blocks, {} proxies; validation {:.1} % (teacher {:.1} %)",
+                "{} of {} blocks, {} {}; validation {:.1} % (teacher {:.1} %)",
                 report.blocks,
                 report.blocks_total,
                 report.proxies,
+                if report.proxies == 1 { "proxy" } else { "proxies" },
                 100.0 * report.val.accuracy(),
                 100.0 * report.teacher_val.accuracy()
             ),

@@ -140,6 +140,10 @@ pub(super) fn mistakes(run: &Run) -> Option<String> {
     let wrong = all.filter(|(label, answer)| label != answer).count();
     Some(match wrong {
         0 => format!("<p>No image of the {} split was misclassified.</p>\n", split(run)),
+        1 => format!(
+            "<p>1 image of the {} split was misclassified:</p>\n<div class=\"mistakes\">{figures}</div>\n",
+            split(run)
+        ),
         _ => format!(
             "<p>{wrong} images of the {} split were misclassified; the {} most confident mistakes:</p>\n\
              <div class=\"mistakes\">{figures}</div>\n",

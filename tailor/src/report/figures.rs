@@ -66,12 +66,16 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
     let is_finished = |value: &Value| value["finished"] == true;
     let words = |value: &Value| match value["val"].as_f64() {
         Some(val) => {
-            let proxies = value["proxies"].as_u64().map_or(String::new(), |n| format!(", {n} proxies"));
+            let proxies = &value["proxies"];
+            let proxies =
+                if proxies.is_u64() { format!(", {}", super::proxies(proxies)) } else { String::new() };
             let finished = if is_finished(value) { ", finished" } else { "" };
             let behind = value["behind"]
                 .as_f64()
                 .map_or(String::new(), |gap| format!(", {:.2} points behind", 100.0 * gap));
-            format!("{} blocks dropped{proxies}{finished}: {:.1} %{behind}", value["dropped"], 100.0 * val)
+            let dropped = &value["dropped"];
+            let blocks = if dropped.as_u64() == Some(1) { "block" } else { "blocks" };
+            format!("{dropped} {blocks} dropped by choice{proxies}{finished}: {:.1} %{behind}", 100.0 * val)
         }
         None => String::new(),
     };

@@ -1,12 +1,17 @@
 //! The runs that a named folder stands for: its own, or those of its sub-folders.
 
 use super::run::{Run, folders};
+use crate::baselines::Method;
 use crate::{Error, Result};
 use std::path::Path;
 
+/// Levels of sub-folders that are read: data sets, and the trials of a protocol on each.
+const LEVELS: usize = 2;
+
 impl Run {
-    /// Reads a work folder of `fit`; of `compare`, which has one sub-folder per data set if there are several;
-    /// or of `protocol`, whose own results come before those of its networks. Sub-folders are sorted by name.
+    /// Reads a work folder of `fit` or `pretrain`; of `compare`, which has one sub-folder per data set if there
+    /// are several; or of `protocol`, finished or not. A folder's own results come before those of its
+    /// sub-folders, which are sorted by name.
     ///
     /// # Errors
     /// [`Error::Data`] if it is not a work folder or a file in it is malformed; [`Error::Io`].
@@ -15,42 +20,41 @@ impl Run {
             let found = if folder.exists() { "a file, not a folder" } else { "no such folder" };
             return Err(no_work(folder, found));
         }
-        let mut runs = with_networks(folder)?;
-        if runs.is_empty() {
-            for inner in folders(folder)? {
-                runs.extend(with_networks(&inner)?);
-            }
-        }
+        let mut runs = Vec::new();
+        collect(folder, LEVELS, false, &mut runs)?;
         match runs.is_empty() {
             true => Err(no_work(
                 folder,
-                "neither it nor a folder in it contains a report.json (of fit), a task bundle, a \
-                 metrics.jsonl, a METHOD/result.json (of compare) or a protocol.json (of protocol)",
+                "neither it nor a folder up to two levels below it contains a report.json (of fit), a task \
+                 bundle, a metrics.jsonl, a METHOD/result.json (of compare) or a protocol.json (of protocol)",
             )),
             false => Ok(without_lent_teachers(runs)),
         }
     }
 }
 
-/// The run of a folder. A protocol without networks of its own is followed by those of its sub-folders, which
-/// are trials, data sets of a comparison, or folders of trials.
-fn with_networks(folder: &Path) -> Result<Vec<Run>> {
-    let Some(run) = Run::of(folder)? else { return Ok(Vec::new()) };
-    let is_protocol_alone = !run.protocol.is_null() && !run.has_networks();
-    let mut runs = vec![run];
-    if is_protocol_alone {
+/// Adds the run of a folder and those of its sub-folders, down to `levels` below it. Those of a protocol are
+/// read to the last level wherever it is found, unless it is itself `within` one.
+fn collect(folder: &Path, levels: usize, within: bool, runs: &mut Vec<Run>) -> Result<()> {
+    let run = Run::of(folder)?;
+    let is_protocol = run.as_ref().is_some_and(|run| !run.protocol.is_null());
+    let has_networks = run.as_ref().is_some_and(Run::has_networks);
+    let levels = if is_protocol && !within { LEVELS } else { levels };
+    runs.extend(run);
+    if levels > 0 {
         for inner in folders(folder)? {
-            match Run::of(&inner)? {
-                Some(run) => runs.push(run),
-                None => {
-                    for trial in folders(&inner)? {
-                        runs.extend(Run::of(&trial)?);
-                    }
-                }
+            // The networks of other methods are part of the folder's own run.
+            if !(has_networks && is_method(&inner)) {
+                collect(&inner, levels - 1, within || is_protocol, runs)?;
             }
         }
     }
-    Ok(runs)
+    Ok(())
+}
+
+/// Whether a folder is that of one method of `compare`.
+fn is_method(folder: &Path) -> bool {
+    folder.join("result.json").exists() || Method::ALL.iter().any(|method| folder.ends_with(method.name()))
 }
 
 /// Leaves out teachers that were trained for others to borrow: the metrics of those begin with a copy of theirs.
@@ -66,7 +70,7 @@ fn without_lent_teachers(runs: Vec<Run>) -> Vec<Run> {
 }
 
 fn no_work(folder: &Path, found: &str) -> Error {
-    let want = "give a work folder of `tailor fit`, `tailor compare` or `tailor protocol`";
+    let want = "give a work folder of `tailor fit`, `tailor pretrain`, `tailor compare` or `tailor protocol`";
     Error::data(folder.display(), format!("not a work folder: {found}"), want)
 }
 
@@ -97,6 +101,53 @@ mod tests {
         let names = |runs: Vec<Run>| runs.into_iter().map(|run| run.name).collect::<Vec<_>>();
         assert_eq!(names(Run::read(folder.path()).unwrap()), ["digits", "signs"]);
         assert_eq!(names(Run::read(&folder.path().join("signs")).unwrap()), ["signs"]);
+    }
+
+    /// The folders of `runs` within `work`.
+    fn places(runs: &[Run], work: &Path) -> Vec<String> {
+        let at = |run: &Run| Path::new(&run.folder).strip_prefix(work).unwrap().display().to_string();
+        runs.iter().map(at).collect()
+    }
+
+    #[test]
+    fn the_networks_of_a_folder_do_not_hide_those_below_it() {
+        let folder = tempfile::tempdir().unwrap();
+        leave(
+            folder.path(),
+            &[
+                ("dan/result.json", RESULT),
+                ("tailor/metrics.jsonl", TAUGHT),
+                ("digits/dan/result.json", RESULT),
+                ("digits/tailor/report.json", REPORT),
+                ("later/signs/report.json", REPORT),
+            ],
+        );
+        let runs = Run::read(folder.path()).unwrap();
+        assert_eq!(places(&runs, folder.path()), ["", "digits", "later/signs"]);
+        let page = page(&runs);
+        let rows = |method: &str| page.matches(&format!(">{method}<br/>")).count();
+        assert_eq!((rows("dan"), rows("tailored")), (2, 2), "{page}");
+    }
+
+    #[test]
+    fn the_finished_networks_of_an_unfinished_protocol_are_shown_and_it_is_said() {
+        let trial = r#"{"name":"signs","data":"signs","command":["tailor","protocol","skips"]}"#;
+        let folder = tempfile::tempdir().unwrap();
+        let work = folder.path();
+        leave(work, &[("signs/skips-1/report.json", trial), ("signs/notes/words.txt", "")]);
+        let (data, trial) = (work.join("signs"), work.join("signs/skips-1"));
+        let all = [work, data.as_path(), trial.as_path()];
+        for named in all {
+            let runs = Run::read(named).unwrap();
+            assert_eq!(places(&runs, work), ["signs/skips-1"]);
+            let said = format!("when it has finished. Its trials so far: {}.</p>", trial.display());
+            assert!(page(&runs).contains(&said), "{}", named.display());
+        }
+        leave(work, &[("protocol.json", r#"{"title":"Tasks"}"#)]);
+        for named in all {
+            let page = page(&Run::read(named).unwrap());
+            assert!(page.contains(">tailored<br/>") && !page.contains("Its trials so far"), "{page}");
+        }
     }
 
     #[test]
@@ -136,9 +187,7 @@ mod tests {
             leave(&work, &[("protocol.json", PROTOCOL), ("a.svg", "<svg/>")]);
             for named in [work.as_path(), folder.path()] {
                 let runs = Run::read(named).unwrap();
-                let at =
-                    |run: &Run| Path::new(&run.folder).strip_prefix(&work).unwrap().display().to_string();
-                assert_eq!(runs.iter().map(at).collect::<Vec<_>>(), want);
+                assert_eq!(places(&runs, &work), want);
                 let page = page(&runs);
                 assert_eq!(page.matches("<h3>by cost</h3>").count(), 1, "{want:?}");
                 assert!(page.contains("Every network of every folder"), "{want:?}");

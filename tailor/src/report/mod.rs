@@ -4,9 +4,11 @@
 //! All text from a folder is escaped.
 
 mod answers;
+mod candidates;
 mod figures;
 mod folder;
 mod html;
+mod pretrain;
 mod protocol;
 mod run;
 mod summary;
@@ -14,10 +16,12 @@ mod summary;
 pub use run::Run;
 
 use crate::draw::escape;
-use crate::fit::count;
 use crate::shell::quoted;
-use html::{cell, figure, head, picture, table, words};
+use html::{figure, picture};
 use serde_json::Value;
+
+/// What every page begins with.
+pub const START: &str = "<!DOCTYPE html>";
 
 const STYLE: &str = include_str!("style.css");
 
@@ -51,6 +55,7 @@ pub fn page(runs: &[Run]) -> String {
         body += &format!("<nav aria-label=\"Work folders\"><ul>{links}</ul></nav>\n");
     }
     runs.iter().for_each(|run| body += &protocol::section(run));
+    body += &protocol::unfinished(runs);
     // There are none if only the files of a protocol itself were kept.
     if runs.iter().any(Run::has_networks) {
         body += &format!(
@@ -63,7 +68,7 @@ pub fn page(runs: &[Run]) -> String {
         body += &section(i, run, &baselines);
     }
     format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+        "{START}\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
          <meta name=\"color-scheme\" content=\"light dark\"/>\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
          <body>\n<main>\n{body}</main>\n</body>\n</html>\n"
@@ -92,7 +97,7 @@ fn section(i: usize, run: &Run, baselines: &[&Value]) -> String {
     let plot = figures::complexity(run, baselines).map(|plot| figure(&plot));
     part(
         "Accuracy and cost",
-        plot.map(|plot| format!("<div class=\"figures\">{plot}</div>{}", candidates(run))),
+        plot.map(|plot| format!("<div class=\"figures\">{plot}</div>{}", candidates::listed(run))),
     );
     part("Architecture", run.drawing.as_ref().map(|drawing| architecture(run, drawing)));
     let curves: String = figures::curves(run).iter().map(figure).collect();
@@ -105,6 +110,11 @@ fn section(i: usize, run: &Run, baselines: &[&Value]) -> String {
 /// A number from a report as text, escaped in case something else was written in its place.
 fn plain(value: &Value) -> String {
     escape(&value.to_string())
+}
+
+/// A number of proxies, from a report: `1 proxy`, `2 proxies`.
+fn proxies(n: &Value) -> String {
+    format!("{n} {}", if n.as_u64() == Some(1) { "proxy" } else { "proxies" })
 }
 
 fn facts(run: &Run) -> String {
@@ -129,9 +139,9 @@ fn facts(run: &Run) -> String {
     });
     let blocks = report["task"]["blocks"].as_u64().map(|blocks| {
         format!(
-            "{blocks} of {} blocks, {} proxies",
+            "{blocks} of {} blocks, {}",
             plain(&report["task"]["blocks_total"]),
-            plain(&report["task"]["proxies"])
+            escape(&proxies(&report["task"]["proxies"]))
         )
     });
     let task = &report["task"];
@@ -152,12 +162,17 @@ fn facts(run: &Run) -> String {
     });
     let bundle =
         report["task"]["bundle_bytes"].as_f64().map(|bytes| format!("{}, compressed", summary::kib(bytes)));
+    let percent = |value: &Value| value.as_f64().map(|share| format!("{:.1} %", 100.0 * share));
+    let pretrained = &report["pretrained"];
     let rows = [
         ("Folder", Some(escape(&run.folder))),
         ("Data", text(&report["data"])),
         ("Images", counted),
         ("Classes", report["classes"].as_array().map(|classes| classes.len().to_string())),
         ("Backbone", text(&report["backbone"]["arch"])),
+        ("Epochs", number(&pretrained["epochs"])),
+        ("Validation", percent(&pretrained["val"])),
+        ("Test", percent(&pretrained["test"])),
         ("Kept", blocks),
         ("Within tolerance", within),
         ("Cost", cost),
@@ -189,67 +204,14 @@ fn recipe(options: &Value) -> String {
     format!("<details><summary>Recipe</summary>{shown}</details>\n")
 }
 
-/// The column that lists what was removed for a candidate.
-const TAKEN: &str = "Without, in turn";
-
-/// All candidates as a table, which also contains what the plot shows.
-fn candidates(run: &Run) -> String {
-    let whole = run.report["backbone"]["macs"].as_f64().unwrap_or(f64::NAN);
-    // Bisection tries them in a different order.
-    let mut tried: Vec<&Value> = run.report["candidates"].as_array().into_iter().flatten().collect();
-    tried.sort_by_key(|candidate| candidate["dropped"].as_u64());
-    let rows = tried.into_iter().map(|candidate| {
-        let chosen = if run.is_chosen(candidate) { " (chosen)" } else { "" };
-        let name = head(&format!("{}{chosen}", plain(&candidate["dropped"])));
-        match (candidate["val"].as_f64(), candidate["macs"].as_u64(), candidate["params"].as_u64()) {
-            (Some(val), Some(macs), Some(params)) => {
-                let share = format!("{} ({:.0} %)", count(macs), 100.0 * macs as f64 / whole);
-                let number = |key: &str| candidate[key].as_u64().map_or(String::new(), |n| n.to_string());
-                let mut taken = candidate["stage"].as_str().map_or(String::new(), crate::fit::taken);
-                let over = candidate["cost"].as_f64().zip(run.report["task"]["budget"].as_f64());
-                let marks = [
-                    ("finished", candidate["finished"] == true),
-                    ("over budget", over.is_some_and(|(cost, budget)| cost > budget)),
-                ];
-                for (mark, _) in marks.into_iter().filter(|(_, holds)| *holds) {
-                    taken += &format!("{}{mark}", if taken.is_empty() { "" } else { "; " });
-                }
-                let val = format!("{:.1} %", 100.0 * val);
-                let behind =
-                    candidate["behind"].as_f64().map_or(String::new(), |gap| format!("{:.2}", 100.0 * gap));
-                let (lost, won) = (number("lost"), number("won"));
-                let cells = [number("proxies"), val, behind, lost, won, share, count(params)];
-                name + &words(&escape(&taken), 1) + &cells.map(|text| cell(&text)).concat()
-            }
-            _ => {
-                let told = [("refused", ""), ("over_budget", "over budget: "), ("diverged", "diverged: ")];
-                let said = |(key, what): (&str, &str)| Some(format!("{what}{}", candidate[key].as_str()?));
-                let why = told.into_iter().find_map(said);
-                name + &words(&escape(why.as_deref().unwrap_or("no result recorded")), 8)
-            }
-        }
-    });
-    let heads = [
-        "Blocks dropped",
-        TAKEN,
-        "Proxies",
-        "Validation",
-        "Points behind",
-        "Only teacher correct",
-        "Only it correct",
-        "Multiply-adds",
-        "Parameters",
-    ];
-    table("Candidates", &heads, &[TAKEN], rows)
-}
-
 fn architecture(run: &Run, drawing: &str) -> String {
     let strip = run.report["survivors"].as_str().unwrap_or_default();
     let task = &run.report["task"];
     let alt = match task["blocks"].as_u64() {
         Some(blocks) => format!(
-            "{blocks} of {} universal blocks and {} proxies survive: {strip}",
-            task["blocks_total"], task["proxies"]
+            "{blocks} of {} universal blocks and {} survive: {strip}",
+            task["blocks_total"],
+            proxies(&task["proxies"])
         ),
         None => format!("Which blocks and proxies survive: {strip}"),
     };
@@ -310,5 +272,15 @@ mod tests {
             "<details><summary>Recipe</summary><pre>a &lt; b</pre></details>\n"
         );
         assert!(!page.contains("<td>3.0 KiB"), "compressed next to uncompressed sizes");
+    }
+    #[test]
+    fn one_proxy_is_not_in_the_plural() {
+        for (kept, said) in [(0, "0 proxies"), (1, "1 proxy"), (2, "2 proxies")] {
+            let task = serde_json::json!({ "blocks": 3, "blocks_total": 9, "proxies": kept });
+            let report = serde_json::json!({ "task": task, "survivors": "x" });
+            let page = page(&[Run { report, drawing: Some("<svg/>".into()), ..Run::default() }]);
+            assert!(page.contains(&format!("<dd>3 of 9 blocks, {said}</dd>")), "{page}");
+            assert!(page.contains(&format!("3 of 9 universal blocks and {said} survive")), "{page}");
+        }
     }
 }

@@ -38,6 +38,19 @@ pub(super) fn section(run: &Run) -> String {
     out + "</section>\n"
 }
 
+/// A note on trials of protocols that have not written their results; empty if there are none.
+pub(super) fn unfinished(runs: &[Run]) -> String {
+    let trials = runs.iter().filter(|run| run.lacks_protocol).map(|run| escape(&run.folder));
+    let trials = trials.collect::<Vec<_>>().join(", ");
+    if trials.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<p class=\"missing\">Missing: protocol.json (tables and figures), which a protocol writes when it has \
+         finished. Its trials so far: {trials}.</p>\n"
+    )
+}
+
 fn rows(found: &Value) -> String {
     let words = |value: &'_ Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(|word| word.as_str().map(str::to_string)).collect()

@@ -1,5 +1,6 @@
 //! What a work folder holds for a report: everything available, with a list of what is missing.
 
+use super::pretrain;
 use crate::{Error, Result};
 use bundles::container::Bundle;
 use bundles::plan::Counter;
@@ -34,15 +35,22 @@ pub struct Run {
     pub protocol: Value,
     /// Its figures, as SVG, in order; `None` for missing ones.
     pub figures: Vec<Option<String>>,
+    /// Whether it is a trial of a protocol whose `protocol.json` is not there.
+    pub lacks_protocol: bool,
     /// Missing files, and what they would have contributed.
     pub missing: Vec<String>,
 }
 
 impl Run {
-    /// Whether the folder has anything on a tailored task; folders with only baselines appear in the tables
-    /// and in other runs' plots.
+    /// Whether the folder has anything on a tailored task or a pre-training; folders with only baselines appear
+    /// in the tables and in other runs' plots.
     pub(super) fn is_fitted(&self) -> bool {
         !self.report.is_null() || !self.epochs.is_empty()
+    }
+
+    /// Whether it is a backbone's pre-training.
+    pub(super) fn is_pretrained(&self) -> bool {
+        self.report["pretrained"].is_object()
     }
 
     /// Whether the folder has any network; that of a protocol may have them only in its sub-folders.
@@ -77,19 +85,24 @@ impl Run {
         let bundle = bundle(folder)?;
         let metrics = text(&folder.join("metrics.jsonl"))?;
         let (protocol, figures) = protocol(folder)?;
-        let nothing = report.is_none() && bundle.is_none() && metrics.is_none() && baselines.is_empty();
-        if nothing && protocol.is_null() {
+        let trained = report.is_some() || bundle.is_some() || metrics.is_some();
+        if !trained && baselines.is_empty() && protocol.is_null() {
             return Ok(None);
         }
-        let fitted = report.is_some() || bundle.is_some() || metrics.is_some();
+        let epochs: Vec<Value> = metrics
+            .iter()
+            .flat_map(|text| text.lines())
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        let pretrained = match (&report, &bundle) {
+            (None, None) => pretrain::report(folder, &epochs)?,
+            _ => None,
+        };
+        let fitted = trained && pretrained.is_none();
         if report.is_none() && fitted {
             missing.push("report.json (test accuracy, candidates, recipe)".to_string());
             report = bundle.map(|path| from_bundle(&path)).transpose()?;
         }
-        let epochs = match metrics {
-            Some(text) => text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect(),
-            None => Vec::new(),
-        };
         let predictions = json(&folder.join("predictions.json"))?.unwrap_or_default();
         let drawing = text(&folder.join("architecture.svg"))?;
         for (there, told) in [
@@ -110,7 +123,8 @@ impl Run {
             }
             mistakes.push(picture);
         }
-        let report = report.unwrap_or_default();
+        let report = report.or(pretrained).unwrap_or_default();
+        let lacks_protocol = report["command"][1] == "protocol" && !is_below_protocol(folder)?;
         let of_folder = || folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
         let name = report["name"].as_str().map_or_else(of_folder, str::to_string);
         let folder = folder.display().to_string();
@@ -125,6 +139,7 @@ impl Run {
             baselines,
             protocol,
             figures,
+            lacks_protocol,
             missing,
         }))
     }
@@ -186,7 +201,7 @@ fn json(path: &Path) -> Result<Option<Value>> {
 }
 
 /// Entries of `folder`, sorted by name.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(Error::io(folder))?;
     let mut paths: Vec<PathBuf> =
         entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<_>>().map_err(Error::io(folder))?;
@@ -205,6 +220,12 @@ fn protocol(folder: &Path) -> Result<(Value, Vec<Option<String>>)> {
     let files = protocol["figures"].as_array().into_iter().flatten().map(|figure| plain(&figure["file"]));
     let figures: Vec<Option<String>> = files.map(|file| text(&folder.join(file))).collect::<Result<_>>()?;
     Ok((protocol, figures))
+}
+
+/// Whether `folder`, or one of the two above it, holds the results of a protocol.
+fn is_below_protocol(folder: &Path) -> Result<bool> {
+    let folder = folder.canonicalize().map_err(Error::io(folder))?;
+    Ok(folder.ancestors().take(3).any(|above| above.join("protocol.json").exists()))
 }
 
 fn baselines(folder: &Path) -> Result<Vec<Value>> {

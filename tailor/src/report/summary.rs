@@ -80,7 +80,27 @@ fn rows(run: &Run) -> Vec<Row> {
         is_known.then(|| format!("{method}\n{data}\n{backbone}\n{size}\n{classes}\n{recipe}\n{images}"))
     };
     let mut rows = Vec::new();
-    if !report.is_null() {
+    let is_shown = !report.is_null() && !run.is_pretrained();
+    if run.is_pretrained() {
+        // The number of images is not recorded.
+        let score = |key: &str| Some((number(&report["pretrained"][key])?, 0));
+        rows.push(Row {
+            folder: run.folder.clone(),
+            method: "pre-trained".into(),
+            data: data.clone(),
+            seed,
+            group: None,
+            val: score("val"),
+            test: score("test"),
+            params: backbone.0,
+            task_params: None,
+            macs: backbone.1,
+            bytes: None,
+            seconds: run.seconds(),
+            backbone,
+        });
+    }
+    if is_shown {
         let task = &report["task"];
         // Reports of earlier versions have only the backbone's figures, without a classifier.
         let of_teacher = |key: &str| number(&report["teacher"][key]).or(number(&report["backbone"][key]));
@@ -116,7 +136,6 @@ fn rows(run: &Run) -> Vec<Row> {
             backbone,
         });
     }
-    let is_shown = !report.is_null();
     let others = run.baselines.iter().filter(|result| !(is_shown && result["method"] == TAILORED));
     rows.extend(others.map(|result| {
         let score = |key: &str| {
