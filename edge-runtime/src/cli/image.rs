@@ -184,6 +184,7 @@ impl Frames {
         if image.pixels.try_reserve_exact(size).is_err() {
             return Err(self.wrong("a PNG image too large for this machine's memory", "a smaller one"));
         }
+        image.pixels = Vec::new();
         image.pixels = vec![0; size];
         let info = reader.next_frame(&mut image.pixels).map_err(wrong)?;
         (image.width, image.height) = (info.width as usize, info.height as usize);

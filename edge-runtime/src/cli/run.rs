@@ -50,6 +50,8 @@ struct Order {
     step: bool,
     /// Whether to give every frame to all tasks.
     each: bool,
+    /// Whether there may be tasks whose turn never comes; of others, each switch says what is wrong.
+    polls: bool,
 }
 
 fn run(args: &Args) -> Result<()> {
@@ -97,8 +99,8 @@ fn run(args: &Args) -> Result<()> {
 struct Metrics {
     /// A file, not a link to it; `stdout` under whatever name.
     place: Option<String>,
-    /// Whether it is a regular file, which is replaced; others (standard output, a device, a pipe) are written
-    /// once, at the end.
+    /// Whether it is a regular file, or will be: it is replaced. Others (standard output, a device, a pipe, a link
+    /// to what is not there yet) are written once, at the end.
     is_file: bool,
     written: Option<Instant>,
     /// Whether a write error has been reported.
@@ -107,17 +109,23 @@ struct Metrics {
 
 impl Metrics {
     fn new(place: Option<&str>) -> Metrics {
-        let place = place.map(|place| {
-            let there = std::fs::canonicalize(place).ok();
-            // Where answers go, whatever it is: writing to it as a file would overwrite them.
-            if there.is_some() && there == std::fs::canonicalize("/dev/stdout").ok() {
-                return "stdout".into();
-            }
-            there.and_then(|there| there.into_os_string().into_string().ok()).unwrap_or(place.into())
-        });
-        let is_file =
-            |place: &String| place != "stdout" && std::fs::metadata(place).map_or(true, |is| is.is_file());
-        Metrics { is_file: place.as_ref().is_some_and(is_file), place, written: None, failed: false }
+        let mut metrics = Metrics { place: None, is_file: false, written: None, failed: false };
+        let Some(place) = place else { return metrics };
+        let there = std::fs::canonicalize(place).ok();
+        // Where answers or errors go, whatever that is: replacing it would lose them.
+        let is = |stream| place == stream || there.is_some() && there == std::fs::canonicalize(stream).ok();
+        if place == "stdout" || is("/dev/stdout") {
+            metrics.place = Some("stdout".into());
+            return metrics;
+        }
+        metrics.is_file = match &there {
+            Some(there) => there.is_file() && !is("/dev/stderr"),
+            // Not so a link to what is not there yet.
+            None => std::fs::symlink_metadata(place).is_err(),
+        };
+        let there = there.and_then(|there| there.into_os_string().into_string().ok());
+        metrics.place = Some(there.unwrap_or(place.into()));
+        metrics
     }
 
     /// Updates the file after a frame if a second has passed.
@@ -183,7 +191,9 @@ fn milliseconds(text: &str) -> Result<Duration> {
 fn order(args: &Args, runtime: &Runtime, loaded: Vec<(TaskId, PathBuf)>) -> Result<Order> {
     let stream = args.flag("--stream");
     let (step, each) = (args.flag("--alternate") || args.value("--script").is_some(), args.flag("--each"));
-    let Some(script) = args.value("--script") else { return Ok(Order { tasks: loaded, stream, step, each }) };
+    let Some(script) = args.value("--script") else {
+        return Ok(Order { tasks: loaded, stream, step, each, polls: !step && !each });
+    };
     let known = || runtime.resident().map(|(_, task)| task.name()).collect::<Vec<_>>().join(", ");
     let named = script.split(',').map(|name| {
         let mut files = loaded.iter().filter(|(_, path)| store::is_named(path, name));
@@ -194,7 +204,7 @@ fn order(args: &Args, runtime: &Runtime, loaded: Vec<(TaskId, PathBuf)>) -> Resu
         };
         found.cloned().ok_or_else(|| usage(format!("task `{name}`"), &known()))
     });
-    Ok(Order { tasks: named.collect::<Result<_>>()?, stream, step, each })
+    Ok(Order { tasks: named.collect::<Result<_>>()?, stream, step, each, polls: true })
 }
 
 fn frames(
@@ -232,8 +242,7 @@ fn frames(
                     Err(error) => complain(&error),
                     Ok(scores) => json::print(&line(args.flag("--json"), name, &scores, start.elapsed()))?,
                 }
-                // With steps, each switch says what is wrong with its task.
-                if !order.step && !order.each {
+                if order.polls {
                     while let Err(error) = runtime.poll() {
                         complain(&error);
                     }

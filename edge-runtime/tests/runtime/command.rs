@@ -357,7 +357,8 @@ fn a_damaged_bundle_is_reported_even_if_its_turn_never_comes() {
     assert_eq!(err.matches("signs.task").count(), 1, "{err}");
     // While the frames have not ended, too.
     let mut command = Command::new(env!("CARGO_BIN_EXE_edge-runtime"));
-    command.args(["run", "--store", at, "--stream", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let words = ["run", "--store", at, "--stream", "--script", "digits,fashion", "-"];
+    command.args(words).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let mut camera = child.stdin.take().unwrap();
     let errors = BufReader::new(child.stderr.take().unwrap());

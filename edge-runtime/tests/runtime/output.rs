@@ -79,6 +79,13 @@ fn metrics_are_written_while_frames_run() {
     let out = ok(&["run", "--store", arguments[2], "--metrics", device.to_str().unwrap(), "-"], &frames);
     assert!(std::fs::symlink_metadata(&device).unwrap().is_symlink());
     assert_eq!(out.matches("\nedge_runtime_frames_total ").count(), 1, "{out}");
+    // A link to what is not there yet stays, too.
+    let later = directory.path().join("later.prom");
+    std::fs::remove_file(&place).unwrap();
+    std::os::unix::fs::symlink(&place, &later).unwrap();
+    ok(&["run", "--store", arguments[2], "--metrics", later.to_str().unwrap(), "-"], &frames);
+    assert!(std::fs::symlink_metadata(&later).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(&place).unwrap().contains("edge_runtime_frames_total 3\n"));
     // Nor is standard output, if that is a file: it gets both, answers and metrics.
     for name in ["/dev/stdout", "both"] {
         let both = directory.path().join("both");

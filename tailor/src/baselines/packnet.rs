@@ -67,9 +67,6 @@ pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> 
     let pass = if first { Pass::Train } else { Pass::Infer };
     let [train, retrain] = stages(bench.epochs());
     let run = format!("pruned {backbone_pruned} {PRUNED} after {:?}", before.tasks);
-    // A task that was the last one, or is now, has been trained otherwise.
-    let others: &[&str] = if bench.is_last { &[TRAINED, KEPT] } else { &[LAST] };
-    others.iter().try_for_each(|stage| bench.forget(stage))?;
     let mut params = before.open(&plan, bench)?;
     let fit =
         |stage, epochs, params: &mut Params| bench.fit((stage, &run), epochs, &plan, params, pass, &kernel);
@@ -80,6 +77,9 @@ pub(super) fn train(bench: &Bench<'_>, backbone_pruned: f64) -> Result<Trained> 
         prune(&plan, &mut params)?;
         fit(KEPT, retrain, &mut params)?
     };
+    // A task that was the last one, or is now, was trained otherwise.
+    let others: &[&str] = if bench.is_last { &[TRAINED, KEPT] } else { &[LAST] };
+    others.iter().try_for_each(|stage| bench.forget(stage))?;
 
     let packed = before.close(&plan, &params, &bench.ground.identity)?;
     let parts = Parts::of(&plan)?;

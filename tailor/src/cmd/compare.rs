@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples: tailor compare --backbone net.backbone --data photos.zip --work run/compare\n          \
-                        tailor compare --backbone net.backbone --data signs.zip digits.zip --work run/compare \\\n          \
+                        tailor compare --backbone net.backbone --data signs.zip digits.zip --work run/both \\\n          \
                         \x20       --methods fine-tune,piggyback,tailor --crop 4"
 )]
 pub struct Compare {
@@ -164,23 +164,24 @@ impl Compare {
     /// Refuses a work folder whose networks lie elsewhere than this run would look for them and leave its own:
     /// directly in it with one data set, in folders named after the data with several.
     fn refuse_other_layout(&self) -> Result<()> {
-        let is_method = |path: &Path| Method::ALL.iter().any(|method| path.ends_with(method.name()));
-        let folders = |path: &Path| -> Result<Vec<PathBuf>> {
-            let entries = path.read_dir().map_err(Error::io(path))?.flatten().map(|entry| entry.path());
-            Ok(entries.filter(|path| path.is_dir()).collect())
+        let one_in = |folder: &Path| {
+            let results = Method::ALL.iter().map(|method| folder.join(method.name()).join("result.json"));
+            results.into_iter().find_map(|result| Outcome::read(&result).ok()?)
         };
-        let (methods, others): (Vec<_>, Vec<_>) =
-            folders(&self.work)?.into_iter().partition(|path| is_method(path));
-        let mut of_several = false;
-        for other in others {
-            of_several |= folders(&other)?.iter().any(|path| is_method(path));
+        let there = if self.data.len() > 1 {
+            one_in(&self.work).map(|_| "networks for one data set, without a folder for it")
+        } else {
+            let inner = self.work.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+            let mut of_data = inner.filter_map(|folder| Some(folder.ends_with(one_in(&folder)?.data)));
+            of_data.any(|is| is).then_some("networks for several data sets, in a folder for each")
+        };
+        match there {
+            None => Ok(()),
+            Some(there) => {
+                let want = "choose another work folder";
+                Err(Error::training(self.work.display(), format!("holds {there}"), want))
+            }
         }
-        let there = match self.data.len() {
-            1 if of_several => "networks for several data sets, in a folder for each",
-            2.. if !methods.is_empty() => "networks for one data set, without a folder for it",
-            _ => return Ok(()),
-        };
-        Err(Error::training(self.work.display(), format!("holds {there}"), "choose another work folder"))
     }
 
     /// Warns if tailoring selected by too few images.

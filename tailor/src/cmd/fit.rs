@@ -106,10 +106,17 @@ impl Fit {
                 (None, 0) => "pruned network",
                 (None, _) => "finished network",
             };
+            let tolerance = self.choices.tolerance();
+            let short = match behind.answers_fall_short(val.n, tolerance / 100.0) {
+                true => format!(
+                    " (only the teacher answers {} images correctly, only it {}: more than chance)",
+                    behind.lost, behind.won
+                ),
+                false => String::new(),
+            };
             note!(
-                "tailor: no {what} is within {} points of the teacher on validation; the most accurate one was \
-                 packed. More epochs (--epochs) or images, or a larger --tolerance, may help",
-                self.choices.tolerance()
+                "tailor: no {what} is within {tolerance} points of the teacher on validation; the most accurate one{short} was \
+                 packed. More epochs (--epochs) or images, or a larger --tolerance, may help"
             );
         }
         Ok(())

@@ -152,6 +152,10 @@ fn tasks_in_sequence_share_one_network_and_are_averaged() {
     assert_eq!(tested, [11.0, 11.0, 12.0, 12.0], "{again}");
     assert_eq!(trained("features"), before);
 
+    // The same folder is not for a single data set.
+    let (code, why) = failure("tailor", &compare(&bench, &[&second], &work, &["--methods", "features"]));
+    assert!(code == 1 && why.contains("holds networks for several data sets"), "{code} {why}");
+
     // With a third task, the second one has to leave room, and is trained again.
     let (third, kept) = (at("third"), (own("images"), own("again")));
     let copied = Command::new("cp").args(["-r", text(&bench.images), text(&third)]).status().unwrap();
