@@ -85,7 +85,8 @@ impl Behind {
 impl Behind {
     /// Whether the network certainly (95 %) answers correctly less often than `tolerance` allows on `images`
     /// unchanged images, whatever the metric says: a teacher that is right but unsure can be matched in
-    /// probability by a network that has learned nothing. As for [`margin_of_gap`], two more images are added.
+    /// probability by a network that has learned nothing. Two more images are added, of which each network alone
+    /// answers one correctly, as for the interval of the gap.
     pub fn answers_fall_short(&self, images: usize, tolerance: f64) -> bool {
         let (lost, won) = (self.lost as f64, self.won as f64);
         lost - won - tolerance * images as f64 > 1.96 * (lost + won + 2.0).sqrt()
