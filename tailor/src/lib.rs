@@ -15,6 +15,7 @@ pub mod net;
 pub mod ops;
 mod output;
 pub mod pack;
+mod plural;
 pub mod precision;
 pub mod pretrain;
 pub mod progress;

@@ -7,6 +7,7 @@ mod border;
 mod budget;
 mod busy;
 mod command;
+mod damaged;
 mod gate;
 mod half;
 mod int8;

@@ -60,19 +60,21 @@ impl Comparison {
         let about = about(&self.source, size, classes);
         let id = hex(&self.source.id);
         for method in Method::ALL {
-            // A table has one backbone. Results of earlier versions do not name theirs.
-            let result = result_in(&folder.join(method.name()));
-            let other =
-                Outcome::read(&result)?.filter(|known| known.backbone != id && !known.backbone.is_empty());
-            if let Some(known) = other {
-                let found = format!("made on backbone {}, not on {}", short(&known.backbone), short(&id));
-                return Err(Error::training(result.display(), found, "choose another work folder"));
-            }
-        }
-        for &method in methods {
             let folder = folder.join(method.name());
             let result = result_in(&folder);
-            if let Some(known) = Outcome::read(&result)? {
+            let known = Outcome::read(&result)?;
+            // A table has one backbone. Results of earlier versions do not name theirs.
+            if let Some(Outcome { backbone, .. }) = &known
+                && *backbone != id
+                && !backbone.is_empty()
+            {
+                let found = format!("made on backbone {}, not on {}", short(backbone), short(&id));
+                return Err(Error::training(result.display(), found, "choose another work folder"));
+            }
+            if !methods.contains(&method) {
+                continue;
+            }
+            if let Some(known) = known {
                 // This run's images have not been read: those of the result stand for them.
                 let images = images_of(&known.run, &format!("{method} on {about}"));
                 known.check(&result, &self.identity(method, &format!("{about}{images}"), false))?;

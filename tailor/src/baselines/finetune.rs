@@ -9,8 +9,9 @@ use crate::Result;
 use crate::fit::Teacher;
 
 /// What users are told of it.
-pub(super) const PUBLISHED: &str = "Girshick et al., CVPR 2014, and others since. The same training as that of fit's teacher, at its rate, \
-     where other methods have rates of their own.";
+pub(super) const PUBLISHED: &str = "Girshick et al., CVPR 2014, and others since. The same training as that \
+                                    of fit's teacher, at its rate, where other methods have rates of their \
+                                    own.";
 
 pub(super) fn train(bench: &Bench<'_>) -> Result<Trained> {
     let Teacher { plan, params, validation, .. } = bench.tailoring().teach()?;

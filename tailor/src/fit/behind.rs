@@ -80,9 +80,7 @@ impl Behind {
         let spread = differences.iter().map(|d| (d - gap).powi(2)).sum::<f64>() / n;
         Behind { gap, error: (spread / n).sqrt(), lost: only(teacher, network), won: only(network, teacher) }
     }
-}
 
-impl Behind {
     /// Whether the network certainly (95 %) answers correctly less often than `tolerance` allows on `images`
     /// unchanged images, whatever the metric says: a teacher that is right but unsure can be matched in
     /// probability by a network that has learned nothing. Two more images are added, of which each network alone

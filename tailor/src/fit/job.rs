@@ -8,6 +8,7 @@ use crate::data::{Dataset, Loader, Split};
 use crate::draw::{Architecture, architecture};
 use crate::net::Net;
 use crate::pack::{Label, deploy, task_bundle};
+use crate::plural::counted;
 use crate::progress::Progress;
 use crate::source::Source;
 use crate::train::{Checkpoint, Score};
@@ -123,11 +124,10 @@ impl Job<'_> {
         let drawing = architecture(Architecture {
             title: &format!("{} on {}", self.name, source.arch),
             subtitle: &format!(
-                "{} of {} blocks, {} {}; validation {:.1} % (teacher {:.1} %)",
+                "{} of {} blocks, {}; validation {:.1} % (teacher {:.1} %)",
                 report.blocks,
                 report.blocks_total,
-                report.proxies,
-                if report.proxies == 1 { "proxy" } else { "proxies" },
+                counted(report.proxies as u64, "proxy", "proxies"),
                 100.0 * report.val.accuracy(),
                 100.0 * report.teacher_val.accuracy()
             ),

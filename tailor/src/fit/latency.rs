@@ -1,6 +1,7 @@
 //! A device's latency table: microseconds of every block and proxy, as written by `edge-runtime bench
 //! --blocks`.
 
+use crate::plural::counted;
 use crate::{Error, Result};
 use bundles::plan::{Arch, Gate, Op, Plan, Role};
 use std::collections::{BTreeMap, BTreeSet};
@@ -234,8 +235,7 @@ fn rows_of(bytes: &[u8]) -> std::result::Result<(Measured, Vec<Row>), String> {
     let size =
         size.map(|sides| sides.try_into().map_err(|_| format!("size {}", value["size"]))).transpose()?;
     let word = |key: &str| value[key].as_str().map(str::to_owned);
-    let threads =
-        value["threads"].as_u64().map(|n| format!("{n} {}", if n == 1 { "thread" } else { "threads" }));
+    let threads = value["threads"].as_u64().map(|n| counted(n, "thread", "threads"));
     let by: Vec<String> = [word("isa"), word("precision"), threads].into_iter().flatten().collect();
     let measured = Measured { arch: word("arch"), size, by: (!by.is_empty()).then(|| by.join(", ")) };
     Ok((measured, rows.collect::<std::result::Result<_, _>>()?))

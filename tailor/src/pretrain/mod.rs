@@ -21,7 +21,7 @@ use std::path::Path;
 const EVAL_BATCH: usize = 100;
 
 /// Name of the only stage, in progress, metrics and checkpoint.
-const STAGE: &str = "pretrain";
+pub(crate) const STAGE: &str = "pretrain";
 
 /// The inputs of a pre-training run.
 pub struct Job<'a> {

@@ -26,6 +26,7 @@ pub use findings::{Figure, Findings};
 pub use table::Table;
 pub use trial::{Lab, Network, Point, Task, Trial};
 
+use crate::plural::counted;
 use crate::train::Score;
 
 /// An accuracy in percent, such as `97.3`.
@@ -89,8 +90,7 @@ fn known(task: &str, what: &str, val: Score, test: Option<Score>) -> String {
 fn without(dropped: usize) -> String {
     match dropped {
         0 => "with all blocks".into(),
-        1 => "without 1 block".into(),
-        _ => format!("without {dropped} blocks"),
+        _ => format!("without {}", counted(dropped as u64, "block", "blocks")),
     }
 }
 

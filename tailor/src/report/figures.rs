@@ -2,6 +2,7 @@
 
 use super::run::Run;
 use crate::draw::{Axis, Mark, Plot, Shape};
+use crate::plural::counted;
 use serde_json::Value;
 
 /// Shapes and colours of the other methods, in turn.
@@ -73,9 +74,8 @@ pub(super) fn complexity(run: &Run, baselines: &[&Value]) -> Option<Plot> {
             let behind = value["behind"]
                 .as_f64()
                 .map_or(String::new(), |gap| format!(", {:.2} points behind", 100.0 * gap));
-            let dropped = &value["dropped"];
-            let blocks = if dropped.as_u64() == Some(1) { "block" } else { "blocks" };
-            format!("{dropped} {blocks} dropped by choice{proxies}{finished}: {:.1} %{behind}", 100.0 * val)
+            let dropped = counted(value["dropped"].as_u64().unwrap_or(0), "block", "blocks");
+            format!("{dropped} dropped by choice{proxies}{finished}: {:.1} %{behind}", 100.0 * val)
         }
         None => String::new(),
     };

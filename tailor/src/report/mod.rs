@@ -16,6 +16,7 @@ mod summary;
 pub use run::Run;
 
 use crate::draw::escape;
+use crate::plural::counted;
 use crate::shell::quoted;
 use html::{figure, picture};
 use serde_json::Value;
@@ -114,7 +115,7 @@ fn plain(value: &Value) -> String {
 
 /// A number of proxies, from a report: `1 proxy`, `2 proxies`.
 fn proxies(n: &Value) -> String {
-    format!("{n} {}", if n.as_u64() == Some(1) { "proxy" } else { "proxies" })
+    n.as_u64().map_or_else(|| plain(n), |n| counted(n, "proxy", "proxies"))
 }
 
 fn facts(run: &Run) -> String {

@@ -1,15 +1,13 @@
 //! What stands for the `report.json` of a folder of `pretrain`, which writes none.
 
 use super::run::entries;
+use crate::pretrain::STAGE;
 use crate::{Error, Result};
 use bundles::container::Bundle;
 use bundles::plan::Counter;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-
-/// The only stage of `pretrain` in metrics.
-const STAGE: &str = "pretrain";
 
 /// The report on `folder`, whose metrics are `epochs`; `None` unless all of them are of pre-training.
 ///
