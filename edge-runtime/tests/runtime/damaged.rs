@@ -5,7 +5,7 @@ use super::store;
 use edge_runtime::kernels::Isa;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn one_bad_bundle_does_not_hide_the_others() {
@@ -102,11 +102,17 @@ fn a_damaged_bundle_is_reported_even_if_its_turn_never_comes() {
     let errors = BufReader::new(child.stderr.take().unwrap());
     let reader =
         std::thread::spawn(move || errors.lines().find(|line| line.as_ref().unwrap().contains("signs.task")));
-    while !reader.is_finished() {
+    // Loading takes milliseconds; without an end, a failure would be a test that never ends.
+    let start = Instant::now();
+    while !reader.is_finished() && start.elapsed() < Duration::from_secs(60) {
         camera.write_all(b"P6 1 1 255\nabc").unwrap();
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(child.try_wait().unwrap().is_none(), "it ended");
+    let (has_ended, is_said) = (child.try_wait().unwrap().is_some(), reader.is_finished());
+    if !is_said {
+        child.kill().unwrap();
+    }
+    assert!(!has_ended && is_said, "ended: {has_ended}, said: {is_said}");
     assert!(reader.join().unwrap().is_some());
     drop(camera);
     assert_eq!(child.wait().unwrap().code(), Some(3));
